@@ -1,0 +1,1 @@
+"""The stages of one evaluation: item, prompt, reply, budget, agent, model, tool, records, scoring."""

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Makes .venv where there is none, installs what the tests need, and runs the static checks and all tests.
+# Arguments go to pytest. PYTHON names the interpreter to build the environment with.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+[ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+.venv/bin/ruff check .
+.venv/bin/mypy
+exec .venv/bin/python -m pytest "$@"
