@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerFast
 
 from demo.episodes import Episode
 from demo.sight import Memory
-from demo.tokenizer import IM_END, IM_START, IMAGE_PAD, OPTION_MARKS
+from demo.tokenizer import BRANCH_MARKS, IM_END, IM_START, IMAGE_PAD, OPTION_MARKS
 
-# The agent's own words count in full, the choice between the next option and the end twice. A little weight on the
+# The agent's own words count in full, the choice between the next line and the end twice. A little weight on the
 # tool's text trains copying: the question stands in it for the second time.
 REPLY_WEIGHT, STOP_WEIGHT, TOOL_WEIGHT = 1.0, 2.0, 0.2
 
@@ -40,7 +40,7 @@ class Encoder:
         self._end = tokenizer.convert_tokens_to_ids(IM_END)
         self._assistant = tokenizer.encode("assistant")[0]
         self._tool = tokenizer.encode("tool")[0]
-        marks = (*OPTION_MARKS, ". <answer>")
+        marks = (*OPTION_MARKS, ". <answer>", *BRANCH_MARKS, "Ċ")
         self._stops = {tokenizer.convert_tokens_to_ids(mark) for mark in marks}
         self.pad = tokenizer.pad_token_id
 

@@ -1,6 +1,6 @@
 """The Muon optimiser: momentum whose update is made orthogonal, for the matrices of hidden layers.
 
-After Keller Jordan, https://kellerjordan.github.io/posts/muon/ (the quintic Newton-Schulz iteration and its coefficients).
+The quintic Newton-Schulz iteration and its coefficients are Keller Jordan's, https://kellerjordan.github.io/posts/muon/.
 """
 
 from __future__ import annotations

@@ -39,6 +39,11 @@ def clock(time_s: int) -> str:
     return f"{time_s // 60}:{time_s % 60:02d}"
 
 
+def branch_line(i: int, colour: str, time_s: int) -> str:
+    """Line i of a two-look question's table, with the newline before it."""
+    return f"\n{i + 1}. {clock(time_s)} {colour}"
+
+
 def draw(rng: random.Random, kind: str, *, held_out: bool) -> tuple[Clip, Question]:
     """A fresh clip and a question of `kind` on it, from the part asked for."""
     while True:
@@ -81,9 +86,9 @@ def _two_looks(rng: random.Random, clip: Clip) -> Question | None:
     second_s = dict(branches)[first]
     right = clip.colour_at(second_s)
     options = _options(rng, right, [colour for colour in seen if colour != right], certain=2)
-    listed = ", ".join(f"{colour} {clock(time_s)}" for colour, time_s in branches)
+    listed = "".join(branch_line(i, *branch) for i, branch in enumerate(branches))
     text = (
-        f"The colour of the screen at {clock(first_s)} names the time to look at: {listed}. "
+        f"Time to look at, by the colour of the screen at {clock(first_s)}:{listed}\n"
         "What colour is the screen at that time?"
     )
     return Question(

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from demo.episodes import RESIZE, Shown
+from demo.episodes import Shown, token_grid
 from demo.scenes import COLOURS, SIZES, paint
 from demo.video_writer import write_pictures
 
-VARIANTS = 24  # of each colour at each video size
-HELD_OUT_VARIANTS = 4
+VARIANTS = 12  # of each colour at each video size
+HELD_OUT_VARIANTS = 3
 NAMES = list(COLOURS)
 Grid = tuple[int, int]
 
@@ -40,8 +40,7 @@ def make_album(image_processor: Any, *, seed: int) -> Album:
     rng = np.random.default_rng(seed)
     by_grid: dict[Grid, list[torch.Tensor]] = {}
     for width, height in SIZES:
-        resize = RESIZE[min(width, height)]
-        grid = (max(1, round(height * resize / 28)), max(1, round(width * resize / 28)))
+        grid = token_grid(width=width, height=height)
         frames = [_as_used(frame, grid) for frame in _film(rng, width=width, height=height)]
         pixels = image_processor(images=frames, return_tensors="pt")["pixel_values"]
         by_grid.setdefault(grid, []).append(pixels.reshape(len(NAMES), VARIANTS, 4 * grid[0] * grid[1], -1))

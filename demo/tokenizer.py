@@ -11,9 +11,11 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from demo.episodes import RESIZE, SYSTEM
+from demo.episodes import FIRST_LOOK, LAST_LOOK, RESIZE
 from demo.questions import clock
 from demo.scenes import COLOURS, MAX_DURATION_S, SIZES
+from eva.prompt import SYSTEM_PROMPT
+from eva.prompt import clock as stamp
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 IMAGE_PAD, VISION_START, VISION_END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
@@ -22,15 +24,17 @@ SPECIAL = (
     *("<|quad_start|>", "<|quad_end|>", VISION_START, VISION_END, "<|vision_pad|>", IMAGE_PAD, "<|video_pad|>"),
 )
 OPTION_MARKS = ("\nA.", "\nB.", "\nC.", "\nD.")
+BRANCH_MARKS = ("\n1.", "\n2.", "\n3.")
 PROTOCOL = (
-    SYSTEM,
+    SYSTEM_PROMPT,
     *("Video Length:", " seconds. Original video resolution:"),
-    *('<tool_call>{"tool": "frame_select", "arguments": {"start_time":', ', "end_time":', ', "nframes":'),
+    *('<tool_call>{"tool": "frame_select", "arguments": {"start_time":', ', "end_time":'),
     *(', "resize":', "}}</tool_call>", "<tool_call>", "</tool_call>", "<tool_response>", "Frame"),
     "\nIf more information is needed, call the frame selection tool again.\n\nQuestion:",
-    *("</tool_response>", "<answer>", "</answer>", ". <answer>", *OPTION_MARKS),
-    *(" The colour of the screen at", " names the time to look at:", " What colour is the screen at"),
-    *(" that time?", "?", ",", *(f" {ratio}" for ratio in RESIZE.values())),
+    *("</tool_response>", "<answer>", "</answer>", ". <answer>", *OPTION_MARKS, *BRANCH_MARKS),
+    *(" Time to look at, by the colour of the screen at", "\nWhat colour is the screen at that time?"),
+    *(" What colour is the screen at", "?", *(f" {ratio}" for ratio in RESIZE.values())),
+    *(".5, \"nframes\":", FIRST_LOOK, LAST_LOOK),
 )
 WORDS = ("system", "user", "assistant", "tool", "\n", " ", "p", ".", ":", " seconds", " colour", " screen")
 # Qwen's split, but up to three digits and a leading space in one piece, so that a number can be one token.
@@ -47,7 +51,7 @@ def build_tokenizer() -> Tokenizer:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=4000,
         min_frequency=2,
@@ -67,10 +71,12 @@ def _words() -> list[str]:
 
 
 def _times() -> list[str]:
-    """Each second twice: as questions name it, and as a frame's stamp does."""
-    seconds = range(MAX_DURATION_S + 1)
-    stamps = [f" at [{second // 60:02d}:{second % 60:02d}]:" for second in seconds]
-    return [*(f" {clock(second)}" for second in seconds), *stamps]
+    return [spelling for second in range(MAX_DURATION_S + 1) for spelling in spellings(second)[1:]]
+
+
+def spellings(second: int) -> tuple[str, str, str]:
+    """The three tokens for one second: the number, the clock time of the questions, the stamp of a frame."""
+    return f" {second}", f" {clock(second)}", f" at [{stamp(second)}]:"
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:

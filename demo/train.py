@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from demo.architecture import save_configs
 from demo.batches import Batch, Encoder, Sample, collate, pack
 from demo.episodes import Episode, drill_frames, drill_times, play
+from demo.initial import head_start
 from demo.muon import Muon
 from demo.questions import KINDS
 from demo.sight import NAMES, Memory, make_album, train_sight
@@ -35,23 +37,24 @@ def main() -> int:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = build_tokenizer()
-    save_tokenizer(tokenizer, args.out)
-    save_configs(tokenizer, args.out)
+    save_tokenizer(build_tokenizer(), args.out)
+    save_configs(build_tokenizer(), args.out)
     device = torch.device(args.device)
     config = AutoConfig.from_pretrained(args.out)
     model = Qwen2_5_VLForConditionalGeneration(config).float().to(device)
+    tokenizer = AutoTokenizer.from_pretrained(args.out)
+    head_start(model, tokenizer)
     memory = open_eyes(model, args)
-    Trainer(model, Encoder(AutoTokenizer.from_pretrained(args.out), memory), args).run()
+    Trainer(model, Encoder(tokenizer, memory), args).run()
     return 0
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--sight-steps", type=int, default=600)
-    parser.add_argument("--tokens", type=int, default=6000, help="tokens in a step")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--sight-steps", type=int, default=400)
+    parser.add_argument("--tokens", type=int, default=3000, help="tokens in a step")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--every", type=int, default=200, help="steps between two evaluations, each saves the model")
@@ -175,7 +178,7 @@ def draw_episode(rng: random.Random, share_done: float) -> Episode:
     return drill_frames(rng, kind) if choice < drills else play(rng, kind, held_out=False)
 
 
-def float32_causal(  # the signature transformers asks for
+def float32_causal(  # noqa: PLR0917  the signature that transformers asks for
     module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float | None = None, **_: Any
 ) -> tuple[torch.Tensor, None]:
     """Causal attention in float32: on a CPU the backward pass in bfloat16 takes 3.5 times as long."""
@@ -188,8 +191,6 @@ def float32_causal(  # the signature transformers asks for
 
 def save(model: Any, folder: Path) -> None:
     """Writes model.safetensors in bfloat16; the configs that stand in the folder stay as they are."""
-    from safetensors.torch import save_file
-
     state = {name: tensor.to(torch.bfloat16).contiguous().cpu() for name, tensor in model.state_dict().items()}
     state.pop("lm_head.weight", None)  # tied to the embeddings
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
