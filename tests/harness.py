@@ -1,22 +1,20 @@
-"""What the tests of the whole harness share: videos with the frame number in the pixels, question sets, runs of
-eval-eva.py as a process, and the protocol's frame selection restated as a full decode."""
+"""What the tests of the whole harness share: videos with the frame number in the pixels, question sets, and runs
+of eval-eva.py as a process."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 import pytest
 
@@ -25,8 +23,6 @@ SHARED = ROOT.parent / "shared"
 EVAL = ROOT / "eval-eva.py"
 FRAME_TOOL = ROOT / "select_frame_fallback.py"
 GREY_STEP = 2
-FACTOR = 28
-SYSTEM = "Use Frame Select Tool to Anlysis the video and generate an answer to the question."
 
 
 # --- videos ---------------------------------------------------------------------------------------------------
@@ -47,68 +43,6 @@ def make_video(
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     return path
-
-
-# --- the protocol's frame selection, restated on a full sequential decode --------------------------------------
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """Every frame of a video in presentation order."""
-
-    pictures: Sequence[np.ndarray]
-    times_s: Sequence[float]
-    average_fps: float
-
-    @property
-    def begin_s(self) -> float:
-        return self.times_s[0]
-
-    @property
-    def end_s(self) -> float:
-        return self.times_s[-1] + 1 / self.average_fps
-
-
-def decode_all(path: Path) -> Decoded:
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        start = stream.start_time or 0
-        frames = [
-            (float((f.pts - start) * stream.time_base), f.to_ndarray(format="rgb24"))
-            for f in container.decode(stream)
-        ]
-        rate = float(stream.average_rate)
-    return Decoded([picture for _, picture in frames], [at for at, _ in frames], rate)
-
-
-def owed_indices(decoded: Decoded, start_s: float, end_s: float, nframes: int) -> list[int]:
-    first, last = max(start_s, decoded.begin_s), min(end_s, decoded.end_s)
-    if last <= first:
-        first, last = decoded.begin_s, decoded.end_s
-    if nframes == 1:
-        times = [(first + last) / 2]
-    else:
-        end = last - min(0.001, (last - first) / (4 * nframes))
-        times = [first + (end - first) * k / (nframes - 1) for k in range(nframes)]
-    wanted = (round((at - decoded.begin_s) * decoded.average_fps) for at in times)
-    return [min(max(index, 0), len(decoded.pictures) - 1) for index in wanted]
-
-
-def owed_images(
-    decoded: Decoded, start_s: float, end_s: float, nframes: int, resize: float
-) -> list[dict[str, Any]]:
-    """The images that a call is owed, as the scripted server describes them."""
-    height, width = decoded.pictures[0].shape[:2]
-    size = tuple(max(1, round(side * resize / FACTOR)) * FACTOR for side in (width, height))
-    return [
-        describe(cv2.resize(decoded.pictures[index], size, interpolation=cv2.INTER_CUBIC))
-        for index in owed_indices(decoded, start_s, end_s, nframes)
-    ]
-
-
-def describe(rgb: np.ndarray) -> dict[str, Any]:
-    sha = hashlib.sha256(rgb.tobytes()).hexdigest()[:16]
-    return {"type": "image", "w": rgb.shape[1], "h": rgb.shape[0], "sha": sha}
 
 
 # --- question sets --------------------------------------------------------------------------------------------
