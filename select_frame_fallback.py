@@ -2,7 +2,7 @@
 """The frame-selection tool: pictures of a stretch of video, evenly spaced (protocol section 5).
 
 Prints one line that names the folder and exits 0. On failure: one sentence on stderr, exit 1 (2 for unusable
-arguments), and nothing left behind.
+arguments, 74 where there is no room or right to write), and nothing left behind.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import signal
 import sys
 import tempfile
@@ -28,9 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva.decode import BACKENDS, Video, open_video
-from eva.errors import EvaError, MiscountedError, VideoError
+from eva.errors import EvaError, MiscountedError
 from eva.frames import Window, check_window, clamp_window, frame_indices, output_size, sample_times
 
+# sysexits' EX_IOERR: not the request but the place to write to is at fault.
+EXIT_CANNOT_WRITE = 74
 CLOCK = re.compile(r"(-?)(?:(?:(\d+):)?(\d+):)(\d+(?:\.\d*)?)")
 
 
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         print(f"error: the frames cannot be written: {one_line(str(error))}", file=sys.stderr)
-        return 1
+        return EXIT_CANNOT_WRITE
     print_bytes(success_line(folder, count))
     return 0
 
@@ -176,9 +177,7 @@ def make_plan(video: Video, request: Request) -> Plan:
         window = clamp_window(window, begin_s=timeline.begin_s, end_s=timeline.end_s)
     check_window(window)
     times_s = sample_times(window, request.nframes)
-    indices = frame_indices(
-        times_s, begin_s=timeline.begin_s, average_fps=timeline.average_fps, count=timeline.count
-    )
+    indices = frame_indices(times_s, begin_s=timeline.begin_s, average_fps=timeline.average_fps, count=timeline.count)
     size = output_size(timeline.width, timeline.height, resize=request.resize, factor=request.factor)
     return Plan(window, indices, *size)
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -126,7 +127,7 @@ class AvVideo:
     def _counted_times_s(self, pts: list[int | None]) -> tuple[float, ...]:
         """Times of frames that were counted by decoding; evenly spaced where the file gives none that rise."""
         known = [time for time in pts if time is not None]
-        if len(known) < len(pts) or any(late >= later for late, later in zip(known, known[1:], strict=False)):
+        if len(known) < len(pts) or any(late >= later for late, later in pairwise(known)):
             return tuple(index / (self._clock.average_fps or 25.0) for index in range(len(pts)))
         # Without times in the packets, decoders count from the first packet's turn to be decoded, not shown.
         shift = 0 if self._promise.one_each else known[0] - self._clock.start_pts
@@ -179,7 +180,7 @@ class RgbConverter:
 
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """RGB of height x width x 3, uint8."""
-        rgb: NDArray[np.uint8] = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray().astype(np.uint8, copy=False)
         turns = _quarter_turns(frame)
         return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
 

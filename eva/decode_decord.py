@@ -59,6 +59,7 @@ def _import_decord() -> Any:
         import decord  # noqa: PLC0415 - optional, and half a second to import
     except ImportError as error:
         raise VideoError("decord is not installed; `pip install decord==0.6.0`, or use --backend av") from error
+    decord.logging.set_level(decord.logging.QUIET)
     return decord
 
 
