@@ -25,7 +25,7 @@ FRAME_TOOL = ROOT / "select_frame_fallback.py"
 GREY_STEP = 2
 
 
-# --- videos ---------------------------------------------------------------------------------------------------
+# --- videos
 
 
 def make_video(
@@ -45,10 +45,12 @@ def make_video(
     return path
 
 
-# --- question sets --------------------------------------------------------------------------------------------
+# --- question sets
 
 
-def row(key: str, *, video: str = "clip.mp4", truth: str = "B", system: str | None = None, **more: Any) -> dict[str, Any]:
+def row(
+    key: str, *, video: str = "clip.mp4", truth: str = "B", system: str | None = None, **more: Any
+) -> dict[str, Any]:
     """One annotation line; `key` is what the scripted server knows the question by."""
     turns = [{"role": "system", "content": system}] if system is not None else []
     turns.append({"role": "user", "content": f"[[{key}]] What is shown?\nA. one\nB. two"})
@@ -70,7 +72,7 @@ def block(*calls: str) -> str:
     return "Plan.\n<tool_call>" + "\n".join(calls) + "</tool_call>"
 
 
-# --- runs of eval-eva.py --------------------------------------------------------------------------------------
+# --- runs of eval-eva.py
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ MORE = "\nIf more information is needed, call the frame selection tool again.\n\
 
 Message = Mapping[str, Any]
 
-# --- frame selection, on a full sequential decode ----------------------------------------------------------------
+# --- frame selection, on a full sequential decode
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ def decode_all(path: Path) -> Decoded:
         stream = container.streams.video[0]
         start = stream.start_time or 0
         frames = [
-            (float((f.pts - start) * stream.time_base), f.to_ndarray(format="rgb24"))
-            for f in container.decode(stream)
+            (float((f.pts - start) * stream.time_base), f.to_ndarray(format="rgb24")) for f in container.decode(stream)
         ]
         rate = float(stream.average_rate)
     return Decoded([picture for _, picture in frames], [at for at, _ in frames], rate)
@@ -68,9 +67,7 @@ def owed_indices(decoded: Decoded, start_s: float, end_s: float, nframes: int) -
     return [min(max(index, 0), len(decoded.pictures) - 1) for index in wanted]
 
 
-def owed_images(
-    decoded: Decoded, start_s: float, end_s: float, nframes: int, resize: float
-) -> list[dict[str, Any]]:
+def owed_images(decoded: Decoded, start_s: float, end_s: float, nframes: int, resize: float) -> list[dict[str, Any]]:
     """The images that a call is owed, as the scripted server describes them."""
     height, width = decoded.pictures[0].shape[:2]
     size = tuple(max(1, round(side * resize / FACTOR)) * FACTOR for side in (width, height))
@@ -85,7 +82,7 @@ def describe(rgb: np.ndarray) -> dict[str, Any]:
     return {"type": "image", "w": rgb.shape[1], "h": rgb.shape[0], "sha": sha}
 
 
-# --- the visual-token budget -----------------------------------------------------------------------------------
+# --- the visual-token budget
 
 
 def tokens(nframes: float, resize: float, *, width: int, height: int) -> int:
@@ -100,7 +97,8 @@ def budgeted(
     """(nframes, resize, tokens) as executed."""
     cost = tokens(nframes, resize, width=width, height=height)
     if cost > budget:
-        resize = min(resize, min(1, maxp / min(width, height)))
+        cap = min(1, maxp / min(width, height))
+        resize = min(resize, cap)
         cost = tokens(nframes, resize, width=width, height=height)
         if cost > budget:
             shrink = (budget / cost) ** (1 / 3)
@@ -110,7 +108,7 @@ def budgeted(
     return nframes, resize, cost
 
 
-# --- messages --------------------------------------------------------------------------------------------------
+# --- messages
 
 
 def stamp(seconds: int) -> str:
@@ -156,7 +154,7 @@ def chatml_content(content: Any) -> str:
     return "".join(part.get("text", "<|vision_start|><|vision_end|>") for part in content)
 
 
-# --- a whole sample --------------------------------------------------------------------------------------------
+# --- a whole sample
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ import math
 
 import pytest
 import restated
-from eva.budget import fit_budget, visual_tokens
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from eva.budget import fit_budget, visual_tokens
 
 sides = st.integers(16, 4320)
 ratios = st.floats(0.01, 4, allow_nan=False)
@@ -29,7 +30,7 @@ def test_tokens_are_frames_times_rounded_patches_of_28(nframes: float, resize: f
 @pytest.mark.parametrize(
     ("side", "patches"),
     [(14, 1), (13, 1), (42, 2), (70, 2), (98, 4), (43, 2), (71, 3)],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_patches_are_rounded_half_to_even_and_never_zero(side: int, patches: int) -> None:
     assert visual_tokens(1, 1.0, width=side, height=28) == patches
@@ -44,16 +45,17 @@ def test_a_float_number_of_frames_is_cut_to_whole_frames() -> None:
     assert visual_tokens(4.9, 1.0, width=28, height=28) == 4
 
 
-@given(counts, ratios, sides, sides, st.integers(1, 40000), st.integers(28, 2160))
-@example(60, 1.0, 640, 360, 12000, 720)
-@example(30, 1.0, 1280, 720, 12000, 720)
-@example(4.0, 1.0, 1920, 1080, 12000, 720)
-@example(10**6, 4.0, 4096, 2160, 12000, 720)
+@given(st.tuples(counts, ratios), st.tuples(sides, sides), st.integers(1, 40000), st.integers(28, 2160))
+@example((60, 1.0), (640, 360), 12000, 720)
+@example((30, 1.0), (1280, 720), 12000, 720)
+@example((4.0, 1.0), (1920, 1080), 12000, 720)
+@example((10**6, 4.0), (4096, 2160), 12000, 720)
 def test_a_call_over_the_budget_is_shrunk_as_the_protocol_says(
-    nframes: float, resize: float, width: int, height: int, budget: int, maxp: int
+    asked: tuple[float, float], size: tuple[int, int], budget: int, maxp: int
 ) -> None:
-    owed = restated.budgeted(nframes, resize, width=width, height=height, budget=budget, maxp=maxp)
-    assert fitted(nframes, resize, width=width, height=height, max_visual_tokens=budget, maxp=maxp) == owed
+    width, height = size
+    owed = restated.budgeted(*asked, width=width, height=height, budget=budget, maxp=maxp)
+    assert fitted(*asked, width=width, height=height, max_visual_tokens=budget, maxp=maxp) == owed
 
 
 @given(counts, ratios, sides, sides)

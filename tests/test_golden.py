@@ -45,9 +45,7 @@ OWED = {
         "numbers given as strings are read as numbers", "answer_found", "B", 264, 41, 360, (Window(0, 5, 4, 0.5),)
     ),
     "content-null": Owed("a null reply is the empty text", "no_answer_no_tool_call", "", 0, 41, 360),
-    "v-vp8.webm": Owed(
-        "the stream has no duration: the container's", "answer_found", "B", 1457, 20, 360, TWO_LOOKS
-    ),
+    "v-vp8.webm": Owed("the stream has no duration: the container's", "answer_found", "B", 1457, 20, 360, TWO_LOOKS),
     "v-av1.mp4": Owed("AV1 is decoded", "answer_found", "B", 1457, 20, 360, TWO_LOOKS),
     "missing-video": Owed("there is no video to show", "exception"),
     "v-text.mp4": Owed("a text file is no video", "exception"),

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eva.items import AnnotationError, Item, load_items, video_path
 from harness import SHARED, row, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eva.errors import EvaError
+from eva.items import AnnotationError, Item, load_items, video_path
 
 ROWS = {
     "videomme_test_wosubtitles_raw_list_full.jsonl": (2700, 900),
@@ -40,7 +40,7 @@ def item(video: str) -> Item:
     return Item(index=0, videos=(video,), prompt=({"role": "user", "content": "Q"},), ground_truth="A", extra={})
 
 
-# --- the published annotations ----------------------------------------------------------------------------------
+# --- the published annotations
 
 
 @annotated
@@ -90,7 +90,7 @@ def test_lvbenchs_and_videoholmes_extra_keys_are_carried_for_reports() -> None:
     assert {"Question_ID", "Question_Type", "Explanation"} <= set(holmes)
 
 
-# --- the rules --------------------------------------------------------------------------------------------------
+# --- the rules
 
 
 def test_a_line_becomes_an_item_with_its_extra_keys(tmp_path: Path) -> None:
@@ -165,18 +165,18 @@ def test_two_lines_with_one_index_are_refused(tmp_path: Path, rows: tuple[dict[s
 
 
 def test_a_missing_file_is_an_annotation_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(AnnotationError, match="absent.jsonl"):
+    with pytest.raises(AnnotationError, match=r"absent\.jsonl"):
         load_items(tmp_path / "absent.jsonl")
 
 
 def test_a_file_that_is_not_text_is_an_annotation_error(tmp_path: Path) -> None:
     path = tmp_path / "binary.jsonl"
     path.write_bytes(b"\xff\xfe\x00\x80" * 20)
-    with pytest.raises(AnnotationError, match=r"binary.jsonl"):
+    with pytest.raises(AnnotationError, match=r"binary\.jsonl"):
         load_items(path)
 
 
-# --- video paths ------------------------------------------------------------------------------------------------
+# --- video paths
 
 
 def test_a_relative_path_is_joined_to_the_video_root(tmp_path: Path) -> None:

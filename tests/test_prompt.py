@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import restated
-from eva.prompt import ShownFrame, opening_messages, requested_times, tool_response
-from eva.video import VideoInfo
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eva.errors import EvaError
+from eva.prompt import ShownFrame, opening_messages, requested_times, tool_response
+from eva.video import VideoInfo
 
 CLIP = VideoInfo(duration_s=42.0, width=640, height=360)
 
@@ -98,7 +98,7 @@ def test_the_resolution_is_the_shorter_side(width: int, height: int) -> None:
     assert "resolution: 1080p. Q" in opened(turn("user", "Q"), video=video)[1]["content"]
 
 
-# --- time stamps ----------------------------------------------------------------------------------------------
+# --- time stamps
 
 
 def labels(times: list[int]) -> list[str]:
@@ -154,7 +154,7 @@ def test_frame_k_of_n_is_at_start_plus_k_steps(start_s: float, end_s: float, cou
     assert labels(requested_times(start_s, end_s, count)) == restated.stamps(start_s, end_s, count)
 
 
-# --- tool responses -------------------------------------------------------------------------------------------
+# --- tool responses
 
 
 @given(st.lists(st.integers(-100, 10000), max_size=6), st.text(max_size=20))

@@ -8,14 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from eva.reply import Answer, Calls, NoAction, find_answer, parse_reply
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+from eva.reply import Answer, Calls, NoAction, find_answer, parse_reply
 
 LONG = 5_000_000
 
 
-# --- the protocol, restated -----------------------------------------------------------------------------------
+# --- the protocol, restated
 
 
 def between(text: str, opening: str, closing: str) -> str | None:
@@ -66,7 +67,7 @@ def owed_answer(text: str) -> str:
 
 
 def literals(text: str, at: int, *pieces: str) -> int:
-    """Where `pieces` end that stand one after the other from `at`; a blank piece is optional white space; -1: nowhere."""
+    """Where `pieces`, one after the other from `at`, end; " " is optional white space; -1: they are not there."""
     for piece in pieces:
         if piece == " ":
             at = skip_space(text, at)
@@ -144,12 +145,14 @@ def owed_without_failed_arguments(text: str) -> tuple[str, Any]:
     return kind, value
 
 
-# --- property tests -------------------------------------------------------------------------------------------
+# --- property tests
 
 PIECES = [
-    "<answer>", "</answer>", "<tool_call>", "</tool_call>", "Answer", "answer", "ANSWER", "B", "C", "_", "é", "３", ".",
+    "<answer>", "</answer>", "<tool_call>",
+    "</tool_call>", "Answer", "answer", "ANSWER", "B", "C", "_", "é", "\uff13", ".",
     ":", " ", "  ", "\n", "\t", "\u00a0", "\u2028", ")", "{", "}", "}}", "[", '"', ",", '"tool":', '"tool" :',
-    '"frame_select",', '"frame_select" ,', '"arguments":', '"parameters":', '{"start_time": 1, "end_time": 2, "nframes": 3}',
+    '"frame_select",', '"frame_select" ,', '"arguments":', '"parameters":', "NaN",
+    '{"start_time": 1, "end_time": 2, "nframes": 3}',
     '{"tool": "frame_select", "arguments": {', '"start_time": 0', '"end_time": null', '"nframes": 4', "NaN", "x" * 99,
     '{"tool": "frame_select", "arguments": {"start_time": 0, "end_time": 5, "nframes": 4}}',
     '{"tool": "frame_select", "parameters": {"end_time": 5, "nframes": 4}}',
@@ -203,15 +206,13 @@ plain_texts = st.dictionaries(argument_keys, json_values)
 
 
 @given(plain_texts, st.sampled_from(["arguments", "parameters"]), st.sampled_from([None, 2]))
-def test_arguments_come_back_as_the_model_wrote_them(
-    arguments: dict[str, Any], key: str, indent: int | None
-) -> None:
+def test_arguments_come_back_as_the_model_wrote_them(arguments: dict[str, Any], key: str, indent: int | None) -> None:
     text = json.dumps({"tool": "frame_select", key: arguments}, indent=indent)
     reply = f"<tool_call>\n{text}\n</tool_call>"
     assert got_reply(reply) == owed_without_failed_arguments(reply)
 
 
-# --- the rules by hand ----------------------------------------------------------------------------------------
+# --- the rules by hand
 
 GOOD = '{"tool": "frame_select", "arguments": {"start_time": 0, "end_time": 5, "nframes": 4}}'
 
@@ -273,7 +274,9 @@ def test_an_empty_answer_tag_leaves_the_tool_call_its_turn() -> None:
     assert (kind, len(calls)) == ("calls", 1)
 
 
-@pytest.mark.parametrize("text", ["", "Hm.", f"<tool_call>{GOOD}", f"{GOOD}</tool_call>", f"<TOOL_CALL>{GOOD}</TOOL_CALL>"])
+@pytest.mark.parametrize(
+    "text", ["", "Hm.", f"<tool_call>{GOOD}", f"{GOOD}</tool_call>", f"<TOOL_CALL>{GOOD}</TOOL_CALL>"]
+)
 def test_without_a_closed_tool_call_block_the_reply_is_no_answer_no_tool_call(text: str) -> None:
     assert got_reply(text) == ("stop", "no_answer_no_tool_call")
 
@@ -339,7 +342,7 @@ def test_good_and_bad_calls_of_a_block_keep_their_order() -> None:
     assert [error for _, error in calls] == ["no_start_or_end_time", None, "no_start_or_end_time"]
 
 
-# --- hostile texts --------------------------------------------------------------------------------------------
+# --- hostile texts
 
 
 def in_block(inner: str) -> str:
