@@ -110,6 +110,8 @@ class FrameTool:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
+                # Ctrl-C in the terminal is for the harness: a tool that died of it would count against the model.
+                start_new_session=True,
             )
         except OSError as error:
             raise FrameToolError(f"the frame tool {self.path} cannot be started: {error.strerror}") from error
