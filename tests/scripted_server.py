@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import re
 import socket
 import threading
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from PIL import Image
 
@@ -35,12 +36,11 @@ FACTOR = 28
 REPLY_KEYS = {
     "text": "what the assistant says; None is a null content",
     "status": "an HTTP error in place of the text; without `times` and `text` for ever",
-    "fault": "in place of the text: drop | cut | broken_json | empty_choices | hang",
+    "fault": "in place of the text: drop | cut | broken_json | empty_choices | null_usage | hang",
     "times": "how many requests of this turn get the status or the fault; afterwards the text",
     "message": "of the HTTP error",
     "type": "of the HTTP error",
     "delay_s": "wait before answering",
-    "usage": "False: usage is null",
     "finish_reason": "stop, where not given",
 }
 
@@ -144,7 +144,7 @@ def image_bytes(url: str) -> bytes:
     if parts.query or parts.fragment:
         raise Refusal(400, f"the address is not URL-quoted: {url[:200]}")
     try:
-        return Path(unquote(parts.path)).read_bytes()
+        return Path(os.fsdecode(unquote_to_bytes(parts.path))).read_bytes()
     except OSError as error:
         raise Refusal(500, str(error), "InternalServerError") from error
 
@@ -207,7 +207,7 @@ def completion(text: str | None, reply: Mapping[str, Any], used: int) -> dict[st
         "created": 0,
         "model": MODEL,
         "choices": [{"index": 0, "message": message, "finish_reason": reply.get("finish_reason", "stop")}],
-        "usage": usage if reply.get("usage", True) else None,
+        "usage": usage,
     }
 
 
@@ -288,6 +288,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, b'{"choices": [{"index": 0, "message": {"role": "assis')
         elif fault == "empty_choices":
             self.send(200, {**whole, "choices": []})
+        elif fault == "null_usage":
+            self.send(200, {**whole, "usage": None})
         elif fault == "cut":
             self.send(200, whole, cut=True)
         elif fault == "hang":
