@@ -1,9 +1,20 @@
 """Errors that carry a sentence for the person who runs the evaluation."""
 
+from __future__ import annotations
+
+from typing import ClassVar
+
 
 class EvaError(Exception):
-    """Something the user can act on: the message says what happened, to what, and what to do."""
+    """Something the user can act on: the message says what happened, to what, and what to do.
+
+    `recorded_as` is the exception's name in a record's `error`, where the reference wrote another than ours.
+    """
+
+    recorded_as: ClassVar[str | None] = None
 
 
 class VideoError(EvaError):
     """A video that is missing, unreadable, or holds nothing to show. One sample's trouble, never the run's."""
+
+    recorded_as = "RuntimeError"

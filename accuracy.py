@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""Score a result file. Exit codes: 0 scored; 2 the file cannot be scored."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from eva.errors import EvaError
+from eva.scoring import Outcome, read_outcome, score
+from eva.summary import file_lines
+
+
+class ResultError(EvaError):
+    """A result file that cannot be scored; the message names the file, the line and the field."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Score a result file: every line of it counts.")
+    parser.add_argument("file", type=Path, help="a result_<dataset>.jsonl")
+    path = parser.parse_args().file
+    try:
+        outcomes = read_outcomes(path)
+    except ResultError as error:
+        print(f"accuracy.py: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(file_lines(score(outcomes, total=len(outcomes)))))
+    return 0
+
+
+def read_outcomes(path: Path) -> list[Outcome]:
+    """The outcome of every line; blank lines are no entries. Raises ResultError."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise ResultError(f"cannot read {path}: {error.strerror}") from error
+    outcomes = [_outcome(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not outcomes:
+        raise ResultError(f"{path} holds no entries")
+    return outcomes
+
+
+def _outcome(path: Path, number: int, line: bytes) -> Outcome:
+    try:
+        return read_outcome(json.loads(line), default_index=number - 1)
+    except (ValueError, RecursionError) as error:
+        raise ResultError(f"{path}, line {number}: {error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

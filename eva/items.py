@@ -1,0 +1,143 @@
+"""Annotation line -> Item: the questions of a dataset, checked before anything runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from eva.errors import EvaError, VideoError
+
+# MLVU's annotations carry the absolute paths of the machine they were written on; what follows this
+# folder is the path inside the dataset.
+MLVU_PREFIX = ("MVLU", "MLVU")
+KNOWN_KEYS = frozenset({"videos", "prompt", "reward_model", "index"})
+
+
+class AnnotationError(EvaError):
+    """An annotation file that cannot be used; the message names the file and the line."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question.
+
+    `index` identifies it in cache and result; `prompt` holds the turns as `{"role", "content"}`; `extra` holds
+    the annotation's other keys (LVBench's `question_type`, VideoHolmes' `Question_ID`, ...), for reports.
+    """
+
+    index: int
+    videos: tuple[str, ...]
+    prompt: tuple[Mapping[str, str], ...]
+    ground_truth: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_items(path: Path) -> list[Item]:
+    """Read an annotation JSONL file; blank lines are skipped.
+
+    Raises AnnotationError for a file that cannot be read or holds no item, a line that is not an item, and an
+    index that two lines share.
+    """
+    items: list[Item] = []
+    line_of: dict[int, int] = {}
+    for number, line in _lines(path):
+        try:
+            item = parse_item(line, default_index=number - 1)
+        except ValueError as error:
+            raise AnnotationError(f"{path}, line {number}: {error}") from error
+        if item.index in line_of:
+            raise AnnotationError(
+                f"{path}, line {number}: index {item.index} is that of line {line_of[item.index]} already; "
+                "each item needs its own"
+            )
+        line_of[item.index] = number
+        items.append(item)
+    if not items:
+        raise AnnotationError(f"{path} holds no items")
+    return items
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line
+    except OSError as error:
+        raise AnnotationError(f"cannot read the annotation file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def parse_item(line: str, *, default_index: int) -> Item:
+    """One annotation line as an Item; ValueError says what is missing or of the wrong kind.
+
+    A missing or non-integer `index` becomes `default_index`, the 0-based line number.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ValueError("not an item: a JSON object is expected")
+    index = row.get("index")
+    return Item(
+        index=index if isinstance(index, int) and not isinstance(index, bool) else default_index,
+        videos=_videos(row.get("videos")),
+        prompt=_prompt(row.get("prompt")),
+        ground_truth=_ground_truth(row.get("reward_model")),
+        extra={key: value for key, value in row.items() if key not in KNOWN_KEYS},
+    )
+
+
+def _videos(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) and v for v in value):
+        raise ValueError('not an item: "videos" must be a list with at least one path')
+    return tuple(value)
+
+
+def _prompt(value: object) -> tuple[Mapping[str, str], ...]:
+    if not isinstance(value, list) or not all(map(_is_turn, value)):
+        raise ValueError('not an item: "prompt" must be a list of {"role": text, "content": text}')
+    return tuple({"role": turn["role"], "content": turn["content"]} for turn in value)
+
+
+def _is_turn(turn: object) -> bool:
+    return isinstance(turn, dict) and all(isinstance(turn.get(key), str) for key in ("role", "content"))
+
+
+def _ground_truth(value: object) -> str:
+    truth = value.get("ground_truth") if isinstance(value, dict) else None
+    if truth is None or isinstance(truth, (dict, list)):
+        raise ValueError('not an item: "reward_model" must hold a "ground_truth"')
+    return str(truth)
+
+
+def video_path(item: Item, video_root: Path) -> Path:
+    """Where the item's (first) video lies under `video_root`; the file need not exist.
+
+    Raises VideoError for a path that leaves `video_root`. Links inside the root are followed: datasets are
+    often linked together from several disks.
+    """
+    name = item.videos[0]
+    relative = _below_mlvu(PurePosixPath(name))
+    if "\0" in name or ".." in relative.parts:
+        raise VideoError(f"item {item.index}: the video path {name!r} leaves the video root {video_root}")
+    path = Path(video_root, relative)
+    # Joining an absolute path drops the root, so it is inside only if it names the root itself.
+    if not path.is_relative_to(video_root):
+        raise VideoError(f"item {item.index}: the video path {name!r} is not inside the video root {video_root}")
+    return path
+
+
+def _below_mlvu(path: PurePosixPath) -> PurePosixPath:
+    parts = path.parts
+    width = len(MLVU_PREFIX)
+    if path.is_absolute():
+        for start in range(1, len(parts) - width):
+            if parts[start : start + width] == MLVU_PREFIX:
+                return PurePosixPath(*parts[start + width :])
+    return path

@@ -1,0 +1,104 @@
+"""Records -> accuracy and its companions. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# A record with any other stop reason did not end by the model's own doing; --retry-error runs it again.
+SETTLED = frozenset({"answer_found", "max_turns_exceeded", "no_answer_no_tool_call", "no_valid_tool_call"})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a record counts for."""
+
+    index: int
+    ground_truth: str
+    answer: str
+    stop_reason: str
+    num_rounds: int | float
+    total_tokens: int | float
+    error: str
+
+    @property
+    def correct(self) -> bool:
+        return same_answer(self.ground_truth, self.answer)
+
+    @property
+    def settled(self) -> bool:
+        return not self.error and self.stop_reason in SETTLED
+
+
+@dataclass(frozen=True)
+class Score:
+    """`total` is the denominator; the averages run over the `recorded` samples (0 where there are none)."""
+
+    total: int
+    recorded: int
+    correct: int
+    empty: int
+    average_rounds: float
+    average_tokens: float
+    stop_reasons: tuple[tuple[str, int], ...]
+    error_indices: tuple[int, ...]
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.total if self.total else 0.0
+
+
+def same_answer(ground_truth: str, answer: str) -> bool:
+    return ground_truth.strip().upper() == answer.strip().upper()
+
+
+def read_outcome(record: object, *, default_index: int | None = None) -> Outcome:
+    """The outcome in a record. Raises ValueError, which names the field that is missing or of the wrong kind."""
+    if not isinstance(record, dict):
+        raise ValueError("a record must be a JSON object")
+    index = record.get("index", default_index)
+    if not isinstance(index, int) or isinstance(index, bool):
+        raise ValueError(f"'index' must be an integer, not {index!r:.80}")
+    return Outcome(
+        index=index,
+        ground_truth=_text(record, "gt"),
+        answer=_text(record, "answer"),
+        stop_reason=_text(record, "stop_reason"),
+        num_rounds=_number(record, "num_rounds"),
+        total_tokens=_number(record, "total_tokens"),
+        error=_text(record, "error"),
+    )
+
+
+def _text(record: Mapping[str, Any], name: str) -> str:
+    value = record.get(name)
+    return "" if value is None else str(value)
+
+
+def _number(record: Mapping[str, Any], name: str) -> int | float:
+    value = record.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{name!r} must be a number, not {value!r:.80}")
+    return value
+
+
+def score(outcomes: Sequence[Outcome], *, total: int) -> Score:
+    """Accuracy over `total` items, of which `outcomes` were recorded: an item without a record counts as wrong."""
+    return Score(
+        total=total,
+        recorded=len(outcomes),
+        correct=sum(outcome.correct for outcome in outcomes),
+        empty=sum(not outcome.answer.strip() for outcome in outcomes),
+        average_rounds=_mean(outcome.num_rounds for outcome in outcomes),
+        average_tokens=_mean(outcome.total_tokens for outcome in outcomes),
+        stop_reasons=tuple(Counter(outcome.stop_reason for outcome in outcomes).most_common()),
+        error_indices=tuple(sorted(outcome.index for outcome in outcomes if outcome.error)),
+    )
+
+
+def _mean(values: Iterable[int | float]) -> float:
+    numbers = list(values)
+    return sum(numbers) / len(numbers) if numbers else 0.0

@@ -1,0 +1,179 @@
+"""Tool call -> the frame tool's process -> frames on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eva.errors import EvaError
+
+# Frames are cut to whole visual tokens.
+FACTOR = 28
+# The exit code by which the tool says that not the call but the place to write to failed (sysexits' EX_IOERR).
+EXIT_CANNOT_WRITE = 74
+# Far below the length of one word that Linux accepts on a command line.
+MAX_ARGUMENT_BYTES = 16384
+
+_SAVED = re.compile(
+    r"^Frames saved to (?P<folder>.+), total frames saved: (?P<count>\d+), from (?P<first>.+) to .+$", re.MULTILINE
+)
+# What the tool reads, and where it writes, is the harness's to say, never the model's.
+_RESERVED = ("i", "help", "video_path", "save_root", "save_dir", "factor", "backend", "clamp", "worker")
+_OPTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+
+class CallFailed(Exception):
+    """A call that gave no frames; the message says why. The model's fault, as the reference judged it."""
+
+
+class FrameToolError(EvaError):
+    """The tool could not be run, was killed, or had no room to write: nobody's answer may be judged by that."""
+
+
+@dataclass(frozen=True)
+class FrameCall:
+    """One extraction in numbers; `extra` holds the model's further arguments, passed on without `--fallback`."""
+
+    start_s: int | float
+    end_s: int | float
+    nframes: int
+    resize: int | float
+    extra: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Frame files in order, how long the tool took, and its own details of the call (none from a foreign tool)."""
+
+    frames: tuple[Path, ...]
+    seconds: float
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class FrameTool:
+    """The frame-selection command and how it is called.
+
+    With `fallback`, windows are clamped to the video and the model's further arguments are dropped; without, they
+    are passed on and nothing is clamped. `slots` bounds the processes that run at a time.
+    """
+
+    path: Path
+    save_root: Path
+    slots: asyncio.Semaphore
+    backend: str = "auto"
+    fallback: bool = True
+    timeout_s: float = 600.0
+
+    async def extract(self, video: Path, call: FrameCall) -> Extraction:
+        """Run the tool once. Raises CallFailed where it refuses, FrameToolError where it cannot work."""
+        command = [*self._program(), *self._arguments(video, call)]
+        async with self.slots:
+            started = time.monotonic()
+            printed = await self._run(command, video)
+            seconds = time.monotonic() - started
+        frames = _frames(printed)
+        return Extraction(frames, round(seconds, 3), _details(frames[0].parent))
+
+    def _program(self) -> list[str]:
+        return [sys.executable, str(self.path)] if self.path.suffix == ".py" else [str(self.path)]
+
+    def _arguments(self, video: Path, call: FrameCall) -> list[str]:
+        # name=value in one word: a value that begins with a dash cannot become an option.
+        options: dict[str, object] = {
+            "video_path": video,
+            "start_time": call.start_s,
+            "end_time": call.end_s,
+            "nframes": call.nframes,
+            "resize": call.resize,
+            "factor": FACTOR,
+            "save_root": self.save_root,
+        }
+        if self.backend != "auto":
+            options["backend"] = self.backend
+        passed_on = {} if self.fallback else _passed_on(call.extra)
+        words = [f"--{name}={value}" for name, value in {**passed_on, **options}.items()]
+        return [*words, "--clamp"] if self.fallback else words
+
+    async def _run(self, command: list[str], video: Path) -> str:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                # Ctrl-C in the terminal is for the harness: a tool that died of it would count against the model.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise FrameToolError(f"the frame tool {self.path} cannot be started: {error.strerror}") from error
+        try:
+            out, err = await asyncio.wait_for(process.communicate(), self.timeout_s)
+        except asyncio.TimeoutError:
+            raise FrameToolError(f"the frame tool took over {self.timeout_s:g} s on {video}") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        return _printed(process.returncode, os.fsdecode(out), os.fsdecode(err).strip(), video)
+
+
+def _passed_on(extra: Mapping[str, Any]) -> dict[str, str]:
+    words = {}
+    for name, value in extra.items():
+        plain = name.replace("-", "_").lower()
+        # Argument parsers take abbreviations, so the beginning of a reserved name is reserved too.
+        if not _OPTION_NAME.fullmatch(name) or any(option.startswith(plain) for option in _RESERVED):
+            raise CallFailed(f"the frame tool takes no argument {name[:80]!r} from the model")
+        words[name] = _word(name, value if isinstance(value, str) else json.dumps(value))
+    return words
+
+
+def _word(name: str, text: str) -> str:
+    try:
+        length = len(text.encode())
+    except UnicodeEncodeError:
+        raise CallFailed(f"argument {name!r} is no text that a command can take") from None
+    if length > MAX_ARGUMENT_BYTES or "\0" in text:
+        raise CallFailed(f"argument {name!r} is no text that a command can take")
+    return text
+
+
+def _printed(code: int | None, out: str, err: str, video: Path) -> str:
+    reason = err.splitlines()[-1] if err else "it gave no reason"
+    if code == 0:
+        return out
+    if code is None or code < 0 or code == EXIT_CANNOT_WRITE:
+        how = f"was killed by signal {-code}" if code is not None and code < 0 else "could not write"
+        raise FrameToolError(f"the frame tool {how} on {video}: {reason}")
+    raise CallFailed(reason)
+
+
+def _frames(printed: str) -> tuple[Path, ...]:
+    saved = _SAVED.search(printed)
+    if saved is None:
+        raise FrameToolError(f"the frame tool did not say where its frames are, but printed {printed[:200]!r}")
+    folder, extension = Path(saved["folder"]).absolute(), Path(saved["first"]).suffix
+    frames = tuple(folder / f"frame_{k:04d}{extension}" for k in range(int(saved["count"])))
+    missing = [frame for frame in frames if not frame.is_file()]
+    if missing or not frames:
+        raise FrameToolError(f"the frame tool promised {len(frames)} frames in {folder}, {len(missing)} are not there")
+    return frames
+
+
+def _details(folder: Path) -> Mapping[str, Any]:
+    try:
+        details = json.loads((folder / "frames.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise FrameToolError(f"{folder / 'frames.json'} cannot be read: {error}") from error
+    return details if isinstance(details, dict) else {}

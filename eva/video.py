@@ -1,0 +1,49 @@
+"""What the opening message says of a video: its length and its size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import av.error
+
+from eva.errors import VideoError
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Duration in seconds; width and height in pixels as coded, before any rotation the player would apply."""
+
+    duration_s: float
+    width: int
+    height: int
+
+
+def probe(path: Path) -> VideoInfo:
+    """Read the header of the first video stream. Raises VideoError, which names the file."""
+    if not path.is_file():
+        raise VideoError(f"the video {path} does not exist or is not a file")
+    try:
+        with av.open(str(path)) as container:
+            return _info(container, path)
+    except av.error.FFmpegError as error:
+        raise VideoError(f"the video {path} cannot be opened: {error.strerror}") from error
+
+
+def _info(container: av.container.InputContainer, path: Path) -> VideoInfo:
+    if not container.streams.video:
+        raise VideoError(f"{path} has no video stream")
+    stream = container.streams.video[0]
+    if not stream.width or not stream.height:
+        raise VideoError(f"the video stream of {path} does not say its size")
+    return VideoInfo(_duration_s(container, stream, path), stream.width, stream.height)
+
+
+def _duration_s(container: av.container.InputContainer, stream: av.video.stream.VideoStream, path: Path) -> float:
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    # webm, mkv and flv keep the duration in the container alone; the reference crashed on them.
+    if container.duration is not None:
+        return container.duration / av.time_base
+    raise VideoError(f"neither the video stream of {path} nor its container says how long it is")
