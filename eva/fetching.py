@@ -161,14 +161,14 @@ class WebSource:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_worth_retrying),
             stop=tenacity.stop_after_attempt(self.attempts),
-            wait=tenacity.wait_exponential_jitter(initial=0.5, max=20, jitter=0.5),
+            wait=tenacity.wait_exponential_jitter(initial=0.25, exp_base=3, max=20, jitter=0.25),
             before_sleep=_log_retry,
             reraise=True,
         )
         try:
             with httpx2.Client(follow_redirects=True, max_redirects=5, timeout=TIMEOUT_S) as client:
                 retrying(_download, client, url, file, part)
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise FetchError(f"{url} cannot be fetched: {_sentence(error)}") from error
 
 

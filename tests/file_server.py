@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import threading
 from collections import defaultdict
@@ -45,9 +46,10 @@ class Handler(BaseHTTPRequestHandler):
         server.ranges[name].append(self.headers["Range"])
         content = server.files.get(name)
         if content is None:
-            return answer(404)(self, b"")
+            answer(404)(self, b"")
+            return
         behaviour = server.plan[name].pop(0) if server.plan[name] else serve
-        return behaviour(self, content)
+        behaviour(self, content)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: the tests look at `ranges`."""
@@ -65,6 +67,19 @@ def serve_whole(handler: Handler, content: bytes) -> None:
     handler.send_header("Content-Length", str(len(content)))
     handler.end_headers()
     handler.wfile.write(content)
+
+
+def compress_if_welcome(handler: Handler, content: bytes) -> None:
+    """Answers in gzip to whoever says to accept it."""
+    if "gzip" not in handler.headers.get("Accept-Encoding", ""):
+        serve(handler, content)
+        return
+    compressed = gzip.compress(content)
+    handler.send_response(200)
+    handler.send_header("Content-Encoding", "gzip")
+    handler.send_header("Content-Length", str(len(compressed)))
+    handler.end_headers()
+    handler.wfile.write(compressed)
 
 
 def break_after(size_bytes: int) -> Behaviour:

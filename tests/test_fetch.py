@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -24,6 +25,7 @@ from file_server import (
     FileServer,
     answer,
     break_after,
+    compress_if_welcome,
     continue_elsewhere,
     cut_silently_after,
     send_endlessly,
@@ -31,7 +33,7 @@ from file_server import (
     stall_after,
 )
 
-from eva.fetching import FetchError, file_digest, load_manifest
+from eva.fetching import FetchError, file_digest, load_manifest, parse_source
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = {"one": "one_raw.jsonl", "two": "two_raw.jsonl"}
@@ -127,6 +129,12 @@ def test_a_server_that_knows_no_range_sends_the_whole_file_again(project, server
     server.plan[NAME] = [break_after(20_000), serve_whole]
     assert run(project, "one", "--source", server.url).returncode == 0
     assert server.ranges[NAME] == [None, "bytes=20000-"]
+    assert (project / "data" / NAME).read_bytes() == CONTENT[NAME]
+
+
+def test_a_server_that_likes_to_compress_is_asked_for_the_plain_file(project, server):
+    server.plan[NAME] = [compress_if_welcome]
+    assert run(project, "one", "--source", server.url).returncode == 0
     assert (project / "data" / NAME).read_bytes() == CONTENT[NAME]
 
 
@@ -267,11 +275,18 @@ def test_a_folder_can_be_the_mirror(project, tmp_path):
     assert f"{mirror / NAMES['two']} cannot be copied: No such file" in run(project, "--source", mirror).stderr
 
 
-@pytest.mark.parametrize("source", ["no/such/folder", "ftp://127.0.0.1/", "http://", "file:///etc/"])
-def test_a_source_that_is_neither_a_folder_nor_on_the_web_is_refused(project, source):
-    done = run(project, "--source", source)
+@pytest.mark.parametrize(
+    "source", ["no/such/folder", "ftp://127.0.0.1/", "http://", "file:///etc/", "http://127.0.0.1:port/"]
+)
+def test_a_source_is_a_folder_or_on_the_web(source):
+    with pytest.raises(FetchError, match=re.escape(source)):
+        parse_source(source, attempts=1)
+
+
+def test_an_unusable_source_is_an_unusable_argument(project):
+    done = run(project, "--source", "ftp://127.0.0.1/")
     assert done.returncode == 2
-    assert done.stderr.startswith("--source ")
+    assert done.stderr == "--source ftp://127.0.0.1/: only http and https URLs and folders are sources\n"
 
 
 def test_a_right_file_is_left_alone(project, server):
