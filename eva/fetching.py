@@ -161,7 +161,7 @@ class WebSource:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_worth_retrying),
             stop=tenacity.stop_after_attempt(self.attempts),
-            wait=tenacity.wait_exponential_jitter(initial=0.25, exp_base=3, max=20, jitter=0.25),
+            wait=tenacity.wait_exponential_jitter(multiplier=0.25, exp_base=3, max=20, jitter=0.25),
             before_sleep=_log_retry,
             reraise=True,
         )
@@ -246,7 +246,7 @@ def _receive(client: httpx2.Client, url: str, file: RemoteFile, part: Path, *, o
     # A compressed body would have other offsets and another checksum than the file.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
     with client.stream("GET", url, headers=headers) as response:
-        if offset and response.status_code == httpx2.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if offset and response.status_code == httpx2.codes.RANGE_NOT_SATISFIABLE:
             return True
         response.raise_for_status()
         continued = bool(offset) and response.status_code == httpx2.codes.PARTIAL_CONTENT
