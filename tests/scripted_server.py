@@ -68,6 +68,9 @@ class Refusal(Exception):
     type: str = "BadRequestError"
 
 
+WRONG_KEY = Refusal(401, "Unauthorized", "AuthenticationError")
+
+
 @dataclass
 class Script:
     """What to answer; `replies` maps a question's name to its turns. All of it may be changed while serving."""
@@ -220,7 +223,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.journal.count_path(self.path)
-        if self.path.endswith("/models"):
+        if self.path.endswith("/models") and not self.knows_key():
+            self.send_refusal(WRONG_KEY)
+        elif self.path.endswith("/models"):
             models = [{"id": name, "object": "model", "created": 0} for name in self.server.script.models]
             self.send(200, {"object": "list", "data": models})
         elif self.path == "/health":
@@ -264,11 +269,14 @@ class Handler(BaseHTTPRequestHandler):
         self.play(reply, attempt, prompt_tokens(messages))
 
     def check_caller(self, body: Mapping[str, Any]) -> None:
-        script = self.server.script
-        if script.api_key is not None and self.headers.get("Authorization") != f"Bearer {script.api_key}":
-            raise Refusal(401, "Unauthorized", "AuthenticationError")
-        if body.get("model") not in script.models:
+        if not self.knows_key():
+            raise WRONG_KEY
+        if body.get("model") not in self.server.script.models:
             raise Refusal(404, f"The model `{body.get('model')}` does not exist.", "NotFoundError")
+
+    def knows_key(self) -> bool:
+        key = self.server.script.api_key
+        return key is None or self.headers.get("Authorization") == f"Bearer {key}"
 
     def play(self, reply: Mapping[str, Any], attempt: int, used: int) -> None:
         unknown = set(reply) - set(REPLY_KEYS)
