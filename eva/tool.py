@@ -35,7 +35,11 @@ class CallFailed(Exception):
 
 
 class FrameToolError(EvaError):
-    """The tool could not be run, was killed, or had no room to write: nobody's answer may be judged by that."""
+    """The tool could not be run, was killed, or took too long: nobody's answer may be judged by that."""
+
+
+class NoRoomForFrames(EvaError):
+    """The tool cannot write its frames. It will not for the next sample either, so the run ends."""
 
 
 @dataclass(frozen=True)
@@ -151,9 +155,10 @@ def _printed(code: int | None, out: str, err: str, video: Path) -> str:
     reason = err.splitlines()[-1] if err else "it gave no reason"
     if code == 0:
         return out
-    if code is None or code < 0 or code == EXIT_CANNOT_WRITE:
-        how = f"was killed by signal {-code}" if code is not None and code < 0 else "could not write"
-        raise FrameToolError(f"the frame tool {how} on {video}: {reason}")
+    if code == EXIT_CANNOT_WRITE:
+        raise NoRoomForFrames(f"the frame tool cannot write: {reason}")
+    if code is None or code < 0:
+        raise FrameToolError(f"the frame tool was killed on {video} (exit status {code}): {reason}")
     raise CallFailed(reason)
 
 
