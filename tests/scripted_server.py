@@ -73,12 +73,16 @@ WRONG_KEY = Refusal(401, "Unauthorized", "AuthenticationError")
 
 @dataclass
 class Script:
-    """What to answer; `replies` maps a question's name to its turns. All of it may be changed while serving."""
+    """What to answer; `replies` maps a question's name to its turns. All of it may be changed while serving.
+
+    `down`: every completion fails, while /health and the list of models go on.
+    """
 
     replies: Mapping[str, Sequence[Reply]] | Callable[[str], Sequence[Reply]]
     models: Sequence[str] = (MODEL,)
     api_key: str | None = None
     default_delay_s: float = 0.0
+    down: bool = False
 
     def turns(self, key: str) -> Sequence[Reply]:
         if callable(self.replies):
@@ -97,6 +101,7 @@ class Journal:
     seen: list[Seen] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     paths: Counter[str] = field(default_factory=Counter)
+    probes: int = 0
     most_at_once: int = 0
     _running: int = 0
     _attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -118,6 +123,10 @@ class Journal:
     def add_unexpected(self, what: str) -> None:
         with self._lock:
             self.unexpected.append(what)
+
+    def count_probe(self) -> None:
+        with self._lock:
+            self.probes += 1
 
     def enter(self) -> None:
         with self._lock:
@@ -193,6 +202,11 @@ def question_key(messages: Sequence[Mapping[str, Any]]) -> str:
     raise Refusal(400, "no user message with a [[name]]")
 
 
+def is_probe(body: Mapping[str, Any]) -> bool:
+    """A request for a single token, by which a client asks whether the server can serve at all."""
+    return body.get("max_tokens") == 1 and len(body["messages"]) == 1
+
+
 def faulty(reply: Mapping[str, Any], attempt: int) -> bool:
     """Whether this attempt gets the reply's error rather than its text."""
     if "status" not in reply and "fault" not in reply:
@@ -250,6 +264,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def chat(self, body: Mapping[str, Any]) -> None:
         script, journal = self.server.script, self.server.journal
+        if script.down:
+            raise Refusal(503, "the engine is dead", "ServiceUnavailableError")
+        if is_probe(body):
+            journal.count_probe()
+            self.check_caller(body)
+            self.send(200, completion(".", {}, 1))
+            return
         try:
             key = question_key(body["messages"])
             turns = script.turns(key)

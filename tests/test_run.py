@@ -543,10 +543,6 @@ def test_a_fault_that_lasts_becomes_an_exception_record_with_its_reason(faulty: 
         assert str(LASTING[key]["message"])[:20] in record["error"]
 
 
-def test_a_model_that_is_gone_is_not_asked_again_and_again(faulty: Flagged) -> None:
-    assert len(faulty.journals["faults"].of("404 for ever")) == 1
-
-
 @pytest.mark.parametrize("key", OVERFLOW)
 def test_http_400_ends_the_sample_as_openai_bad_request_at_once(faulty: Flagged, key: str) -> None:
     record = faulty_record(faulty, key)
