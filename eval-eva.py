@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib.util
+import json
 import re
 import shlex
 import sys
@@ -17,22 +18,25 @@ import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 
 from tqdm import tqdm
 
+from eva.agent import Episode
 from eva.errors import EvaError
+from eva.interval import clustered_interval
 from eva.items import Item, load_items
 from eva.look import Looker, LookSettings
 from eva.meta import Meta, begin, file_sha256, read_meta, write_meta
 from eva.model import ChatModel, connect
 from eva.options import Defaults, Options, parse_options
 from eva.record import exception_record
-from eva.records import Cache, CacheError, open_cache
+from eva.records import Cache, CacheError, open_cache, replace_text
 from eva.sample import Sampler
 from eva.schedule import Interrupted, Schedule
 from eva.scoring import score
 from eva.servers import KeepsFailing, Servers
-from eva.summary import summary_lines
+from eva.summary import summary_json, summary_lines, truth_lines
 from eva.tool import FrameTool
 from eva.transcript import Transcribe, load_transcriber
 from eva.video import probe
@@ -139,6 +143,7 @@ async def evaluate(options: Options) -> None:
     Raises RunEnded or Interrupted once samples may have run; what finished is then in cache and result. Any other
     EvaError comes before, and nothing has changed.
     """
+    started = monotonic()
     dataset = choose_dataset(options)
     everything = load_annotations(dataset.jsonl, options.dataset)
     items = choose_items(everything, options)
@@ -156,7 +161,8 @@ async def evaluate(options: Options) -> None:
                 sampler = make_sampler(transcribe, dataset, options)
                 await run_all(pending, sampler, models, cache, options)
         finally:
-            finish(items, len(everything), cache, dataset, meta)
+            finish(len(everything), cache, dataset, meta)
+            print_summary(items, cache, dataset, monotonic() - started, options.json)
 
 
 def choose_dataset(options: Options) -> Dataset:
@@ -319,7 +325,7 @@ async def run_all(
 
         def give_up(item: Item, failing: KeepsFailing) -> None:
             warn(f"sample {item.index} keeps failing while others do not: {failing}")
-            cache.append(exception_record(item, failing.failure))
+            cache.append(exception_record(item, failing.failure, Episode()))
             progress.update()
 
         schedule = Schedule(run, give_up, options.outage_timeout)
@@ -333,8 +339,8 @@ async def run_all(
             await servers.close()
 
 
-def finish(items: Sequence[Item], total: int, cache: Cache, dataset: Dataset, meta: Meta | None) -> None:
-    """Merge what there is into the result, say beside it what it covers, and summarise."""
+def finish(total: int, cache: Cache, dataset: Dataset, meta: Meta | None) -> None:
+    """Merge what there is into the result, and say beside it what it was made with and covers."""
     try:
         cache.merge(dataset.result)
         if meta is not None:
@@ -343,10 +349,21 @@ def finish(items: Sequence[Item], total: int, cache: Cache, dataset: Dataset, me
             write_meta(dataset.result, replace(meta, coverage=coverage))
     except CacheError as error:
         raise RunEnded(str(error)) from error
-    outcomes = cache.outcomes
-    recorded_items = [outcomes[item.index] for item in items if item.index in outcomes]
-    print("\n".join(summary_lines(score(recorded_items, total=len(items)))))
-    print(f"Result: {dataset.result}")
+
+
+def print_summary(items: Sequence[Item], cache: Cache, dataset: Dataset, wall_s: float, json_file: Path | None) -> None:
+    """The reference's summary, then what it leaves out."""
+    recorded = cache.outcomes
+    outcomes = [
+        replace(recorded[item.index], ground_truth=item.ground_truth) for item in items if item.index in recorded
+    ]
+    figures = score(outcomes, total=len(items))
+    right = {outcome.index for outcome in outcomes if outcome.correct}
+    interval = clustered_interval([item.videos[0] for item in items], [item.index in right for item in items])
+    print("\n".join([*summary_lines(figures), *truth_lines(figures, interval, wall_s)]))
+    print(f"Result: {dataset.result}" + (" (of a partial run)" if figures.missing else ""))
+    if json_file is not None:
+        replace_text(json_file, json.dumps(summary_json(figures, interval, wall_s), indent=1) + "\n")
 
 
 def resume_command(argv: Sequence[str]) -> str:

@@ -51,6 +51,7 @@ class Options:
     frame_timeout: float
     max_concurrent: int
     grace: float
+    json: Path | None
     new_cache: bool
     retry_error: bool
     force: bool
@@ -142,6 +143,7 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
         metavar="S",
         help="seconds for running samples after an interrupt",
     )
+    group.add_argument("--json", type=Path, metavar="FILE", help="write the summary's figures there")
     group.add_argument("--new-cache", action="store_true", help="delete the cache first")
     group.add_argument("--retry-error", action="store_true", help="run the failed records again")
     group.add_argument("--force", action="store_true", help="go on with a cache made with other settings")

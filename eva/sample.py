@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 from eva.agent import Complete, Episode, play
 from eva.items import Item, video_path
+from eva.locate import locate_video
 from eva.look import Looker
 from eva.prompt import opening_messages
 from eva.record import Record, episode_record, exception_record
@@ -34,18 +36,23 @@ class Sampler:
 
     async def run(self, item: Item, complete: Complete) -> Record:
         """The item's record, its own failure included. Raises what is the servers' or the disk's failure."""
-        episode = Episode(messages=[])
+        episode = Episode()
+        started = monotonic()
         try:
             await self._play(item, episode, complete)
-            return episode_record(item, episode, self.transcribe(episode.messages))
+            record = episode_record(item, episode, self.transcribe(episode.messages))
         except _NOT_THE_SAMPLES:
             raise
         except Exception as error:  # one bad sample never ends a run; its record and a line say what happened
             self.report(f"sample {item.index} ({item.videos[0]!r}): {type(error).__name__}: {error}")
-            return exception_record(item, error, episode.rounds)
+            record = exception_record(item, error, episode)
+        return record | {"seconds": round(monotonic() - started, 3)}
 
     async def _play(self, item: Item, episode: Episode, complete: Complete) -> None:
-        path = video_path(item, self.video_root)
+        annotated = video_path(item, self.video_root)
+        path = await asyncio.to_thread(locate_video, annotated)
+        if path != annotated:
+            episode.video_file = str(path.relative_to(self.video_root))
         video = await asyncio.to_thread(self.probe, path)
         opening = opening_messages(item.prompt, video)
         episode.messages.extend(opening.messages)
