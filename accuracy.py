@@ -60,9 +60,13 @@ def read_outcomes(path: Path) -> list[Outcome]:
 
 def _outcome(path: Path, number: int, line: bytes) -> Outcome:
     try:
-        return read_outcome(json.loads(line), default_index=number - 1)
+        outcome = read_outcome(json.loads(line), default_index=number - 1)
     except (ValueError, RecursionError) as error:
         raise ResultError(f"{path}, line {number}: {error}") from error
+    for name in ("num_rounds", "total_tokens"):
+        if getattr(outcome, name) is None:
+            raise ResultError(f"{path}, line {number}: {name!r} is missing or is not a number")
+    return outcome
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import asyncio
 import functools
 import importlib.util
 import json
+import os
 import re
 import shlex
 import sys
@@ -121,6 +122,8 @@ class Dataset:
 
 
 def main() -> int:
+    # Only the tokenizer is wanted of transformers, which says at its import that torch is not there.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     options = parse_options(sys.argv[1:], DEFAULTS)
     try:
         asyncio.run(evaluate(options))

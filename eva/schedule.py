@@ -15,6 +15,8 @@ from eva.items import Item
 from eva.servers import KeepsFailing, Outage, ServerLost
 
 SAMPLE_TRIES = 3
+# Before a failing sample stands in line again: other samples may be through by then.
+PAUSE_S = 2.0
 # So few unfinished samples that all keep failing are taken for bad samples, more for a bad server.
 FEW = 5
 
@@ -45,6 +47,7 @@ class Schedule:
     _waiting: deque[Item] = field(default_factory=deque)
     _troubles: dict[int, _Trouble] = field(default_factory=dict)
     _running: int = 0
+    _stopping: bool = False
     _finished: int = 0
     _last_finish: float = field(default_factory=monotonic)
 
@@ -64,7 +67,7 @@ class Schedule:
             raise Interrupted(interrupted[0])
 
     async def _work(self) -> None:
-        while self._waiting:
+        while self._waiting and not self._stopping:
             item = self._waiting.popleft()
             self._running += 1
             try:
@@ -80,7 +83,7 @@ class Schedule:
             return
         except KeepsFailing as failing:
             if not self._is_hopeless(item):
-                self._again_later(item, failing)
+                await self._again_later(item, failing)
                 return
             self.give_up(item, failing)
         self._finished += 1
@@ -92,9 +95,10 @@ class Schedule:
         alone = self._finished > trouble.finished_before or self._running + len(self._waiting) <= FEW
         return trouble.tries >= SAMPLE_TRIES and alone
 
-    def _again_later(self, item: Item, failing: KeepsFailing) -> None:
+    async def _again_later(self, item: Item, failing: KeepsFailing) -> None:
         if monotonic() - self._last_finish > self.outage_timeout_s:
             raise Outage(f"no sample has finished for {self.outage_timeout_s:g} s; the last one failed with {failing}")
+        await asyncio.sleep(PAUSE_S)
         self._waiting.append(item)
 
     @contextmanager
@@ -109,7 +113,7 @@ class Schedule:
 
         def on_signal(number: int) -> None:
             received.append(number)
-            self._waiting.clear()
+            self._stopping = True
             loop.call_later(grace_s if len(received) == 1 else 0, cancel)
 
         numbers = (signal.SIGINT, signal.SIGTERM)

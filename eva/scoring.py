@@ -23,8 +23,8 @@ class Outcome:
     ground_truth: str
     answer: str
     stop_reason: str
-    num_rounds: int | float
-    total_tokens: int | float
+    num_rounds: int | float | None
+    total_tokens: int | float | None
     error: str
     video: str = ""
     seconds: float | None = None
@@ -82,7 +82,10 @@ def same_answer(ground_truth: str, answer: str) -> bool:
 
 
 def read_outcome(record: object, *, default_index: int | None = None) -> Outcome:
-    """The outcome in a record. Raises ValueError, which names the field that is missing or of the wrong kind."""
+    """The outcome in a record. Raises ValueError, which names the field that is missing or of the wrong kind.
+
+    What a record must have is its index (or `default_index`); counts that it lacks are None.
+    """
     if not isinstance(record, dict):
         raise ValueError("a record must be a JSON object")
     index = record.get("index", default_index)
@@ -121,11 +124,10 @@ def _text(record: Mapping[str, Any], name: str) -> str:
     return "" if value is None else str(value)
 
 
-def _number(record: Mapping[str, Any], name: str) -> int | float:
+def _number(record: Mapping[str, Any], name: str) -> int | float | None:
     value = record.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{name!r} must be a number, not {value!r:.80}")
-    return value
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return value if is_number else None
 
 
 def score(outcomes: Sequence[Outcome], *, total: int) -> Score:
@@ -140,10 +142,10 @@ def score(outcomes: Sequence[Outcome], *, total: int) -> Score:
         stop_reasons=tuple(Counter(outcome.stop_reason for outcome in outcomes).most_common()),
         error_indices=tuple(sorted(outcome.index for outcome in outcomes if outcome.error)),
         failures=tuple((kind, sum(outcome.failure == kind for outcome in outcomes)) for kind in FAILURES),
-        average_seconds=_mean(outcome.seconds for outcome in outcomes if outcome.seconds is not None),
+        average_seconds=_mean(outcome.seconds for outcome in outcomes),
     )
 
 
-def _mean(values: Iterable[int | float]) -> float:
-    numbers = list(values)
+def _mean(values: Iterable[int | float | None]) -> float:
+    numbers = [value for value in values if value is not None]
     return sum(numbers) / len(numbers) if numbers else 0.0

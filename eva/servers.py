@@ -21,7 +21,7 @@ PROBE_EVERY_S = 2.0
 # vLLM closes the connection after a 500 without saying so, so the next request fails whatever it asks: a few tries
 # come before the question whether the server is down.
 QUICK_TRIES = 3
-REQUEST_TRIES = 5
+REQUEST_TRIES = 4
 MAX_BACKOFF_S = 8.0
 
 

@@ -22,8 +22,11 @@ EXIT_CANNOT_WRITE = 74
 # Far below the length of one word that Linux accepts on a command line.
 MAX_ARGUMENT_BYTES = 16384
 
+# The folder's name may itself hold any of the line's words; that it stands there three times tells where it ends.
 _SAVED = re.compile(
-    r"^Frames saved to (?P<folder>.+), total frames saved: (?P<count>\d+), from (?P<first>.+) to .+$", re.MULTILINE
+    r"^Frames saved to (?P<folder>.+), total frames saved: (?P<count>\d+), "
+    r"from (?P=folder)/frame_0000(?P<suffix>\.\w+) to (?P=folder)/frame_\d+(?P=suffix)$",
+    re.MULTILINE,
 )
 # What the tool reads, and where it writes, is the harness's to say, never the model's.
 _RESERVED = ("i", "help", "video_path", "save_root", "save_dir", "factor", "backend", "clamp", "worker")
@@ -166,8 +169,8 @@ def _frames(printed: str) -> tuple[Path, ...]:
     saved = _SAVED.search(printed)
     if saved is None:
         raise FrameToolError(f"the frame tool did not say where its frames are, but printed {printed[:200]!r}")
-    folder, extension = Path(saved["folder"]).absolute(), Path(saved["first"]).suffix
-    frames = tuple(folder / f"frame_{k:04d}{extension}" for k in range(int(saved["count"])))
+    folder = Path(saved["folder"]).absolute()
+    frames = tuple(folder / f"frame_{k:04d}{saved['suffix']}" for k in range(int(saved["count"])))
     missing = [frame for frame in frames if not frame.is_file()]
     if missing or not frames:
         raise FrameToolError(f"the frame tool promised {len(frames)} frames in {folder}, {len(missing)} are not there")
