@@ -28,9 +28,9 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Decoded:
-    """Every frame of a video in presentation order."""
+    """A video's frames in presentation order: their times here, their pictures by a full decode when asked for."""
 
-    pictures: Sequence[np.ndarray]
+    path: Path
     times_s: Sequence[float]
     average_fps: float
 
@@ -42,16 +42,23 @@ class Decoded:
     def end_s(self) -> float:
         return self.times_s[-1] + 1 / self.average_fps
 
+    def pictures(self, indices: Sequence[int]) -> list[np.ndarray]:
+        """Frames as RGB arrays (height, width, 3); decoded from the first one on, without seeking."""
+        with av.open(str(self.path)) as container:
+            kept = {
+                number: frame.to_ndarray(format="rgb24")
+                for number, frame in enumerate(container.decode(video=0))
+                if number in indices
+            }
+        return [kept[index] for index in indices]
+
 
 def decode_all(path: Path) -> Decoded:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         start = stream.start_time or 0
-        frames = [
-            (float((f.pts - start) * stream.time_base), f.to_ndarray(format="rgb24")) for f in container.decode(stream)
-        ]
-        rate = float(stream.average_rate)
-    return Decoded([picture for _, picture in frames], [at for at, _ in frames], rate)
+        times = [float((frame.pts - start) * stream.time_base) for frame in container.decode(stream)]
+        return Decoded(path, times, float(stream.average_rate))
 
 
 def owed_indices(decoded: Decoded, start_s: float, end_s: float, nframes: int) -> list[int]:
@@ -64,17 +71,19 @@ def owed_indices(decoded: Decoded, start_s: float, end_s: float, nframes: int) -
         end = last - min(0.001, (last - first) / (4 * nframes))
         times = [first + (end - first) * k / (nframes - 1) for k in range(nframes)]
     wanted = (round((at - decoded.begin_s) * decoded.average_fps) for at in times)
-    return [min(max(index, 0), len(decoded.pictures) - 1) for index in wanted]
+    return [min(max(index, 0), len(decoded.times_s) - 1) for index in wanted]
 
 
 def owed_images(decoded: Decoded, start_s: float, end_s: float, nframes: int, resize: float) -> list[dict[str, Any]]:
     """The images that a call is owed, as the scripted server describes them."""
-    height, width = decoded.pictures[0].shape[:2]
+    pictures = decoded.pictures(owed_indices(decoded, start_s, end_s, nframes))
+    return [describe(resized(picture, resize)) for picture in pictures]
+
+
+def resized(picture: np.ndarray, resize: float) -> np.ndarray:
+    height, width = picture.shape[:2]
     size = tuple(max(1, round(side * resize / FACTOR)) * FACTOR for side in (width, height))
-    return [
-        describe(cv2.resize(decoded.pictures[index], size, interpolation=cv2.INTER_CUBIC))
-        for index in owed_indices(decoded, start_s, end_s, nframes)
-    ]
+    return cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
 
 
 def describe(rgb: np.ndarray) -> dict[str, Any]:

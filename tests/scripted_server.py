@@ -68,14 +68,21 @@ class Refusal(Exception):
     type: str = "BadRequestError"
 
 
+WRONG_KEY = Refusal(401, "Unauthorized", "AuthenticationError")
+
+
 @dataclass
 class Script:
-    """What to answer; `replies` maps a question's name to its turns. All of it may be changed while serving."""
+    """What to answer; `replies` maps a question's name to its turns. All of it may be changed while serving.
+
+    `down`: every completion fails, while /health and the list of models go on.
+    """
 
     replies: Mapping[str, Sequence[Reply]] | Callable[[str], Sequence[Reply]]
     models: Sequence[str] = (MODEL,)
     api_key: str | None = None
     default_delay_s: float = 0.0
+    down: bool = False
 
     def turns(self, key: str) -> Sequence[Reply]:
         if callable(self.replies):
@@ -94,6 +101,7 @@ class Journal:
     seen: list[Seen] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     paths: Counter[str] = field(default_factory=Counter)
+    probes: int = 0
     most_at_once: int = 0
     _running: int = 0
     _attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -115,6 +123,10 @@ class Journal:
     def add_unexpected(self, what: str) -> None:
         with self._lock:
             self.unexpected.append(what)
+
+    def count_probe(self) -> None:
+        with self._lock:
+            self.probes += 1
 
     def enter(self) -> None:
         with self._lock:
@@ -190,6 +202,11 @@ def question_key(messages: Sequence[Mapping[str, Any]]) -> str:
     raise Refusal(400, "no user message with a [[name]]")
 
 
+def is_probe(body: Mapping[str, Any]) -> bool:
+    """A request for a single token, by which a client asks whether the server can serve at all."""
+    return body.get("max_tokens") == 1 and len(body["messages"]) == 1
+
+
 def faulty(reply: Mapping[str, Any], attempt: int) -> bool:
     """Whether this attempt gets the reply's error rather than its text."""
     if "status" not in reply and "fault" not in reply:
@@ -220,7 +237,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.journal.count_path(self.path)
-        if self.path.endswith("/models"):
+        if self.path.endswith("/models") and not self.knows_key():
+            self.send_refusal(WRONG_KEY)
+        elif self.path.endswith("/models"):
             models = [{"id": name, "object": "model", "created": 0} for name in self.server.script.models]
             self.send(200, {"object": "list", "data": models})
         elif self.path == "/health":
@@ -245,6 +264,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def chat(self, body: Mapping[str, Any]) -> None:
         script, journal = self.server.script, self.server.journal
+        if script.down:
+            raise Refusal(503, "the engine is dead", "ServiceUnavailableError")
+        if is_probe(body):
+            journal.count_probe()
+            self.check_caller(body)
+            self.send(200, completion(".", {}, 1))
+            return
         try:
             key = question_key(body["messages"])
             turns = script.turns(key)
@@ -264,11 +290,14 @@ class Handler(BaseHTTPRequestHandler):
         self.play(reply, attempt, prompt_tokens(messages))
 
     def check_caller(self, body: Mapping[str, Any]) -> None:
-        script = self.server.script
-        if script.api_key is not None and self.headers.get("Authorization") != f"Bearer {script.api_key}":
-            raise Refusal(401, "Unauthorized", "AuthenticationError")
-        if body.get("model") not in script.models:
+        if not self.knows_key():
+            raise WRONG_KEY
+        if body.get("model") not in self.server.script.models:
             raise Refusal(404, f"The model `{body.get('model')}` does not exist.", "NotFoundError")
+
+    def knows_key(self) -> bool:
+        key = self.server.script.api_key
+        return key is None or self.headers.get("Authorization") == f"Bearer {key}"
 
     def play(self, reply: Mapping[str, Any], attempt: int, used: int) -> None:
         unknown = set(reply) - set(REPLY_KEYS)

@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 from harness import ROOT, Bench, Run, block, call, make_video, only_sentence, row
-from restated import Decoded, decode_all, describe, owed_images, stamp, stamps
+from restated import Decoded, decode_all, describe, owed_images, resized, stamp, stamps
 from scripted_server import Journal, Script, ScriptedServer, image_bytes
 from tokenizer import CHAT_TEMPLATE, build_tokenizer
 
 ANSWER = "<answer>B</answer>"
 FAILED = "call_frame_select_failed"
 LOOK = block(call(1, 4, 2))
-AT_ONCE = 2  # processes that the tests start at a time
+AT_ONCE = 3  # processes that the tests start at a time
 
 # Everything a file name may hold that a shell, an address, an option parser or a line-wise reader could trip over.
 NAMES = (
@@ -102,10 +102,88 @@ ATTACKS = {
 }
 NO_FALLBACK_SCRIPT = {**WINDOWS_SCRIPT, "an extra argument": [block(call(1, 4, 2, why="look")), ANSWER]}
 MANY = {f"item {number}": [ANSWER] for number in range(12)}
-MANY_ROWS = [row(key, index=10 * number) for number, key in enumerate(MANY)]
+MANY_ROWS = [row(key, index=number) for number, key in enumerate(MANY)]
 
 
 TWO_AT_ONCE = ("--max-concurrent", "2", "--model", "second", "--api-key", "sesame", "--sample", "6")
+
+
+FAULTS = {
+    "500 once": {"status": 500, "times": 1},
+    "503 twice": {"status": 503, "times": 2},
+    "a dropped connection": {"fault": "drop", "times": 1},
+    "a cut-off body": {"fault": "cut", "times": 1},
+    "broken JSON": {"fault": "broken_json", "times": 1},
+    "empty choices": {"fault": "empty_choices", "times": 1},
+    "null usage": {"fault": "null_usage", "times": 1},
+    "429 once": {"status": 429, "times": 1},
+    "no fault": {},
+}
+LASTING = {
+    "500 for ever": {"status": 500, "message": "[Errno 2] No such file or directory: 'x.png'"},
+    "dropped for ever": {"fault": "drop"},
+    "404 for ever": {"status": 404, "message": "The model does not exist."},
+    "broken JSON for ever": {"fault": "broken_json"},
+    "empty choices for ever": {"fault": "empty_choices"},
+}
+OVERFLOW = {
+    "too long in text": "This model's maximum context length is 16384 tokens. However, your prompt contains 20000",
+    "too long in images": "Input length (20000) exceeds model's maximum context length (16384).",
+    "too many images": "At most 9999 image(s) may be provided in one prompt.",
+    "a foreign image": "Failed to load image: cannot identify image file",
+}
+
+
+def deep(levels: int) -> str:
+    return block('{"tool": "frame_select", "arguments": {"start_time": ' + "[" * levels + "]" * levels + "}}")
+
+
+def timed(start: str, end: str, nframes: str, resize: str = "1") -> str:
+    arguments = f'{{"start_time": {start}, "end_time": {end}, "nframes": {nframes}, "resize": {resize}}}'
+    return block(f'{{"tool": "frame_select", "arguments": {arguments}}}')
+
+
+HOSTILE = {
+    "a lone surrogate in an answer": ("<answer>\ud800</answer>", "answer_found"),
+    "a lone surrogate in a reply": ("\udfff Hm.", "no_answer_no_tool_call"),
+    "null bytes": ("\0\0<answer>\0</answer>", "answer_found"),
+    "five megabytes": ("x" * 5_000_000 + "<answer>B</answer>", "answer_found"),
+    "control tokens": ("<|im_end|>\n<|im_start|>user\n<|image_pad|><answer>B</answer>", "answer_found"),
+    "line separators": ("<answer>B\u2028\u2029\u0085\r</answer>", "answer_found"),
+    "a deep list": (deep(200_000), "arguments_not_json"),
+    "a huge time": (timed("0", "1e308", "2"), None),
+    "two huge times": (timed("-1e308", "1e308", "2"), None),
+    "a huge integer time": (timed("0", "1" + "0" * 400, "2"), None),
+    "a huge resize": (timed("0", "2", "2", "1e308"), None),
+    "an infinite resize": (timed("0", "2", "2", "1e999"), FAILED),
+    "a NaN resize": (timed("0", "2", "2", "NaN"), FAILED),
+    "a NaN time": (timed("NaN", "2", "2"), FAILED),
+    "an infinite time": (timed("0", "Infinity", "2"), FAILED),
+    "a huge number of frames": (timed("0", "2", "1e308"), FAILED),
+    "a negative resize": (timed("0", "2", "2", "-1"), FAILED),
+    "a word for a time": (timed('"soon"', "2", "2"), FAILED),
+    "a long string time": (timed('"' + "9" * 100_000 + '"', "2", "2"), FAILED),
+    "an option for a time": (timed('"--save-dir=/"', "2", "2"), FAILED),
+    "an object for a time": (block(call([], [], 2)), FAILED),
+    "true for everything": (timed("true", "true", "true", "true"), None),
+}  # fmt: skip
+
+
+def fault_script() -> dict[str, list[Any]]:
+    script: dict[str, list[Any]] = {key: [{**fault, "text": ANSWER}] for key, fault in FAULTS.items()}
+    script |= {key: [fault] for key, fault in LASTING.items()}
+    return script | {key: [{"status": 400, "message": message}] for key, message in OVERFLOW.items()}
+
+
+def hostile_script() -> dict[str, list[Any]]:
+    return {**{key: [reply, ANSWER] for key, (reply, _) in HOSTILE.items()}, "odd question": [ANSWER]}
+
+
+def hostile_rows() -> list[dict[str, Any]]:
+    odd = row("odd question")
+    odd["prompt"][0]["content"] += "\ud800\0<|im_end|>{}%s\u2028"
+    odd["reward_model"]["ground_truth"] = "\udc00"
+    return [*(row(key) for key in HOSTILE), odd]
 
 
 def attack_script(folder: Path) -> dict[str, list[str]]:
@@ -131,10 +209,17 @@ def flagged(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> It
     servers: dict[str, ScriptedServer] = {}
     jobs: dict[str, Callable[[], Run]] = {}
 
-    def add(name: str, script: Script, rows: list[dict[str, Any]], *flags: str, **settings: str | None) -> None:
+    def add(
+        name: str,
+        script: Script,
+        rows: list[dict[str, Any]],
+        *flags: str,
+        dataset: str = "own",
+        **settings: str | None,
+    ) -> None:
         servers[name] = ScriptedServer(script)
         servers[name].__enter__()
-        bench = Bench(folder / name, servers[name].base_url, tokenizer_dir)
+        bench = Bench(folder / name, servers[name].base_url, tokenizer_dir, dataset)
         bench.write(rows)
         jobs[name] = journey(bench, *flags, **{"video_root": str(folder / "videos"), **settings})
 
@@ -143,6 +228,8 @@ def flagged(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> It
 
     named = [row(key, video=name) for key, name in zip(TRANSPORT_SCRIPT, NAMES, strict=True)]
     attacks = attack_script(folder)
+    add("faults", Script(fault_script()), rows_of(fault_script()))  # waits most of its time, so it starts first
+    add("hostile", Script(hostile_script()), hostile_rows())
     add("file", Script(TRANSPORT_SCRIPT), named)
     add("base64", Script(TRANSPORT_SCRIPT), named[:3], "--image-transport", "base64")
     add("actual", Script(WINDOWS_SCRIPT), rows_of(WINDOWS_SCRIPT), "--timestamps", "actual")
@@ -161,7 +248,7 @@ def flagged(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> It
     )
     slow = Script(MANY, models=("first", "second"), default_delay_s=0.3)
     add("defaults", slow, MANY_ROWS, tokenizer=str(marked))
-    add("ids", Script(MANY), MANY_ROWS, "--ids", "10,30,50-70", dataset="named.set-2")
+    add("ids", Script(MANY), MANY_ROWS, "--ids", "1,3,5-7", dataset="named.set-2")
     runs = run_together(jobs)
     yield Flagged(runs, {name: server.journal for name, server in servers.items()}, decode_all(clip), folder)
     for server in servers.values():
@@ -193,10 +280,11 @@ def test_no_file_name_reaches_a_shell(flagged: Flagged) -> None:
 
 def test_every_frame_lies_under_a_folder_of_the_day_in_the_frame_root(flagged: Flagged) -> None:
     root = (flagged.folder / "file" / "frames").resolve()
-    for record in flagged.runs["file"].records():
-        for path in record["trajectory"][0]["calls"][0]["frames"]:
-            day = Path(os.path.normpath(path)).relative_to(root).parts[0]
-            assert re.fullmatch(r"\d{8}", day)
+    calls = [c for r in flagged.runs["file"].records() for step in r["trajectory"] for c in step["calls"]]
+    frames = [path for one in calls for path in one["frames"]]
+    assert len(frames) > len(NAMES)
+    for path in frames:
+        assert re.fullmatch(r"\d{8}", Path(os.path.normpath(path)).relative_to(root).parts[0])
 
 
 @pytest.mark.parametrize("key", list(TRANSPORT_SCRIPT)[:3])
@@ -244,17 +332,10 @@ def test_actual_time_stamps_differ_from_the_requested_ones_where_the_window_was_
 
 
 def test_without_fallback_a_window_is_not_clamped(flagged: Flagged) -> None:
-    pictures = flagged.video.pictures
-    last = describe(resized(pictures[-1]))
-    assert flagged.images("no fallback", "beyond the end") == [describe(resized(pictures[40])), last, last]
+    shown = [describe(resized(picture, 1.0)) for picture in flagged.video.pictures([40, 59, 59])]
+    assert flagged.images("no fallback", "beyond the end") == shown
     assert flagged.record("no fallback", "reversed")["stop_reason"] == FAILED
     assert flagged.record("actual", "reversed")["stop_reason"] == "answer_found"
-
-
-def resized(picture: Any) -> Any:
-    import cv2
-
-    return cv2.resize(picture, (84, 56), interpolation=cv2.INTER_CUBIC)
 
 
 def test_without_fallback_every_argument_is_passed_on_so_an_unknown_one_fails_the_call(flagged: Flagged) -> None:
@@ -289,12 +370,12 @@ def test_max_concurrent_bounds_the_samples_at_work_and_30_is_the_default(flagged
 
 
 def test_sample_runs_the_first_items(flagged: Flagged) -> None:
-    assert list(flagged.runs["two at once"].by_index()) == [0, 10, 20, 30, 40, 50]
+    assert list(flagged.runs["two at once"].by_index()) == [0, 1, 2, 3, 4, 5]
     assert set(flagged.journals["two at once"].keys()) == {f"item {number}" for number in range(6)}
 
 
 def test_ids_runs_the_chosen_indices_and_they_are_the_denominator(flagged: Flagged) -> None:
-    assert list(flagged.runs["ids"].by_index()) == [10, 30, 50, 60, 70]
+    assert list(flagged.runs["ids"].by_index()) == [1, 3, 5, 6, 7]
     assert "5/5 = 100.0000%" in flagged.runs["ids"].stdout
 
 
@@ -314,7 +395,7 @@ def test_each_item_is_asked_once_and_lands_in_cache_and_result_once(flagged: Fla
     assert sorted(run.cache.read_text(encoding="utf-8").splitlines()) == sorted(
         run.result.read_text(encoding="utf-8").splitlines()
     )
-    assert [record["index"] for record in run.records()] == [10 * number for number in range(12)]
+    assert [record["index"] for record in run.records()] == list(range(12))
 
 
 # --- bad input: a sentence and exit code 2, before any model call
@@ -335,20 +416,21 @@ def spoilt(*words: str, flags: tuple[str, ...] = (), lines: tuple[str, ...] | No
 
 
 GOOD_LINE = json.dumps(row("never asked"))
+# An earlier record, an exception, so that there is something that --retry-error would drop.
+KEPT = json.dumps(
+    {"index": 3, "videos": ["clip.mp4"], "messages": [], "gt": "B", "answer": "", "stop_reason": "exception",
+     "num_rounds": 0, "total_tokens": 0, "estimated_visual_tokens": 0, "error": "RuntimeError: old"}
+) + "\n"  # fmt: skip
 REFUSALS = {
     "a missing annotation file": spoilt("absent.jsonl", jsonl="absent.jsonl"),
-    "a folder for an annotation file": spoilt("a_folder", jsonl="a_folder"),
-    "an empty annotation file": spoilt("questions.jsonl", lines=()),
     "a line that is not JSON": spoilt("questions.jsonl", "2", lines=(GOOD_LINE, "{")),
     "a line that is not an item": spoilt("questions.jsonl", "3", lines=(GOOD_LINE, GOOD_LINE, '{"videos": []}')),
     "duplicate indices": spoilt("questions.jsonl", "7", lines=(json.dumps(row("a", index=7)),) * 2),
     "no server at the address": spoilt("127.0.0.1:9", base_url="http://127.0.0.1:9/v1"),
-    "an address that is none": spoilt("nonsense", base_url="nonsense"),
     "a server that refuses the key": spoilt("LOCKED_SERVER", "401", base_url="LOCKED_SERVER"),
     "no model on the server": spoilt("EMPTY_SERVER", "model", base_url="EMPTY_SERVER"),
     "a tokenizer that is not there": spoilt("absent_tokenizer", tokenizer="absent_tokenizer"),
     "a folder that is no tokenizer": spoilt("a_folder", tokenizer="a_folder"),
-    "a file for a tokenizer": spoilt("a_file", tokenizer="a_file"),
     "a frame root that cannot be written": spoilt("a_file/frames", frame_root="a_file/frames"),
     "an output folder that cannot be written": spoilt("a_file/out", output_dir="a_file/out"),
     "a missing video root": spoilt("absent_videos", video_root="absent_videos"),
@@ -356,17 +438,11 @@ REFUSALS = {
     "an unknown dataset without its files": spoilt("unheard", dataset="unheard", jsonl=None, video_root=None),
     "a dataset name that is a path": spoilt("../escape", dataset="../escape"),
     "a confirmation without a terminal": spoilt("--yes", flags=("--new-cache",)),
-    "a second confirmation without a terminal": spoilt("--yes", flags=("--retry-error",)),
 }
+KNOWN_DATASET = "a known dataset that was not fetched"
 UNUSABLE_FLAGS = {
     "no turns": ("--max-turns", "0"),
-    "no concurrency": ("--max-concurrent", "0"),
-    "a word for a number": ("--sample", "ten"),
-    "ids that are none": ("--ids", "3,x"),
-    "ids that run backwards": ("--ids", "9-3"),
     "ids that are not there": ("--ids", "5"),
-    "an unknown backend": ("--backend", "ffmpeg"),
-    "an unknown flag": ("--max-turn-count", "3"),
 }
 
 
@@ -395,6 +471,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> It
             spoil(bench, case.lines if isinstance(case, Refusal) else None)
             settings = {key: addresses.get(str(value), value) for key, value in settings.items()}
             jobs[name] = journey(bench, *flags, **settings)
+        jobs[KNOWN_DATASET] = journey(Bench(folder / "known", good.base_url, tokenizer_dir, "mlvu"), jsonl=None)
         runs = run_together(jobs)
         yield Refused(runs, (good.journal, empty.journal, locked.journal), addresses, folder)
 
@@ -402,9 +479,8 @@ def refused(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> It
 def spoil(bench: Bench, lines: tuple[str, ...] | None) -> None:
     (bench.folder / "a_folder").mkdir()
     (bench.folder / "a_file").write_text("text", encoding="utf-8")
-    kept = json.dumps({"index": 3, "answer": "kept"}) + "\n"
     bench.output_dir.mkdir()
-    bench.cache.write_text(kept, encoding="utf-8")
+    bench.cache.write_text(KEPT, encoding="utf-8")
     bench.write([])
     bench.jsonl.write_text("".join(f"{line}\n" for line in ([GOOD_LINE] if lines is None else lines)), encoding="utf-8")
 
@@ -435,7 +511,7 @@ def test_bad_input_costs_no_model_call(refused: Refused) -> None:
 @pytest.mark.parametrize("name", [*REFUSALS, *UNUSABLE_FLAGS])
 def test_bad_input_changes_no_cache(refused: Refused, name: str) -> None:
     folder = refused.folder / str([*REFUSALS, *UNUSABLE_FLAGS].index(name)) / "out"
-    assert (folder / "cache_own.jsonl").read_text(encoding="utf-8") == '{"index": 3, "answer": "kept"}\n'
+    assert (folder / "cache_own.jsonl").read_text(encoding="utf-8") == KEPT
     assert not (folder / "result_own.jsonl").exists()
 
 
@@ -443,75 +519,31 @@ def test_bad_input_writes_nothing_elsewhere(refused: Refused) -> None:
     assert list(refused.folder.rglob("*escape*")) == []
 
 
-@pytest.mark.parametrize("name", ["videomme", "longvideobench", "mlvu", "lsdbench", "videoholmes", "lvbench"])
-def test_a_missing_annotation_file_of_a_known_dataset_names_the_command_that_fetches_it(
-    tmp_path: Path, tokenizer_dir: Path, name: str
-) -> None:
-    if name != "mlvu" and any(ROOT.glob("data/*.jsonl")):
+def test_a_missing_annotation_file_of_a_known_dataset_names_the_command_that_fetches_it(refused: Refused) -> None:
+    if (ROOT / "data" / "MLVU_MCQ_raw_full.jsonl").exists():
         pytest.skip("the annotations were fetched")
-    bench = Bench(tmp_path, "http://127.0.0.1:9/v1", tokenizer_dir, name)
-    run = bench.run(jsonl=None)
+    run = refused.runs[KNOWN_DATASET]
     assert run.code == 2
     sentence = only_sentence(run.stderr)
-    assert ".jsonl" in sentence
+    assert "MLVU_MCQ_raw_full.jsonl" in sentence
     assert "data/fetch.py" in sentence
 
 
 # --- what the server does
 
 
-FAULTS = {
-    "500 once": {"status": 500, "times": 1},
-    "503 twice": {"status": 503, "times": 2},
-    "a dropped connection": {"fault": "drop", "times": 1},
-    "a cut-off body": {"fault": "cut", "times": 1},
-    "broken JSON": {"fault": "broken_json", "times": 1},
-    "empty choices": {"fault": "empty_choices", "times": 1},
-    "null usage": {"fault": "null_usage", "times": 1},
-    "429 once": {"status": 429, "times": 1},
-    "no fault": {},
-}
-LASTING = {
-    "500 for ever": {"status": 500, "message": "[Errno 2] No such file or directory: 'x.png'"},
-    "dropped for ever": {"fault": "drop"},
-    "404 for ever": {"status": 404, "message": "The model does not exist."},
-    "broken JSON for ever": {"fault": "broken_json"},
-    "empty choices for ever": {"fault": "empty_choices"},
-}
-OVERFLOW = {
-    "too long in text": "This model's maximum context length is 16384 tokens. However, your prompt contains 20000",
-    "too long in images": "Input length (20000) exceeds model's maximum context length (16384).",
-    "too many images": "At most 9999 image(s) may be provided in one prompt.",
-    "a foreign image": "Failed to load image: cannot identify image file",
-}
+def faulty_record(flagged: Flagged, key: str) -> Mapping[str, Any]:
+    return flagged.runs["faults"].by_index()[[*FAULTS, *LASTING, *OVERFLOW].index(key)]
 
 
-@pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Iterator[Flagged]:
-    folder = tmp_path_factory.mktemp("faults")
-    clip = make_video(folder / "videos" / "clip.mp4", frames=10)
-    script: dict[str, list[Any]] = {key: [{**fault, "text": ANSWER}] for key, fault in FAULTS.items()}
-    script |= {key: [fault] for key, fault in LASTING.items()}
-    script |= {key: [{"status": 400, "message": message}] for key, message in OVERFLOW.items()}
-    with ScriptedServer(Script(script)) as server:
-        bench = Bench(folder, server.base_url, tokenizer_dir)
-        bench.write([row(key) for key in script])
-        run = bench.run(timeout_s=180)
-        yield Flagged({"faults": run}, {"faults": server.journal}, decode_all(clip), folder)
-
-
-def faulty_record(faulty: Flagged, key: str) -> Mapping[str, Any]:
-    return faulty.runs["faults"].by_index()[[*FAULTS, *LASTING, *OVERFLOW].index(key)]
-
-
-def test_no_fault_of_the_server_ends_the_run(faulty: Flagged) -> None:
-    assert faulty.runs["faults"].code == 0, faulty.runs["faults"].said
-    assert "Traceback" not in faulty.runs["faults"].stderr
+def test_no_fault_of_the_server_ends_the_run(flagged: Flagged) -> None:
+    assert flagged.runs["faults"].code == 0, flagged.runs["faults"].said
+    assert "Traceback" not in flagged.runs["faults"].stderr
 
 
 @pytest.mark.parametrize("key", FAULTS)
-def test_a_fault_that_passes_leaves_the_record_of_an_undisturbed_sample(faulty: Flagged, key: str) -> None:
-    record, clean = faulty_record(faulty, key), faulty_record(faulty, "no fault")
+def test_a_fault_that_passes_leaves_the_record_of_an_undisturbed_sample(flagged: Flagged, key: str) -> None:
+    record, clean = faulty_record(flagged, key), faulty_record(flagged, "no fault")
     names = ("answer", "stop_reason", "num_rounds", "estimated_visual_tokens")
     assert {name: record[name] for name in names} == {name: clean[name] for name in names}
     assert record["total_tokens"] - clean["total_tokens"] == pytest.approx(0, abs=3), "but for the question's length"
@@ -519,23 +551,21 @@ def test_a_fault_that_passes_leaves_the_record_of_an_undisturbed_sample(faulty: 
 
 
 @pytest.mark.parametrize("key", FAULTS)
-def test_a_fault_that_passes_is_tried_again_with_the_same_request(faulty: Flagged, key: str) -> None:
-    seen = faulty.journals["faults"].of(key)
+def test_a_fault_that_passes_is_tried_again_with_the_same_request(flagged: Flagged, key: str) -> None:
+    seen = flagged.journals["faults"].of(key)
     assert len(seen) == FAULTS[key].get("times", 0) + 1
     assert all(one.body == seen[0].body for one in seen)
 
 
-def test_retries_wait_longer_each_time(faulty: Flagged) -> None:
-    times = [one.at_s for one in faulty.journals["faults"].of("500 for ever")]
+def test_retries_wait_longer_each_time(flagged: Flagged) -> None:
+    times = [one.at_s for one in flagged.journals["faults"].of("500 for ever")]
     waits = [later - earlier for earlier, later in pairwise(times)]
-    assert len(waits) >= 2
-    assert waits[-1] > waits[0]
-    assert min(waits) > 0.05
+    assert 0.1 < waits[0] < waits[1] < waits[2]
 
 
 @pytest.mark.parametrize("key", LASTING)
-def test_a_fault_that_lasts_becomes_an_exception_record_with_its_reason(faulty: Flagged, key: str) -> None:
-    record = faulty_record(faulty, key)
+def test_a_fault_that_lasts_becomes_an_exception_record_with_its_reason(flagged: Flagged, key: str) -> None:
+    record = faulty_record(flagged, key)
     assert (record["stop_reason"], record["answer"], record["messages"]) == ("exception", "", [])
     assert [record[name] for name in ("num_rounds", "total_tokens", "estimated_visual_tokens")] == [0, 0, 0]
     assert record["error"]
@@ -543,96 +573,41 @@ def test_a_fault_that_lasts_becomes_an_exception_record_with_its_reason(faulty: 
         assert str(LASTING[key]["message"])[:20] in record["error"]
 
 
-def test_a_model_that_is_gone_is_not_asked_again_and_again(faulty: Flagged) -> None:
-    assert len(faulty.journals["faults"].of("404 for ever")) == 1
-
-
 @pytest.mark.parametrize("key", OVERFLOW)
-def test_http_400_ends_the_sample_as_openai_bad_request_at_once(faulty: Flagged, key: str) -> None:
-    record = faulty_record(faulty, key)
+def test_http_400_ends_the_sample_as_openai_bad_request_at_once(flagged: Flagged, key: str) -> None:
+    record = faulty_record(flagged, key)
     assert (record["stop_reason"], record["answer"], record["num_rounds"]) == ("openai_bad_request", "", 0)
     assert "BadRequestError" in record["error"]
     assert OVERFLOW[key] in json.dumps(record), "the server's own words must not be lost"
-    assert len(faulty.journals["faults"].of(key)) == 1
+    assert len(flagged.journals["faults"].of(key)) == 1
 
 
 # --- hostile replies and questions
 
 
-def deep(levels: int) -> str:
-    return block('{"tool": "frame_select", "arguments": {"start_time": ' + "[" * levels + "]" * levels + "}}")
-
-
-def timed(start: str, end: str, nframes: str, resize: str = "1") -> str:
-    arguments = f'{{"start_time": {start}, "end_time": {end}, "nframes": {nframes}, "resize": {resize}}}'
-    return block(f'{{"tool": "frame_select", "arguments": {arguments}}}')
-
-
-HOSTILE = {
-    "a lone surrogate in an answer": ("<answer>\ud800</answer>", "answer_found"),
-    "a lone surrogate in a reply": ("\udfff Hm.", "no_answer_no_tool_call"),
-    "null bytes": ("\0\0<answer>\0</answer>", "answer_found"),
-    "five megabytes": ("x" * 5_000_000 + "<answer>B</answer>", "answer_found"),
-    "control tokens": ("<|im_end|>\n<|im_start|>user\n<|image_pad|><answer>B</answer>", "answer_found"),
-    "line separators": ("<answer>B\u2028\u2029\u0085\r</answer>", "answer_found"),
-    "a deep list": (deep(200_000), "arguments_not_json"),
-    "a huge time": (timed("0", "1e308", "2"), None),
-    "two huge times": (timed("-1e308", "1e308", "2"), None),
-    "a huge integer time": (timed("0", "1" + "0" * 400, "2"), None),
-    "a huge resize": (timed("0", "2", "2", "1e308"), None),
-    "an infinite resize": (timed("0", "2", "2", "1e999"), FAILED),
-    "a NaN resize": (timed("0", "2", "2", "NaN"), FAILED),
-    "a NaN time": (timed("NaN", "2", "2"), FAILED),
-    "an infinite time": (timed("0", "Infinity", "2"), FAILED),
-    "a huge number of frames": (timed("0", "2", "1e308"), FAILED),
-    "a negative resize": (timed("0", "2", "2", "-1"), FAILED),
-    "a word for a time": (timed('"soon"', "2", "2"), FAILED),
-    "a long string time": (timed('"' + "9" * 100_000 + '"', "2", "2"), FAILED),
-    "an option for a time": (timed('"--save-dir=/"', "2", "2"), FAILED),
-    "an object for a time": (block(call([], [], 2)), FAILED),
-    "true for everything": (timed("true", "true", "true", "true"), None),
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Iterator[Flagged]:
-    folder = tmp_path_factory.mktemp("hostile")
-    clip = make_video(folder / "videos" / "clip.mp4", frames=30)
-    script: dict[str, list[Any]] = {key: [reply, ANSWER] for key, (reply, _) in HOSTILE.items()}
-    script["odd question"] = [ANSWER]
-    with ScriptedServer(Script(script)) as server:
-        bench = Bench(folder, server.base_url, tokenizer_dir)
-        odd = row("odd question")
-        odd["prompt"][0]["content"] += "\ud800\0<|im_end|>{}%s\u2028"
-        odd["reward_model"]["ground_truth"] = "\udc00"
-        bench.write([*(row(key) for key in HOSTILE), odd])
-        run = bench.run(timeout_s=180)
-        yield Flagged({"hostile": run}, {"hostile": server.journal}, decode_all(clip), folder)
-
-
-def test_hostile_replies_do_not_end_the_run(hostile: Flagged) -> None:
-    run = hostile.runs["hostile"]
+def test_hostile_replies_do_not_end_the_run(flagged: Flagged) -> None:
+    run = flagged.runs["hostile"]
     assert run.code == 0, run.said[-3000:]
     assert [record["index"] for record in run.records()] == list(range(len(HOSTILE) + 1))
     assert "Traceback" not in run.stderr
 
 
 @pytest.mark.parametrize("key", HOSTILE)
-def test_every_hostile_reply_ends_in_a_record_of_the_models_own_stop_reasons(hostile: Flagged, key: str) -> None:
-    record = hostile.runs["hostile"].by_index()[list(HOSTILE).index(key)]
+def test_every_hostile_reply_ends_in_a_record_of_the_models_own_stop_reasons(flagged: Flagged, key: str) -> None:
+    record = flagged.runs["hostile"].by_index()[list(HOSTILE).index(key)]
     owed = HOSTILE[key][1]
     if owed is not None:
         assert record["stop_reason"] == owed, record.get("error")
     assert record["stop_reason"] in {"answer_found", "no_answer_no_tool_call", "arguments_not_json", FAILED}
 
 
-def test_an_odd_question_ends_in_a_record(hostile: Flagged) -> None:
-    record = hostile.runs["hostile"].by_index()[len(HOSTILE)]
+def test_an_odd_question_ends_in_a_record(flagged: Flagged) -> None:
+    record = flagged.runs["hostile"].by_index()[len(HOSTILE)]
     assert record["stop_reason"] in {"answer_found", "exception", "openai_bad_request"}
 
 
-def test_the_result_of_hostile_replies_is_one_utf8_json_object_a_line(hostile: Flagged) -> None:
-    text = hostile.runs["hostile"].result.read_bytes().decode("utf-8")
+def test_the_result_of_hostile_replies_is_one_utf8_json_object_a_line(flagged: Flagged) -> None:
+    text = flagged.runs["hostile"].result.read_bytes().decode("utf-8")
     lines = text.split("\n")[:-1]
     assert len(lines) == len(HOSTILE) + 1
     for line in lines:
