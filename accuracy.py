@@ -6,11 +6,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from eva.errors import EvaError
+from eva.interval import clustered_interval
+from eva.published import comparison_lines, identify, load_published
 from eva.scoring import Outcome, read_outcome, score
-from eva.summary import file_lines
+from eva.summary import file_lines, interval_line
+
+PUBLISHED = Path(__file__).resolve().parent / "results-12k" / "published.json"
 
 
 class ResultError(EvaError):
@@ -23,11 +28,22 @@ def main() -> int:
     path = parser.parse_args().file
     try:
         outcomes = read_outcomes(path)
-    except ResultError as error:
+        print("\n".join(report(path, outcomes)))
+    except EvaError as error:
         print(f"accuracy.py: {error}", file=sys.stderr)
         return 2
-    print("\n".join(file_lines(score(outcomes, total=len(outcomes)))))
     return 0
+
+
+def report(path: Path, outcomes: Sequence[Outcome]) -> list[str]:
+    """The reference's lines, then the uncertainty, then the published figures where the dataset is known."""
+    figures = score(outcomes, total=len(outcomes))
+    interval = clustered_interval([o.video for o in outcomes], [o.correct for o in outcomes])
+    lines = [*file_lines(figures), interval_line(interval)]
+    published = identify(path, outcomes, load_published(PUBLISHED))
+    if published is not None:
+        lines += comparison_lines(published, figures.accuracy, len(outcomes), interval)
+    return lines
 
 
 def read_outcomes(path: Path) -> list[Outcome]:
@@ -44,9 +60,13 @@ def read_outcomes(path: Path) -> list[Outcome]:
 
 def _outcome(path: Path, number: int, line: bytes) -> Outcome:
     try:
-        return read_outcome(json.loads(line), default_index=number - 1)
+        outcome = read_outcome(json.loads(line), default_index=number - 1)
     except (ValueError, RecursionError) as error:
         raise ResultError(f"{path}, line {number}: {error}") from error
+    for name in ("num_rounds", "total_tokens"):
+        if getattr(outcome, name) is None:
+            raise ResultError(f"{path}, line {number}: {name!r} is missing or is not a number")
+    return outcome
 
 
 if __name__ == "__main__":

@@ -2,35 +2,42 @@
 """Evaluate EVA on a multiple-choice video dataset: items -> agent loop -> cache -> result -> summary.
 
 Exit codes: 0 the run finished; 1 it was called off or failed on the way; 2 unusable arguments or settings, found
-before any model call; 130 interrupted.
+before any model call; 130 and 143 interrupted (SIGINT, SIGTERM).
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import functools
 import importlib.util
+import json
 import os
 import re
+import shlex
 import sys
 import tempfile
-from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 
 from tqdm import tqdm
 
+from eva.agent import Episode
 from eva.errors import EvaError
+from eva.interval import clustered_interval
 from eva.items import Item, load_items
 from eva.look import Looker, LookSettings
+from eva.meta import Meta, begin, file_sha256, read_meta, write_meta
 from eva.model import ChatModel, connect
-from eva.record import Record
-from eva.records import Cache, open_cache
+from eva.options import Defaults, Options, parse_options
+from eva.record import exception_record
+from eva.records import Cache, CacheError, open_cache, replace_text
 from eva.sample import Sampler
+from eva.schedule import Interrupted, Schedule
 from eva.scoring import score
-from eva.summary import summary_lines
+from eva.servers import KeepsFailing, Servers
+from eva.summary import summary_json, summary_lines, truth_lines
 from eva.tool import FrameTool
 from eva.transcript import Transcribe, load_transcriber
 from eva.video import probe
@@ -82,14 +89,26 @@ DATASET_CONFIG = {
 }
 
 HOME = Path(__file__).resolve().parent
+DEFAULTS = Defaults(
+    base_url=BASE_URL,
+    api_key=API_KEY,
+    tokenizer=MODEL_TOKENIZER_PATH,
+    frame_tool=HOME / FRAME_TOOL_PATH,
+    frame_root=Path(FRAME_SAVE_ROOT),
+    datasets=tuple(DATASET_CONFIG),
+)
 
 
 class SettingsError(EvaError):
     """Settings with which no run can start."""
 
 
-class RunFailed(EvaError):
-    """A run that was called off, or that cannot go on; what finished is in the cache."""
+class CalledOff(EvaError):
+    """The user did not confirm; nothing was changed."""
+
+
+class RunEnded(EvaError):
+    """A run that cannot go on; what finished is in the cache."""
 
 
 @dataclass(frozen=True)
@@ -103,39 +122,53 @@ class Dataset:
 
 
 def main() -> int:
-    options = parse_options()
+    # Only the tokenizer is wanted of transformers, which says at its import that torch is not there.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    options = parse_options(sys.argv[1:], DEFAULTS)
     try:
         asyncio.run(evaluate(options))
-    except RunFailed as error:
+    except Interrupted as error:
+        return fail(f"{error}; to go on:  {resume_command(sys.argv)}", 128 + error.number)
+    except RunEnded as error:
+        return fail(f"{error}; to go on:  {resume_command(sys.argv)}", 1)
+    except CalledOff as error:
         return fail(str(error), 1)
     except EvaError as error:
         return fail(str(error), 2)
     except KeyboardInterrupt:
-        return fail("interrupted; what finished is in the cache, and the same command goes on from there", 130)
+        return fail("interrupted before anything ran", 130)
     return 0
 
 
-async def evaluate(options: argparse.Namespace) -> None:
-    """The whole run, in order. Raises RunFailed once model calls may have been made, any other EvaError before."""
+async def evaluate(options: Options) -> None:
+    """The whole run, in order.
+
+    Raises RunEnded or Interrupted once samples may have run; what finished is then in cache and result. Any other
+    EvaError comes before, and nothing has changed.
+    """
+    started = monotonic()
     dataset = choose_dataset(options)
-    items = choose_items(load_annotations(dataset.jsonl, options.dataset), options)
+    everything = load_annotations(dataset.jsonl, options.dataset)
+    items = choose_items(everything, options)
     check_settings(dataset, options)
     transcribe = load_transcriber(options.tokenizer)
     with open_cache(dataset.cache, warn) as cache:
         forgotten = outdated(cache, items, options)
         pending = [item for item in items if item.index in forgotten or item.index not in cache.outcomes]
-        sampler = make_sampler(await connect_to(options), transcribe, dataset, options) if pending else None
+        models = await connect_all(options) if pending else []
+        meta = begin_meta(cache, models, dataset, options)
         forget(cache, forgotten, options)
         try:
-            if sampler is not None:
-                await run_all(pending, sampler.run, cache, options.max_concurrent)
-            cache.merge(dataset.result)
-        except EvaError as error:
-            raise RunFailed(str(error)) from error
-        print_summary(items, cache, dataset)
+            if meta is not None and models:
+                write_meta(cache.path, meta)
+                sampler = make_sampler(transcribe, dataset, options)
+                await run_all(pending, sampler, models, cache, options)
+        finally:
+            finish(len(everything), cache, dataset, meta)
+            print_summary(items, cache, dataset, monotonic() - started, options.json)
 
 
-def choose_dataset(options: argparse.Namespace) -> Dataset:
+def choose_dataset(options: Options) -> Dataset:
     """The configured dataset, or any name whose questions and videos the flags give."""
     name, config = options.dataset, DATASET_CONFIG.get(options.dataset, {})
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -159,7 +192,7 @@ def load_annotations(jsonl: Path, name: str) -> list[Item]:
     return load_items(jsonl)
 
 
-def choose_items(items: Sequence[Item], options: argparse.Namespace) -> list[Item]:
+def choose_items(items: Sequence[Item], options: Options) -> list[Item]:
     """The items of --ids, of these the first --sample; all without either."""
     if options.ids is not None:
         unknown = sorted(options.ids - {item.index for item in items})
@@ -169,7 +202,7 @@ def choose_items(items: Sequence[Item], options: argparse.Namespace) -> list[Ite
     return list(items[: options.sample])
 
 
-def check_settings(dataset: Dataset, options: argparse.Namespace) -> None:
+def check_settings(dataset: Dataset, options: Options) -> None:
     if (options.new_cache or options.retry_error) and not options.yes and not sys.stdin.isatty():
         raise SettingsError("--new-cache and --retry-error ask first, and there is no terminal to ask on: add --yes")
     if not dataset.video_root.is_dir():
@@ -191,7 +224,7 @@ def check_writable(flag: str, folder: Path) -> None:
         raise SettingsError(f"{flag} {folder} cannot be written to: {error.strerror}") from error
 
 
-def outdated(cache: Cache, items: Sequence[Item], options: argparse.Namespace) -> frozenset[int]:
+def outdated(cache: Cache, items: Sequence[Item], options: Options) -> frozenset[int]:
     """The recorded indices that --new-cache or --retry-error runs again."""
     if options.new_cache:
         return frozenset(cache.outcomes)
@@ -199,7 +232,7 @@ def outdated(cache: Cache, items: Sequence[Item], options: argparse.Namespace) -
     return frozenset(index for index, outcome in cache.outcomes.items() if index in chosen and not outcome.settled)
 
 
-def forget(cache: Cache, indices: Collection[int], options: argparse.Namespace) -> None:
+def forget(cache: Cache, indices: Collection[int], options: Options) -> None:
     """Take the outdated records out of the cache, after asking."""
     if options.new_cache:
         confirm(f"Delete the cache {cache.path} with its {len(indices)} records?", options)
@@ -209,24 +242,47 @@ def forget(cache: Cache, indices: Collection[int], options: argparse.Namespace) 
         cache.drop(indices)
 
 
-def confirm(question: str, options: argparse.Namespace) -> None:
+def confirm(question: str, options: Options) -> None:
     if options.yes:
         return
     print(f"{question} (y/N) ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        raise RunFailed("called off; nothing was changed")
+        raise CalledOff("called off; nothing was changed")
 
 
-async def connect_to(options: argparse.Namespace) -> ChatModel:
-    return await connect(
-        base_url=options.base_url,
-        api_key=options.api_key,
-        model=options.model,
-        timeout_s=options.request_timeout,
-    )
+async def connect_all(options: Options) -> list[ChatModel]:
+    """One model on every server; they must agree on its name."""
+    models = [
+        await connect(base_url=url, api_key=options.api_key, model=options.model, timeout_s=options.request_timeout)
+        for url in options.base_url
+    ]
+    names = {model.name for model in models}
+    if len(names) > 1:
+        raise SettingsError(f"the servers serve different models, {', '.join(sorted(names))}: choose one with --model")
+    return models
 
 
-def make_sampler(model: ChatModel, transcribe: Transcribe, dataset: Dataset, options: argparse.Namespace) -> Sampler:
+def begin_meta(cache: Cache, models: Sequence[ChatModel], dataset: Dataset, options: Options) -> Meta | None:
+    """Note what the records are made with; None where nothing is to run."""
+    if not models:
+        return read_meta(cache.path)
+    settings = {
+        "dataset": options.dataset,
+        "annotations_sha256": file_sha256(dataset.jsonl),
+        "model": models[0].name,
+        "max_turns": options.max_turns,
+        "max_visual_tokens": options.max_visual_tokens,
+        "maxp": options.maxp,
+        "fallback": options.fallback,
+        "timestamps": options.timestamps,
+        "backend": options.backend,
+        "frame_tool": options.frame_tool.name,
+    }
+    kept = bool(cache.outcomes) and not options.new_cache
+    return begin(cache.path, settings, has_records=kept, force=options.force, home=HOME)
+
+
+def make_sampler(transcribe: Transcribe, dataset: Dataset, options: Options) -> Sampler:
     tool = FrameTool(
         path=options.frame_tool.absolute(),
         save_root=options.frame_root.absolute(),
@@ -242,7 +298,6 @@ def make_sampler(model: ChatModel, transcribe: Transcribe, dataset: Dataset, opt
         image_transport=options.image_transport,
     )
     return Sampler(
-        model=model,
         looker=Looker(tool, settings),
         # Many questions ask of one video.
         probe=functools.lru_cache(maxsize=None)(probe),
@@ -254,32 +309,69 @@ def make_sampler(model: ChatModel, transcribe: Transcribe, dataset: Dataset, opt
 
 
 async def run_all(
-    items: Sequence[Item], run: Callable[[Item], Awaitable[Record]], cache: Cache, max_concurrent: int
+    items: Sequence[Item], sampler: Sampler, models: Sequence[ChatModel], cache: Cache, options: Options
 ) -> None:
-    """Run the items, at most `max_concurrent` at a time; each record is on disk as soon as it is there."""
-    waiting = deque(items)
+    """Run the items to their records; each is on disk before its sample counts as done."""
     # A log file gets a line now and then, a terminal a bar that moves.
     with tqdm(total=len(items), unit="sample", mininterval=0.5 if sys.stderr.isatty() else 30) as progress:
+        servers = Servers(
+            models,
+            ceiling=options.max_concurrent,
+            outage_timeout_s=options.outage_timeout,
+            notify=progress.set_postfix_str,
+        )
 
-        async def work() -> None:
-            while waiting:
-                cache.append(await run(waiting.popleft()))
-                progress.update()
+        async def run(item: Item) -> None:
+            async with servers.seat() as seat:
+                cache.append(await sampler.run(item, seat.complete))
+            progress.update()
 
-        workers = [asyncio.create_task(work()) for _ in range(min(max_concurrent, len(items)))]
+        def give_up(item: Item, failing: KeepsFailing) -> None:
+            warn(f"sample {item.index} keeps failing while others do not: {failing}")
+            cache.append(exception_record(item, failing.failure, Episode()))
+            progress.update()
+
+        schedule = Schedule(run, give_up, options.outage_timeout)
         try:
-            await asyncio.gather(*workers)
+            await schedule.run_all(items, max_concurrent=options.max_concurrent, grace_s=options.grace)
+        except Interrupted:
+            raise
+        except EvaError as error:
+            raise RunEnded(str(error)) from error
         finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            await servers.close()
 
 
-def print_summary(items: Sequence[Item], cache: Cache, dataset: Dataset) -> None:
-    outcomes = cache.outcomes
-    recorded = [outcomes[item.index] for item in items if item.index in outcomes]
-    print("\n".join(summary_lines(score(recorded, total=len(items)))))
-    print(f"Result: {dataset.result}")
+def finish(total: int, cache: Cache, dataset: Dataset, meta: Meta | None) -> None:
+    """Merge what there is into the result, and say beside it what it was made with and covers."""
+    try:
+        cache.merge(dataset.result)
+        if meta is not None:
+            recorded = len(cache.outcomes)
+            coverage = {"items": total, "recorded": recorded, "complete": recorded >= total}
+            write_meta(dataset.result, replace(meta, coverage=coverage))
+    except CacheError as error:
+        raise RunEnded(str(error)) from error
+
+
+def print_summary(items: Sequence[Item], cache: Cache, dataset: Dataset, wall_s: float, json_file: Path | None) -> None:
+    """The reference's summary, then what it leaves out."""
+    recorded = cache.outcomes
+    outcomes = [
+        replace(recorded[item.index], ground_truth=item.ground_truth) for item in items if item.index in recorded
+    ]
+    figures = score(outcomes, total=len(items))
+    right = {outcome.index for outcome in outcomes if outcome.correct}
+    interval = clustered_interval([item.videos[0] for item in items], [item.index in right for item in items])
+    print("\n".join([*summary_lines(figures), *truth_lines(figures, interval, wall_s)]))
+    print(f"Result: {dataset.result}" + (" (of a partial run)" if figures.missing else ""))
+    if json_file is not None:
+        replace_text(json_file, json.dumps(summary_json(figures, interval, wall_s), indent=1) + "\n")
+
+
+def resume_command(argv: Sequence[str]) -> str:
+    """The same command, less what would throw away the records that there are."""
+    return shlex.join(["python", *(word for word in argv if word not in ("--new-cache", "--retry-error"))])
 
 
 def warn(message: str) -> None:
@@ -289,101 +381,6 @@ def warn(message: str) -> None:
 def fail(message: str, code: int) -> int:
     print(f"eval-eva.py: {message}", file=sys.stderr)
     return code
-
-
-def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Evaluate EVA on a multiple-choice video dataset.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add_data_options(parser.add_argument_group("data"))
-    add_server_options(parser.add_argument_group("server"))
-    add_agent_options(parser.add_argument_group("agent"))
-    add_frame_options(parser.add_argument_group("frames"))
-    add_run_options(parser.add_argument_group("run"))
-    return parser.parse_args()
-
-
-def add_data_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--dataset", required=True, help=f"one of {', '.join(DATASET_CONFIG)}, or a name of your own")
-    group.add_argument("--jsonl", type=Path, help="annotation file (default: the dataset's)")
-    group.add_argument("--video-root", type=Path, help="folder of the videos (default: the dataset's)")
-    group.add_argument("--sample", type=positive, metavar="N", help="run the first N items")
-    group.add_argument("--ids", type=index_set, metavar="I,J-K", help="run these indices, such as 3,17,40-60")
-    group.add_argument("--output-dir", type=Path, default=Path(), help="folder of cache and result")
-
-
-def add_server_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--base-url", default=BASE_URL, help="the server's /v1 address")
-    group.add_argument("--api-key", default=API_KEY)
-    group.add_argument("--model", help="name of the served model (default: the first that the server lists)")
-    group.add_argument("--tokenizer", default=MODEL_TOKENIZER_PATH, help="folder or Hub id of the model's tokenizer")
-    group.add_argument("--request-timeout", type=positive_seconds, default=1800.0, metavar="S", help="per completion")
-
-
-def add_agent_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--max-turns", type=positive, default=6, metavar="N", help="replies per sample")
-    group.add_argument(
-        "-v", "--max-visual-tokens", type=positive, default=12000, metavar="N", help="budget of one tool call"
-    )
-    group.add_argument("--maxp", type=positive, default=720, metavar="P", help="lines to which the budget cuts first")
-    group.add_argument(
-        "--fallback",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="pass on four arguments and clamp windows; otherwise pass on all and clamp nothing",
-    )
-    group.add_argument(
-        "--timestamps", choices=("requested", "actual"), default="requested", help="the times that label the frames"
-    )
-
-
-def add_frame_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--frame-tool", type=Path, default=HOME / FRAME_TOOL_PATH, help="the frame-selection command")
-    group.add_argument(
-        "--frame-root", type=Path, default=Path(FRAME_SAVE_ROOT), help="where frames go; the server must be allowed it"
-    )
-    group.add_argument("--backend", choices=("auto", "av", "decord"), default="auto", help="decoder of the frame tool")
-    group.add_argument(
-        "--image-transport", choices=("file", "base64"), default="file", help="send addresses, or the images themselves"
-    )
-    group.add_argument("--frame-workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="calls at once")
-    group.add_argument("--frame-timeout", type=positive_seconds, default=600.0, metavar="S", help="per call")
-
-
-def add_run_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--max-concurrent", type=positive, default=30, metavar="N", help="samples at once")
-    group.add_argument("--new-cache", action="store_true", help="delete the cache first")
-    group.add_argument("--retry-error", action="store_true", help="run the failed records again")
-    group.add_argument("--yes", action="store_true", help="answer the confirmations of these two")
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def positive_seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
-    return value
-
-
-def index_set(text: str) -> frozenset[int]:
-    """`3,17,40-60` -> the indices."""
-    indices: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part, re.ASCII)
-        if match is None:
-            raise argparse.ArgumentTypeError(f"{part!r} is neither an index nor a range such as 40-60")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last < first or last - first > 1_000_000:
-            raise argparse.ArgumentTypeError(f"the range {part!r} runs backwards or is too long")
-        indices.update(range(first, last + 1))
-    return frozenset(indices)
 
 
 if __name__ == "__main__":

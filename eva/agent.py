@@ -29,9 +29,13 @@ class Round:
 
 @dataclass
 class Episode:
-    """A sample as it unfolds; `stop_reason` is empty until it ends."""
+    """A sample as it unfolds; `stop_reason` is empty until it ends.
 
-    messages: list[Message]
+    `video_file` is the file that is shown, where it is not the annotated one but stands in for it.
+    """
+
+    messages: list[Message] = field(default_factory=list)
+    video_file: str = ""
     rounds: list[Round] = field(default_factory=list)
     answer: str = ""
     stop_reason: str = ""

@@ -18,3 +18,11 @@ class VideoError(EvaError):
     """A video that is missing, unreadable, or holds nothing to show. One sample's trouble, never the run's."""
 
     recorded_as = "RuntimeError"
+
+
+class UndecodableError(VideoError):
+    """One decoder makes nothing of the file; another one may."""
+
+
+class MiscountedError(VideoError):
+    """The file decodes to other frames than its packets promised: count its frames by decoding, then choose anew."""

@@ -9,17 +9,24 @@ from typing import Any, cast
 
 import openai
 from openai.types.chat import ChatCompletion
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from eva.errors import EvaError
 from eva.prompt import Message
 
 TEMPERATURE = 0.0
 MAX_TOKENS = 2048
-# vLLM closes the connection after a 500 without saying so, so one retry is the least; with these the waits add up
-# to some eight seconds.
-MAX_ATTEMPTS = 5
-_RETRIED_STATUS = frozenset({408, 409, 429})
+PROBE_TIMEOUT_S = 60.0
+# A black image of 28 x 28 pixels, one visual token.
+_PROBE_IMAGE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAIAAAD9b0jDAAAAGUlEQVRIx+3BMQEAAADCoPVPbQdvoAAAeA0JTAABzgq7"
+    "NAAAAABJRU5ErkJggg=="
+)
+_PROBE = {
+    "role": "user",
+    "content": [{"type": "text", "text": "."}, {"type": "image_url", "image_url": {"url": _PROBE_IMAGE}}],
+}
+# Statuses below 500 by which a server says that it cannot serve just now: no model (404), slow, busy.
+_UNAVAILABLE_STATUS = frozenset({404, 408, 409, 425, 429})
 
 
 class ServerError(EvaError):
@@ -30,8 +37,15 @@ class BadRequest(EvaError):
     """The server refused the request itself (HTTP 400): too long, too many images, a file it may not read."""
 
 
-class BrokenReply(EvaError):
-    """The server answered 200 with something that is no chat completion."""
+class Unavailable(EvaError):
+    """The server failed, not the request: no connection, a timeout, 5xx, no such model, a reply that is none.
+
+    `overload`: it was a timeout or 5xx, so that fewer requests at a time may help.
+    """
+
+    def __init__(self, message: str, *, overload: bool = False, timeout: bool = False) -> None:
+        super().__init__(message)
+        self.overload, self.timeout = overload, timeout
 
 
 @dataclass(frozen=True)
@@ -58,55 +72,71 @@ class ChatModel:
     client: openai.AsyncOpenAI
     name: str
 
-    async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Ask for the next message.
+    @property
+    def base_url(self) -> str:
+        return str(self.client.base_url)
 
-        Connection errors, timeouts, 5xx, 408, 409, 429 and broken replies are tried again, MAX_ATTEMPTS times in
-        all; then the last error is raised as it is (openai.APIError or BrokenReply). Raises BadRequest on HTTP 400.
-        """
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Ask once for the next message. Raises BadRequest (HTTP 400), Unavailable, or openai.APIStatusError for
+        other refusals."""
         started = time.monotonic()
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(is_transient),
-            stop=stop_after_attempt(MAX_ATTEMPTS),
-            wait=wait_exponential_jitter(initial=0.5, max=8, jitter=0.25),
-            reraise=True,
-        )
         try:
-            reply: Reply = await retrying(self._ask, messages)
+            completion = await self._create(messages, MAX_TOKENS, openai.not_given)
         except openai.BadRequestError as error:
             raise BadRequest(error.message) from error
-        return replace(reply, seconds=round(time.monotonic() - started, 3))
+        except (openai.APIError, ValueError) as error:
+            raise unavailable(error) or error from error
+        return replace(_read(completion), seconds=round(time.monotonic() - started, 3))
 
-    async def _ask(self, messages: Sequence[Message]) -> Reply:
+    async def probe(self) -> str:
+        """Why the server cannot serve, or the empty text: it lists the model, and completes a tiny image prompt.
+
+        Its health page is not asked: that answers 200 on a server that can no longer complete anything.
+        """
         try:
-            completion: object = await self.client.chat.completions.create(
-                model=self.name,
-                messages=cast(Any, list(messages)),
-                temperature=TEMPERATURE,
-                max_tokens=MAX_TOKENS,
-            )
-        except ValueError as error:
-            raise BrokenReply(f"the server's reply is not JSON: {error}") from error
-        return _read(completion)
+            served = await _served(self.client)
+            if self.name not in served:
+                return f"it serves {', '.join(served) or 'no model'}, not {self.name}"
+            await self._create([_PROBE], 1, PROBE_TIMEOUT_S)
+        except openai.BadRequestError:
+            return ""  # it reads requests and judges them; not every model takes the probe's image
+        except (openai.APIError, ValueError) as error:
+            return str(unavailable(error) or error)
+        return ""
+
+    async def _create(self, messages: Sequence[Message], max_tokens: int, timeout_s: float | openai.NotGiven) -> object:
+        return await self.client.chat.completions.create(
+            model=self.name,
+            messages=cast(Any, list(messages)),
+            temperature=TEMPERATURE,
+            max_tokens=max_tokens,
+            timeout=timeout_s,
+        )
+
+
+def unavailable(error: Exception) -> Unavailable | None:
+    """What the error says of the server, or None if it says that the request is at fault."""
+    name = type(error).__name__
+    if isinstance(error, openai.APITimeoutError):
+        return Unavailable(f"{name}: {error.message}", overload=True, timeout=True)
+    if isinstance(error, openai.APIStatusError):
+        if error.status_code < 500 and error.status_code not in _UNAVAILABLE_STATUS:
+            return None
+        return Unavailable(f"{name}: {error.message}", overload=error.status_code >= 500)
+    return Unavailable(f"{name}: {error}")
 
 
 def _read(completion: object) -> Reply:
-    # The client checks no types: a field may be missing or of any kind.
-    if not isinstance(completion, ChatCompletion) or not completion.choices or not completion.usage:
-        raise BrokenReply(f"the server's reply is no chat completion: {str(completion)[:200]!r}")
-    choice, usage = completion.choices[0], completion.usage
-    return Reply(
-        text=choice.message.content or "",
-        usage=Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens),
-        finish_reason=choice.finish_reason,
-    )
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed a little later."""
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code >= 500 or error.status_code in _RETRIED_STATUS
-    return isinstance(error, (openai.APIConnectionError, BrokenReply))
+    # The client checks no types: what a failing server or proxy sends may lack any field.
+    try:
+        choice, usage = cast(ChatCompletion, completion).choices[0], cast(Any, completion).usage
+        counts = Usage(int(usage.prompt_tokens), int(usage.completion_tokens), int(usage.total_tokens))
+        text = choice.message.content
+        if text is not None and not isinstance(text, str):
+            raise TypeError("the content is no text")
+    except (AttributeError, IndexError, TypeError, ValueError):
+        raise Unavailable(f"the server's reply is no chat completion: {str(completion)[:200]!r}") from None
+    return Reply(text or "", counts, choice.finish_reason)
 
 
 async def connect(*, base_url: str, api_key: str, model: str | None, timeout_s: float) -> ChatModel:
@@ -115,7 +145,7 @@ async def connect(*, base_url: str, api_key: str, model: str | None, timeout_s: 
     Raises ServerError if nothing answers there, or nothing that lists models.
     """
     client = openai.AsyncOpenAI(base_url=base_url, api_key=api_key, timeout=timeout_s, max_retries=0)
-    served = await _served_models(client, base_url)
+    served = await _checked_models(client, base_url)
     if not served:
         raise ServerError(f"the server at {base_url} serves no model: start vLLM with the model's folder")
     if model is not None and model not in served:
@@ -123,15 +153,22 @@ async def connect(*, base_url: str, api_key: str, model: str | None, timeout_s: 
     return ChatModel(client, model or served[0])
 
 
-async def _served_models(client: openai.AsyncOpenAI, base_url: str) -> list[str]:
+async def _checked_models(client: openai.AsyncOpenAI, base_url: str) -> list[str]:
     try:
-        listing = await client.models.list(timeout=30)
-        return [model.id for model in listing.data]
+        return await _served(client)
     except openai.APIConnectionError as error:
         raise ServerError(
             f"no server answers at {base_url}: start vLLM, or name its address with --base-url"
         ) from error
     except openai.APIStatusError as error:
         raise ServerError(f"the server at {base_url} refuses to list its models: {error.message}") from error
-    except (openai.APIError, ValueError, AttributeError, TypeError) as error:
+    except (openai.APIError, ValueError) as error:
         raise ServerError(f"what answers at {base_url} is no OpenAI-compatible server (is /v1 missing?)") from error
+
+
+async def _served(client: openai.AsyncOpenAI) -> list[str]:
+    listing = await client.models.list(timeout=30)
+    try:
+        return [str(model.id) for model in listing.data]
+    except (AttributeError, TypeError) as error:
+        raise ValueError("this is no list of models") from error

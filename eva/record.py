@@ -8,13 +8,14 @@ from dataclasses import asdict
 from typing import Any
 
 from eva.agent import BAD_REQUEST, Episode, Round
-from eva.errors import EvaError
+from eva.errors import EvaError, VideoError
 from eva.items import Item
 from eva.look import Look
+from eva.prompt import PromptError
+from eva.scoring import EXCEPTION, INFRASTRUCTURE, MODEL, SAMPLE
 
 Record = dict[str, Any]
 
-EXCEPTION = "exception"
 BAD_REQUEST_ERROR = "OpenAI BadRequestError after retries"
 _EXECUTED = ("start_s", "end_s", "indices", "times_s", "width", "height", "decoder", "extract_s")
 
@@ -28,16 +29,17 @@ def episode_record(item: Item, episode: Episode, transcript: str) -> Record:
     record["estimated_visual_tokens"] = sum(_tokens(look) for round_ in rounds for look in round_.looks)
     if episode.stop_reason == BAD_REQUEST:
         record |= {"error": BAD_REQUEST_ERROR, "error_detail": episode.refusal}
-    return record | _carried(item) | {"trajectory": trajectory(rounds)}
+    return record | _carried(item) | _additions(episode, "" if episode.answer else MODEL)
 
 
-def exception_record(item: Item, error: Exception, rounds: Sequence[Round] = ()) -> Record:
+def exception_record(item: Item, error: Exception, episode: Episode) -> Record:
     """The record of a sample that failed by no fault of the model; the rounds that it completed stay visible."""
     record = _record(item, [], answer="", stop_reason=EXCEPTION)
     record |= {"num_rounds": 0, "total_tokens": 0, "estimated_visual_tokens": 0}
     name = error.recorded_as if isinstance(error, EvaError) else None
     record["error"] = f"{name or type(error).__name__}: {error}"
-    return record | _carried(item) | {"trajectory": trajectory(rounds)}
+    failure = SAMPLE if isinstance(error, (VideoError, PromptError)) else INFRASTRUCTURE
+    return record | _carried(item) | _additions(episode, failure)
 
 
 def _record(item: Item, messages: str | list[Any], *, answer: str, stop_reason: str) -> Record:
@@ -54,9 +56,18 @@ def _record(item: Item, messages: str | list[Any], *, answer: str, stop_reason: 
 def _carried(item: Item) -> Record:
     """The annotation's other keys, for reports; one that bears a record's own name cannot be carried."""
     taken = _record(item, [], answer="", stop_reason="").keys() | {
-        "num_rounds", "total_tokens", "estimated_visual_tokens", "error", "error_detail", "trajectory",
+        "num_rounds", "total_tokens", "estimated_visual_tokens", "error", "error_detail",
+        "failure", "video_file", "trajectory", "seconds",
     }  # fmt: skip
     return {key: value for key, value in item.extra.items() if key not in taken}
+
+
+def _additions(episode: Episode, failure: str) -> Record:
+    """What the reference's records do not have."""
+    additions: Record = {"failure": failure} if failure else {}
+    if episode.video_file:
+        additions["video_file"] = episode.video_file
+    return additions | {"trajectory": trajectory(episode.rounds)}
 
 
 def trajectory(rounds: Sequence[Round]) -> list[Record]:

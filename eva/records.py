@@ -178,6 +178,12 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
         raise CacheError(f"cannot write {path}: {error.strerror}") from error
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a small file whole or not at all. Raises CacheError."""
+    with _replacing(path) as new:
+        new.write(text.encode("utf-8", errors="backslashreplace"))
+
+
 def _mode(path: Path) -> int:
     if path.exists():
         return path.stat().st_mode & 0o777

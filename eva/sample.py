@@ -6,22 +6,27 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
-from eva.agent import Episode, play
+from eva.agent import Complete, Episode, play
 from eva.items import Item, video_path
+from eva.locate import locate_video
 from eva.look import Looker
-from eva.model import ChatModel
 from eva.prompt import opening_messages
 from eva.record import Record, episode_record, exception_record
+from eva.servers import KeepsFailing, Outage, ServerLost
+from eva.tool import NoRoomForFrames
 from eva.transcript import Transcribe
 from eva.video import VideoInfo
+
+# What is not the sample's trouble: the scheduler decides what becomes of it.
+_NOT_THE_SAMPLES = (KeepsFailing, NoRoomForFrames, Outage, ServerLost)
 
 
 @dataclass(frozen=True)
 class Sampler:
     """All that one sample needs; `report` is told of each sample that ends as an exception."""
 
-    model: ChatModel
     looker: Looker
     probe: Callable[[Path], VideoInfo]
     transcribe: Transcribe
@@ -29,25 +34,32 @@ class Sampler:
     max_turns: int
     report: Callable[[str], None]
 
-    async def run(self, item: Item) -> Record:
-        """The item's record, whatever happens to it."""
-        episode = Episode(messages=[])
+    async def run(self, item: Item, complete: Complete) -> Record:
+        """The item's record, its own failure included. Raises what is the servers' or the disk's failure."""
+        episode = Episode()
+        started = monotonic()
         try:
-            await self._play(item, episode)
-            return episode_record(item, episode, self.transcribe(episode.messages))
-        except Exception as error:
+            await self._play(item, episode, complete)
+            record = episode_record(item, episode, self.transcribe(episode.messages))
+        except _NOT_THE_SAMPLES:
+            raise
+        except Exception as error:  # one bad sample never ends a run; its record and a line say what happened
             self.report(f"sample {item.index} ({item.videos[0]!r}): {type(error).__name__}: {error}")
-            return exception_record(item, error, episode.rounds)
+            record = exception_record(item, error, episode)
+        return record | {"seconds": round(monotonic() - started, 3)}
 
-    async def _play(self, item: Item, episode: Episode) -> None:
-        path = video_path(item, self.video_root)
+    async def _play(self, item: Item, episode: Episode, complete: Complete) -> None:
+        annotated = video_path(item, self.video_root)
+        path = await asyncio.to_thread(locate_video, annotated)
+        if path != annotated:
+            episode.video_file = str(path.relative_to(self.video_root))
         video = await asyncio.to_thread(self.probe, path)
         opening = opening_messages(item.prompt, video)
         episode.messages.extend(opening.messages)
         await play(
             episode,
             opening.question,
-            complete=self.model.complete,
+            complete=complete,
             look_at=lambda call: self.looker.look(call, path, video),
             max_turns=self.max_turns,
         )

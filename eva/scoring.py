@@ -8,21 +8,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+EXCEPTION = "exception"
+# Whose failure a record without an answer is.
+MODEL, SAMPLE, INFRASTRUCTURE = FAILURES = ("model", "sample", "infrastructure")
 # A record with any other stop reason did not end by the model's own doing; --retry-error runs it again.
 SETTLED = frozenset({"answer_found", "max_turns_exceeded", "no_answer_no_tool_call", "no_valid_tool_call"})
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a record counts for."""
+    """What a record counts for. `video` is the first one's path, `seconds` the sample's wall time (None: unknown)."""
 
     index: int
     ground_truth: str
     answer: str
     stop_reason: str
-    num_rounds: int | float
-    total_tokens: int | float
+    num_rounds: int | float | None
+    total_tokens: int | float | None
     error: str
+    video: str = ""
+    seconds: float | None = None
+    failure: str = ""
 
     @property
     def correct(self) -> bool:
@@ -45,10 +51,30 @@ class Score:
     average_tokens: float
     stop_reasons: tuple[tuple[str, int], ...]
     error_indices: tuple[int, ...]
+    failures: tuple[tuple[str, int], ...]
+    average_seconds: float
 
     @property
     def accuracy(self) -> float:
         return self.correct / self.total if self.total else 0.0
+
+    @property
+    def missing(self) -> int:
+        return self.total - self.recorded
+
+    @property
+    def answered(self) -> int:
+        return self.recorded - self.empty
+
+    @property
+    def pending(self) -> int:
+        """Samples of which nothing is known yet: an infrastructure failure is no answer."""
+        return self.missing + dict(self.failures)[INFRASTRUCTURE]
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The accuracy if every pending sample turned out wrong, and right."""
+        return self.accuracy, self.accuracy + (self.pending / self.total if self.total else 0.0)
 
 
 def same_answer(ground_truth: str, answer: str) -> bool:
@@ -56,7 +82,10 @@ def same_answer(ground_truth: str, answer: str) -> bool:
 
 
 def read_outcome(record: object, *, default_index: int | None = None) -> Outcome:
-    """The outcome in a record. Raises ValueError, which names the field that is missing or of the wrong kind."""
+    """The outcome in a record. Raises ValueError, which names the field that is missing or of the wrong kind.
+
+    What a record must have is its index (or `default_index`); counts that it lacks are None.
+    """
     if not isinstance(record, dict):
         raise ValueError("a record must be a JSON object")
     index = record.get("index", default_index)
@@ -70,7 +99,24 @@ def read_outcome(record: object, *, default_index: int | None = None) -> Outcome
         num_rounds=_number(record, "num_rounds"),
         total_tokens=_number(record, "total_tokens"),
         error=_text(record, "error"),
+        video=_first_video(record),
+        seconds=record["seconds"] if isinstance(record.get("seconds"), float) else None,
+        failure=_failure(record),
     )
+
+
+def _first_video(record: Mapping[str, Any]) -> str:
+    videos = record.get("videos")
+    return str(videos[0]) if isinstance(videos, list) and videos else ""
+
+
+def _failure(record: Mapping[str, Any]) -> str:
+    """Whose failure it is: as the record says, else (the reference's records) by the stop reason."""
+    if "failure" in record:
+        return _text(record, "failure")
+    if _text(record, "stop_reason") == EXCEPTION:
+        return INFRASTRUCTURE
+    return "" if _text(record, "answer").strip() else MODEL
 
 
 def _text(record: Mapping[str, Any], name: str) -> str:
@@ -78,11 +124,10 @@ def _text(record: Mapping[str, Any], name: str) -> str:
     return "" if value is None else str(value)
 
 
-def _number(record: Mapping[str, Any], name: str) -> int | float:
+def _number(record: Mapping[str, Any], name: str) -> int | float | None:
     value = record.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{name!r} must be a number, not {value!r:.80}")
-    return value
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return value if is_number else None
 
 
 def score(outcomes: Sequence[Outcome], *, total: int) -> Score:
@@ -96,9 +141,11 @@ def score(outcomes: Sequence[Outcome], *, total: int) -> Score:
         average_tokens=_mean(outcome.total_tokens for outcome in outcomes),
         stop_reasons=tuple(Counter(outcome.stop_reason for outcome in outcomes).most_common()),
         error_indices=tuple(sorted(outcome.index for outcome in outcomes if outcome.error)),
+        failures=tuple((kind, sum(outcome.failure == kind for outcome in outcomes)) for kind in FAILURES),
+        average_seconds=_mean(outcome.seconds for outcome in outcomes),
     )
 
 
-def _mean(values: Iterable[int | float]) -> float:
-    numbers = list(values)
+def _mean(values: Iterable[int | float | None]) -> float:
+    numbers = [value for value in values if value is not None]
     return sum(numbers) / len(numbers) if numbers else 0.0

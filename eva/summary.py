@@ -2,30 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from eva.interval import Interval
 from eva.scoring import Score
 
 
 def summary_lines(score: Score) -> list[str]:
-    """The closing summary of a run: accuracy over all its items, and how the samples ended."""
+    """The reference's closing summary of a run: accuracy over all its items, and how the samples ended."""
     return [
-        f"Accuracy: {score.correct}/{score.total} = {score.accuracy:.4%}",
+        accuracy_line(score),
         f"Empty answers: {score.empty}",
-        f"Missing from the cache: {score.total - score.recorded}",
+        f"Missing from the cache: {score.missing}",
         *_averages(score),
         *_stop_reasons(score),
         f"Errors: {', '.join(map(str, score.error_indices)) or 'none'}",
     ]
 
 
+def truth_lines(score: Score, interval: Interval | None, wall_s: float) -> list[str]:
+    """What the accuracy leaves out: who failed, what is still to come, and how sure the figure is."""
+    low, high = score.bounds
+    return [
+        f"Answered: {score.answered} of {score.total}",
+        "Failures: " + ", ".join(f"{count} {kind}" for kind, count in score.failures),
+        f"Pending (infrastructure failures, missing): {score.pending}",
+        f"Accuracy if all pending were wrong, right: {low:.4%}, {high:.4%}",
+        interval_line(interval),
+        f"Seconds per sample: {score.average_seconds:.2f}",
+        f"Wall time of this run: {wall_s:.0f} s",
+    ]
+
+
 def file_lines(score: Score) -> list[str]:
-    """What accuracy.py prints of a result file, which is its own denominator."""
+    """What accuracy.py prints first of a result file, which is its own denominator."""
     return [
         f"Total entries: {score.total}",
-        f"Accuracy: {score.correct}/{score.total} = {score.accuracy:.4%}",
+        accuracy_line(score),
         f"Empty answers: {score.empty}",
         *_averages(score),
         *_stop_reasons(score),
     ]
+
+
+def accuracy_line(score: Score) -> str:
+    return f"Accuracy: {score.correct}/{score.total} = {score.accuracy:.4%}"
+
+
+def interval_line(interval: Interval | None) -> str:
+    if interval is None:
+        return "95 % interval: none, there are fewer than two videos"
+    return f"95 % interval, clustered by video: {interval.low:.2%} to {interval.high:.2%}"
+
+
+def summary_json(score: Score, interval: Interval | None, wall_s: float) -> Mapping[str, Any]:
+    """The same figures for programs; accuracies are fractions."""
+    return {
+        "total": score.total,
+        "recorded": score.recorded,
+        "correct": score.correct,
+        "accuracy": score.accuracy,
+        "accuracy_bounds": list(score.bounds),
+        "interval_95": [interval.low, interval.high] if interval else None,
+        "answered": score.answered,
+        "empty": score.empty,
+        "missing": score.missing,
+        "pending": score.pending,
+        "failures": dict(score.failures),
+        "stop_reasons": dict(score.stop_reasons),
+        "error_indices": list(score.error_indices),
+        "average_rounds": score.average_rounds,
+        "average_total_tokens": score.average_tokens,
+        "average_seconds": score.average_seconds,
+        "wall_seconds": round(wall_s, 1),
+    }
 
 
 def _averages(score: Score) -> list[str]:

@@ -22,8 +22,11 @@ EXIT_CANNOT_WRITE = 74
 # Far below the length of one word that Linux accepts on a command line.
 MAX_ARGUMENT_BYTES = 16384
 
+# The folder's name may itself hold any of the line's words; that it stands there three times tells where it ends.
 _SAVED = re.compile(
-    r"^Frames saved to (?P<folder>.+), total frames saved: (?P<count>\d+), from (?P<first>.+) to .+$", re.MULTILINE
+    r"^Frames saved to (?P<folder>.+), total frames saved: (?P<count>\d+), "
+    r"from (?P=folder)/frame_0000(?P<suffix>\.\w+) to (?P=folder)/frame_\d+(?P=suffix)$",
+    re.MULTILINE,
 )
 # What the tool reads, and where it writes, is the harness's to say, never the model's.
 _RESERVED = ("i", "help", "video_path", "save_root", "save_dir", "factor", "backend", "clamp", "worker")
@@ -35,7 +38,11 @@ class CallFailed(Exception):
 
 
 class FrameToolError(EvaError):
-    """The tool could not be run, was killed, or had no room to write: nobody's answer may be judged by that."""
+    """The tool could not be run, was killed, or took too long: nobody's answer may be judged by that."""
+
+
+class NoRoomForFrames(EvaError):
+    """The tool cannot write its frames. It will not for the next sample either, so the run ends."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,8 @@ class FrameTool:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
+                # Ctrl-C in the terminal is for the harness: a tool that died of it would count against the model.
+                start_new_session=True,
             )
         except OSError as error:
             raise FrameToolError(f"the frame tool {self.path} cannot be started: {error.strerror}") from error
@@ -149,9 +158,10 @@ def _printed(code: int | None, out: str, err: str, video: Path) -> str:
     reason = err.splitlines()[-1] if err else "it gave no reason"
     if code == 0:
         return out
-    if code is None or code < 0 or code == EXIT_CANNOT_WRITE:
-        how = f"was killed by signal {-code}" if code is not None and code < 0 else "could not write"
-        raise FrameToolError(f"the frame tool {how} on {video}: {reason}")
+    if code == EXIT_CANNOT_WRITE:
+        raise NoRoomForFrames(f"the frame tool cannot write: {reason}")
+    if code is None or code < 0:
+        raise FrameToolError(f"the frame tool was killed on {video} (exit status {code}): {reason}")
     raise CallFailed(reason)
 
 
@@ -159,8 +169,8 @@ def _frames(printed: str) -> tuple[Path, ...]:
     saved = _SAVED.search(printed)
     if saved is None:
         raise FrameToolError(f"the frame tool did not say where its frames are, but printed {printed[:200]!r}")
-    folder, extension = Path(saved["folder"]).absolute(), Path(saved["first"]).suffix
-    frames = tuple(folder / f"frame_{k:04d}{extension}" for k in range(int(saved["count"])))
+    folder = Path(saved["folder"]).absolute()
+    frames = tuple(folder / f"frame_{k:04d}{saved['suffix']}" for k in range(int(saved["count"])))
     missing = [frame for frame in frames if not frame.is_file()]
     if missing or not frames:
         raise FrameToolError(f"the frame tool promised {len(frames)} frames in {folder}, {len(missing)} are not there")

@@ -32,7 +32,8 @@ def load_transcriber(tokenizer: str) -> Transcribe:
         loaded = AutoTokenizer.from_pretrained(tokenizer)
     except (OSError, ValueError, KeyError) as error:
         raise TokenizerError(
-            f"no tokenizer can be loaded from {tokenizer!r}: give the model's folder with --tokenizer ({error})"
+            f"no tokenizer can be loaded from {tokenizer!r}, give the model's folder with --tokenizer: "
+            f"{str(error).splitlines()[0]}"
         ) from error
 
     def transcribe(messages: Sequence[Message]) -> str:

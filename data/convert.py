@@ -1,0 +1,97 @@
+"""Brings one's own multiple-choice questions about videos into the annotation format of eval-eva.py.
+
+Every line of the output is one question, its options rendered as "A. ..." lines below it. Rows that are no such
+question are left out and counted by reason on stderr.
+"""
+
+import argparse
+import csv
+import sys
+from collections import Counter
+from pathlib import Path
+
+# A script finds modules beside itself; the package `eva` lies one folder up, wherever the command is started.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from eva.convert import ANSWER_KINDS, OWN_KEYS, Columns, ConvertError, Dropped, convert_rows
+from eva.tables import READERS
+
+EXAMPLES_PER_REASON = 3
+
+
+def main() -> int:
+    """Exit code 0 when the output was written, 1 when it was not, 2 on unusable arguments."""
+    parser = argument_parser()
+    args = parser.parse_args()
+    columns = Columns(args.video, args.question, args.options, args.answer, args.answer_as, args.keep)
+    taken = sorted(OWN_KEYS.intersection(args.keep))
+    if taken:
+        parser.error(f"--keep {', '.join(taken)}: the annotation format has a meaning of its own for that name")
+    if args.output.resolve() == args.input.resolve():
+        parser.error("INPUT and --output are the same file")
+    try:
+        outcomes = list(convert_rows(READERS[args.format](args.input, columns.all()), columns))
+        return report_and_write(outcomes, args.output, strict=args.strict)
+    except (csv.Error, UnicodeDecodeError) as error:
+        print(f"{args.input} is not readable as {args.format} in UTF-8: {error}", file=sys.stderr)
+    except (ConvertError, OSError) as error:
+        print(error, file=sys.stderr)
+    return 1
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Exit codes: 0 the output is written; 1 it is not (unusable input, no question in it, or a bad row "
+        "under --strict); 2 unusable arguments.",
+    )
+    parser.add_argument("input", type=Path, metavar="INPUT")
+    parser.add_argument("--format", choices=READERS, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--video", required=True, metavar="COL", help="path of the video below the video root")
+    parser.add_argument("--question", required=True, metavar="COL")
+    parser.add_argument(
+        "--options", required=True, metavar="COL[,COL...]", type=column_names, help="one with a list, or one for each"
+    )
+    parser.add_argument("--answer", required=True, metavar="COL")
+    parser.add_argument(
+        "--answer-as", choices=ANSWER_KINDS, default="letter", help="what the answer column holds (%(default)s)"
+    )
+    parser.add_argument("--keep", default=(), metavar="COL,...", type=column_names, help="columns to carry through")
+    parser.add_argument("--strict", action="store_true", help="write nothing when a row is no question")
+    return parser
+
+
+def column_names(text: str) -> tuple[str, ...]:
+    """A comma-separated list of different, non-empty names."""
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) != len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of different column names")
+    return names
+
+
+def report_and_write(outcomes: list[str | Dropped], output: Path, *, strict: bool) -> int:
+    """Tells on stderr what was dropped and why, and writes the rest; the exit code."""
+    lines = [outcome for outcome in outcomes if isinstance(outcome, str)]
+    dropped = [outcome for outcome in outcomes if isinstance(outcome, Dropped)]
+    print(f"{len(lines)} of {len(outcomes)} rows converted, {len(dropped)} dropped", file=sys.stderr)
+    for reason, count in Counter(row.error.reason for row in dropped).most_common():
+        examples = [f"row {row.row}: {row.error}" for row in dropped if row.error.reason == reason]
+        print(f"  {count} x {reason} ({'; '.join(examples[:EXAMPLES_PER_REASON])})", file=sys.stderr)
+    if not lines or (strict and dropped):
+        print(f"{output} is not written: {'a row was dropped' if lines else 'no row is left'}", file=sys.stderr)
+        return 1
+    write_lines(output, lines)
+    return 0
+
+
+def write_lines(output: Path, lines: list[str]) -> None:
+    """Writes beside the output first, so that nobody ever reads half of it."""
+    part = output.with_name(f"{output.name}.part")
+    part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    part.replace(output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Brings the six datasets' annotation files, and tells which of their videos are there (--check)."""
+
+import argparse
+import sys
+from pathlib import Path
+
+# A script finds modules beside itself; the package `eva` lies one folder up, wherever the command is started.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from eva.errors import EvaError
+from eva.fetch_script import fetch_and_report, fetch_parser, parse_fetch_arguments
+from eva.fetching import Manifest, load_manifest
+from eva.items import load_items
+from eva.locate import survey_videos
+
+DATA = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    """Exit code 0 when everything asked for is there, 1 when something is not, 2 on unusable arguments."""
+    manifest = load_manifest(DATA / "manifest.json")
+    parser = fetch_parser(__doc__ or "", manifest, DATA)
+    parser.add_argument(
+        "--check", type=Path, metavar="VIDEO_ROOT", help="fetch nothing; list which videos are there or missing"
+    )
+    args = parse_fetch_arguments(parser, manifest)
+    if args.check is None:
+        return fetch_and_report(args, manifest)
+    if not args.check.is_dir():
+        parser.error(f"--check {args.check} is not a folder")
+    return check(args, manifest)
+
+
+def check(args: argparse.Namespace, manifest: Manifest) -> int:
+    """Prints what is there of each dataset's videos; the exit code is the worst of all datasets."""
+    return max(check_dataset(name, args.output / manifest.files[name].name, args.check) for name in args.datasets)
+
+
+def check_dataset(dataset: str, annotations: Path, video_root: Path) -> int:
+    """Prints the count and every name that is missing or has another container; the exit code."""
+    if not annotations.is_file():
+        print(f"{annotations} is missing; python data/fetch.py {dataset} brings it", file=sys.stderr)
+        return 2
+    try:
+        survey = survey_videos(load_items(annotations), video_root)
+    except EvaError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for found in survey.other_container:
+        print(f"{dataset}: other container: {found}")
+    for problem in survey.missing:
+        print(f"{dataset}: missing: {problem}")
+    print(
+        f"{dataset}: {survey.total} videos: {len(survey.exact)} under their own name, "
+        f"{len(survey.other_container)} in another container, {len(survey.missing)} missing"
+    )
+    return 1 if survey.missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Opening a video: its timeline first, then the pixels of chosen frames.
+
+A frame is named by its index in presentation order, and has the pixels that decoding the file from its start gives.
+PyAV is the default decoder; decord, the one the published numbers were measured with, is optional.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eva.decode_av import AvVideo
+from eva.decode_decord import DecordVideo
+from eva.errors import UndecodableError, VideoError
+from eva.frames import Timeline
+
+BACKENDS = ("auto", "av", "decord")
+
+
+class Video(Protocol):
+    """An opened video."""
+
+    decoder: str
+    timeline: Timeline
+
+    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """(index, RGB of height x width x 3) once for each distinct index, in ascending order.
+
+        Raises VideoError for a frame that cannot be decoded, MiscountedError where the timeline proves wrong.
+        """
+        ...
+
+
+def open_video(path: Path, *, backend: str = "auto", recount: bool = False) -> Video:
+    """Open `path` with "av", "decord", or "auto": av, and decord where av makes nothing of the file.
+
+    `recount` decodes the whole file to learn its frames, for files whose packets mislead (MiscountedError).
+    Raises VideoError with a sentence that names the file.
+    """
+    _check_readable(path)
+    if backend == "decord":
+        return DecordVideo(path)
+    try:
+        return AvVideo(path, recount=recount)
+    except UndecodableError as undecodable:
+        if backend == "av":
+            raise
+        return _second_opinion(path, undecodable)
+
+
+def _second_opinion(path: Path, undecodable: UndecodableError) -> Video:
+    try:
+        return DecordVideo(path)
+    except VideoError:
+        raise undecodable from None  # the default decoder's reason is the clearer one
+
+
+def _check_readable(path: Path) -> None:
+    if not path.exists():
+        raise VideoError(f"there is no video at {path}")
+    if not path.is_file():
+        raise VideoError(f"{path} is not a video but a folder or a device")
+    if not os.access(path, os.R_OK):
+        raise VideoError(f"the video {path} may not be read by this user")

@@ -1,0 +1,107 @@
+"""Which frames a request means, and how large they are: pure arithmetic (protocol section 5).
+
+All times are seconds relative to the start of the video stream.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from eva.errors import EvaError
+
+# A model can ask for any size; a picture above this many pixels (200 MB of RGB, twice an 8K frame) is no picture.
+MAX_PIXELS = 2**26
+
+
+class SelectionError(EvaError):
+    """The request itself cannot be carried out on any video: the message quotes the offending value."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The stretch of video that is looked at."""
+
+    start_s: float
+    end_s: float
+
+
+def clamp_window(window: Window, *, begin_s: float, end_s: float) -> Window:
+    """The part of `window` inside the stream's bounds; the whole stream where nothing is left of it."""
+    clamped = Window(max(window.start_s, begin_s), min(window.end_s, end_s))
+    return clamped if clamped.end_s > clamped.start_s else Window(begin_s, end_s)
+
+
+def check_window(window: Window) -> None:
+    """Refuse a window that ends before it begins or is not made of numbers: SelectionError."""
+    if not (math.isfinite(window.start_s) and math.isfinite(window.end_s)):
+        raise SelectionError(f"a window from {window.start_s} s to {window.end_s} s is not made of finite times")
+    if window.end_s <= window.start_s:
+        raise SelectionError(f"the window ends at {window.end_s} s, not after its start at {window.start_s} s")
+
+
+def sample_times(window: Window, nframes: int) -> list[float]:
+    """`nframes` evenly spaced times from the window's start to just before its end; one frame: the middle."""
+    if nframes <= 0:
+        raise SelectionError(f"the number of frames must be positive, not {nframes}")
+    if nframes == 1:
+        return [(window.start_s + window.end_s) / 2]
+    # Both ends are sampled; the last one a hair early, since no frame is shown at the stream's very end.
+    margin_s = min(0.001, (window.end_s - window.start_s) / (4 * nframes))
+    times: list[float] = np.linspace(window.start_s, window.end_s - margin_s, nframes).tolist()
+    return times
+
+
+def frame_indices(times_s: list[float], *, begin_s: float, average_fps: float, count: int) -> list[int]:
+    """The frame, counted in presentation order, for each time; repeats are kept.
+
+    The average rate decides, also where the rate varies: the frame at an index need not be the one shown at that
+    time. The published numbers were measured so.
+    """
+    return [min(max(round((time_s - begin_s) * average_fps), 0), count - 1) for time_s in times_s]
+
+
+def output_size(width: int, height: int, *, resize: float | None, factor: int) -> tuple[int, int]:
+    """(width, height) in pixels after scaling by `resize`, each a multiple of `factor`; no `resize`: untouched."""
+    if resize is None:
+        return width, height
+    if not (math.isfinite(resize) and resize > 0):
+        raise SelectionError(f"the resize ratio must be a positive number, not {resize}")
+    if factor <= 0:
+        raise SelectionError(f"the size factor must be positive, not {factor}")
+    scaled = _scaled(width, resize, factor), _scaled(height, resize, factor)
+    if scaled[0] * scaled[1] > MAX_PIXELS:
+        raise SelectionError(
+            f"resize {resize} and factor {factor} would make frames of {scaled[0]}x{scaled[1]}; "
+            f"at most {MAX_PIXELS} pixels are allowed"
+        )
+    return scaled
+
+
+def _scaled(size: int, resize: float, factor: int) -> int:
+    return max(1, round(size * resize / factor)) * factor
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When each frame of a video is shown: all that choosing frames needs, and none of the pixels."""
+
+    width: int
+    height: int
+    average_fps: float
+    times_s: tuple[float, ...]  # in presentation order
+    missing: int = 0  # frames that the container announces after those and the file no longer holds
+
+    @property
+    def count(self) -> int:
+        return len(self.times_s) + self.missing
+
+    @property
+    def begin_s(self) -> float:
+        return self.times_s[0]
+
+    @property
+    def end_s(self) -> float:
+        return self.times_s[-1] + (1 + self.missing) / self.average_fps

@@ -1,0 +1,70 @@
+"""Which dataset a result belongs to, and how it stands beside the published figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eva.interval import Interval
+from eva.meta import read_meta
+from eva.scoring import Outcome
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One published accuracy as a fraction, and where it stands."""
+
+    accuracy: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """A dataset's size and its published figures."""
+
+    dataset: str
+    rows: int
+    figures: tuple[Figure, ...]
+
+
+def load_published(path: Path) -> dict[str, Published]:
+    """`results-12k/published.json` by dataset name."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        name: Published(
+            dataset=name,
+            rows=entry["rows"],
+            figures=tuple(Figure(row["accuracy_percent"] / 100, row["source"]) for row in entry["published"]),
+        )
+        for name, entry in content["datasets"].items()
+    }
+
+
+def identify(result: Path, outcomes: Sequence[Outcome], published: Mapping[str, Published]) -> Published | None:
+    """The dataset of a result: as the meta file beside it says, else the one that has just these indices."""
+    meta = read_meta(result)
+    if meta is not None:
+        return published.get(str(meta.settings.get("dataset")))
+    indices = sorted(outcome.index for outcome in outcomes)
+    return next((entry for entry in published.values() if indices == list(range(entry.rows))), None)
+
+
+def comparison_lines(entry: Published, accuracy: float, entries: int, interval: Interval | None) -> list[str]:
+    """The result beside each published figure; a part of a dataset is said to be one."""
+    lines = [f"Dataset: {entry.dataset}"]
+    if entries < entry.rows:
+        lines.append(
+            f"This result covers only {entries} of {entry.rows} questions: "
+            "it cannot be compared with the figures published for all of them"
+        )
+    return lines + [_beside(figure, accuracy, interval) for figure in entry.figures]
+
+
+def _beside(figure: Figure, accuracy: float, interval: Interval | None) -> str:
+    points = 100 * (accuracy - figure.accuracy)
+    line = f"Published ({figure.source}): {figure.accuracy:.2%}, difference {points:+.2f} points"
+    if interval is None:
+        return line
+    return f"{line}, {'inside' if figure.accuracy in interval else 'outside'} the 95 % interval"

@@ -1,0 +1,169 @@
+"""A real web server on loopback that serves bytes, and misbehaves for as many requests as it is told to."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+Behaviour = Callable[["Handler", bytes], None]
+MAX_ENDLESS_BYTES = 1 << 28
+
+
+class FileServer:
+    """`files` are served under their names; `plan[name]` holds what its next requests meet, first to last."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.plan: dict[str, list[Behaviour]] = defaultdict(list)
+        self.ranges: dict[str, list[str | None]] = defaultdict(list)
+        self.released = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.file_server = self  # type: ignore[attr-defined]
+        self.url = f"http://127.0.0.1:{self._server.server_port}/files/"
+
+    def __enter__(self) -> FileServer:
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.released.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection, one request."""
+
+    server_version = "FileServer"
+
+    def do_GET(self) -> None:
+        server: FileServer = self.server.file_server  # type: ignore[attr-defined]
+        name = self.path.rpartition("/")[2]
+        server.ranges[name].append(self.headers["Range"])
+        content = server.files.get(name)
+        if content is None:
+            answer(404)(self, b"")
+            return
+        behaviour = server.plan[name].pop(0) if server.plan[name] else serve
+        behaviour(self, content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the tests look at `ranges`."""
+
+
+def serve(handler: Handler, content: bytes) -> None:
+    """The whole file, or what a Range asks for."""
+    send_head(handler, content)
+    handler.wfile.write(content[range_start(handler) :])
+
+
+def serve_whole(handler: Handler, content: bytes) -> None:
+    """As a server that knows no Range."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
+def compress_if_welcome(handler: Handler, content: bytes) -> None:
+    """Answers in gzip to whoever says to accept it."""
+    if "gzip" not in handler.headers.get("Accept-Encoding", ""):
+        serve(handler, content)
+        return
+    compressed = gzip.compress(content)
+    handler.send_response(200)
+    handler.send_header("Content-Encoding", "gzip")
+    handler.send_header("Content-Length", str(len(compressed)))
+    handler.end_headers()
+    handler.wfile.write(compressed)
+
+
+def break_after(size_bytes: int) -> Behaviour:
+    """Promises everything that was asked for, and closes the connection after `size_bytes` of it."""
+
+    def behaviour(handler: Handler, content: bytes) -> None:
+        start = range_start(handler)
+        send_head(handler, content)
+        handler.wfile.write(content[start : start + size_bytes])
+
+    return behaviour
+
+
+def stall_after(size_bytes: int) -> Behaviour:
+    """Sends `size_bytes` and then nothing, until the server is told to stop."""
+
+    def behaviour(handler: Handler, content: bytes) -> None:
+        break_after(size_bytes)(handler, content)
+        handler.wfile.flush()
+        handler.server.file_server.released.wait(30)  # type: ignore[attr-defined]
+
+    return behaviour
+
+
+def cut_silently_after(size_bytes: int) -> Behaviour:
+    """Names no length, so that the early end looks like the end of the body."""
+
+    def behaviour(handler: Handler, content: bytes) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(content[:size_bytes])
+
+    return behaviour
+
+
+def send_endlessly(handler: Handler, content: bytes) -> None:
+    """The file again and again, until the other side hangs up."""
+    handler.send_response(200)
+    handler.end_headers()
+    sent_bytes = 0
+    try:
+        while sent_bytes < MAX_ENDLESS_BYTES:
+            sent_bytes += handler.wfile.write(content)
+    except ConnectionError:
+        pass  # the other side hung up: what this waits for
+
+
+def answer(status: int, headers: dict[str, str] | None = None) -> Behaviour:
+    """A reply without a body."""
+
+    def behaviour(handler: Handler, content: bytes) -> None:
+        handler.send_response(status)
+        for name, value in (headers or {}).items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return behaviour
+
+
+def continue_elsewhere(handler: Handler, content: bytes) -> None:
+    """A 206 that begins one byte after the one asked for."""
+    start = range_start(handler) + 1
+    handler.send_response(206)
+    handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+    handler.send_header("Content-Length", str(len(content) - start))
+    handler.end_headers()
+    handler.wfile.write(content[start:])
+
+
+def range_start(handler: Handler) -> int:
+    asked = re.fullmatch(r"bytes=([0-9]+)-", handler.headers["Range"] or "")
+    return int(asked[1]) if asked else 0
+
+
+def send_head(handler: Handler, content: bytes) -> None:
+    start = range_start(handler)
+    if start >= len(content) > 0:
+        handler.send_response(416)
+        handler.send_header("Content-Range", f"bytes */{len(content)}")
+        handler.send_header("Content-Length", "0")
+    else:
+        handler.send_response(206 if handler.headers["Range"] else 200)
+        if handler.headers["Range"]:
+            handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        handler.send_header("Content-Length", str(len(content) - start))
+    handler.end_headers()

@@ -1,0 +1,116 @@
+"""accuracy.py as a process: what it prints of a result file, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import ROOT, environment, only_sentence
+
+
+def record(**more: Any) -> dict[str, Any]:
+    basic = {"index": 0, "gt": "B", "answer": "B", "stop_reason": "answer_found", "num_rounds": 2, "total_tokens": 100}
+    return {**basic, **more}
+
+
+def score(folder: Path, *records: Any) -> subprocess.CompletedProcess[str]:
+    path = folder / "result_x.jsonl"
+    texts = (one if isinstance(one, str) else json.dumps(one) for one in records)
+    path.write_text("".join(text + "\n" for text in texts), encoding="utf-8")
+    return run(str(path))
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "accuracy.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
+
+
+def test_the_pieces_of_the_report_stand_in_their_order(tmp_path: Path) -> None:
+    done = score(
+        tmp_path,
+        record(),
+        record(index=1, answer=" b ", num_rounds=3, total_tokens=101),
+        record(index=2, gt="b. two", answer="B. TWO"),
+        record(index=3, answer="", stop_reason="max_turns_exceeded", num_rounds=6),
+        record(index=4, answer="C", gt="@"),
+        record(index=5, answer="", stop_reason="exception", num_rounds=0, total_tokens=0, error="RuntimeError"),
+        record(index=6, answer="  ", stop_reason="no_valid_tool_call", total_tokens=2.5),
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [find(lines, piece) for piece in PIECES] == sorted(find(lines, piece) for piece in PIECES), done.stdout
+
+
+PIECES = (
+    r"(?i)total.*\b7$",
+    r"(?i)accuracy.*\b3/7 = 42\.8571%",
+    r"(?i)empty.*\b3\b",
+    r"(?i)rounds.*\b2\.4286$",
+    r"(?i)tokens.*\b71\.9286$",
+    r"\banswer_found\b.*\b4\b",
+)
+
+
+def find(lines: list[str], pattern: str) -> int:
+    found = [number for number, line in enumerate(lines) if re.search(pattern, line)]
+    assert found, f"{pattern} is not in {lines}"
+    return found[0]
+
+
+def test_stop_reasons_come_most_common_first(tmp_path: Path) -> None:
+    reasons = ["exception"] + ["answer_found"] * 2 + ["no_nframes; call_frame_select_failed"] * 3
+    done = score(tmp_path, *(record(index=n, stop_reason=reason) for n, reason in enumerate(reasons)))
+    places = [done.stdout.index(reason) for reason in ("no_nframes;", "answer_found", "exception")]
+    assert places == sorted(places)
+
+
+def test_the_denominator_is_the_lines_of_the_file(tmp_path: Path) -> None:
+    done = score(tmp_path, record(), record(), record(gt="A"))
+    assert "2/3 = 66.6667%" in done.stdout
+
+
+def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
+    done = score(tmp_path)
+    assert done.returncode != 0
+    assert "result_x.jsonl" in only_sentence(done.stderr)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    done = run(str(tmp_path / "absent.jsonl"))
+    assert done.returncode != 0
+    assert "absent.jsonl" in only_sentence(done.stderr)
+
+
+@pytest.mark.parametrize("field", ["num_rounds", "total_tokens"])
+@pytest.mark.parametrize("value", ["2", None, [], "absent"], ids=repr)
+def test_a_field_that_is_no_number_is_an_error_that_names_line_and_field(
+    tmp_path: Path, field: str, value: object
+) -> None:
+    bad = record()
+    bad[field] = value
+    if value == "absent":
+        del bad[field]
+    done = score(tmp_path, record(), record(), bad)
+    assert done.returncode != 0
+    sentence = only_sentence(done.stderr)
+    assert field in sentence
+    assert re.search(r"\bline 3\b", sentence)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("bad", ["{", "[]", "7", "null"])
+def test_a_line_that_is_no_record_is_an_error_that_names_it(tmp_path: Path, bad: str) -> None:
+    done = score(tmp_path, record(), bad)
+    assert done.returncode != 0
+    assert re.search(r"\bline 2\b", only_sentence(done.stderr))
+
+
+def test_without_a_file_it_says_how_it_is_used() -> None:
+    done = run()
+    assert done.returncode == 2
+    assert "usage" in done.stderr

@@ -1,0 +1,80 @@
+"""batch.sh: the six datasets, one after the other, whatever happens to one of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from harness import ROOT, environment
+
+DATASETS = ("videomme", "longvideobench", "mlvu", "lsdbench", "videoholmes", "lvbench")
+# Writes its arguments down, one a line, and fails on the dataset that $FAILS names.
+FAKE_PYTHON = """#!/bin/sh
+{ echo "$PWD"; printf '%s\\n' "$@"; echo --; } >> "$WROTE"
+case " $* " in *" $FAILS "*) exit 1 ;; esac
+exit 0
+"""
+
+
+@dataclass(frozen=True)
+class Batch:
+    code: int
+    stderr: str
+    calls: list[list[str]]
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """A folder for the PATH in which `python` and `python3` only take notes."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("python", "python3"):
+        (folder / name).write_text(FAKE_PYTHON, encoding="utf-8")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def run_batch(python: Path, *arguments: str, fails: str = "none", cwd: Path = ROOT) -> Batch:
+    notes = python.parent / "notes"
+    env = environment(PATH=f"{python}{os.pathsep}{os.environ['PATH']}", WROTE=str(notes), FAILS=fails)
+    env.pop("PYTHON", None)
+    command = ["bash", str(ROOT / "batch.sh"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd, timeout=60, check=False)
+    calls = [call.splitlines()[1:] for call in notes.read_text(encoding="utf-8").split("--\n") if call.strip()]
+    return Batch(done.returncode, done.stderr, calls)
+
+
+def datasets(batch: Batch) -> list[str]:
+    return [call[call.index("--dataset") + 1] for call in batch.calls]
+
+
+def test_the_six_datasets_run_once_each(python: Path) -> None:
+    batch = run_batch(python)
+    assert batch.code == 0, batch.stderr
+    assert sorted(datasets(batch)) == sorted(DATASETS)
+    assert all(Path(call[0]).name == "eval-eva.py" for call in batch.calls)
+
+
+def test_arguments_are_passed_through_to_each_run_as_they_are(python: Path) -> None:
+    arguments = ["--base-url", "http://host:1/v1", "--output-dir", "a folder with 'quotes' and *", ""]
+    batch = run_batch(python, *arguments)
+    assert len(batch.calls) == 6
+    assert all(call[-5:] == arguments for call in batch.calls)
+
+
+@pytest.mark.parametrize("fails", [DATASETS[0], DATASETS[2], DATASETS[-1]])
+def test_a_dataset_that_fails_does_not_keep_the_next_from_running_and_the_end_is_not_zero(
+    python: Path, fails: str
+) -> None:
+    batch = run_batch(python, fails=fails)
+    assert sorted(datasets(batch)) == sorted(DATASETS)
+    assert batch.code != 0
+    assert fails in batch.stderr, "a person must learn which one failed"
+
+
+def test_it_runs_from_any_folder(python: Path, tmp_path: Path) -> None:
+    batch = run_batch(python, cwd=tmp_path)
+    assert all((tmp_path / call[0]).resolve() == (ROOT / "eval-eva.py") for call in batch.calls)

@@ -1,0 +1,229 @@
+"""Annotation lines become items, or a sentence that names file and line; video paths stay under their root."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import SHARED, row, write_rows
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eva.errors import EvaError
+from eva.items import AnnotationError, Item, load_items, video_path
+
+ROWS = {
+    "videomme_test_wosubtitles_raw_list_full.jsonl": (2700, 900),
+    "LongVideoBench_nosub_raw_full.jsonl": (1337, 753),
+    "MLVU_MCQ_raw_full.jsonl": (2174, 1242),
+    "LSDBench_raw_full.jsonl": (1304, 400),
+    "videoholmes_raw_full.jsonl": (1837, 270),
+    "LVBench_raw_full_root.jsonl": (1549, 103),
+}
+ANNOTATIONS = SHARED / "annotations"
+annotated = pytest.mark.skipif(not ANNOTATIONS.exists(), reason="the annotations (../shared/annotations) are not here")
+
+
+def load(folder: Path, *lines: str) -> list[Item]:
+    path = folder / "questions.jsonl"
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return load_items(path)
+
+
+def lines(*rows: dict[str, Any]) -> list[str]:
+    return [json.dumps(one) for one in rows]
+
+
+def item(video: str) -> Item:
+    return Item(index=0, videos=(video,), prompt=({"role": "user", "content": "Q"},), ground_truth="A", extra={})
+
+
+# --- the published annotations
+
+
+@annotated
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_of_the_six_datasets_loads_with_its_own_index_and_prompt(name: str) -> None:
+    items = load_items(ANNOTATIONS / name)
+    rows = [json.loads(line) for line in (ANNOTATIONS / name).read_text(encoding="utf-8").splitlines()]
+    assert len(items) == len({one.index for one in items}) == ROWS[name][0]
+    assert len({one.videos for one in items}) == ROWS[name][1]
+    for number, (one, raw) in enumerate(zip(items, rows, strict=True)):
+        assert one.index == raw.get("index", number)
+        assert [dict(turn) for turn in one.prompt] == raw["prompt"]
+        assert one.ground_truth == raw["reward_model"]["ground_truth"]
+        assert list(one.videos) == raw["videos"]
+
+
+@annotated
+def test_the_six_datasets_have_10901_rows() -> None:
+    assert sum(len(load_items(ANNOTATIONS / name)) for name in ROWS) == 10901
+
+
+@annotated
+def test_two_mlvu_rows_with_the_truth_at_sign_stay() -> None:
+    items = load_items(ANNOTATIONS / "MLVU_MCQ_raw_full.jsonl")
+    assert sum(one.ground_truth == "@" for one in items) == 2
+
+
+@annotated
+def test_mlvus_absolute_paths_resolve_under_the_video_root(tmp_path: Path) -> None:
+    for one in load_items(ANNOTATIONS / "MLVU_MCQ_raw_full.jsonl"):
+        relative = one.videos[0].split("MVLU/MLVU/", 1)[1]
+        assert video_path(one, tmp_path) == tmp_path / relative
+
+
+@annotated
+@pytest.mark.parametrize("name", ROWS)
+def test_every_video_of_the_six_datasets_lies_under_the_video_root(name: str, tmp_path: Path) -> None:
+    for one in load_items(ANNOTATIONS / name):
+        assert video_path(one, tmp_path).is_relative_to(tmp_path)
+
+
+@annotated
+def test_lvbenchs_and_videoholmes_extra_keys_are_carried_for_reports() -> None:
+    lvbench = load_items(ANNOTATIONS / "LVBench_raw_full_root.jsonl")[0].extra
+    holmes = load_items(ANNOTATIONS / "videoholmes_raw_full.jsonl")[0].extra
+    assert {"question_type", "time_reference", "video_type", "uid", "id"} <= set(lvbench)
+    assert {"Question_ID", "Question_Type", "Explanation"} <= set(holmes)
+
+
+# --- the rules
+
+
+def test_a_line_becomes_an_item_with_its_extra_keys(tmp_path: Path) -> None:
+    (one,) = load(tmp_path, *lines(row("q", video="a/b.mp4", truth="C", index=7, question_type=["x"])))
+    assert (one.index, one.videos, one.ground_truth) == (7, ("a/b.mp4",), "C")
+    assert dict(one.prompt[0]) == {"role": "user", "content": "[[q]] What is shown?\nA. one\nB. two"}
+    assert one.extra["question_type"] == ["x"]
+
+
+@pytest.mark.parametrize("index", [None, "5", 5.0, [5], "", {}], ids=repr)
+def test_a_non_integer_index_becomes_the_line_number_counted_from_0(tmp_path: Path, index: Any) -> None:
+    items = load(tmp_path, *lines(row("a", index=100), row("b", index=index), row("c")))
+    assert [one.index for one in items] == [100, 1, 2]
+
+
+def test_a_literal_backslash_n_stays(tmp_path: Path) -> None:
+    raw = row("q")
+    raw["prompt"][0]["content"] = "Q?\\n(A) one\\n(B) two "
+    (one,) = load(tmp_path, json.dumps(raw))
+    assert one.prompt[0]["content"] == "Q?\\n(A) one\\n(B) two "
+
+
+def test_unicode_line_separators_inside_a_line_do_not_split_it(tmp_path: Path) -> None:
+    raw = row("q")
+    raw["prompt"][0]["content"] = "one\u2028two\u0085three\x0bfour"
+    (one,) = load(tmp_path, json.dumps(raw, ensure_ascii=False))
+    assert one.prompt[0]["content"] == "one\u2028two\u0085three\x0bfour"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "{",
+        "[]",
+        "null",
+        "7",
+        '"text"',
+        "{}",
+        json.dumps({**row("q"), "videos": []}),
+        json.dumps({**row("q"), "videos": "clip.mp4"}),
+        json.dumps({**row("q"), "videos": [3]}),
+        json.dumps({**row("q"), "prompt": "Q?"}),
+        json.dumps({**row("q"), "prompt": [{"role": "user"}]}),
+        json.dumps({**row("q"), "prompt": [{"role": "user", "content": None}]}),
+        json.dumps({**row("q"), "prompt": ["Q?"]}),
+        json.dumps({**row("q"), "reward_model": {}}),
+        json.dumps({**row("q"), "reward_model": None}),
+        json.dumps({k: v for k, v in row("q").items() if k != "videos"}),
+        json.dumps({k: v for k, v in row("q").items() if k != "prompt"}),
+        json.dumps({k: v for k, v in row("q").items() if k != "reward_model"}),
+        "[" * 100_000,
+        '{"index": ' + "9" * 10_000 + "}",
+    ],
+    ids=lambda text: text[:40],
+)
+def test_a_line_that_is_not_an_item_is_named_by_file_and_number(tmp_path: Path, bad: str) -> None:
+    with pytest.raises(AnnotationError) as caught:
+        load(tmp_path, *lines(row("a"), row("b")), bad, *lines(row("c")))
+    message = str(caught.value)
+    assert "questions.jsonl" in message
+    assert "3" in message.split("questions.jsonl")[1], "the third line, counted from 1 as editors do"
+    assert "\n" not in message
+    assert len(message) < 2000, "a sentence, not the line"
+
+
+@pytest.mark.parametrize("rows", [(row("a", index=4), row("b", index=4)), (row("a", index=1), row("b"))])
+def test_two_lines_with_one_index_are_refused(tmp_path: Path, rows: tuple[dict[str, Any], ...]) -> None:
+    with pytest.raises(AnnotationError) as caught:
+        load(tmp_path, *lines(*rows))
+    assert "questions.jsonl" in str(caught.value)
+    assert str(rows[0]["index"]) in str(caught.value)
+
+
+def test_a_missing_file_is_an_annotation_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match=r"absent\.jsonl"):
+        load_items(tmp_path / "absent.jsonl")
+
+
+def test_a_file_that_is_not_text_is_an_annotation_error(tmp_path: Path) -> None:
+    path = tmp_path / "binary.jsonl"
+    path.write_bytes(b"\xff\xfe\x00\x80" * 20)
+    with pytest.raises(AnnotationError, match=r"binary\.jsonl"):
+        load_items(path)
+
+
+# --- video paths
+
+
+def test_a_relative_path_is_joined_to_the_video_root(tmp_path: Path) -> None:
+    assert video_path(item("a/b c'%23.mp4"), tmp_path) == tmp_path / "a/b c'%23.mp4"
+
+
+def test_an_mlvu_path_keeps_what_follows_its_prefix(tmp_path: Path) -> None:
+    mlvu = item("/mnt/x/.cache/MVLU/MLVU/video/1_plotQA/movie101_66.mp4")
+    assert video_path(mlvu, tmp_path) == tmp_path / "video/1_plotQA/movie101_66.mp4"
+
+
+HOSTILE = [
+    "../secret.mp4",
+    "a/../../secret.mp4",
+    "a/b/../../../secret.mp4",
+    "..",
+    "/etc/passwd",
+    "//etc/passwd",
+    "/mnt/MVLU/MLVU/../../secret.mp4",
+    "/mnt/MVLU/MLVU//etc/passwd",
+    "a\0b.mp4",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=repr)
+def test_a_path_out_of_the_video_root_is_refused(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "videos"
+    try:
+        found = video_path(item(name), root)
+    except EvaError as error:
+        assert "\n" not in str(error)
+        return
+    # An MLVU path with a doubled slash may also be read as what lies below the root.
+    assert name == "/mnt/MVLU/MLVU//etc/passwd"
+    assert found == root / "etc/passwd"
+
+
+@given(st.lists(st.sampled_from(["..", ".", "a", "/", "MVLU", "MLVU", "~", "$HOME", "\n", " "]), max_size=8))
+def test_no_path_at_all_leaves_the_video_root(parts: list[str]) -> None:
+    root = Path("/srv/videos")
+    try:
+        found = video_path(item("/".join(parts)), root)
+    except EvaError:
+        return
+    assert found.is_relative_to(root)
+    assert ".." not in found.parts
+
+
+def test_rows_written_by_the_helper_load(tmp_path: Path) -> None:
+    assert len(load_items(write_rows(tmp_path / "q.jsonl", [row("a"), row("b")]))) == 2

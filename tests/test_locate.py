@@ -1,0 +1,102 @@
+"""The stem rule: a video in another container than the annotation names is found, and nothing else is."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from eva.errors import VideoError
+from eva.items import Item
+from eva.locate import VIDEO_SUFFIXES, locate_video, survey_videos
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).touch()
+
+
+def test_the_annotated_file_wins_over_every_other_container(tmp_path):
+    touch(tmp_path, "x.mp4", "x.mkv", "x.webm")
+    assert locate_video(tmp_path / "x.webm") == tmp_path / "x.webm"
+
+
+def test_an_annotated_file_needs_no_known_suffix(tmp_path):
+    touch(tmp_path, "x.mxf", "x.mxf.mp4")
+    assert locate_video(tmp_path / "x.mxf") == tmp_path / "x.mxf"
+
+
+@pytest.mark.parametrize("suffix", [*VIDEO_SUFFIXES, ".MKV", ".MP4"])
+def test_another_container_is_found_by_the_stem(tmp_path, suffix):
+    touch(tmp_path, f"-O6mJ0VBTc4{suffix}")
+    assert locate_video(tmp_path / "-O6mJ0VBTc4.mp4") == tmp_path / f"-O6mJ0VBTc4{suffix}"
+
+
+def test_of_several_containers_the_first_known_one_is_taken(tmp_path):
+    touch(tmp_path, "x.avi", "x.webm", "x.mkv")
+    assert locate_video(tmp_path / "x.mp4") == tmp_path / "x.mkv"
+
+
+def test_a_name_without_a_container_gets_one(tmp_path):
+    touch(tmp_path, "lecture 1.mp4", "lecture 1.5.mkv")
+    assert locate_video(tmp_path / "lecture 1.5") == tmp_path / "lecture 1.5.mkv"
+
+
+@pytest.mark.parametrize("other", ["x.txt", "x.mp4.part", "x.f137.mp4", "xx.mp4", "x", "x.jpg"])
+def test_a_file_of_another_kind_or_stem_is_not_taken(tmp_path, other):
+    touch(tmp_path, other)
+    with pytest.raises(VideoError) as caught:
+        locate_video(tmp_path / "x.webm")
+    assert str(tmp_path / "x.webm") in str(caught.value)
+    assert ".mp4, .mkv, .webm" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["*.mp4", "[xy].mp4", "?.mp4", "**.mp4", "x*.mp4"])
+def test_characters_of_patterns_are_only_characters(tmp_path, name):
+    touch(tmp_path, "x.mkv", "y.mp4")
+    with pytest.raises(VideoError):
+        locate_video(tmp_path / name)
+    touch(tmp_path, name.replace(".mp4", ".mkv"))
+    assert locate_video(tmp_path / name) == tmp_path / name.replace(".mp4", ".mkv")
+
+
+def test_a_folder_is_no_video(tmp_path):
+    (tmp_path / "x.mp4").mkdir()
+    touch(tmp_path, "x.mkv")
+    assert locate_video(tmp_path / "x.mp4") == tmp_path / "x.mkv"
+
+
+def test_a_dead_link_is_no_video_and_a_live_one_is(tmp_path):
+    touch(tmp_path, "there.mp4")
+    (tmp_path / "x.mp4").symlink_to(tmp_path / "gone.mp4")
+    (tmp_path / "x.webm").symlink_to(tmp_path / "there.mp4")
+    assert locate_video(tmp_path / "x.mp4") == tmp_path / "x.webm"
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".mp4", "a\0b.mp4"])
+def test_a_name_no_file_can_have_is_a_missing_video(tmp_path, name):
+    with pytest.raises(VideoError):
+        locate_video(tmp_path / name)
+
+
+def test_a_path_without_a_name_is_a_missing_video():
+    with pytest.raises(VideoError, match="names no video file"):
+        locate_video(Path("/"))
+
+
+def item(index: int, video: str) -> Item:
+    return Item(index=index, videos=(video,), prompt=(), ground_truth="A")
+
+
+def test_a_survey_names_every_video_once(tmp_path):
+    touch(tmp_path, "a.mp4", "b.webm")
+    names = ["b.mp4", "a.mp4", "gone.mp4", "a.mp4", "gone.mp4", "../a.mp4"]
+    survey = survey_videos([item(i, name) for i, name in enumerate(names)], tmp_path)
+    assert survey.exact == (tmp_path / "a.mp4",)
+    assert survey.other_container == (tmp_path / "b.webm",)
+    assert len(survey.missing) == 2
+    assert "leaves the video root" in survey.missing[0]
+    assert survey.total == 4
+    shutil.rmtree(tmp_path)
+    assert len(survey_videos([item(0, "a.mp4")], tmp_path).missing) == 1

@@ -1,0 +1,85 @@
+"""Makes small videos whose frames say which frame they are.
+
+Every frame carries its number as twelve black or white blocks, coarse enough to survive lossy coding, over a
+texture that moves from frame to frame, so that a frame decoded from the wrong references looks wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+BIT_ROWS, BIT_COLUMNS = 3, 4
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one test video is encoded. `pts` are the frames' times in `time_base`; none: evenly at `rate`."""
+
+    name: str  # file name, the suffix names the container
+    codec: str
+    count: int = 60
+    rate: Fraction = Fraction(25)
+    width: int = 160
+    height: int = 120
+    pix_fmt: str = "yuv420p"
+    options: dict[str, str] = field(default_factory=dict)
+    container_options: dict[str, str] = field(default_factory=dict)
+    time_base: Fraction | None = None
+    pts: Sequence[int] | None = None
+    container: str | None = None
+    colorspace: int | None = None
+    color_range: int | None = None
+    first_pts: int = 0  # shifts all times; below 0 the MP4 muxer cuts frames off with an edit list
+
+
+def picture(number: int, *, width: int, height: int) -> NDArray[np.uint8]:
+    """The RGB picture (height, width, 3) of one frame number below 4096."""
+    rows = np.arange(height) * BIT_ROWS // height
+    columns = np.arange(width) * BIT_COLUMNS // width
+    bits = (number >> (rows[:, None] * BIT_COLUMNS + columns[None, :])) & 1
+    texture = np.random.default_rng(7).integers(0, 40, (height, width, 3))
+    moved = np.roll(texture, (number % height, 2 * number % width), axis=(0, 1))
+    return (30 + 150 * bits[:, :, None] + moved).astype(np.uint8)
+
+
+def read_number(rgb: NDArray[np.uint8]) -> int:
+    """The frame number that `picture` drew, read back from a decoded, possibly resized frame."""
+    height, width = rgb.shape[:2]
+    number = 0
+    for bit in range(BIT_ROWS * BIT_COLUMNS):
+        row, column = divmod(bit, BIT_COLUMNS)
+        y = int((row + 0.5) * height / BIT_ROWS)
+        x = int((column + 0.5) * width / BIT_COLUMNS)
+        block = rgb[y - height // 12 : y + height // 12 + 1, x - width // 16 : x + width // 16 + 1]
+        number |= int(block.mean() > 125) << bit
+    return number
+
+
+def encode(recipe: Recipe, folder: Path) -> Path:
+    """Encode `recipe.count` numbered frames into `folder`; gives the file's path."""
+    path = folder / recipe.name
+    options = {"container_options": recipe.container_options, "format": recipe.container}
+    with av.open(str(path), "w", **options) as container:
+        stream = container.add_stream(recipe.codec, rate=recipe.rate, options=recipe.options)
+        stream.width, stream.height, stream.pix_fmt = recipe.width, recipe.height, recipe.pix_fmt
+        time_base = recipe.time_base or 1 / recipe.rate
+        stream.codec_context.time_base = time_base
+        if recipe.colorspace is not None:
+            stream.codec_context.colorspace = recipe.colorspace
+        if recipe.color_range is not None:
+            stream.codec_context.color_range = recipe.color_range
+        for number in range(recipe.count):
+            pixels = picture(number, width=recipe.width, height=recipe.height)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = recipe.first_pts + (recipe.pts[number] if recipe.pts is not None else number)
+            frame.time_base = time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
