@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from demo.questions import LETTERS, Question, branch_line, clock, draw
 from demo.scenes import Clip
+from eva.frames import output_size
 from eva.prompt import Message, ShownFrame, assistant_message, opening_messages, tool_response
+from eva.tool import FACTOR
 from eva.video import VideoInfo
 
 # How a reply to a frame begins.
@@ -131,4 +133,5 @@ def _shown(clip: Clip, colour: str) -> Shown:
 def token_grid(*, width: int, height: int) -> tuple[int, int]:
     """Rows and columns of tokens that a frame of a width x height video has at the resize the agent asks for."""
     resize = RESIZE[min(width, height)]
-    return max(1, round(height * resize / 28)), max(1, round(width * resize / 28))
+    columns, rows = output_size(width, height, resize=resize, factor=FACTOR)
+    return rows // FACTOR, columns // FACTOR

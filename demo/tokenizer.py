@@ -34,7 +34,7 @@ PROTOCOL = (
     *("</tool_response>", "<answer>", "</answer>", ". <answer>", *OPTION_MARKS, *BRANCH_MARKS),
     *(" Time to look at, by the colour of the screen at", "\nWhat colour is the screen at that time?"),
     *(" What colour is the screen at", "?", *(f" {ratio}" for ratio in RESIZE.values())),
-    *(".5, \"nframes\":", FIRST_LOOK, LAST_LOOK),
+    *('.5, "nframes":', FIRST_LOOK, LAST_LOOK),
 )
 WORDS = ("system", "user", "assistant", "tool", "\n", " ", "p", ".", ":", " seconds", " colour", " screen")
 # Qwen's split, but up to three digits and a leading space in one piece, so that a number can be one token.

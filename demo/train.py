@@ -183,9 +183,7 @@ def float32_causal(  # noqa: PLR0917  the signature that transformers asks for
 ) -> tuple[torch.Tensor, None]:
     """Causal attention in float32: on a CPU the backward pass in bfloat16 takes 3.5 times as long."""
     with torch.autocast(query.device.type, enabled=False):
-        out = F.scaled_dot_product_attention(
-            query.float(), key.float(), value.float(), is_causal=True, scale=scaling
-        )
+        out = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), is_causal=True, scale=scaling)
     return out.transpose(1, 2).contiguous(), None
 
 
