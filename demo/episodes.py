@@ -42,7 +42,11 @@ class Episode:
 
 def play(rng: random.Random, kind: str, *, held_out: bool) -> Episode:
     """A drawn question and the whole dialogue of an agent that makes no mistake."""
-    clip, question = draw(rng, kind, held_out=held_out)
+    return dialogue(*draw(rng, kind, held_out=held_out))
+
+
+def dialogue(clip: Clip, question: Question) -> Episode:
+    """The agent looks where the question leads, states what it sees, and answers."""
     messages, frames = _opening(clip, question), []
     for look_s in question.looks_s:
         frames.append(_shown(clip, clip.colour_at(look_s)))

@@ -10,6 +10,7 @@ import argparse
 import json
 import random
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -60,8 +61,13 @@ def plan(*, videos: int, per_kind: int) -> list[Film]:
         share = per_kind * (number + 1) // videos - per_kind * number // videos
         clip = plan_clip(rng)
         questions = [question for kind in KINDS for question in held_out(rng, clip, kind, count=share)]
-        films.append(Film(f"clip_{number:02d}.mp4", clip, tuple(questions)))
+        films.append(Film(file_name(number, clip), clip, tuple(questions)))
     return films
+
+
+def file_name(number: int, clip: Clip) -> str:
+    """Named after what it shows: a video from another version of this script is never taken for this one."""
+    return f"clip_{number:02d}_{zlib.crc32(repr(clip).encode()):08x}.mp4"
 
 
 def held_out(rng: random.Random, clip: Clip, kind: str, *, count: int) -> list[Question]:
@@ -86,7 +92,7 @@ def _render_one(film: Film, folder: Path) -> None:
     if path.exists():
         return
     passing = path.with_suffix(".part.mp4")
-    write_clip(passing, film.clip, seed=SEED * 1000 + int(path.stem.rpartition("_")[2]))
+    write_clip(passing, film.clip, seed=zlib.crc32(film.name.encode()))
     passing.replace(path)
 
 

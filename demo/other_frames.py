@@ -5,6 +5,7 @@
 
 An agent that answers as well with these frames does not look at them. With `first`, only those looks are replaced
 that begin a two-look question: the second look then goes to the wrong time, if the first one decides it.
+DEMO_QUESTIONS names the annotation file, where it is not demo/data/demo.jsonl.
 All other arguments are passed on to select_frame_fallback.py, whose output and exit code come back unchanged.
 """
 
@@ -21,7 +22,6 @@ from typing import Any
 
 HOME = Path(__file__).resolve().parent
 FRAME_TOOL = HOME.parent / "select_frame_fallback.py"
-QUESTIONS = HOME / "data" / "demo.jsonl"
 
 
 def main() -> int:
@@ -43,7 +43,8 @@ def main() -> int:
 
 def questions_on(video: str) -> list[dict[str, Any]]:
     """The rows of the demo dataset that ask about `video`."""
-    rows = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
+    path = Path(os.environ.get("DEMO_QUESTIONS", HOME / "data" / "demo.jsonl"))
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [row for row in rows if row["videos"] == [video]]
 
 
