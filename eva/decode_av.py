@@ -7,6 +7,7 @@ frames (hidden frames, a start that cannot be decoded) is noticed rather than se
 
 from __future__ import annotations
 
+import math
 import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,11 +57,11 @@ class AvVideo:
         self._path = path
         with _opened(path) as (container, stream):
             self._clock = _clock(stream)
-            self._survey, first = _surveyed(container, stream)
+            self.survey, first = _surveyed(container, stream)
         if first is None:
             raise UndecodableError(f"no frame of the video {path} can be decoded")
-        trusted = not recount and self._survey.one_each and first.pts == self._survey.pts[0]
-        self._pts = self._survey.pts if trusted else None  # none: frames are known by counting them
+        trusted = not recount and self.survey.one_each and first.pts == self.survey.pts[0]
+        self._pts = self.survey.pts if trusted else None  # none: frames are known by counting them
         self.timeline = self._timeline(first)
 
     def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -68,7 +69,7 @@ class AvVideo:
         to_rgb = RgbConverter()
         with _opened(self._path) as (container, stream):
             decoding = Decoding(container, stream)
-            for entry, targets in passes(indices, self._survey.entries if self._pts is not None else ()):
+            for entry, targets in passes(indices, self.survey.entries if self._pts is not None else ()):
                 if entry is not None:
                     decoding.enter_at(entry)
                 numbered = self._numbered(decoding, first=entry.index if entry else 0)
@@ -96,7 +97,8 @@ class AvVideo:
             if index != expected and not decoding.damaged:
                 raise self._miscounted()
             if index is not None and index >= expected:
-                yield index, frame
+                if decoding.is_sound(frame):
+                    yield index, frame
                 expected = index + 1
 
     def _index_of(self, pts: int | None) -> int | None:
@@ -109,7 +111,7 @@ class AvVideo:
         times_s = self._times_s()
         turned = _quarter_turns(first) % 2 == 1
         size = (first.height, first.width) if turned else (first.width, first.height)
-        missing = 0 if self._pts is None else self._survey.missing
+        missing = 0 if self._pts is None else self.survey.missing
         return Timeline(*size, self._average_fps(times_s), times_s, missing)
 
     def _times_s(self) -> tuple[float, ...]:
@@ -149,6 +151,7 @@ class Decoding:
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._container, self._stream = container, stream
         self._entry: EntryPoint | None = None
+        self._unsound_to: float | None = None  # pts: until a keyframe after it, pictures may be pieced together
         self.damaged = False
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = min(MAX_THREADS, os.cpu_count() or 1)
@@ -156,7 +159,7 @@ class Decoding:
     def enter_at(self, entry: EntryPoint) -> None:
         """Let the next pass begin with the keyframe `entry`."""
         self._container.seek(entry.seek_to, stream=self._stream)
-        self._entry = entry
+        self._entry, self._unsound_to = entry, None
 
     def __iter__(self) -> Iterator[VideoFrame]:
         packets, entry = packets_of(self._container, self._stream), self._entry
@@ -172,7 +175,14 @@ class Decoding:
             return self._stream.decode(packet)
         except FFmpegError:
             self.damaged = True
+            self._unsound_to = math.inf if packet is None or packet.pts is None else packet.pts
             return []
+
+    def is_sound(self, frame: VideoFrame) -> bool:
+        """False from an error to the next keyframe: the decoder fills what is lost with what it has."""
+        if self._unsound_to is not None and frame.key_frame and frame.pts is not None and frame.pts > self._unsound_to:
+            self._unsound_to = None
+        return self._unsound_to is None
 
 
 def passes(indices: Iterable[int], entries: Sequence[EntryPoint]) -> Iterator[tuple[EntryPoint | None, list[int]]]:
