@@ -34,6 +34,8 @@ from eva.packets import EntryPoint, Survey, make_survey, note_packet, packets_of
 
 # Each decoding thread holds frames of its own; more of them cost memory without making one video much faster.
 MAX_THREADS = 4
+# What these name may be any file of this machine.
+PLAYLISTS = {"hls", "concat", "dash", "imf"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Clock:
     average_fps: float | None
 
     def seconds(self, pts: int) -> float:
-        return float((pts - self.start_pts) * self.time_base)
+        # Integer division rounds as exactly as the fraction would, and an hour has 200,000 times.
+        return (pts - self.start_pts) * self.time_base.numerator / self.time_base.denominator
 
 
 class AvVideo:
@@ -220,14 +223,17 @@ def _quarter_turns(frame: VideoFrame) -> int:
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and the stream to show; it is closed again on the way out."""
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        # Absolute, or `concat:x.mp4` would be an address; and a playlist in disguise must not reach the network.
+        container = av.open(str(path.absolute()), metadata_errors="replace", options={"protocol_whitelist": "file"})
     except (FFmpegError, UnicodeError, ValueError) as error:
-        raise UndecodableError(f"{path} cannot be opened as a video: {reason(error)}") from error
+        raise UndecodableError(f"{path} cannot be opened as a video: {_reason(error)}") from error
     with container:
+        if container.format.name in PLAYLISTS:
+            raise VideoError(f"{path} is a list of other files, not a video")
         yield container, _video_stream(container, path)
 
 
-def reason(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """What FFmpeg says went wrong, without its error number and without the path, which may be long."""
     return getattr(error, "strerror", None) or str(error)
 

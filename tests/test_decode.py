@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -360,6 +361,33 @@ def test_what_is_not_a_file_is_named(tmp_path: Path, backend: str) -> None:
         open_video(tmp_path / "absent.mp4", backend=backend)
     with pytest.raises(VideoError, match="not a video but a folder"):
         open_video(tmp_path, backend=backend)
+
+
+def test_a_file_name_is_never_taken_for_an_address(
+    encoded: Encoded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "concat:clip.mp4").write_bytes(encoded(h264("h264.mp4")).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert open_video(Path("concat:clip.mp4"), backend="av").timeline.count == 60
+
+
+@pytest.mark.parametrize("name", ["list.mp4", "list.m3u8"])
+def test_a_playlist_does_not_reach_the_network(tmp_path: Path, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/clip.ts"
+        (tmp_path / name).write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{address}\n#EXT-X-ENDLIST\n")
+        with pytest.raises(VideoError, match="list"):
+            open_video(tmp_path / name, backend="av")
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_a_list_of_other_files_is_no_video(encoded: Encoded, tmp_path: Path) -> None:
+    (tmp_path / "other.ts").write_bytes(encoded(h264("h264.ts")).read_bytes())
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile other.ts\n")
+    with pytest.raises(VideoError, match=r"list\.mp4 is a list of other files"):
+        open_video(tmp_path / "list.mp4")
 
 
 def test_auto_takes_decord_where_av_makes_nothing_of_the_file(

@@ -209,8 +209,9 @@ def test_a_clock_string_is_hours_minutes_seconds_and_milliseconds(total: int) ->
     "words",
     [
         ["--start", "soon"], ["--start", "nan"], ["--end", "inf"], ["--end", "None"], ["--end", ""],
-        ["--start", "1:-2"], ["--start", "1:2:3:4"], ["--nframes", "4.0"], ["--nframes", "many"], ["--resize", "half"], 
-        ["--backend", "ffmpeg"], ["--crop", "[0,0,1,1]"], ["--nfram", "4"], ["--sta", "1"], ["--clamp=yes"], ["--nframes"], ["extra"],
+        ["--start", "1:-2"], ["--start", "1:2:3:4"], ["--nframes", "4.0"], ["--nframes", "many"], ["--resize", "half"],
+        ["--backend", "ffmpeg"], ["--crop", "[0,0,1,1]"], ["--nfram", "4"], ["--sta", "1"], ["--clamp=yes"],
+        ["--nframes"], ["extra"],
     ],
     ids=" ".join,
 )  # fmt: skip
