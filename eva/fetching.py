@@ -161,7 +161,7 @@ class WebSource:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_worth_retrying),
             stop=tenacity.stop_after_attempt(self.attempts),
-            wait=tenacity.wait_exponential_jitter(initial=0.25, exp_base=3, max=20, jitter=0.25),
+            wait=tenacity.wait_exponential_jitter(multiplier=0.25, exp_base=3, max=20, jitter=0.25),
             before_sleep=_log_retry,
             reraise=True,
         )
@@ -219,18 +219,25 @@ def fetch_all(
     try:
         with filelock.FileLock(folder / ".fetch.lock", timeout=0):
             for file in files:
-                try:
-                    yield fetch(file, source=source, folder=folder, force=force)
-                except FetchError as error:
-                    yield error
-                except OSError as error:
-                    yield FetchError(f"{folder / file.name} cannot be written: {error.strerror}")
+                yield _fetch_or_error(file, source=source, folder=folder, force=force)
     except filelock.Timeout as error:
         raise FetchError(f"another process is fetching into {folder}; wait for it to end") from error
 
 
+def _fetch_or_error(file: RemoteFile, *, source: Source, folder: Path, force: bool) -> Fetched | FetchError:
+    try:
+        return fetch(file, source=source, folder=folder, force=force)
+    except FetchError as error:
+        return error
+    except OSError as error:
+        return FetchError(f"{folder / file.name} cannot be written: {error.strerror}")
+
+
 def _download(client: httpx2.Client, url: str, file: RemoteFile, part: Path) -> None:
-    """One try. A continued part that comes out wrong was no part of this file: it is fetched again, whole."""
+    """One try. A continued part that comes out wrong is fetched again, whole.
+
+    It was no part of this file, or the server continued somewhere else than it was asked to.
+    """
     offset = part.stat().st_size if part.exists() else 0
     continued = _receive(client, url, file, part, offset=offset if offset < file.max_bytes else 0)
     if continued and file.problem_of(part) is not None:
@@ -239,19 +246,17 @@ def _download(client: httpx2.Client, url: str, file: RemoteFile, part: Path) -> 
 
 
 def _receive(client: httpx2.Client, url: str, file: RemoteFile, part: Path, *, offset: int) -> bool:
-    """Writes the reply's body to `part`; True when the server took up the request to continue at `offset`.
+    """Writes the reply's body to `part`; True when `part` still begins with what was there before.
 
-    Also True, with `part` as it was, when it refused the offset or continues elsewhere.
+    That is when the server continued at `offset`, or refused it because its file ends before.
     """
     # A compressed body would have other offsets and another checksum than the file.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
     with client.stream("GET", url, headers=headers) as response:
-        if offset and response.status_code == httpx2.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if offset and response.status_code == httpx2.codes.RANGE_NOT_SATISFIABLE:
             return True
         response.raise_for_status()
         continued = bool(offset) and response.status_code == httpx2.codes.PARTIAL_CONTENT
-        if continued and not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
-            return True
         _write(response.iter_raw(), file, part, offset=offset if continued else 0)
         _refuse_silent_cut(response, file, part)
     return continued

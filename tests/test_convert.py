@@ -135,6 +135,7 @@ def test_an_answer_that_is_none_of_the_options_drops_the_row(kind, answer):
         ({"options": {"A": "one"}}, "the options are not a list"),
         ({"options": ["one", "two", "two"]}, "the right option stands there twice"),
         ({"answer": ""}, "no answer"),
+        ({"question": True}, "a cell holds neither text nor a number"),
         ({"question": "half a pair \ud800"}, "a value that JSON or UTF-8 cannot hold"),
     ],
 )
