@@ -42,7 +42,7 @@ def report(path: Path, outcomes: Sequence[Outcome]) -> list[str]:
     lines = [*file_lines(figures), interval_line(interval)]
     published = identify(path, outcomes, load_published(PUBLISHED))
     if published is not None:
-        lines += comparison_lines(published, figures.accuracy, len(outcomes), interval)
+        lines += comparison_lines(published, outcomes, figures.accuracy, interval)
     return lines
 
 

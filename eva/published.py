@@ -51,13 +51,15 @@ def identify(result: Path, outcomes: Sequence[Outcome], published: Mapping[str, 
     return next((entry for entry in published.values() if indices == list(range(entry.rows))), None)
 
 
-def comparison_lines(entry: Published, accuracy: float, entries: int, interval: Interval | None) -> list[str]:
+def comparison_lines(
+    entry: Published, outcomes: Sequence[Outcome], accuracy: float, interval: Interval | None
+) -> list[str]:
     """The result beside each published figure; a part of a dataset is said to be one."""
     lines = [f"Dataset: {entry.dataset}"]
-    if entries < entry.rows:
+    covered = len({outcome.index for outcome in outcomes} & set(range(entry.rows)))
+    if covered < entry.rows:
         lines.append(
-            f"This result covers only {entries} of {entry.rows} questions: "
-            "it cannot be compared with the figures published for all of them"
+            f"This result covers only {covered} of {entry.rows} questions; the published figures are over all of them"
         )
     return lines + [_beside(figure, accuracy, interval) for figure in entry.figures]
 
