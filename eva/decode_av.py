@@ -17,25 +17,22 @@ from fractions import Fraction
 from itertools import dropwhile, groupby, pairwise
 from pathlib import Path
 
-import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from eva.container import moving_pictures, open_container
 from eva.errors import MiscountedError, UndecodableError, VideoError
 from eva.frames import Timeline
 from eva.packets import EntryPoint, Survey, make_survey, note_packet, packets_of
 
 # Each decoding thread holds frames of its own; more of them cost memory without making one video much faster.
 MAX_THREADS = 4
-# What these name may be any file of this machine.
-PLAYLISTS = {"hls", "concat", "dash", "imf"}
 
 
 @dataclass(frozen=True)
@@ -221,30 +218,11 @@ def _quarter_turns(frame: VideoFrame) -> int:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and the stream to show; it is closed again on the way out."""
-    try:
-        # Absolute, or `concat:x.mp4` would be an address; and a playlist in disguise must not reach the network.
-        container = av.open(str(path.absolute()), metadata_errors="replace", options={"protocol_whitelist": "file"})
-    except (FFmpegError, UnicodeError, ValueError) as error:
-        raise UndecodableError(f"{path} cannot be opened as a video: {_reason(error)}") from error
-    with container:
-        if container.format.name in PLAYLISTS:
-            raise VideoError(f"{path} is a list of other files, not a video")
-        yield container, _video_stream(container, path)
-
-
-def _reason(error: Exception) -> str:
-    """What FFmpeg says went wrong, without its error number and without the path, which may be long."""
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """FFmpeg's choice among the moving pictures; cover art is none."""
-    moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not moving:
-        raise VideoError(f"{path} holds no video stream")
-    best = container.streams.best("video")
-    return next((stream for stream in moving if stream is best), moving[0])
+    """The container and FFmpeg's choice among its moving pictures; it is closed again on the way out."""
+    with open_container(path) as container:
+        moving = moving_pictures(container, path)
+        best = container.streams.best("video")
+        yield container, next((stream for stream in moving if stream is best), moving[0])
 
 
 def _clock(stream: VideoStream) -> Clock:
