@@ -1,0 +1,1 @@
+"""The embedded default: a tiny agent model, its training, its videos and its questions."""
