@@ -36,7 +36,7 @@ DATASETS = {
 ANNOTATIONS = SHARED / "annotations"
 SCRIPTS = ("eval-eva.py", "select_frame_fallback.py", "accuracy.py", "results-12k/published.json")
 FIRST, ALL = 8, 20
-LOOKING = (0, 9)  # one sample of each run asks for frames
+LOOKING = 0  # the sample that asks for frames; the others answer at once
 SYSTEM = "Use Frame Select Tool to Anlysis the video and generate an answer to the question."
 PREFIX = "Video Length: 2 seconds. Original video resolution: 64p. "
 REMINDER = "\nIf more information is needed, call the frame selection tool again.\n\nQuestion: "
@@ -65,7 +65,7 @@ def is_right(number: int) -> bool:
 
 def replies(number: int, row: Mapping[str, Any]) -> list[str]:
     answer = f"<answer>{row['reward_model']['ground_truth'] if is_right(number) else 'Z'}</answer>"
-    return [block(call(0, 2, 2)), answer] if number in LOOKING else [answer]
+    return [block(call(0, 2, 2)), answer] if number == LOOKING else [answer]
 
 
 def question_as_it_came(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -208,27 +208,25 @@ def test_the_literal_backslash_n_of_a_prompt_stays(
 
 
 def test_the_tool_response_shows_the_frames_and_repeats_the_question_byte_for_byte(case: Case) -> None:
-    for number in LOOKING:
-        *_, response = case.seen(number)[-1].messages
-        images = [part for part in response["content"] if part["type"] == "image"]
-        assert [(image["w"], image["h"]) for image in images] == [(84, 56)] * 2
-        owed = f"{REMINDER}{question(case.rows[number])}</tool_response>"
-        assert response["content"][-1] == {"type": "text", "text": owed}
+    *_, response = case.seen(LOOKING)[-1].messages
+    images = [part for part in response["content"] if part["type"] == "image"]
+    assert [(image["w"], image["h"]) for image in images] == [(84, 56)] * 2
+    owed = f"{REMINDER}{question(case.rows[LOOKING])}</tool_response>"
+    assert response["content"][-1] == {"type": "text", "text": owed}
 
 
 def test_frames_lie_in_a_folder_of_the_videos_name(case: Case) -> None:
-    for number in LOOKING:
-        (one,) = case.records()[number]["trajectory"][0]["calls"]
-        day, name = Path(one["frames"][0]).relative_to(case.folder / "frames").parts[:2]
-        assert re.fullmatch(r"\d{8}", day)
-        assert name == video_below_root(case.rows[number]).stem
+    (one,) = case.records()[LOOKING]["trajectory"][0]["calls"]
+    day, name = Path(one["frames"][0]).relative_to(case.folder / "frames").parts[:2]
+    assert re.fullmatch(r"\d{8}", day)
+    assert name == video_below_root(case.rows[LOOKING]).stem
 
 
 # --- resume and merge
 
 
 def test_the_second_run_asks_only_what_the_first_did_not(case: Case) -> None:
-    asked = {question(row): 1 + (number in LOOKING) for number, row in enumerate(case.rows)}
+    asked = {question(row): 1 + (number == LOOKING) for number, row in enumerate(case.rows)}
     assert case.first_asked == {question(row): asked[question(row)] for row in case.rows[:FIRST]}
     assert case.journal.keys() == asked
 
