@@ -87,6 +87,12 @@ DATASET_CONFIG = {
         "cache": "cache_lvbench.jsonl",
         "result": "result_lvbench.jsonl",
     },
+    "demo": {
+        "jsonl": "demo/data/demo.jsonl",
+        "video_root": "demo/data/videos",
+        "cache": "cache_demo.jsonl",
+        "result": "result_demo.jsonl",
+    },
 }
 
 HOME = Path(__file__).resolve().parent
@@ -225,7 +231,8 @@ def choose_dataset(options: Options) -> Dataset:
 
 def load_annotations(jsonl: Path, name: str) -> list[Item]:
     if not jsonl.exists() and name in DATASET_CONFIG:
-        raise SettingsError(f"there is no annotation file {jsonl}: run  python data/fetch.py {name}")
+        command = "python -m demo.make_data" if name == "demo" else f"python data/fetch.py {name}"
+        raise SettingsError(f"there is no annotation file {jsonl}: run  {command}")
     return load_items(jsonl)
 
 
