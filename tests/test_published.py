@@ -60,6 +60,8 @@ def is_right(record: Record) -> bool:
 LSDBENCH = results(1304, videos=400, share=0.5)
 REPEATED = [*LSDBENCH[:-4], *LSDBENCH[:4]]
 ONE_VIDEO = results(30, videos=1, share=0.5)
+LSDBENCH_SHA256 = json.loads((ROOT / "data" / "manifest.json").read_text())["files"]["lsdbench"]["sha256"]
+AS_PUBLISHED = {"max_turns": 6, "max_visual_tokens": 12000, "annotations_sha256": LSDBENCH_SHA256}
 # Name -> the records and the dataset of their meta file, if they have one.
 FILES: dict[str, tuple[Sequence[Record], str | None]] = {
     "whole": (LSDBENCH, None),
@@ -85,7 +87,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 def write_result(path: Path, records: Sequence[Record], dataset: str | None) -> Path:
     if dataset is not None:
-        write_meta(path, Meta({"dataset": dataset}, {}, ()))
+        write_meta(path, Meta({"dataset": dataset, **AS_PUBLISHED}, {}, ()))
     return write_rows(path, records)
 
 
@@ -293,6 +295,23 @@ def test_an_interval_of_all_or_nothing_is_a_point(right: bool) -> None:
 @pytest.mark.parametrize("videos", [[], ["a"], ["a", "a"]])
 def test_fewer_than_two_videos_have_no_interval(videos: list[str]) -> None:
     assert clustered_interval(videos, [True] * len(videos)) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "mixed", "said"),
+    [
+        ({"max_visual_tokens": 6000}, (), "max_visual_tokens is 6000, published with 12000"),
+        ({"max_turns": 3}, (), "max_turns is 3, published with 6"),
+        ({"annotations_sha256": "0" * 64}, (), "Not the published questions"),
+        ({}, ({"max_turns": 3},), "Mixed"),
+    ],
+)
+def test_a_run_unlike_the_published_one_says_so(
+    tmp_path: Path, changed: dict[str, object], mixed: tuple[dict[str, object], ...], said: str
+) -> None:
+    path = write_rows(tmp_path / "result_x.jsonl", LSDBENCH)
+    write_meta(path, Meta({"dataset": "lsdbench", **AS_PUBLISHED, **changed}, {}, (), mixed=mixed))
+    assert said in report(path, read_outcomes(path))[-1]
 
 
 def test_a_meta_file_that_cannot_be_read_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
