@@ -64,7 +64,7 @@ find_vllm() {
 }
 
 start_server() {
-    local port waited=0
+    local port started=$SECONDS
     port=$(.venv/bin/python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
     url=http://127.0.0.1:$port/v1
     say "starting vLLM; its words go to demo/server.log"
@@ -76,10 +76,9 @@ start_server() {
     server=$!
     until .venv/bin/python -m demo.answers "$url"; do
         kill -0 "$server" 2>/dev/null || fail "vLLM ended before it answered; the end of $log says why: $(tail -n 1 "$log")"
-        [ "$waited" -lt 900 ] || fail "vLLM did not answer within 15 minutes; see $log"
-        printf '\rwaiting for vLLM: %d s' "$waited" >&2
-        sleep 2
-        waited=$((waited + 2))
+        [ $((SECONDS - started)) -lt 900 ] || fail "vLLM did not answer within 15 minutes; see $log"
+        printf '\rwaiting for vLLM: %d s' $((SECONDS - started)) >&2
+        sleep 1
     done
     printf '\n' >&2
 }
