@@ -11,11 +11,14 @@ from pathlib import Path
 
 from eva.errors import EvaError
 from eva.interval import clustered_interval
-from eva.published import comparison_lines, identify, load_published
+from eva.meta import read_meta
+from eva.published import caveat_lines, comparison_lines, identify, load_published
 from eva.scoring import Outcome, read_outcome, score
 from eva.summary import file_lines, interval_line
 
-PUBLISHED = Path(__file__).resolve().parent / "results-12k" / "published.json"
+HOME = Path(__file__).resolve().parent
+PUBLISHED = HOME / "results-12k" / "published.json"
+MANIFEST = HOME / "data" / "manifest.json"
 
 
 class ResultError(EvaError):
@@ -42,7 +45,9 @@ def report(path: Path, outcomes: Sequence[Outcome]) -> list[str]:
     lines = [*file_lines(figures), interval_line(interval)]
     published = identify(path, outcomes, load_published(PUBLISHED))
     if published is not None:
-        lines += comparison_lines(published, figures.accuracy, len(outcomes), interval)
+        lines += comparison_lines(published, outcomes, figures.accuracy, interval)
+        meta = read_meta(path)
+        lines += caveat_lines(meta, published.dataset, PUBLISHED, MANIFEST) if meta else []
     return lines
 
 

@@ -24,6 +24,7 @@ from time import monotonic
 from tqdm import tqdm
 
 from eva.agent import Episode
+from eva.check import FAILED, OK, Finding, check_disk, check_items, check_server, check_videos, table
 from eva.errors import EvaError
 from eva.interval import clustered_interval
 from eva.items import Item, load_items
@@ -86,6 +87,12 @@ DATASET_CONFIG = {
         "cache": "cache_lvbench.jsonl",
         "result": "result_lvbench.jsonl",
     },
+    "demo": {
+        "jsonl": "demo/data/demo.jsonl",
+        "video_root": "demo/data/videos",
+        "cache": "cache_demo.jsonl",
+        "result": "result_demo.jsonl",
+    },
 }
 
 HOME = Path(__file__).resolve().parent
@@ -126,21 +133,27 @@ def main() -> int:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     options = parse_options(sys.argv[1:], DEFAULTS)
     try:
-        asyncio.run(evaluate(options))
-    except Interrupted as error:
-        return fail(f"{error}; to go on:  {resume_command(sys.argv)}", 128 + error.number)
-    except RunEnded as error:
-        return fail(f"{error}; to go on:  {resume_command(sys.argv)}", 1)
-    except CalledOff as error:
-        return fail(str(error), 1)
+        return asyncio.run(check(options) if options.check else evaluate(options))
     except EvaError as error:
-        return fail(str(error), 2)
+        return fail(error)
     except KeyboardInterrupt:
-        return fail("interrupted before anything ran", 130)
-    return 0
+        print("eval-eva.py: interrupted before anything ran", file=sys.stderr)
+        return 130
 
 
-async def evaluate(options: Options) -> None:
+def fail(error: EvaError) -> int:
+    """Say what happened, and how to go on where samples have run; gives the exit code."""
+    message, code = str(error), 2
+    if isinstance(error, (Interrupted, RunEnded)):
+        message += f"; to go on:  {resume_command(sys.argv)}"
+        code = 128 + error.number if isinstance(error, Interrupted) else 1
+    elif isinstance(error, CalledOff):
+        code = 1
+    print(f"eval-eva.py: {message}", file=sys.stderr)
+    return code
+
+
+async def evaluate(options: Options) -> int:
     """The whole run, in order.
 
     Raises RunEnded or Interrupted once samples may have run; what finished is then in cache and result. Any other
@@ -166,6 +179,36 @@ async def evaluate(options: Options) -> None:
         finally:
             finish(len(everything), cache, dataset, meta)
             print_summary(items, cache, dataset, monotonic() - started, options.json)
+    return 0
+
+
+async def check(options: Options) -> int:
+    """Everything that can be found out before hours are spent, as a table; 0 if a run can start."""
+    dataset = choose_dataset(options)
+    items = choose_items(load_annotations(dataset.jsonl, options.dataset), options)
+    check_settings(dataset, options)
+    load_transcriber(options.tokenizer)
+    findings = [*check_items(items), Finding("tokenizer", OK, "its chat template renders the agent's messages")]
+    with tqdm(unit="video") as progress:
+
+        def show(done: int, total: int) -> None:
+            progress.total, progress.n = total, done
+            progress.refresh()
+
+        memory = options.frame_root / "checked_videos.json"
+        findings.append(
+            await check_videos(items, dataset.video_root, make_tool(replace(options, fallback=True)), memory, show)
+        )
+    findings.append(check_disk(options.frame_root, len(items), options.max_visual_tokens))
+    for model in await connect_all(options):
+        findings += await check_server(
+            model,
+            max_turns=options.max_turns,
+            max_visual_tokens=options.max_visual_tokens,
+            frame_root=options.frame_root,
+        )
+    print("\n".join(table(findings)))
+    return int(any(finding.verdict == FAILED for finding in findings))
 
 
 def choose_dataset(options: Options) -> Dataset:
@@ -188,7 +231,8 @@ def choose_dataset(options: Options) -> Dataset:
 
 def load_annotations(jsonl: Path, name: str) -> list[Item]:
     if not jsonl.exists() and name in DATASET_CONFIG:
-        raise SettingsError(f"there is no annotation file {jsonl}: run  python data/fetch.py {name}")
+        command = "python -m demo.make_data" if name == "demo" else f"python data/fetch.py {name}"
+        raise SettingsError(f"there is no annotation file {jsonl}: run  {command}")
     return load_items(jsonl)
 
 
@@ -282,8 +326,8 @@ def begin_meta(cache: Cache, models: Sequence[ChatModel], dataset: Dataset, opti
     return begin(cache.path, settings, has_records=kept, force=options.force, home=HOME)
 
 
-def make_sampler(transcribe: Transcribe, dataset: Dataset, options: Options) -> Sampler:
-    tool = FrameTool(
+def make_tool(options: Options) -> FrameTool:
+    return FrameTool(
         path=options.frame_tool.absolute(),
         save_root=options.frame_root.absolute(),
         slots=asyncio.Semaphore(options.frame_workers),
@@ -291,6 +335,9 @@ def make_sampler(transcribe: Transcribe, dataset: Dataset, options: Options) -> 
         fallback=options.fallback,
         timeout_s=options.frame_timeout,
     )
+
+
+def make_sampler(transcribe: Transcribe, dataset: Dataset, options: Options) -> Sampler:
     settings = LookSettings(
         max_visual_tokens=options.max_visual_tokens,
         maxp=options.maxp,
@@ -298,7 +345,7 @@ def make_sampler(transcribe: Transcribe, dataset: Dataset, options: Options) -> 
         image_transport=options.image_transport,
     )
     return Sampler(
-        looker=Looker(tool, settings),
+        looker=Looker(make_tool(options), settings),
         # Many questions ask of one video.
         probe=functools.lru_cache(maxsize=None)(probe),
         transcribe=transcribe,
@@ -376,11 +423,6 @@ def resume_command(argv: Sequence[str]) -> str:
 
 def warn(message: str) -> None:
     tqdm.write(f"eval-eva.py: {message}", file=sys.stderr)
-
-
-def fail(message: str, code: int) -> int:
-    print(f"eval-eva.py: {message}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from eva.frames import Window, check_window, clamp_window, frame_indices, output
 
 # sysexits' EX_IOERR: not the request but the place to write to is at fault.
 EXIT_CANNOT_WRITE = 74
+NEGATIVE = re.compile(r"-[\d.]")
 CLOCK = re.compile(r"(-?)(?:(?:(\d+):)?(\d+):)(\d+(?:\.\d*)?)")
 
 
@@ -102,17 +103,17 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--clamp", action="store_true", help="cut the window to the stream instead of refusing it")
     parser.add_argument("--save-root", "--save_root", type=Path, default=Path("/tmp"))  # noqa: S108 - documented
     parser.add_argument("--save-dir", "--save_dir", type=Path, help="the folder itself")
-    return parser.parse_args(join_values(argv))
+    return parser.parse_args(join_negatives(argv))
 
 
-def join_values(argv: Sequence[str]) -> list[str]:
-    """`--option value` as `--option=value`: a value that looks like an option (`-1e-05`, `-0:05`) stays a value."""
+def join_negatives(argv: Sequence[str]) -> list[str]:
+    """`--start -1e-05` as `--start=-1e-05`: argparse would take some negative values for options."""
     joined: list[str] = []
-    words = iter(argv)
-    for word in words:
-        takes_value = word.startswith("-") and "=" not in word and word not in ("--clamp", "-h", "--help")
-        value = next(words, None) if takes_value else None
-        joined.append(word if value is None else f"{word}={value}")
+    for word in argv:
+        if joined and NEGATIVE.match(word) and joined[-1].startswith("-") and "=" not in joined[-1]:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
     return joined
 
 

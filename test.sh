@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Makes .venv where there is none, installs what the tests need, and runs the static checks and all tests.
+# Makes .venv and .venv-server where there is none, installs what the tests need, and runs the static checks and all
+# tests.
 # Arguments go to pytest. PYTHON names the interpreter to build the environment with.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+# The tests against a real vLLM are skipped, by name, where it cannot be installed.
+bash demo/install_server.sh || echo "test.sh: vLLM for the CPU cannot be installed here" >&2
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy

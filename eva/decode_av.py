@@ -7,28 +7,29 @@ frames (hidden frames, a start that cannot be decoded) is noticed rather than se
 
 from __future__ import annotations
 
+import math
 import os
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import dropwhile, groupby, pairwise
 from pathlib import Path
 
-import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from eva.container import moving_pictures, open_container
 from eva.errors import MiscountedError, UndecodableError, VideoError
 from eva.frames import Timeline
+from eva.packets import EntryPoint, Survey, make_survey, note_packet, packets_of
 
 # Each decoding thread holds frames of its own; more of them cost memory without making one video much faster.
 MAX_THREADS = 4
@@ -43,16 +44,8 @@ class Clock:
     average_fps: float | None
 
     def seconds(self, pts: int) -> float:
-        return float((pts - self.start_pts) * self.time_base)
-
-
-@dataclass(frozen=True)
-class Promise:
-    """The frames that the packets announce, as presentation times in ascending order."""
-
-    pts: tuple[int, ...]
-    one_each: bool  # every packet has a time of its own, so that a frame is known by its time
-    missing: int  # further frames whose bytes the file no longer holds
+        # Integer division rounds as exactly as the fraction would, and an hour has 200,000 times.
+        return (pts - self.start_pts) * self.time_base.numerator / self.time_base.denominator
 
 
 class AvVideo:
@@ -64,44 +57,48 @@ class AvVideo:
         self._path = path
         with _opened(path) as (container, stream):
             self._clock = _clock(stream)
-            self._promise, first = _survey(container, stream)
+            self.survey, first = _surveyed(container, stream)
         if first is None:
             raise UndecodableError(f"no frame of the video {path} can be decoded")
-        kept = not recount and self._promise.one_each and first.pts == self._promise.pts[0]
-        self._pts = self._promise.pts if kept else None  # none: frames are known by counting them
+        trusted = not recount and self.survey.one_each and first.pts == self.survey.pts[0]
+        self._pts = self.survey.pts if trusted else None  # none: frames are known by counting them
         self.timeline = self._timeline(first)
 
     def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """(index, RGB) once for each distinct index, in ascending order; see decode.Video."""
-        wanted = sorted(set(indices))
         to_rgb = RgbConverter()
         with _opened(self._path) as (container, stream):
-            for index, frame in self._chosen(Decoding(container, stream), wanted):
-                yield index, to_rgb(frame)
+            decoding = Decoding(container, stream)
+            for entry, targets in passes(indices, self.survey.entries if self._pts is not None else ()):
+                if entry is not None:
+                    decoding.enter_at(entry)
+                numbered = self._numbered(decoding, first=entry.index if entry else 0)
+                for index, frame in self._chosen(numbered, targets, decoding):
+                    yield index, to_rgb(frame)
 
-    def _chosen(self, decoding: Decoding, wanted: list[int]) -> Iterator[tuple[int, VideoFrame]]:
-        remaining = iter(wanted)
-        target = next(remaining, None)
-        for index, frame in self._numbered(decoding):
-            if target is None:
-                return
-            if index > target:
-                raise self._cannot_decode(target)
-            if index == target:
-                yield index, frame
-                target = next(remaining, None)
-        if target is not None:
-            raise self._cannot_decode(target) if decoding.damaged or self._pts is None else self._miscounted()
+    def _chosen(
+        self, numbered: Iterator[tuple[int, VideoFrame]], targets: list[int], decoding: Decoding
+    ) -> Iterator[tuple[int, VideoFrame]]:
+        """The frames with the indices `targets`, which ascend. Stops after the last one."""
+        for target in targets:
+            index, frame = next(((i, f) for i, f in numbered if i >= target), (None, None))
+            if index != target or frame is None:
+                certain = decoding.damaged or self._pts is None or target >= len(self._pts)
+                raise self._cannot_decode(target) if certain else self._miscounted()
+            yield target, frame
 
-    def _numbered(self, decoding: Decoding) -> Iterator[tuple[int, VideoFrame]]:
-        """Each decoded frame with its index; gaps only where the decoder reported damage."""
-        expected = 0
+    def _numbered(self, decoding: Decoding, *, first: int) -> Iterator[tuple[int, VideoFrame]]:
+        """Each decoded frame from the index `first` on with its index; gaps only where something is damaged."""
+        expected = first
         for frame in decoding:
             index = expected if self._pts is None else self._index_of(frame.pts)
+            if first and index is not None and index < first:
+                continue  # shown before the keyframe that was sought, which it may follow in the file
             if index != expected and not decoding.damaged:
                 raise self._miscounted()
             if index is not None and index >= expected:
-                yield index, frame
+                if decoding.is_sound(frame):
+                    yield index, frame
                 expected = index + 1
 
     def _index_of(self, pts: int | None) -> int | None:
@@ -114,7 +111,7 @@ class AvVideo:
         times_s = self._times_s()
         turned = _quarter_turns(first) % 2 == 1
         size = (first.height, first.width) if turned else (first.width, first.height)
-        missing = 0 if self._pts is None else self._promise.missing
+        missing = 0 if self._pts is None else self.survey.missing
         return Timeline(*size, self._average_fps(times_s), times_s, missing)
 
     def _times_s(self) -> tuple[float, ...]:
@@ -125,13 +122,11 @@ class AvVideo:
         return self._counted_times_s(pts)
 
     def _counted_times_s(self, pts: list[int | None]) -> tuple[float, ...]:
-        """Times of frames that were counted by decoding; evenly spaced where the file gives none that rise."""
+        """Times of frames counted by decoding; evenly spaced where the file gives none, or none that rise."""
         known = [time for time in pts if time is not None]
         if len(known) < len(pts) or any(late >= later for late, later in pairwise(known)):
             return tuple(index / (self._clock.average_fps or 25.0) for index in range(len(pts)))
-        # Without times in the packets, decoders count from the first packet's turn to be decoded, not shown.
-        shift = 0 if self._promise.one_each else known[0] - self._clock.start_pts
-        return tuple(self._clock.seconds(time - shift) for time in known)
+        return tuple(self._clock.seconds(time) for time in known)
 
     def _average_fps(self, times_s: tuple[float, ...]) -> float:
         if self._clock.average_fps is not None:
@@ -151,25 +146,55 @@ class AvVideo:
 
 
 class Decoding:
-    """One pass over a video's frames in presentation order. A damaged packet is noted and gives no frame."""
+    """Passes over a video's frames in presentation order. A damaged packet is noted and gives no frame."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._container, self._stream = container, stream
+        self._entry: EntryPoint | None = None
+        self._unsound_to: float | None = None  # pts: until a keyframe after it, pictures may be pieced together
         self.damaged = False
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = min(MAX_THREADS, os.cpu_count() or 1)
 
+    def enter_at(self, entry: EntryPoint) -> None:
+        """Let the next pass begin with the keyframe `entry`."""
+        self._container.seek(entry.seek_to, stream=self._stream)
+        self._entry, self._unsound_to = entry, None
+
     def __iter__(self) -> Iterator[VideoFrame]:
-        for packet in _packets(self._container, self._stream):
+        packets, entry = packets_of(self._container, self._stream), self._entry
+        if entry is not None:  # seeking may land on an earlier keyframe
+            packets = dropwhile(lambda packet: packet.pts != entry.pts, packets)
+        for packet in packets:
             yield from self.decode(packet)
         yield from self.decode(None)
 
     def decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        """The frames that come out when `packet` goes in; None: those still held back at the end."""
         try:
             return self._stream.decode(packet)
         except FFmpegError:
             self.damaged = True
+            self._unsound_to = math.inf if packet is None or packet.pts is None else packet.pts
             return []
+
+    def is_sound(self, frame: VideoFrame) -> bool:
+        """False from an error to the next keyframe: the decoder fills what is lost with what it has."""
+        if self._unsound_to is not None and frame.key_frame and frame.pts is not None and frame.pts > self._unsound_to:
+            self._unsound_to = None
+        return self._unsound_to is None
+
+
+def passes(indices: Iterable[int], entries: Sequence[EntryPoint]) -> Iterator[tuple[EntryPoint | None, list[int]]]:
+    """The distinct `indices` in ascending order, grouped by the keyframe to decode from; None: the file's start."""
+    starts = [entry.index for entry in entries]
+
+    def keyframe(index: int) -> EntryPoint | None:
+        place = bisect_right(starts, index) - 1
+        return entries[place] if place > 0 else None
+
+    for entry, group in groupby(sorted(set(indices)), keyframe):
+        yield entry, list(group)
 
 
 class RgbConverter:
@@ -193,27 +218,11 @@ def _quarter_turns(frame: VideoFrame) -> int:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and the stream to show; it is closed again on the way out."""
-    try:
-        container = av.open(str(path), metadata_errors="replace")
-    except (FFmpegError, UnicodeError, ValueError) as error:
-        raise UndecodableError(f"{path} cannot be opened as a video: {reason(error)}") from error
-    with container:
-        yield container, _video_stream(container, path)
-
-
-def reason(error: Exception) -> str:
-    """What FFmpeg says went wrong, without its error number and without the path, which may be long."""
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """FFmpeg's choice among the moving pictures; cover art is none."""
-    moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not moving:
-        raise VideoError(f"{path} holds no video stream")
-    best = container.streams.best("video")
-    return next((stream for stream in moving if stream is best), moving[0])
+    """The container and FFmpeg's choice among its moving pictures; it is closed again on the way out."""
+    with open_container(path) as container:
+        moving = moving_pictures(container, path)
+        best = container.streams.best("video")
+        yield container, next((stream for stream in moving if stream is best), moving[0])
 
 
 def _clock(stream: VideoStream) -> Clock:
@@ -225,32 +234,17 @@ def _clock(stream: VideoStream) -> Clock:
     )
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """The stream's packets; where the file breaks off, they end."""
-    try:
-        for packet in container.demux(stream):
-            if packet.size:
-                yield packet
-    except FFmpegError:
-        return
-
-
-def _survey(container: InputContainer, stream: VideoStream) -> tuple[Promise, VideoFrame | None]:
-    """Read every packet and decode the first frame."""
+def _surveyed(container: InputContainer, stream: VideoStream) -> tuple[Survey, VideoFrame | None]:
+    """Read every packet, and decode the first frame on the way."""
     decoding = Decoding(container, stream)
     first: VideoFrame | None = None
-    pts: list[int | None] = []
-    for packet in _packets(container, stream):
-        if not packet.is_discard:  # cut off by an edit list: decoded, never shown
-            pts.append(packet.pts)
+    read, notes = 0, []
+    for packet in packets_of(container, stream):
+        read += 1
+        notes.append(note_packet(packet, stream.codec_context))
         if first is None:
             first = next(iter(decoding.decode(packet)), None)
     if first is None:
         first = next(iter(decoding.decode(None)), None)
-    return _promise(pts), first
-
-
-def _promise(pts: list[int | None]) -> Promise:
-    known = sorted(time for time in pts if time is not None)
-    one_each = bool(known) and len(set(known)) == len(pts)
-    return Promise(tuple(known), one_each, 0)
+    shown = [note for note in notes if note is not None]
+    return make_survey(shown, container, stream, cut=len(shown) < read), first

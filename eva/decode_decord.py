@@ -25,7 +25,7 @@ class DecordVideo:
         self._path = path
         decord = _import_decord()
         try:
-            self._reader = decord.VideoReader(str(path), ctx=decord.cpu(0))
+            self._reader = decord.VideoReader(str(path.absolute()), ctx=decord.cpu(0))
             self.timeline = self._timeline()
         except DECORD_ERRORS as error:
             raise UndecodableError(f"decord cannot open {path}: {_first_line(error)}") from error

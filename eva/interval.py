@@ -27,16 +27,18 @@ def clustered_interval(videos: Sequence[str], correct: Sequence[bool]) -> Interv
     """95 % percentile bootstrap of the share of `correct`, whole videos being drawn, not questions.
 
     Questions on one video stand or fall together, so that intervals over questions come out too narrow. Draws are
-    seeded: the same records give the same interval. None with fewer than two videos.
+    seeded and the order of the records does not count: the same records give the same interval. None with fewer than
+    two videos.
     """
     totals = Counter(videos)
-    if len(totals) < 2:
+    names = sorted(totals)
+    if len(names) < 2:
         return None
     hits = Counter(video for video, right in zip(videos, correct, strict=True) if right)
     from scipy.stats import bootstrap  # noqa: PLC0415  takes a second to import, and not every caller gets here
 
     result = bootstrap(
-        (np.array([hits[video] for video in totals]), np.array(list(totals.values()))),
+        (np.array([hits[name] for name in names]), np.array([totals[name] for name in names])),
         _share,
         paired=True,
         vectorized=True,

@@ -98,10 +98,22 @@ class ChatModel:
             if self.name not in served:
                 return f"it serves {', '.join(served) or 'no model'}, not {self.name}"
             await self._create([_PROBE], 1, PROBE_TIMEOUT_S)
-        except openai.BadRequestError:
-            return ""  # it reads requests and judges them; not every model takes the probe's image
         except (openai.APIError, ValueError) as error:
-            return str(unavailable(error) or error)
+            # A server that lists the model and refuses the probe's image serves: not every model takes one.
+            refused = isinstance(error, openai.APIStatusError) and error.status_code < 500
+            return "" if refused else str(unavailable(error) or error)
+        return ""
+
+    async def context_length(self) -> int | None:
+        """The model's context in tokens, where the server says it (vLLM does). Raises ServerError."""
+        return (await _checked_models(self.client)).get(self.name)
+
+    async def try_out(self, messages: Sequence[Message]) -> str:
+        """Have one token completed; why that failed, or the empty text."""
+        try:
+            await self._create(messages, 1, PROBE_TIMEOUT_S)
+        except (openai.APIError, ValueError) as error:
+            return str(error)
         return ""
 
     async def _create(self, messages: Sequence[Message], max_tokens: int, timeout_s: float | openai.NotGiven) -> object:
@@ -145,30 +157,30 @@ async def connect(*, base_url: str, api_key: str, model: str | None, timeout_s: 
     Raises ServerError if nothing answers there, or nothing that lists models.
     """
     client = openai.AsyncOpenAI(base_url=base_url, api_key=api_key, timeout=timeout_s, max_retries=0)
-    served = await _checked_models(client, base_url)
+    served = await _checked_models(client)
     if not served:
         raise ServerError(f"the server at {base_url} serves no model: start vLLM with the model's folder")
     if model is not None and model not in served:
         raise ServerError(f"the server at {base_url} does not serve {model!r} but {', '.join(served)}: see --model")
-    return ChatModel(client, model or served[0])
+    return ChatModel(client, model or next(iter(served)))
 
 
-async def _checked_models(client: openai.AsyncOpenAI, base_url: str) -> list[str]:
+async def _checked_models(client: openai.AsyncOpenAI) -> dict[str, int | None]:
+    url = client.base_url
     try:
         return await _served(client)
     except openai.APIConnectionError as error:
-        raise ServerError(
-            f"no server answers at {base_url}: start vLLM, or name its address with --base-url"
-        ) from error
+        raise ServerError(f"no server answers at {url}: start vLLM, or name its address with --base-url") from error
     except openai.APIStatusError as error:
-        raise ServerError(f"the server at {base_url} refuses to list its models: {error.message}") from error
+        raise ServerError(f"the server at {url} refuses to list its models: {error.message}") from error
     except (openai.APIError, ValueError) as error:
-        raise ServerError(f"what answers at {base_url} is no OpenAI-compatible server (is /v1 missing?)") from error
+        raise ServerError(f"what answers at {url} is no OpenAI-compatible server (is /v1 missing?)") from error
 
 
-async def _served(client: openai.AsyncOpenAI) -> list[str]:
+async def _served(client: openai.AsyncOpenAI) -> dict[str, int | None]:
+    """Model names in the server's order, with their context in tokens where it is told."""
     listing = await client.models.list(timeout=30)
     try:
-        return [str(model.id) for model in listing.data]
+        return {str(model.id): getattr(model, "max_model_len", None) for model in listing.data}
     except (AttributeError, TypeError) as error:
         raise ValueError("this is no list of models") from error

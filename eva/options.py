@@ -52,6 +52,7 @@ class Options:
     max_concurrent: int
     grace: float
     json: Path | None
+    check: bool
     new_cache: bool
     retry_error: bool
     force: bool
@@ -143,6 +144,7 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
         metavar="S",
         help="seconds for running samples after an interrupt",
     )
+    group.add_argument("--check", action="store_true", help="check questions, videos and servers, and run nothing")
     group.add_argument("--json", type=Path, metavar="FILE", help="write the summary's figures there")
     group.add_argument("--new-cache", action="store_true", help="delete the cache first")
     group.add_argument("--retry-error", action="store_true", help="run the failed records again")

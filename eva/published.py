@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eva.interval import Interval
-from eva.meta import read_meta
+from eva.meta import Meta, read_meta
 from eva.scoring import Outcome
 
 
@@ -51,15 +51,37 @@ def identify(result: Path, outcomes: Sequence[Outcome], published: Mapping[str, 
     return next((entry for entry in published.values() if indices == list(range(entry.rows))), None)
 
 
-def comparison_lines(entry: Published, accuracy: float, entries: int, interval: Interval | None) -> list[str]:
+def comparison_lines(
+    entry: Published, outcomes: Sequence[Outcome], accuracy: float, interval: Interval | None
+) -> list[str]:
     """The result beside each published figure; a part of a dataset is said to be one."""
     lines = [f"Dataset: {entry.dataset}"]
-    if entries < entry.rows:
+    covered = len({outcome.index for outcome in outcomes} & set(range(entry.rows)))
+    if covered < entry.rows:
         lines.append(
-            f"This result covers only {entries} of {entry.rows} questions: "
-            "it cannot be compared with the figures published for all of them"
+            f"This result covers only {covered} of {entry.rows} questions; the published figures are over all of them"
         )
     return lines + [_beside(figure, accuracy, interval) for figure in entry.figures]
+
+
+def caveat_lines(meta: Meta, dataset: str, published: Path, manifest: Path) -> list[str]:
+    """What keeps a run's figures from being those of the published settings on the published questions.
+
+    `published` is `results-12k/published.json`, `manifest` is `data/manifest.json`.
+    """
+    lines = []
+    owed = json.loads(published.read_text(encoding="utf-8"))["settings"]
+    for name in ("max_turns", "max_visual_tokens"):
+        if meta.settings.get(name) != owed[name]:
+            lines.append(
+                f"Not the published settings: {name} is {meta.settings.get(name)}, published with {owed[name]}"
+            )
+    annotations = json.loads(manifest.read_text(encoding="utf-8"))["files"][dataset]["sha256"]
+    if meta.settings.get("annotations_sha256") != annotations:
+        lines.append("Not the published questions: the annotation file of this run has another SHA-256")
+    if meta.mixed:
+        lines.append("Mixed: parts of this result were made with different settings")
+    return lines
 
 
 def _beside(figure: Figure, accuracy: float, interval: Interval | None) -> str:

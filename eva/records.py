@@ -27,12 +27,11 @@ class CacheError(EvaError):
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Where the last line for an index lies in the cache (in bytes), and what it says."""
+class Span:
+    """Where a line lies in the cache, in bytes."""
 
     offset: int
     size: int
-    outcome: Outcome
 
 
 class Cache:
@@ -41,13 +40,14 @@ class Cache:
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
         self.path = path
         self._warn = warn
-        self._entries: dict[int, Entry] = {}
+        self._outcomes: dict[int, Outcome] = {}
+        self._spans: dict[int, Span] = {}
         self._load()
 
     @property
     def outcomes(self) -> Mapping[int, Outcome]:
-        """The recorded outcomes by item index."""
-        return {index: entry.outcome for index, entry in self._entries.items()}
+        """The recorded outcomes by item index; of several lines for one index the last."""
+        return self._outcomes
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Put one record on disk, whole: a single write, then fsync. Raises CacheError, for instance on a full disk."""
@@ -61,8 +61,7 @@ class Cache:
                 os.fsync(file.fileno())
         except OSError as error:
             raise CacheError(f"cannot write to the cache {self.path}: {error.strerror or error}") from error
-        outcome = read_outcome(dict(record))
-        self._entries[outcome.index] = Entry(offset, len(line), outcome)
+        self._note(read_outcome(dict(record)), Span(offset, len(line)))
 
     def drop(self, indices: Collection[int]) -> None:
         """Take every line of these indices out of the cache."""
@@ -76,26 +75,29 @@ class Cache:
     def clear(self) -> None:
         """Delete the cache."""
         self.path.unlink(missing_ok=True)
-        self._entries = {}
+        self._load()
 
     def merge(self, result: Path) -> None:
         """Write the records sorted by index, one line each, to `result`. Raises CacheError."""
         with _replacing(result) as new:
-            if self._entries:
+            if self._spans:
                 with self.path.open("rb") as cache:
-                    for _, entry in sorted(self._entries.items()):
-                        cache.seek(entry.offset)
-                        new.write(cache.read(entry.size))
+                    for _, span in sorted(self._spans.items()):
+                        cache.seek(span.offset)
+                        new.write(cache.read(span.size))
+
+    def _note(self, outcome: Outcome, span: Span) -> None:
+        self._outcomes[outcome.index], self._spans[outcome.index] = outcome, span
 
     def _load(self) -> None:
-        self._entries = {}
+        self._outcomes, self._spans = {}, {}
         if not self.path.exists():
             return
         self._mend_tail()
         for number, (offset, line) in enumerate(self._lines(), start=1):
             outcome = _outcome(line)
             if outcome is not None:
-                self._entries[outcome.index] = Entry(offset, len(line), outcome)
+                self._note(outcome, Span(offset, len(line)))
             elif line.strip():
                 self._warn(f"{self.path}, line {number} is not a record and is skipped")
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
-import av.error
+from av.container import InputContainer
+from av.video.stream import VideoStream
 
+from eva.container import moving_pictures, open_container
 from eva.errors import VideoError
 
 
@@ -24,23 +26,14 @@ def probe(path: Path) -> VideoInfo:
     """Read the header of the first video stream. Raises VideoError, which names the file."""
     if not path.is_file():
         raise VideoError(f"the video {path} does not exist or is not a file")
-    try:
-        with av.open(str(path)) as container:
-            return _info(container, path)
-    except av.error.FFmpegError as error:
-        raise VideoError(f"the video {path} cannot be opened: {error.strerror}") from error
+    with open_container(path) as container:
+        stream = moving_pictures(container, path)[0]
+        if not stream.width or not stream.height:
+            raise VideoError(f"the video stream of {path} does not say its size")
+        return VideoInfo(_duration_s(container, stream, path), stream.width, stream.height)
 
 
-def _info(container: av.container.InputContainer, path: Path) -> VideoInfo:
-    if not container.streams.video:
-        raise VideoError(f"{path} has no video stream")
-    stream = container.streams.video[0]
-    if not stream.width or not stream.height:
-        raise VideoError(f"the video stream of {path} does not say its size")
-    return VideoInfo(_duration_s(container, stream, path), stream.width, stream.height)
-
-
-def _duration_s(container: av.container.InputContainer, stream: av.video.stream.VideoStream, path: Path) -> float:
+def _duration_s(container: InputContainer, stream: VideoStream, path: Path) -> float:
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     # webm, mkv and flv keep the duration in the container alone; the reference crashed on them.

@@ -45,6 +45,7 @@ class Decoded:
     def pictures(self, indices: Sequence[int]) -> list[np.ndarray]:
         """Frames as RGB arrays (height, width, 3); decoded from the first one on, without seeking."""
         with av.open(str(self.path)) as container:
+            container.streams.video[0].thread_type = "AUTO"
             kept = {
                 number: frame.to_ndarray(format="rgb24")
                 for number, frame in enumerate(container.decode(video=0))
@@ -56,6 +57,7 @@ class Decoded:
 def decode_all(path: Path) -> Decoded:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
         start = stream.start_time or 0
         times = [float((frame.pts - start) * stream.time_base) for frame in container.decode(stream)]
         return Decoded(path, times, float(stream.average_rate))

@@ -71,11 +71,21 @@ class Refusal(Exception):
 WRONG_KEY = Refusal(401, "Unauthorized", "AuthenticationError")
 
 
+def question_key(messages: Sequence[Mapping[str, Any]]) -> str:
+    for message in messages:
+        if message.get("role") == "user" and isinstance(message.get("content"), str):
+            found = re.search(r"\[\[(.+?)\]\]", message["content"], re.DOTALL)
+            if found:
+                return found[1]
+    raise Refusal(400, "no user message with a [[name]]")
+
+
 @dataclass
 class Script:
     """What to answer; `replies` maps a question's name to its turns. All of it may be changed while serving.
 
-    `down`: every completion fails, while /health and the list of models go on.
+    `down`: every completion fails, while /health and the list of models go on. `key_of` finds the name in a request's
+    messages, for questions that bear no [[name]].
     """
 
     replies: Mapping[str, Sequence[Reply]] | Callable[[str], Sequence[Reply]]
@@ -83,6 +93,7 @@ class Script:
     api_key: str | None = None
     default_delay_s: float = 0.0
     down: bool = False
+    key_of: Callable[[Sequence[Mapping[str, Any]]], str] = question_key
 
     def turns(self, key: str) -> Sequence[Reply]:
         if callable(self.replies):
@@ -193,15 +204,6 @@ def prompt_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
     return total
 
 
-def question_key(messages: Sequence[Mapping[str, Any]]) -> str:
-    for message in messages:
-        if message.get("role") == "user" and isinstance(message.get("content"), str):
-            found = re.search(r"\[\[(.+?)\]\]", message["content"], re.DOTALL)
-            if found:
-                return found[1]
-    raise Refusal(400, "no user message with a [[name]]")
-
-
 def is_probe(body: Mapping[str, Any]) -> bool:
     """A request for a single token, by which a client asks whether the server can serve at all."""
     return body.get("max_tokens") == 1 and len(body["messages"]) == 1
@@ -272,7 +274,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, completion(".", {}, 1))
             return
         try:
-            key = question_key(body["messages"])
+            key = script.key_of(body["messages"])
             turns = script.turns(key)
         except Refusal as refusal:
             journal.add_unexpected(refusal.message)

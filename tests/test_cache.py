@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -73,6 +74,16 @@ def place(tmp_path: Path, tokenizer_dir: Path, clip: Path) -> Iterator[Place]:
         assert server.journal.unexpected == []
 
 
+def records_in(cache: Path) -> set[int]:
+    """The indices that someone finds who reads the cache line by line and passes over what is not JSON."""
+    found = set()
+    for text in cache.read_bytes().split(b"\n"):
+        with contextlib.suppress(ValueError):
+            record = json.loads(text)
+            found |= {record["index"]} if isinstance(record, dict) and "stop_reason" in record else set()
+    return found
+
+
 def numbered(count: int) -> list[dict[str, Any]]:
     return [row(f"question {number}") for number in range(count)]
 
@@ -114,6 +125,7 @@ def test_recorded_items_are_not_run_again_and_every_broken_line_costs_only_itsel
     assert [records[index]["answer"] for index in (3, 4, 5)] == ["B", "B", "視é🎬"]
     assert "line 2" in run.stderr, "a line that is not JSON is skipped with a warning"
     assert "2/6 = 33.3333%" in run.stdout, "the items of the run are the denominator"
+    assert records_in(run.cache) >= {3, 4, 5}, "no new record is glued to the torn line"
     for path in (run.cache, run.result):
         assert "視é🎬".encode() in path.read_bytes(), "records are not ASCII-escaped"
 
@@ -233,6 +245,7 @@ def test_killed_in_the_middle_and_resumed_nothing_is_lost_doubled_or_asked_again
     assert all(record["answer"] == "B" for record in run.records())
     assert sum(place.asked().values()) <= count + 2 * 3
     assert f"{count}/{count} = 100.0000%" in run.stdout
+    assert records_in(run.cache) == set(range(count)), "the cache can be loaded again, whole"
 
 
 # --- two runs at a time

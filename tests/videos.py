@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -37,6 +38,7 @@ class Recipe:
     colorspace: int | None = None
     color_range: int | None = None
     first_pts: int = 0  # shifts all times; below 0 the MP4 muxer cuts frames off with an edit list
+    rotation: int = 0  # degrees, as the container tells the player
 
 
 def picture(number: int, *, width: int, height: int) -> NDArray[np.uint8]:
@@ -44,8 +46,7 @@ def picture(number: int, *, width: int, height: int) -> NDArray[np.uint8]:
     rows = np.arange(height) * BIT_ROWS // height
     columns = np.arange(width) * BIT_COLUMNS // width
     bits = (number >> (rows[:, None] * BIT_COLUMNS + columns[None, :])) & 1
-    texture = np.random.default_rng(7).integers(0, 40, (height, width, 3))
-    moved = np.roll(texture, (number % height, 2 * number % width), axis=(0, 1))
+    moved = np.roll(texture(width, height), (number % height, 2 * number % width), axis=(0, 1))
     return (30 + 150 * bits[:, :, None] + moved).astype(np.uint8)
 
 
@@ -62,6 +63,11 @@ def read_number(rgb: NDArray[np.uint8]) -> int:
     return number
 
 
+@cache
+def texture(width: int, height: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(7).integers(0, 40, (height, width, 3), dtype=np.uint8)
+
+
 def encode(recipe: Recipe, folder: Path) -> Path:
     """Encode `recipe.count` numbered frames into `folder`; gives the file's path."""
     path = folder / recipe.name
@@ -71,6 +77,8 @@ def encode(recipe: Recipe, folder: Path) -> Path:
         stream.width, stream.height, stream.pix_fmt = recipe.width, recipe.height, recipe.pix_fmt
         time_base = recipe.time_base or 1 / recipe.rate
         stream.codec_context.time_base = time_base
+        if recipe.rotation:
+            stream.set_display_rotation(recipe.rotation)
         if recipe.colorspace is not None:
             stream.codec_context.colorspace = recipe.colorspace
         if recipe.color_range is not None:

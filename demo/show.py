@@ -1,0 +1,54 @@
+"""Prints one trajectory of a result file: `python -m demo.show RESULT [INDEX]`.
+
+Without an index, the first sample with the most rounds among those that are right.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from eva.scoring import same_answer
+
+
+def main() -> int:
+    if len(sys.argv) not in (2, 3):
+        print(__doc__, file=sys.stderr)
+        return 2
+    records = [json.loads(line) for line in Path(sys.argv[1]).read_bytes().split(b"\n") if line]
+    index = int(sys.argv[2]) if len(sys.argv) == 3 else most_rounds(records)
+    record = next((record for record in records if record["index"] == index), None)
+    if record is None:
+        print(f"{sys.argv[1]} holds no sample {index}", file=sys.stderr)
+        return 1
+    print("\n".join(story(record)))
+    return 0
+
+
+def most_rounds(records: list[dict[str, Any]]) -> int | None:
+    """The index of the longest right sample, or of the first one where none is right."""
+    right = [record for record in records if same_answer(record["gt"], record["answer"])] or records
+    return max(right, key=lambda record: record["num_rounds"])["index"] if right else None
+
+
+def story(record: dict[str, Any]) -> list[str]:
+    """What was asked, and round by round what the agent said and saw."""
+    lines = [f"sample {record['index']}, video {record['videos'][0]}", opening(record["messages"])]
+    for number, round_ in enumerate(record["trajectory"], start=1):
+        lines += [f"--- round {number}, {round_['seconds']} s", round_["reply"]]
+        for call in round_["calls"]:
+            executed = call["executed"] or {}
+            lines.append(f"    saw frames at {executed.get('times_s')} s:")
+            lines += [f"    {frame}" for frame in call["frames"]]
+    return [*lines, f"--- answer {record['answer']}, truth {record['gt']}"]
+
+
+def opening(messages: str) -> str:
+    """The user's turn of a transcript."""
+    return messages.partition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""What a video's packets tell without decoding them: which frames there are, and where decoding may begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from av.codec.context import CodecContext
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+# Seeking by the containers' own index lands where it should in these two. In MPEG-TS it lands late; AVI and FLV
+# are too loose with times. There, decoding begins at the start.
+SEEKABLE = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
+H264_IDR = {5}
+HEVC_RANDOM_ACCESS = set(range(16, 24))
+
+
+@dataclass(frozen=True)
+class EntryPoint:
+    """A keyframe from which decoding gives the same frames, from this one on, as from the start of the file."""
+
+    index: int  # of the keyframe among all frames, in presentation order
+    pts: int
+    seek_to: int  # the time by which the container finds it
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The frames that the packets promise."""
+
+    pts: tuple[int, ...]  # presentation times in ascending order
+    one_each: bool  # every packet has a time of its own, so that a frame is known by its time
+    missing: int  # frames of a file that broke off: announced after those, their bytes are not there
+    entries: tuple[EntryPoint, ...]  # in ascending order; none where only decoding from the start is exact
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What is kept of one packet that shows a frame."""
+
+    pts: int | None
+    dts: int | None
+    entry: bool
+
+
+def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """The stream's packets; where the file breaks off, they end."""
+    try:
+        for packet in container.demux(stream):
+            if packet.size:
+                yield packet
+    except FFmpegError:
+        return
+
+
+def note_packet(packet: Packet[VideoStream], context: CodecContext) -> Note | None:
+    """What to keep of a packet; None for one that shows no frame: hidden, or cut off by an edit list."""
+    if packet.is_discard or not shows_frame(packet, context.name):
+        return None
+    return Note(packet.pts, packet.dts, packet.is_keyframe and begins_anew(packet, context))
+
+
+def make_survey(notes: list[Note], container: InputContainer, stream: VideoStream, *, cut: bool) -> Survey:
+    """Put the notes of all packets together. `cut`: an edit list or a hidden frame dropped some of them."""
+    pts = sorted(note.pts for note in notes if note.pts is not None)
+    one_each = len(set(pts)) == len(notes) > 0
+    if not one_each:
+        return Survey(tuple(pts), False, 0, ())
+    lost = _lost_dts(container, stream)
+    if lost:
+        return Survey(*_held(notes, lost), entries=())
+    return Survey(tuple(pts), True, 0, () if cut else tuple(_entries(notes, pts, container)))
+
+
+def _entries(notes: list[Note], pts: list[int], container: InputContainer) -> Iterator[EntryPoint]:
+    if container.format.name not in SEEKABLE:
+        return
+    index_of = {time: index for index, time in enumerate(pts)}
+    for note in notes:
+        # MP4 lists decoding times, Matroska presentation times.
+        seek_to = note.dts if container.format.name.startswith("mov,") else note.pts
+        if note.entry and note.pts is not None and seek_to is not None:
+            yield EntryPoint(index_of[note.pts], note.pts, seek_to)
+
+
+def _lost_dts(container: InputContainer, stream: VideoStream) -> list[int]:
+    """The decoding times of the frames that an MP4 lists beyond the file's end, in descending order."""
+    lost: list[int] = []
+    if container.format.name.startswith("mov,"):
+        listed = stream.index_entries
+        for place in range(len(listed) - 1, -1, -1):
+            entry = listed[place]
+            if entry.pos + entry.size <= container.size:
+                break
+            lost.append(entry.timestamp)
+    return lost
+
+
+def _held(notes: list[Note], lost: list[int]) -> tuple[tuple[int, ...], bool, int]:
+    """(pts, one_each, missing) of a file that broke off.
+
+    A lost frame is shown no earlier than its decoding time. So frames shown before the first such time are sure to
+    be numbered right; the few after it might have a lost one among them, and count as lost themselves.
+    """
+    first_lost = lost[-1]
+    whole = [note for note in notes if note.dts is not None and note.dts < first_lost]
+    held = sorted(note.pts for note in whole if note.pts is not None and note.pts < first_lost)
+    return tuple(held), bool(held), len(lost) + len(whole) - len(held)
+
+
+def shows_frame(packet: Packet[VideoStream], codec: str) -> bool:
+    """False for a VP8 or VP9 frame that is only there to predict others; see their bitstream specifications."""
+    first, last = memoryview(packet)[0], memoryview(packet)[-1]
+    if codec in ("vp8", "libvpx"):
+        return bool(first >> 4 & 1)
+    if codec not in ("vp9", "libvpx-vp9") or last & 0xE0 == 0xC0:  # a superframe shows its last frame
+        return True
+    shift = 0 if first >> 4 & 3 != 3 else 1  # profile 3 has one more header bit
+    shown_again, shown = first >> 3 - shift & 1, first >> 1 - shift & 1
+    return bool(shown_again or shown)
+
+
+def begins_anew(packet: Packet[VideoStream], context: CodecContext) -> bool:
+    """Whether nothing shown from this keyframe on refers to anything before it.
+
+    Containers mark more than that as keyframes: in H.264, pictures that may be used for entry but do not end
+    references across them (open GOP). HEVC forbids those references for pictures shown after the keyframe.
+    """
+    if context.name in ("vp8", "vp9", "libvpx", "libvpx-vp9", "libdav1d", "av1"):
+        return True
+    if context.name == "h264":
+        slices = [unit & 0x1F for unit in _unit_headers(packet, context, length_byte=4) if unit & 0x1F in range(1, 6)]
+        return bool(slices) and set(slices) <= H264_IDR
+    if context.name == "hevc":
+        units = [unit >> 1 & 0x3F for unit in _unit_headers(packet, context, length_byte=21)]
+        slices = [unit for unit in units if unit < 32]
+        return bool(slices) and set(slices) <= HEVC_RANDOM_ACCESS
+    return False
+
+
+def _unit_headers(packet: Packet[VideoStream], context: CodecContext, *, length_byte: int) -> Iterator[int]:
+    """The first byte of each NAL unit. The decoder configuration says at `length_byte` how lengths are written."""
+    config = context.extradata or b""
+    if len(config) <= length_byte or config[0] != 1:
+        return  # not length-prefixed: begin elsewhere
+    size = (config[length_byte] & 3) + 1
+    data, at = memoryview(packet), 0
+    while at + size < len(data):
+        yield data[at + size]
+        at += size + int.from_bytes(data[at : at + size], "big")

@@ -1,0 +1,151 @@
+"""Window, sample times, frame indices and sizes against the protocol's sentences, restated in exact fractions."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from eva.frames import (
+    SelectionError,
+    Timeline,
+    Window,
+    check_window,
+    clamp_window,
+    frame_indices,
+    output_size,
+    sample_times,
+)
+
+times = st.floats(-1e5, 1e5)
+lengths = st.floats(1e-3, 1e5)
+rates = st.sampled_from([1.0, 10.0, 18.515037593984964, 23.976, 25.0, 29.97, 60000 / 1001, 120.0])
+
+
+@given(start=times, length=lengths, begin=st.floats(0, 10), stream_length=lengths)
+def test_a_clamped_window_lies_inside_the_stream_and_is_not_empty(
+    start: float, length: float, begin: float, stream_length: float
+) -> None:
+    clamped = clamp_window(Window(start, start + length), begin_s=begin, end_s=begin + stream_length)
+    assert begin <= clamped.start_s < clamped.end_s <= begin + stream_length
+
+
+@given(start=st.floats(0, 50), length=st.floats(0.1, 50))
+def test_a_window_inside_the_stream_is_not_changed(start: float, length: float) -> None:
+    window = Window(start, start + length)
+    assert clamp_window(window, begin_s=0, end_s=100) == window
+
+
+@pytest.mark.parametrize(("start", "end"), [(20, 10), (10, 10), (50, 60), (-9, -1), (-9, 0)])
+def test_where_nothing_is_left_of_the_window_it_is_the_whole_stream(start: float, end: float) -> None:
+    assert clamp_window(Window(start, end), begin_s=0, end_s=42) == Window(0, 42)
+
+
+@pytest.mark.parametrize(("start", "end"), [(-5, 10), (30, 500), (-5, 500)])
+def test_a_window_over_a_bound_is_cut_at_that_bound(start: float, end: float) -> None:
+    assert clamp_window(Window(start, end), begin_s=0, end_s=42) == Window(max(start, 0), min(end, 42))
+
+
+@pytest.mark.parametrize("window", [Window(5, 5), Window(5, 4), Window(math.nan, 4), Window(0, math.inf)])
+def test_unclamped_a_window_that_does_not_go_forward_is_an_error(window: Window) -> None:
+    with pytest.raises(SelectionError):
+        check_window(window)
+
+
+@given(start=times, length=lengths)
+def test_one_frame_is_taken_from_the_middle(start: float, length: float) -> None:
+    window = Window(start, start + length)
+    assert sample_times(window, 1) == [(window.start_s + window.end_s) / 2]
+
+
+@given(start=st.floats(0, 1e4), length=lengths, nframes=st.integers(2, 500))
+def test_times_are_evenly_spaced_from_the_start_to_a_margin_before_the_end(
+    start: float, length: float, nframes: int
+) -> None:
+    window = Window(start, start + length)
+    first, end = Fraction(window.start_s), Fraction(window.end_s)
+    assume(end > first)
+    last = end - min(Fraction("0.001"), (end - first) / (4 * nframes))
+    owed = [first + (last - first) * k / (nframes - 1) for k in range(nframes)]
+    assert sample_times(window, nframes) == pytest.approx([float(t) for t in owed], rel=1e-12, abs=1e-9)
+
+
+def test_the_margin_before_the_end_is_a_millisecond_or_a_quarter_of_the_spacing() -> None:
+    assert sample_times(Window(0, 10), 2) == [0, 10 - 0.001]
+    assert sample_times(Window(0, 0.004), 2) == pytest.approx([0, 0.004 - 0.0005])
+
+
+@pytest.mark.parametrize("nframes", [0, -1, -1000])
+def test_no_frames_or_fewer_are_an_error(nframes: int) -> None:
+    with pytest.raises(SelectionError, match=str(nframes)):
+        sample_times(Window(0, 1), nframes)
+
+
+@given(asked=st.lists(st.floats(-100, 1e4), min_size=1), begin=st.floats(0, 10), fps=rates, count=st.integers(1, 10**6))
+@example(asked=[0.02, 0.06, 0.1], begin=0.0, fps=25.0, count=100)
+def test_an_index_is_the_rounded_product_with_the_average_rate_inside_the_stream(
+    asked: list[float], begin: float, fps: float, count: int
+) -> None:
+    indices = frame_indices(asked, begin_s=begin, average_fps=fps, count=count)
+    for time_s, index in zip(asked, indices, strict=True):
+        nearest = round(Fraction(time_s - begin) * Fraction(fps), 9)
+        assert 0 <= index < count
+        if 0 <= nearest <= count - 1:
+            assert abs(nearest - index) <= Fraction(1, 2) + Fraction(1, 10**6)
+
+
+def test_halves_are_rounded_to_even_as_python_rounds() -> None:
+    assert frame_indices([0.5, 1.5, 2.5], begin_s=0, average_fps=1, count=10) == [0, 2, 2]
+
+
+def test_times_outside_the_stream_give_its_first_and_last_frame_and_repeats_are_kept() -> None:
+    assert frame_indices([-3, 0, 0.01, 99, 100], begin_s=0, average_fps=25, count=30) == [0, 0, 0, 29, 29]
+
+
+sides = st.integers(1, 4320)
+
+
+@given(width=sides, height=sides, resize=st.floats(0.01, 2), factor=st.sampled_from([1, 2, 14, 28]))
+def test_a_side_is_scaled_and_rounded_to_whole_factors_and_at_least_one(
+    width: int, height: int, resize: float, factor: int
+) -> None:
+    assume(width * height * resize * resize < 2**25)
+    size = output_size(width, height, resize=resize, factor=factor)
+    for side, scaled in zip((width, height), size, strict=True):
+        assert scaled % factor == 0
+        assert scaled >= factor
+        assert scaled == factor or abs(scaled - side * resize) <= factor / 2 + 1e-6
+
+
+def test_half_a_factor_is_rounded_to_even() -> None:
+    assert output_size(42, 70, resize=1, factor=28) == (56, 56)
+
+
+@given(width=sides, height=sides, factor=st.integers(1, 28))
+def test_without_a_ratio_the_size_is_untouched_whatever_the_factor(width: int, height: int, factor: int) -> None:
+    assert output_size(width, height, resize=None, factor=factor) == (width, height)
+
+
+@pytest.mark.parametrize(("resize", "factor"), [(0, 28), (-1, 28), (math.nan, 28), (math.inf, 28), (1, 0), (1, -28)])
+def test_a_ratio_or_factor_that_is_not_positive_is_an_error(resize: float, factor: int) -> None:
+    with pytest.raises(SelectionError):
+        output_size(640, 360, resize=resize, factor=factor)
+
+
+@pytest.mark.parametrize(("resize", "factor"), [(1000, 1), (1, 100_000), (1e300, 28)])
+def test_a_size_that_would_fill_the_memory_is_an_error(resize: float, factor: int) -> None:
+    with pytest.raises(SelectionError, match="pixels"):
+        output_size(640, 360, resize=resize, factor=factor)
+
+
+def test_a_stream_ends_one_frame_at_the_average_rate_after_its_last_frame() -> None:
+    timeline = Timeline(640, 360, 25.0, (0.5, 0.54, 0.58))
+    assert (timeline.count, timeline.begin_s, timeline.end_s) == (3, 0.5, pytest.approx(0.62))
+
+
+def test_lost_frames_count_and_reach_to_where_the_stream_would_have_ended() -> None:
+    timeline = Timeline(640, 360, 25.0, (0.0, 0.04), missing=8)
+    assert (timeline.count, timeline.end_s) == (10, pytest.approx(0.4))

@@ -1,0 +1,283 @@
+"""The harness against a real vLLM that serves the demo's model; what is known of its API, seen on the wire.
+
+Skipped, by name, where `bash demo/install_server.sh` cannot install it (`bash test.sh` tries).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+from harness import Bench, Run, read_whole_lines, wait_until
+from PIL import Image
+from vllm_server import MAX_MODEL_LEN, MODEL, NAME, PYTHON, VllmServer
+
+from demo.make_data import plan, render, rows
+from eva.agent import Episode, play
+from eva.budget import visual_tokens
+from eva.frames import output_size
+from eva.items import Item
+from eva.look import data_url, file_url
+from eva.model import ChatModel
+from eva.prompt import Message
+from eva.record import episode_record, exception_record
+from eva.servers import KeepsFailing, Outage, Servers
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.skipif(not PYTHON.exists(), reason="vLLM is not installed: bash demo/install_server.sh"),
+]
+ITEM = Item(0, ("clip.mp4",), (), "A")
+IMAGE_LIMIT = 4
+# Sizes of source videos; the frames of each, at every ratio, are what the budget can produce.
+SOURCES = ((1280, 720), (640, 480), (720, 1280), (1000, 1000))
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the first server may read."""
+    return tmp_path_factory.mktemp("media")
+
+
+@pytest.fixture(scope="module")
+def servers(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VllmServer, VllmServer]]:
+    """One server as the README starts it, and one that takes few images and may read no file."""
+    logs = tmp_path_factory.mktemp("vllm")
+    usual = VllmServer(logs / "usual.log", (*limit(9999), "--allowed-local-media-path", str(media)))
+    strict = VllmServer(logs / "strict.log", limit(IMAGE_LIMIT))
+    try:
+        for server in (usual, strict):
+            server.start()
+        for server in (usual, strict):
+            server.wait()
+        yield usual, strict
+    finally:
+        for server in (usual, strict):
+            server.kill()
+
+
+def limit(images: int) -> tuple[str, str]:
+    return "--limit-mm-per-prompt", json.dumps({"image": images, "video": 0})
+
+
+@pytest.fixture(scope="module")
+def usual(servers: tuple[VllmServer, VllmServer]) -> VllmServer:
+    return servers[0]
+
+
+@pytest.fixture(scope="module")
+def strict(servers: tuple[VllmServer, VllmServer]) -> VllmServer:
+    return servers[1]
+
+
+@pytest.fixture(scope="module")
+def bench(usual: VllmServer, media: Path) -> Bench:
+    """Thirty of the demo's questions, half of which need two looks."""
+    bench = Bench(media, usual.url, MODEL)
+    films = plan(videos=3, per_kind=15)
+    render(films, bench.videos)
+    bench.write(rows(films))
+    return bench
+
+
+@pytest.fixture(scope="module")
+def at_once(bench: Bench) -> Run:
+    return bench.run("--max-concurrent", "30", timeout_s=400, output_dir=str(bench.folder / "at-once"))
+
+
+# --- what is asked of it
+
+
+def images(urls: Sequence[str]) -> list[Message]:
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return [{"role": "user", "content": [{"type": "text", "text": "."}, *parts]}]
+
+
+def picture(path: Path, width: int = 28, height: int = 28) -> Path:
+    Image.fromarray(np.full((height, width, 3), 99, np.uint8)).save(path)
+    return path
+
+
+def record_of(server: VllmServer, *conversations: list[Message], model: str = NAME) -> list[dict[str, Any]]:
+    """The records of one-round samples that ask these things one after the other over one connection."""
+
+    async def records() -> list[dict[str, Any]]:
+        client = openai.AsyncOpenAI(base_url=server.url, api_key="EMPTY", max_retries=0, timeout=120)
+        pool = Servers([ChatModel(client, model)], ceiling=4, outage_timeout_s=1, notify=lambda text: None)
+        try:
+            return [await one(pool, messages) for messages in conversations]
+        finally:
+            await pool.close()
+
+    return asyncio.run(records())
+
+
+async def one(pool: Servers, messages: list[Message]) -> dict[str, Any]:
+    episode = Episode(messages)
+    try:
+        async with pool.seat() as seat:
+            await play(episode, "", complete=seat.complete, look_at=no_look, max_turns=1)
+        return episode_record(ITEM, episode, "")
+    except KeepsFailing as failing:
+        return exception_record(ITEM, failing.failure, episode)
+
+
+async def no_look(call: object) -> Any:
+    raise AssertionError(f"the model was not to call the tool: {call}")
+
+
+def prompt_tokens(server: VllmServer, messages: list[Message]) -> int:
+    client = openai.OpenAI(base_url=server.url, api_key="EMPTY", timeout=120)
+    reply = client.chat.completions.create(model=NAME, messages=messages, max_tokens=1)  # type: ignore[arg-type]
+    assert reply.usage is not None
+    return reply.usage.prompt_tokens
+
+
+# --- runs
+
+
+def test_thirty_samples_at_once_end_without_an_exception(at_once: Run) -> None:
+    assert at_once.code == 0, at_once.said
+    reasons = [record["stop_reason"] for record in at_once.records()]
+    assert len(reasons) == 30 and "exception" not in reasons
+
+
+def test_the_tiny_agent_looks_and_mostly_answers_right(at_once: Run) -> None:
+    records = at_once.records()
+    assert all(record["trajectory"][0]["calls"][0]["frames"] for record in records if record["answer"])
+    one_look = [record["answer"] == record["gt"] for record in records if record["kind"] == "one-look"]
+    assert sum(one_look) >= 11, f"{sum(one_look)} of {len(one_look)}"
+
+
+def test_images_inside_the_request_give_the_same_answers_and_tokens_as_addresses(bench: Bench, at_once: Run) -> None:
+    inside = bench.run(
+        *("--image-transport", "base64", "--sample", "6"), timeout_s=400, output_dir=str(bench.folder / "inside")
+    )
+    addressed = at_once.by_index()
+    for record in inside.records():
+        twin = addressed[record["index"]]
+        assert (record["messages"], record["total_tokens"]) == (twin["messages"], twin["total_tokens"])
+
+
+def test_estimated_tokens_are_the_image_tokens_that_the_server_counts(at_once: Run, usual: VllmServer) -> None:
+    record = next(record for record in at_once.records() if record["num_rounds"] == 2)
+    first, second = (round_["usage"] for round_ in record["trajectory"])
+    grown = second["prompt_tokens"] - first["total_tokens"]
+    assert 0 < record["estimated_visual_tokens"] < grown  # the labels and the question come on top
+
+
+def test_every_size_that_the_budget_can_produce_costs_the_tokens_of_our_arithmetic(
+    usual: VllmServer, tmp_path: Path
+) -> None:
+    sizes = sorted(
+        {
+            output_size(*source, resize=step / 200, factor=28)
+            for source in SOURCES
+            for step in range(1, 201)
+            if max(output_size(*source, resize=step / 200, factor=28)) <= 1288
+        }
+    )
+    assert len(sizes) > 100
+    text = prompt_tokens(usual, images([]))
+    batch: list[tuple[int, int]] = []
+    for size in [*sizes, (MAX_MODEL_LEN * 28, 28)]:
+        if cost([*batch, size]) > MAX_MODEL_LEN - 200:
+            urls = [data_url(picture(tmp_path / f"{w}x{h}.png", w, h)) for w, h in batch]
+            assert prompt_tokens(usual, images(urls)) - text == cost(batch), batch
+            batch = []
+        batch.append(size)
+
+
+def cost(sizes: Sequence[tuple[int, int]]) -> int:
+    """Each image's visual tokens, and the two that stand around it."""
+    return sum(visual_tokens(1, 1.0, width=width, height=height) + 2 for width, height in sizes)
+
+
+# --- what it refuses, and what becomes of it
+
+
+def test_a_prompt_too_long_in_words_ends_as_a_bad_request(usual: VllmServer) -> None:
+    (record,) = record_of(usual, [{"role": "user", "content": "colour " * MAX_MODEL_LEN}])
+    assert (record["stop_reason"], record["failure"]) == ("openai_bad_request", "model")
+    assert "maximum context length" in record["error_detail"]
+
+
+def test_a_prompt_too_long_in_images_ends_as_a_bad_request(usual: VllmServer, media: Path) -> None:
+    large = file_url(picture(media / "large.png", 1288, 728))
+    (record,) = record_of(usual, images([large] * 8))
+    assert record["stop_reason"] == "openai_bad_request"
+    assert "maximum context length" in record["error_detail"]
+
+
+def test_too_many_images_end_as_a_bad_request(strict: VllmServer, tmp_path: Path) -> None:
+    (record,) = record_of(strict, images([data_url(picture(tmp_path / "x.png"))] * (IMAGE_LIMIT + 1)))
+    assert record["stop_reason"] == "openai_bad_request"
+    assert f"At most {IMAGE_LIMIT} image" in record["error_detail"]
+
+
+def test_a_frame_outside_the_allowed_folder_ends_as_a_bad_request(usual: VllmServer, tmp_path: Path) -> None:
+    (record,) = record_of(usual, images([file_url(picture(tmp_path / "x.png"))]))
+    assert record["stop_reason"] == "openai_bad_request"
+    assert "allowed-local-media-path" in record["error_detail"]
+
+
+def test_a_truncated_frame_ends_as_a_bad_request(usual: VllmServer, media: Path) -> None:
+    whole = picture(media / "whole.png", 280, 280)
+    (media / "half.png").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (record,) = record_of(usual, images([file_url(media / "half.png")]))
+    assert record["stop_reason"] == "openai_bad_request"
+
+
+def test_a_missing_frame_is_nobodys_answer_and_the_next_sample_on_the_connection_goes_through(
+    usual: VllmServer, media: Path
+) -> None:
+    good = images([file_url(picture(media / "good.png"))])
+    missing, after = record_of(usual, images([file_url(media / "missing.png")]), good)
+    assert (missing["stop_reason"], missing["failure"]) == ("exception", "infrastructure")
+    assert "No such file" in missing["error"]
+    assert after["stop_reason"] != "exception"
+
+
+def test_a_server_without_a_media_path_gives_no_answers(strict: VllmServer, tmp_path: Path) -> None:
+    (record,) = record_of(strict, images([file_url(picture(tmp_path / "x.png"))]))
+    assert (record["stop_reason"], record["failure"]) == ("exception", "infrastructure")
+    assert "allowed-local-media-path" in record["error"]
+
+
+def test_a_model_that_is_not_served_is_an_outage(usual: VllmServer) -> None:
+    with pytest.raises(Outage, match="eva-demo"):
+        record_of(usual, images([]), model="another")
+
+
+def test_check_says_that_a_server_may_not_read_the_frames(bench: Bench, strict: VllmServer) -> None:
+    checked = bench.run("--check", "--sample", "2", base_url=strict.url)
+    assert checked.code == 1
+    assert "allowed-local-media-path" in checked.stdout
+
+
+def test_check_passes_the_server_of_the_readme_but_for_its_small_context(bench: Bench) -> None:
+    checked = bench.run("--check", "--sample", "2")
+    assert checked.code == 0, checked.said
+    assert str(MAX_MODEL_LEN) in checked.stdout
+
+
+# --- its death: the last test, for the server is another one afterwards
+
+
+def test_killed_and_restarted_in_the_middle_it_costs_no_sample(bench: Bench, usual: VllmServer) -> None:
+    out = bench.folder / "killed"
+    run = bench.start("--max-concurrent", "4", output_dir=str(out))
+    wait_until(lambda: len(read_whole_lines(out / "cache_own.jsonl")) >= 4, timeout_s=200)
+    usual.kill()
+    usual.start()
+    done = bench.finish(run, timeout_s=500)
+    assert done.code == 0, done.said
+    records = [json.loads(line) for line in (out / "result_own.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [record["index"] for record in records] == list(range(30))
+    assert "exception" not in {record["stop_reason"] for record in records}
