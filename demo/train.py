@@ -192,6 +192,7 @@ def save(model: Any, folder: Path) -> None:
     state = {name: tensor.to(torch.bfloat16).contiguous().cpu() for name, tensor in model.state_dict().items()}
     state.pop("lm_head.weight", None)  # tied to the embeddings
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # save_file leaves it to its owner alone
 
 
 def report(**values: Any) -> None:
