@@ -306,8 +306,8 @@ async def connect_all(options: Options) -> list[ChatModel]:
             silent[url] = error
     if not models:
         raise next(iter(silent.values()))
-    for url, error in silent.items():
-        warn(f"going on without it for now: {error}")
+    for url, silence in silent.items():
+        warn(f"going on without it for now: {silence}")
         models.append(ChatModel(make_client(url, options.api_key, options.request_timeout), models[0].name))
     names = {model.name for model in models}
     if len(names) > 1:

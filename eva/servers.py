@@ -165,7 +165,7 @@ class Servers:
         if not any(server.witness for server in self._servers):
             return None
         for server in servers:
-            if server.up and server.witness and not await server.model.try_out(server.witness):
+            if server.up and server.witness and not await server.model.try_out([as_one_message(server.witness)]):
                 return True
         return False
 
@@ -257,6 +257,7 @@ class Seat:
         Raises BadRequest (HTTP 400), ServerLost, KeepsFailing, Outage.
         """
         failures = outages = 0
+        telling: Unavailable | None = None
         while True:
             await self.pool.wait_for(self.server)
             try:
@@ -264,10 +265,12 @@ class Seat:
                     return await self._ask(messages)
             except Unavailable as failure:
                 failures += 1
+                # Behind a 500 comes the closed connection, which says nothing.
+                telling = failure if failure.overload or telling is None else telling
                 soon = failures < QUICK_TRIES and not failure.timeout
                 if soon or await self.pool.still_serves(self.server, since=started):
                     if failures >= REQUEST_TRIES:
-                        raise KeepsFailing(failure, self.server) from failure
+                        raise KeepsFailing(telling, self.server) from failure
                     await asyncio.sleep(backoff_s(failures))
                 else:
                     failures, outages = 0, outages + 1
@@ -279,6 +282,15 @@ class Seat:
         self.server.last_reply = time.monotonic()
         self.answered = tuple(messages)
         return reply
+
+
+def as_one_message(messages: Sequence[Message]) -> Message:
+    """All texts and images of a conversation, in order: a request of its size that nobody takes for the sample's."""
+    parts: list[Message] = []
+    for message in messages:
+        content = message["content"]
+        parts += [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return {"role": "user", "content": parts}
 
 
 def backoff_s(failures: int) -> float:
