@@ -129,7 +129,7 @@ def test_a_server_that_answers_only_probes_makes_no_sample_a_failure() -> None:
     script.replies = fall_ill
     with serving(script) as (server,):
         samples = Samples([server.base_url], outage_timeout_s=1.5, ceiling=4)
-        with pytest.raises(Outage, match="no sample has finished for 1.5 s; .*out of memory"):
+        with pytest.raises(Outage, match=r"no sample has finished for 1.5 s; .*out of memory"):
             samples.run(14)
     assert samples.given_up == {}
     assert len(samples.done) >= 10

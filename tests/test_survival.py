@@ -118,7 +118,6 @@ def test_a_run_killed_at_random_moments_ends_with_the_records_of_an_undisturbed_
             if dice.random() < 0.5:
                 with bench.cache.open("ab") as cache:
                     cache.write(b'{"index": 199, "videos": ["clip')
-            run = None
         run = bench.run("--max-concurrent", "4")
         asked = numbers(server.journal.keys())
     check_same(run, quiet)
@@ -377,17 +376,9 @@ def test_a_cache_of_the_reference_has_no_settings_beside_it_and_loads_as_it_is(b
 
 def with_limit(bench: Bench, largest_file: int, *flags: str) -> Run:
     """A run whose files may grow to so many bytes: writing beyond fails as on a full disk, in the middle of a write."""
-    process = subprocess.Popen(
-        bench.command(*flags),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-        cwd=bench.folder,
-        start_new_session=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file)),
-    )
+    process = bench.start(*flags)
+    # Long before it writes: its imports take seconds.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (largest_file, largest_file))
     return bench.finish(process)
 
 
