@@ -84,8 +84,10 @@ async def check_videos(
         progress(done, len(names))
         return problem
 
-    problems = [problem for problem in await asyncio.gather(*map(one, names.values())) if problem]
-    replace_text(memory, json.dumps(sorted(good)))
+    try:
+        problems = [problem for problem in await asyncio.gather(*map(one, names.values())) if problem]
+    finally:
+        replace_text(memory, json.dumps(sorted(good)))
     if problems:
         return Finding("videos", FAILED, f"{len(problems)} of {len(names)} cannot be shown:\n" + "\n".join(problems))
     return Finding("videos", OK, f"all {len(names)} open; first and last frame decode")
@@ -112,7 +114,7 @@ def _remembered(memory: Path) -> set[str]:
         return set(json.loads(memory.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return set()
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CacheError(f"{memory} cannot be read ({error}): delete it, and videos are checked anew") from error
 
 

@@ -14,13 +14,13 @@ from eva.locate import locate_video
 from eva.look import Looker
 from eva.prompt import opening_messages
 from eva.record import Record, episode_record, exception_record
-from eva.servers import KeepsFailing, Outage, ServerLost
+from eva.servers import Failing, Outage
 from eva.tool import NoRoomForFrames
 from eva.transcript import Transcribe
 from eva.video import VideoInfo
 
 # What is not the sample's trouble: the scheduler decides what becomes of it.
-_NOT_THE_SAMPLES = (KeepsFailing, NoRoomForFrames, Outage, ServerLost)
+_NOT_THE_SAMPLES = (Failing, NoRoomForFrames, Outage)
 
 
 @dataclass(frozen=True)
