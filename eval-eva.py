@@ -39,9 +39,10 @@ from eva.schedule import Interrupted, Schedule
 from eva.scoring import score
 from eva.servers import KeepsFailing, Servers
 from eva.summary import summary_json, summary_lines, truth_lines
-from eva.tool import FrameTool
+from eva.tool import CommandTool, FrameTool, ToolSettings
 from eva.transcript import Transcribe, load_transcriber
 from eva.video import probe
+from eva.workers import Limits, Workers, WorkerTool
 
 # The settings of a run. Every one of them can be given as a flag, which wins.
 BASE_URL = "http://127.0.0.1:8000/v1"
@@ -190,9 +191,11 @@ async def check(options: Options) -> int:
             progress.refresh()
 
         memory = options.frame_root / "checked_videos.json"
-        findings.append(
-            await check_videos(items, dataset.video_root, make_tool(replace(options, fallback=True)), memory, show)
-        )
+        tool = make_tool(replace(options, fallback=True))
+        try:
+            findings.append(await check_videos(items, dataset.video_root, tool, memory, show))
+        finally:
+            await tool.close()
     findings.append(check_disk(options.frame_root, len(items), options.max_visual_tokens))
     for model in await connect_all(options):
         findings += await check_server(
@@ -320,14 +323,18 @@ def begin_meta(cache: Cache, models: Sequence[ChatModel], dataset: Dataset, opti
 
 
 def make_tool(options: Options) -> FrameTool:
-    return FrameTool(
+    """This project's own tool keeps its processes warm; a foreign one is started for each call."""
+    settings = ToolSettings(
         path=options.frame_tool.absolute(),
         save_root=options.frame_root.absolute(),
-        slots=asyncio.Semaphore(options.frame_workers),
         backend=options.backend,
         fallback=options.fallback,
         timeout_s=options.frame_timeout,
     )
+    if not settings.path.samefile(HOME / FRAME_TOOL_PATH):
+        return CommandTool(settings, asyncio.Semaphore(options.frame_workers))
+    workers = Workers([*settings.program(), "--worker"], options.frame_workers)
+    return WorkerTool(settings, workers, Limits(options.frame_timeout, options.frame_memory_mb * 2**20))
 
 
 def make_sampler(transcribe: Transcribe, dataset: Dataset, options: Options) -> Sampler:
@@ -380,6 +387,7 @@ async def run_all(
             raise RunEnded(str(error)) from error
         finally:
             await servers.close()
+            await sampler.looker.tool.close()
 
 
 def finish(total: int, cache: Cache, dataset: Dataset, meta: Meta | None) -> None:

@@ -3,11 +3,16 @@
 
 Prints one line that names the folder and exits 0. On failure: one sentence on stderr, exit 1 (2 for unusable
 arguments, 74 where there is no room or right to write), and nothing left behind.
+
+`--worker`, as the only argument, serves call after call: each line of standard input is a request {"arguments": [...]}
+with the words of a command line, each line of standard output its reply, {"ok": ...} with what frames.json says and
+the paths of the frames, or {"error": reason, "kind": "refused" or "cannot_write"}.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -16,11 +21,12 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,6 +35,7 @@ from numpy.typing import NDArray
 from eva.decode import BACKENDS, Video, open_video
 from eva.errors import EvaError, MiscountedError
 from eva.frames import Window, check_window, clamp_window, frame_indices, output_size, sample_times
+from eva.serve import serve
 
 # sysexits' EX_IOERR: not the request but the place to write to is at fault.
 EXIT_CANNOT_WRITE = 74
@@ -76,18 +83,42 @@ class Selection:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit status."""
-    arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if list(argv) == ["--worker"]:
+        serve(answer)
+    arguments = parse_arguments(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that clean-up runs
     try:
-        folder, count = save_frames(arguments)
+        folder, selection = save_frames(arguments)
     except EvaError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: the frames cannot be written: {one_line(str(error))}", file=sys.stderr)
+        print(f"error: {cannot_write(error)}", file=sys.stderr)
         return EXIT_CANNOT_WRITE
-    print_bytes(success_line(folder, count))
+    print_bytes(success_line(folder, len(selection.indices)))
     return 0
+
+
+def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A worker's reply to one request, which holds the words of a command line."""
+    complaints = io.StringIO()
+    try:
+        with redirect_stderr(complaints):
+            arguments = parse_arguments(request["arguments"])
+        folder, selection = save_frames(arguments)
+    except SystemExit:
+        return {"error": complaints.getvalue().strip().rpartition("\n")[2], "kind": "refused"}
+    except EvaError as error:
+        return {"error": one_line(str(error)), "kind": "refused"}
+    except OSError as error:
+        return {"error": cannot_write(error), "kind": "cannot_write"}
+    frames = [str((folder / picture_name(place)).absolute()) for place in range(len(selection.indices))]
+    return {"ok": asdict(selection) | {"frames": frames}}
+
+
+def cannot_write(error: OSError) -> str:
+    return f"the frames cannot be written: {one_line(str(error))}"
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -130,8 +161,8 @@ def seconds(text: str) -> float:
     return -total if sign else total
 
 
-def save_frames(arguments: argparse.Namespace) -> tuple[Path, int]:
-    """Select, decode and store; gives the folder and how many pictures are in it."""
+def save_frames(arguments: argparse.Namespace) -> tuple[Path, Selection]:
+    """Select, decode and store; gives the folder and what is in it."""
     request = Request(
         video=arguments.video_path,
         start_s=arguments.start,
@@ -145,7 +176,7 @@ def save_frames(arguments: argparse.Namespace) -> tuple[Path, int]:
     with filled_at_once(folder, beside=arguments.save_dir or arguments.save_root) as partial:
         selection = select(request, arguments.backend, partial)
         (partial / "frames.json").write_text(json.dumps(asdict(selection)) + "\n")
-    return folder, len(selection.indices)
+    return folder, selection
 
 
 def select(request: Request, backend: str, folder: Path) -> Selection:

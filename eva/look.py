@@ -92,8 +92,9 @@ class Looker:
             return requested_times(call.start_s, call.end_s, len(extraction.frames))
         times_s = extraction.details.get("times_s", ())
         if len(times_s) != len(extraction.frames):
+            tool = self.tool.settings.path
             raise FrameToolError(
-                f"the frame tool {self.tool.path} does not say the frames' times: run with --timestamps requested"
+                f"the frame tool {tool} does not say the frames' times: run with --timestamps requested"
             )
         return [int(time_s) for time_s in times_s]
 

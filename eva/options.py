@@ -49,6 +49,7 @@ class Options:
     image_transport: str
     frame_workers: int
     frame_timeout: float
+    frame_memory_mb: int
     max_concurrent: int
     grace: float
     json: Path | None
@@ -132,6 +133,9 @@ def _add_frame_options(group: argparse._ArgumentGroup, defaults: Defaults) -> No
     group.add_argument("--frame-workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="calls at once")
     group.add_argument(
         "--frame-timeout", type=positive_seconds, default=600.0, metavar="S", help="seconds for one call"
+    )
+    group.add_argument(
+        "--frame-memory-mb", type=positive, default=4096, metavar="MB", help="memory of a frame worker in one call"
     )
 
 

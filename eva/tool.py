@@ -1,4 +1,4 @@
-"""Tool call -> the frame tool's process -> frames on disk."""
+"""Tool call -> the frame tool -> frames on disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from eva.errors import EvaError
 
@@ -65,35 +65,46 @@ class Extraction:
     details: Mapping[str, Any]
 
 
+class FrameTool(Protocol):
+    """What gives the frames of a call."""
+
+    @property
+    def settings(self) -> ToolSettings:
+        """Which command it is and how it is called."""
+        ...
+
+    async def extract(self, video: Path, call: FrameCall) -> Extraction:
+        """The frames of one call.
+
+        Raises CallFailed where the tool refuses it, FrameToolError where it cannot work on this video,
+        NoRoomForFrames where it can write nothing.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End what runs for it."""
+        ...
+
+
 @dataclass(frozen=True)
-class FrameTool:
+class ToolSettings:
     """The frame-selection command and how it is called.
 
     With `fallback`, windows are clamped to the video and the model's further arguments are dropped; without, they
-    are passed on and nothing is clamped. `slots` bounds the processes that run at a time.
+    are passed on and nothing is clamped.
     """
 
     path: Path
     save_root: Path
-    slots: asyncio.Semaphore
     backend: str = "auto"
     fallback: bool = True
     timeout_s: float = 600.0
 
-    async def extract(self, video: Path, call: FrameCall) -> Extraction:
-        """Run the tool once. Raises CallFailed where it refuses, FrameToolError where it cannot work."""
-        command = [*self._program(), *self._arguments(video, call)]
-        async with self.slots:
-            started = time.monotonic()
-            printed = await self._run(command, video)
-            seconds = time.monotonic() - started
-        frames = _frames(printed)
-        return Extraction(frames, round(seconds, 3), _details(frames[0].parent))
-
-    def _program(self) -> list[str]:
+    def program(self) -> list[str]:
         return [sys.executable, str(self.path)] if self.path.suffix == ".py" else [str(self.path)]
 
-    def _arguments(self, video: Path, call: FrameCall) -> list[str]:
+    def arguments(self, video: Path, call: FrameCall) -> list[str]:
+        """The words of the command line for one call. Raises CallFailed for an argument that cannot be passed on."""
         # name=value in one word: a value that begins with a dash cannot become an option.
         options: dict[str, object] = {
             "video_path": video,
@@ -110,6 +121,27 @@ class FrameTool:
         words = [f"--{name}={value}" for name, value in {**passed_on, **options}.items()]
         return [*words, "--clamp"] if self.fallback else words
 
+
+@dataclass(frozen=True)
+class CommandTool:
+    """A process for each call; `slots` bounds how many run at a time."""
+
+    settings: ToolSettings
+    slots: asyncio.Semaphore
+
+    async def extract(self, video: Path, call: FrameCall) -> Extraction:
+        """See FrameTool."""
+        command = [*self.settings.program(), *self.settings.arguments(video, call)]
+        async with self.slots:
+            started = time.monotonic()
+            printed = await self._run(command, video)
+            seconds = time.monotonic() - started
+        frames = _frames(printed)
+        return Extraction(frames, round(seconds, 3), _details(frames[0].parent))
+
+    async def close(self) -> None:
+        """Nothing runs between calls."""
+
     async def _run(self, command: list[str], video: Path) -> str:
         try:
             process = await asyncio.create_subprocess_exec(
@@ -121,11 +153,11 @@ class FrameTool:
                 start_new_session=True,
             )
         except OSError as error:
-            raise FrameToolError(f"the frame tool {self.path} cannot be started: {error.strerror}") from error
+            raise FrameToolError(f"the frame tool {self.settings.path} cannot be started: {error.strerror}") from error
         try:
-            out, err = await asyncio.wait_for(process.communicate(), self.timeout_s)
+            out, err = await asyncio.wait_for(process.communicate(), self.settings.timeout_s)
         except asyncio.TimeoutError:
-            raise FrameToolError(f"the frame tool took over {self.timeout_s:g} s on {video}") from None
+            raise FrameToolError(f"the frame tool took over {self.settings.timeout_s:g} s on {video}") from None
         finally:
             if process.returncode is None:
                 process.kill()

@@ -355,6 +355,12 @@ def test_a_text_file_is_no_video_for_any_decoder(tmp_path: Path, backend: str) -
         open_video(text_file(tmp_path), backend=backend)
 
 
+def test_a_codec_that_decord_does_not_know_is_an_error_that_names_the_file(encoded: Encoded) -> None:
+    pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    with pytest.raises(UndecodableError, match=r"decord cannot open .*av1\.mp4"):
+        DecordVideo(encoded(Recipe("av1.mp4", "libsvtav1", options=AV1)))
+
+
 @pytest.mark.parametrize("backend", ["auto", "av", "decord"])
 def test_what_is_not_a_file_is_named(tmp_path: Path, backend: str) -> None:
     with pytest.raises(VideoError, match="there is no video at"):
