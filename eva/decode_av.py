@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from eva.errors import MiscountedError, UndecodableError, VideoError
 from eva.frames import Timeline
-from eva.packets import EntryPoint, Survey, make_survey, note_packet, packets_of
+from eva.packets import EntryPoint, Survey, VideoIndex, make_survey, note_packet, packets_of
 
 # Each decoding thread holds frames of its own; more of them cost memory without making one video much faster.
 MAX_THREADS = 4
@@ -56,23 +56,18 @@ class AvVideo:
 
     decoder = "av"
 
-    def __init__(self, path: Path, *, recount: bool = False) -> None:
+    def __init__(self, path: Path, *, recount: bool = False, index: VideoIndex | None = None) -> None:
         self._path = path
-        with _opened(path) as (container, stream):
-            self._clock = _clock(stream)
-            self.survey, first = _surveyed(container, stream)
-        if first is None:
-            raise UndecodableError(f"no frame of the video {path} can be decoded")
-        trusted = not recount and self.survey.one_each and first.pts == self.survey.pts[0]
-        self._pts = self.survey.pts if trusted else None  # none: frames are known by counting them
-        self.timeline = self._timeline(first)
+        self.index = index or read_index(path, recount=recount)
+        self.timeline = self.index.timeline
+        self._pts = self.index.pts
 
     def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """(index, RGB) once for each distinct index, in ascending order; see decode.Video."""
         to_rgb = RgbConverter()
         with _opened(self._path) as (container, stream):
             decoding = Decoding(container, stream)
-            for entry, targets in passes(indices, self.survey.entries if self._pts is not None else ()):
+            for entry, targets in passes(indices, self.index.entries):
                 if entry is not None:
                     decoding.enter_at(entry)
                 numbered = self._numbered(decoding, first=entry.index if entry else 0)
@@ -110,32 +105,6 @@ class AvVideo:
         index = bisect_left(self._pts, pts)
         return index if index < len(self._pts) and self._pts[index] == pts else None
 
-    def _timeline(self, first: VideoFrame) -> Timeline:
-        times_s = self._times_s()
-        turned = _quarter_turns(first) % 2 == 1
-        size = (first.height, first.width) if turned else (first.width, first.height)
-        missing = 0 if self._pts is None else self.survey.missing
-        return Timeline(*size, self._average_fps(times_s), times_s, missing)
-
-    def _times_s(self) -> tuple[float, ...]:
-        if self._pts is not None:
-            return tuple(self._clock.seconds(pts) for pts in self._pts)
-        with _opened(self._path) as (container, stream):
-            pts = [frame.pts for frame in Decoding(container, stream)]
-        return self._counted_times_s(pts)
-
-    def _counted_times_s(self, pts: list[int | None]) -> tuple[float, ...]:
-        """Times of frames counted by decoding; evenly spaced where the file gives none, or none that rise."""
-        known = [time for time in pts if time is not None]
-        if len(known) < len(pts) or any(late >= later for late, later in pairwise(known)):
-            return tuple(index / (self._clock.average_fps or 25.0) for index in range(len(pts)))
-        return tuple(self._clock.seconds(time) for time in known)
-
-    def _average_fps(self, times_s: tuple[float, ...]) -> float:
-        if self._clock.average_fps is not None:
-            return self._clock.average_fps
-        return (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 else 1.0
-
     def _cannot_decode(self, index: int) -> VideoError:
         held = len(self.timeline.times_s)
         if index >= held:
@@ -146,6 +115,42 @@ class AvVideo:
 
     def _miscounted(self) -> MiscountedError:
         return MiscountedError(f"the packets of {self._path} do not map one to one to its frames")
+
+
+def read_index(path: Path, *, recount: bool = False) -> VideoIndex:
+    """Read all packets of a video, and decode it whole where they mislead or `recount` says so.
+
+    Raises UndecodableError where no frame can be decoded.
+    """
+    with _opened(path) as (container, stream):
+        clock = _clock(stream)
+        survey, first = _surveyed(container, stream)
+    if first is None:
+        raise UndecodableError(f"no frame of the video {path} can be decoded")
+    if not recount and survey.one_each and first.pts == survey.pts[0]:
+        times_s = tuple(clock.seconds(pts) for pts in survey.pts)
+        return VideoIndex(_timeline(first, clock, times_s, survey.missing), survey.pts, survey.entries)
+    return VideoIndex(_timeline(first, clock, _counted_times_s(path, clock)), None, ())
+
+
+def _timeline(first: VideoFrame, clock: Clock, times_s: tuple[float, ...], missing: int = 0) -> Timeline:
+    turned = _quarter_turns(first) % 2 == 1
+    size = (first.height, first.width) if turned else (first.width, first.height)
+    return Timeline(*size, clock.average_fps or _mean_fps(times_s), times_s, missing)
+
+
+def _mean_fps(times_s: tuple[float, ...]) -> float:
+    return (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 else 1.0
+
+
+def _counted_times_s(path: Path, clock: Clock) -> tuple[float, ...]:
+    """Times of frames counted by decoding; evenly spaced where the file gives none, or none that rise."""
+    with _opened(path) as (container, stream):
+        pts = [frame.pts for frame in Decoding(container, stream)]
+    known = [time for time in pts if time is not None]
+    if len(known) < len(pts) or any(late >= later for late, later in pairwise(known)):
+        return tuple(index / (clock.average_fps or 25.0) for index in range(len(pts)))
+    return tuple(clock.seconds(time) for time in known)
 
 
 class Decoding:

@@ -11,6 +11,8 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from eva.frames import Timeline
+
 # Seeking by the containers' own index lands where it should in these two. In MPEG-TS it lands late; AVI and FLV
 # are too loose with times. There, decoding begins at the start.
 SEEKABLE = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
@@ -35,6 +37,18 @@ class Survey:
     one_each: bool  # every packet has a time of its own, so that a frame is known by its time
     missing: int  # frames of a file that broke off: announced after those, their bytes are not there
     entries: tuple[EntryPoint, ...]  # in ascending order; none where only decoding from the start is exact
+
+
+@dataclass(frozen=True)
+class VideoIndex:
+    """All that is known of a video before any frame of it is wanted.
+
+    `pts` has the presentation time of each frame that the file holds; None: frames are known by counting them.
+    """
+
+    timeline: Timeline
+    pts: tuple[int, ...] | None
+    entries: tuple[EntryPoint, ...]
 
 
 @dataclass(frozen=True, slots=True)

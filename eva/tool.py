@@ -9,7 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ _SAVED = re.compile(
     re.MULTILINE,
 )
 # What the tool reads, and where it writes, is the harness's to say, never the model's.
-_RESERVED = ("i", "help", "video_path", "save_root", "save_dir", "factor", "backend", "clamp", "worker")
+_RESERVED = ("i", "help", "video_path", "save_root", "save_dir", "factor", "format", "backend", "clamp", "worker")
 _OPTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -58,11 +58,23 @@ class FrameCall:
 
 @dataclass(frozen=True)
 class Extraction:
-    """Frame files in order, how long the tool took, and its own details of the call (none from a foreign tool)."""
+    """Frame files in order, how long the tool took, and its own details of the call (none from a foreign tool).
+
+    `folder` is the call's own; None: the frames are in the store, and belong to nobody.
+    """
 
     frames: tuple[Path, ...]
     seconds: float
     details: Mapping[str, Any]
+    folder: Path | None = None
+
+
+@dataclass
+class Usage:
+    """How many frames a tool was asked for in a run, and how many of them it had to decode."""
+
+    asked: int = 0
+    decoded: int = 0
 
 
 class FrameTool(Protocol):
@@ -73,12 +85,21 @@ class FrameTool(Protocol):
         """Which command it is and how it is called."""
         ...
 
-    async def extract(self, video: Path, call: FrameCall) -> Extraction:
-        """The frames of one call.
+    @property
+    def usage(self) -> Usage:
+        """What it did so far."""
+        ...
+
+    async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
+        """The frames of one call. They stay where they are until `release(sample)`.
 
         Raises CallFailed where the tool refuses it, FrameToolError where it cannot work on this video,
         NoRoomForFrames where it can write nothing.
         """
+        ...
+
+    def release(self, sample: int) -> None:
+        """The sample that this number stands for is over."""
         ...
 
     async def close(self) -> None:
@@ -128,8 +149,9 @@ class CommandTool:
 
     settings: ToolSettings
     slots: asyncio.Semaphore
+    usage: Usage = field(default_factory=Usage)
 
-    async def extract(self, video: Path, call: FrameCall) -> Extraction:
+    async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
         """See FrameTool."""
         command = [*self.settings.program(), *self.settings.arguments(video, call)]
         async with self.slots:
@@ -137,7 +159,13 @@ class CommandTool:
             printed = await self._run(command, video)
             seconds = time.monotonic() - started
         frames = _frames(printed)
-        return Extraction(frames, round(seconds, 3), _details(frames[0].parent))
+        folder = frames[0].parent
+        self.usage.asked += len(frames)
+        self.usage.decoded += len(frames)
+        return Extraction(frames, round(seconds, 3), _details(folder), folder)
+
+    def release(self, sample: int) -> None:
+        """Its frames are never thrown away."""
 
     async def close(self) -> None:
         """Nothing runs between calls."""

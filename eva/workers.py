@@ -18,12 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from eva.tool import CallFailed, Extraction, FrameCall, FrameToolError, NoRoomForFrames, ToolSettings
+from eva.leases import Leases
+from eva.tool import CallFailed, Extraction, FrameCall, FrameToolError, NoRoomForFrames, ToolSettings, Usage
 
 # A reply names up to 9,999 frames.
 MAX_REPLY_BYTES = 2**26
 # How often a busy worker's memory and time are looked at.
 WATCH_S = 0.1
+# How often a call is made again because others evicted its frames before they could be held.
+TRIES = 3
 
 
 class WorkerLost(Exception):
@@ -164,20 +167,39 @@ class WorkerTool:
     settings: ToolSettings
     workers: Workers
     limits: Limits
+    leases: Leases
+    picture_format: str = "png"
+    usage: Usage = field(default_factory=Usage)
     _quarantine: dict[Path, str] = field(default_factory=dict)
 
-    async def extract(self, video: Path, call: FrameCall) -> Extraction:
+    async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
         """See FrameTool."""
+        words = [*self.settings.arguments(video, call), f"--format={self.picture_format}"]
+        for _ in range(TRIES):
+            extraction = await self._served(video, words)
+            frames = set(extraction.frames)
+            self.usage.asked += len(frames)
+            self.usage.decoded += extraction.details["decoded"]
+            if self.leases.hold(sample, frames):
+                await asyncio.to_thread(self.leases.grew, extraction.details["written_bytes"])
+                return extraction
+        raise FrameToolError(f"frames of {video} are evicted as soon as they are made: raise --frame-cache-gb")
+
+    def release(self, sample: int) -> None:
+        """See FrameTool."""
+        self.leases.release(sample)
+
+    async def close(self) -> None:
+        """End the workers, and let go of all frames."""
+        await self.workers.close()
+        self.leases.close()
+
+    async def _served(self, video: Path, words: Sequence[str]) -> Extraction:
         self._check_quarantine(video)
-        words = self.settings.arguments(video, call)
         try:
             return await self._asked(video, words)
         except WorkerLost as lost:
             return await self._asked_again(video, words, lost)
-
-    async def close(self) -> None:
-        """End the workers."""
-        await self.workers.close()
 
     async def _asked(self, video: Path, words: Sequence[str]) -> Extraction:
         async with self.workers.one(video) as worker:

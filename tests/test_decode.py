@@ -19,7 +19,7 @@ from eva.decode import Video, open_video
 from eva.decode_av import AvVideo, passes
 from eva.decode_decord import DecordVideo
 from eva.errors import MiscountedError, UndecodableError, VideoError
-from eva.packets import EntryPoint, shows_frame
+from eva.packets import EntryPoint, VideoIndex, shows_frame
 
 Encoded = Callable[[Recipe], Path]
 
@@ -141,7 +141,7 @@ def test_frames_equal_a_full_sequential_decode_bit_for_bit(encoded: Encoded, rec
 @named(ENTERED)
 def test_decoding_begins_at_the_keyframe_before_a_late_frame(encoded: Encoded, recipe: Recipe) -> None:
     video = AvVideo(encoded(recipe))
-    ((entry, targets),) = passes([recipe.count - 1], video.survey.entries)
+    ((entry, targets),) = passes([recipe.count - 1], video.index.entries)
     assert entry is not None
     assert entry.index >= 30
     assert targets == [recipe.count - 1]
@@ -150,7 +150,7 @@ def test_decoding_begins_at_the_keyframe_before_a_late_frame(encoded: Encoded, r
 @named(FROM_THE_START)
 def test_decoding_begins_at_the_start_where_nothing_else_is_proven_exact(encoded: Encoded, recipe: Recipe) -> None:
     video = AvVideo(encoded(recipe))
-    assert [entry for entry, _ in passes([video.timeline.count - 1], video.survey.entries)] == [None]
+    assert [entry for entry, _ in passes([video.timeline.count - 1], video.index.entries)] == [None]
 
 
 @named(CORPUS)
@@ -402,7 +402,7 @@ def test_auto_takes_decord_where_av_makes_nothing_of_the_file(
     pytest.importorskip("decord", reason="decord has no wheel for this platform")
 
     class Refusing(decode_av.AvVideo):
-        def __init__(self, path: Path, *, recount: bool = False) -> None:
+        def __init__(self, path: Path, *, recount: bool = False, index: VideoIndex | None = None) -> None:
             raise UndecodableError(f"av makes nothing of {path}")
 
     monkeypatch.setattr(decode, "AvVideo", Refusing)

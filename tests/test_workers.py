@@ -21,6 +21,7 @@ from restated import decode_all, describe, resized
 from scripted_server import Script, ScriptedServer
 from videos import Recipe
 
+from eva.leases import Leases
 from eva.tool import CallFailed, FrameCall, FrameToolError, NoRoomForFrames, ToolSettings
 from eva.workers import Limits, Worker, Workers, WorkerTool
 
@@ -39,10 +40,13 @@ def make_tool(
     script: Path = FRAME_TOOL,
     timeout_s: float = 60,
     memory_mb: int = 2000,
+    cap_bytes: int = 10**9,
     **settings: Any,
 ) -> WorkerTool:
     workers = Workers([sys.executable, str(script), "--worker"], count)
-    return WorkerTool(ToolSettings(FRAME_TOOL, root, **settings), workers, Limits(timeout_s, memory_mb * MB))
+    return WorkerTool(
+        ToolSettings(FRAME_TOOL, root, **settings), workers, Limits(timeout_s, memory_mb * MB), Leases(root, cap_bytes)
+    )
 
 
 def run(tool: WorkerTool, use: Callable[[WorkerTool], Awaitable[T]]) -> T:
@@ -65,7 +69,7 @@ def idle(tool: WorkerTool) -> list[Worker]:
 
 async def stopped(tool: WorkerTool, video: Path) -> Worker:
     """A worker that has served a call and will not answer the next one."""
-    await tool.extract(video, look())
+    await tool.extract(video, look(), sample=1)
     (worker,) = idle(tool)
     worker.process.send_signal(signal.SIGSTOP)
     return worker
@@ -93,7 +97,7 @@ def lives(pid: int) -> bool:
 
 def test_a_worker_gives_the_frames_and_the_details_of_a_call_of_its_own(encoded: Encoded, tmp_path: Path) -> None:
     video = encoded(CLIP)
-    extraction = run(make_tool(tmp_path), lambda tool: tool.extract(video, look(1, 99)))
+    extraction = run(make_tool(tmp_path), lambda tool: tool.extract(video, look(1, 99), sample=1))
     assert {key: extraction.details[key] for key in ("video", "decoder", "indices", "times_s", "width", "height")} == {
         "video": str(video), "decoder": "av", "indices": [25, 42, 59], "times_s": [1.0, 1.68, 2.36],
         "width": 84, "height": 56,
@@ -106,7 +110,7 @@ def test_calls_share_the_process(encoded: Encoded, tmp_path: Path) -> None:
     async def twice(tool: WorkerTool) -> set[int]:
         pids = set()
         for _ in range(2):
-            await tool.extract(encoded(CLIP), look())
+            await tool.extract(encoded(CLIP), look(), sample=1)
             pids.add(idle(tool)[0].process.pid)
         return pids
 
@@ -115,7 +119,7 @@ def test_calls_share_the_process(encoded: Encoded, tmp_path: Path) -> None:
 
 def test_no_more_workers_run_than_were_asked_for(encoded: Encoded, tmp_path: Path) -> None:
     async def many(tool: WorkerTool) -> int:
-        await asyncio.gather(*(tool.extract(encoded(CLIP), look(0, 1 + k / 10)) for k in range(6)))
+        await asyncio.gather(*(tool.extract(encoded(CLIP), look(0, 1 + k / 10), sample=1) for k in range(6)))
         return len(idle(tool))
 
     assert run(make_tool(tmp_path, count=2), many) <= 2
@@ -135,9 +139,9 @@ def test_what_the_tool_refuses_is_a_failed_call_and_the_worker_goes_on(
 ) -> None:
     async def refused(tool: WorkerTool) -> int:
         with pytest.raises(CallFailed, match=reason):
-            await tool.extract(encoded(CLIP), request_)
+            await tool.extract(encoded(CLIP), request_, sample=1)
         (worker,) = idle(tool)
-        return len((await tool.extract(encoded(CLIP), look())).frames) + (idle(tool) == [worker])
+        return len((await tool.extract(encoded(CLIP), look(), sample=1)).frames) + (idle(tool) == [worker])
 
     assert run(make_tool(tmp_path), refused) == 4
 
@@ -147,9 +151,9 @@ def test_without_fallback_windows_and_unknown_arguments_are_refused_as_by_the_co
 ) -> None:
     async def refused(tool: WorkerTool) -> None:
         with pytest.raises(CallFailed, match="not after its start"):
-            await tool.extract(encoded(CLIP), look(2, 1))
+            await tool.extract(encoded(CLIP), look(2, 1), sample=1)
         with pytest.raises(CallFailed, match="unrecognized arguments: --why"):
-            await tool.extract(encoded(CLIP), look(why="curious"))
+            await tool.extract(encoded(CLIP), look(why="curious"), sample=1)
 
     run(make_tool(tmp_path, fallback=False), refused)
 
@@ -157,13 +161,13 @@ def test_without_fallback_windows_and_unknown_arguments_are_refused_as_by_the_co
 def test_an_undecodable_video_is_a_failed_call(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("hello\n")
     with pytest.raises(CallFailed, match=r"text\.mp4 cannot be opened"):
-        run(make_tool(tmp_path / "frames"), lambda tool: tool.extract(tmp_path / "text.mp4", look()))
+        run(make_tool(tmp_path / "frames"), lambda tool: tool.extract(tmp_path / "text.mp4", look(), sample=1))
 
 
 def test_where_no_frame_can_be_written_the_run_cannot_go_on(encoded: Encoded, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NoRoomForFrames):
-        run(make_tool(tmp_path / "file" / "frames"), lambda tool: tool.extract(encoded(CLIP), look()))
+        run(make_tool(tmp_path / "file" / "frames"), lambda tool: tool.extract(encoded(CLIP), look(), sample=1))
 
 
 def test_a_disk_that_fills_up_is_not_the_calls_fault_and_leaves_no_half_picture(
@@ -178,7 +182,7 @@ def test_a_disk_that_fills_up_is_not_the_calls_fault_and_leaves_no_half_picture(
     )
     root = tmp_path / "frames"
     with pytest.raises(NoRoomForFrames, match="File too large"):
-        run(make_tool(root, script=script), lambda tool: tool.extract(encoded(CLIP), look(resize=1)))
+        run(make_tool(root, script=script), lambda tool: tool.extract(encoded(CLIP), look(resize=1), sample=1))
     assert [path for path in root.rglob("*") if path.is_file() and "frame" in path.name] == []
 
 
@@ -186,7 +190,21 @@ def test_what_a_library_prints_does_not_end_up_among_the_replies(encoded: Encode
     video = tmp_path / "babbles.mp4"
     video.symlink_to(encoded(CLIP))
     tool = make_tool(tmp_path / "frames", script=BAD_WORKER)
-    assert len(run(tool, lambda tool: tool.extract(video, look())).frames) == 3
+    assert len(run(tool, lambda tool: tool.extract(video, look(), sample=1)).frames) == 3
+
+
+def test_frames_are_held_until_their_sample_is_over(encoded: Encoded, tmp_path: Path) -> None:
+    async def held(tool: WorkerTool) -> None:
+        tool.leases.settled_s = 0
+        first = await tool.extract(encoded(CLIP), look(0, 1), sample=1)
+        second = await tool.extract(encoded(CLIP), look(1.5, 2), sample=2)
+        assert all(frame.exists() for frame in (*first.frames, *second.frames))
+        tool.release(1)
+        await tool.extract(encoded(CLIP), look(2.1, 2.2), sample=2)
+        assert not any(frame.exists() for frame in first.frames)
+        assert all(frame.exists() for frame in second.frames)
+
+    run(make_tool(tmp_path, cap_bytes=1), held)
 
 
 # --- workers that are lost
@@ -197,7 +215,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_call_is_replaced_and_the_cal
 ) -> None:
     async def killed(tool: WorkerTool) -> None:
         worker = await stopped(tool, encoded(CLIP))
-        asked = asyncio.create_task(tool.extract(encoded(CLIP), look()))
+        asked = asyncio.create_task(tool.extract(encoded(CLIP), look(), sample=1))
         await asyncio.to_thread(wait_until, lambda: worker.in_call)
         worker.process.kill()
         assert len((await asked).frames) == 3
@@ -209,7 +227,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_call_is_replaced_and_the_cal
 def test_a_worker_that_hangs_is_killed_after_the_time_limit_and_replaced(encoded: Encoded, tmp_path: Path) -> None:
     async def hung(tool: WorkerTool) -> None:
         worker = await stopped(tool, encoded(CLIP))
-        assert len((await tool.extract(encoded(CLIP), look())).frames) == 3
+        assert len((await tool.extract(encoded(CLIP), look(), sample=1)).frames) == 3
         assert not lives(worker.process.pid)
 
     run(make_tool(tmp_path, timeout_s=5), hung)
@@ -220,7 +238,7 @@ def test_a_call_on_which_one_decoder_crashes_is_served_by_the_other(encoded: Enc
     video = tmp_path / "crashes.mp4"
     video.symlink_to(encoded(CLIP))
     tool = make_tool(tmp_path / "frames", script=BAD_WORKER)
-    assert run(tool, lambda tool: tool.extract(video, look())).details["decoder"] == "decord"
+    assert run(tool, lambda tool: tool.extract(video, look(), sample=1)).details["decoder"] == "decord"
 
 
 @pytest.mark.skipif(not HAS_DECORD, reason="decord has no wheel for this platform")
@@ -231,7 +249,7 @@ def test_a_crash_is_not_charged_to_the_call_when_the_other_decoder_cannot_open_t
     video.symlink_to(encoded(Recipe("av1.mp4", "libsvtav1", options={"g": "20", "preset": "11"})))
     tool = make_tool(tmp_path / "frames", script=BAD_WORKER)
     with pytest.raises(FrameToolError, match="decord says"):
-        run(tool, lambda tool: tool.extract(video, look()))
+        run(tool, lambda tool: tool.extract(video, look(), sample=1))
 
 
 def test_a_backend_that_was_asked_for_is_not_exchanged_for_another(encoded: Encoded, tmp_path: Path) -> None:
@@ -239,7 +257,7 @@ def test_a_backend_that_was_asked_for_is_not_exchanged_for_another(encoded: Enco
     video.symlink_to(encoded(CLIP))
     tool = make_tool(tmp_path / "frames", script=BAD_WORKER, backend="av")
     with pytest.raises(FrameToolError, match=r"exit status -11.*tried again, it ended \(exit status -11\)"):
-        run(tool, lambda tool: tool.extract(video, look()))
+        run(tool, lambda tool: tool.extract(video, look(), sample=1))
 
 
 @pytest.mark.parametrize(("name", "reason"), [("hangs", "took over 4 s"), ("grows", "took over 400 MB of memory")])
@@ -251,14 +269,14 @@ def test_a_video_on_which_both_tries_fail_is_quarantined_and_others_are_served(
 
     async def use(tool: WorkerTool) -> None:
         bad, good = await asyncio.gather(
-            tool.extract(video, look()), tool.extract(encoded(CLIP), look()), return_exceptions=True
+            tool.extract(video, look(), sample=1), tool.extract(encoded(CLIP), look(), sample=1), return_exceptions=True
         )
         assert isinstance(bad, FrameToolError)
         assert str(bad).count(reason) == 2
         assert len(good.frames) == 3  # type: ignore[union-attr]
         before = {worker.process.pid for worker in idle(tool)}
         with pytest.raises(FrameToolError, match="not tried again in this run"):
-            await tool.extract(video, look())
+            await tool.extract(video, look(), sample=1)
         assert {worker.process.pid for worker in idle(tool)} == before, "a quarantined video costs no worker"
 
     run(make_tool(tmp_path / "frames", script=BAD_WORKER, count=2, timeout_s=4, memory_mb=400), use)
@@ -267,13 +285,13 @@ def test_a_video_on_which_both_tries_fail_is_quarantined_and_others_are_served(
 def test_a_cancelled_call_leaves_no_reply_for_the_next_one(encoded: Encoded, tmp_path: Path) -> None:
     async def cancelled(tool: WorkerTool) -> None:
         worker = await stopped(tool, encoded(CLIP))
-        asked = asyncio.create_task(tool.extract(encoded(CLIP), look(nframes=7)))
+        asked = asyncio.create_task(tool.extract(encoded(CLIP), look(nframes=7), sample=1))
         await asyncio.to_thread(wait_until, lambda: worker.in_call)
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
         assert not lives(worker.process.pid)
-        assert len((await tool.extract(encoded(CLIP), look(nframes=2))).frames) == 2
+        assert len((await tool.extract(encoded(CLIP), look(nframes=2), sample=1)).frames) == 2
 
     run(make_tool(tmp_path), cancelled)
 
