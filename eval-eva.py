@@ -29,6 +29,7 @@ from eva.check import FAILED, OK, Finding, check_disk, check_items, check_server
 from eva.errors import EvaError
 from eva.interval import clustered_interval
 from eva.items import Item, load_items
+from eva.leases import Leases
 from eva.look import Looker, LookSettings
 from eva.meta import Meta, begin, file_sha256, read_meta, write_meta
 from eva.model import ChatModel, ServerError, connect, make_client
@@ -40,9 +41,10 @@ from eva.schedule import Interrupted, Schedule
 from eva.scoring import score
 from eva.servers import Failing, Server, Servers
 from eva.summary import summary_json, summary_lines, truth_lines
-from eva.tool import FrameTool
+from eva.tool import CommandTool, FrameTool, ToolSettings, Usage
 from eva.transcript import Transcribe, load_transcriber
 from eva.video import probe
+from eva.workers import Limits, Workers, WorkerTool
 
 # The settings of a run. Every one of them can be given as a flag, which wins.
 BASE_URL = "http://127.0.0.1:8000/v1"
@@ -172,16 +174,17 @@ async def evaluate(options: Options) -> int:
         models = await connect_all(options) if pending else []
         meta = begin_meta(cache, models, dataset, options)
         forget(cache, forgotten, options)
+        tool = make_tool(options)
         try:
             if meta is not None and models:
                 write_meta(cache.path, meta)
-                sampler = make_sampler(transcribe, dataset, options)
+                sampler = make_sampler(transcribe, tool, dataset, options)
                 await run_all(pending, sampler, models, cache, options)
         finally:
             try:
                 finish(everything, cache, dataset, meta)
             finally:
-                print_summary(items, cache, dataset, monotonic() - started, options.json)
+                print_summary(items, cache, dataset, monotonic() - started, frames=tool.usage, json_file=options.json)
     return 0
 
 
@@ -199,9 +202,11 @@ async def check(options: Options) -> int:
             progress.refresh()
 
         memory = options.frame_root / "checked_videos.json"
-        findings.append(
-            await check_videos(items, dataset.video_root, make_tool(replace(options, fallback=True)), memory, show)
-        )
+        tool = make_tool(replace(options, fallback=True))
+        try:
+            findings.append(await check_videos(items, dataset.video_root, tool, memory, show))
+        finally:
+            await tool.close()
     findings.append(check_disk(options.frame_root, len(items), options.max_visual_tokens))
     for url in options.base_url:
         try:
@@ -347,17 +352,27 @@ def begin_meta(cache: Cache, models: Sequence[ChatModel], dataset: Dataset, opti
 
 
 def make_tool(options: Options) -> FrameTool:
-    return FrameTool(
+    """This project's own tool keeps its processes warm; a foreign one is started for each call."""
+    settings = ToolSettings(
         path=options.frame_tool.absolute(),
         save_root=options.frame_root.absolute(),
-        slots=asyncio.Semaphore(options.frame_workers),
         backend=options.backend,
         fallback=options.fallback,
         timeout_s=options.frame_timeout,
     )
+    if not settings.path.samefile(HOME / FRAME_TOOL_PATH):
+        return CommandTool(settings, asyncio.Semaphore(options.frame_workers))
+    workers = Workers([*settings.program(), "--worker"], options.frame_workers)
+    return WorkerTool(
+        settings,
+        workers,
+        Limits(options.frame_timeout, options.frame_memory_mb * 2**20),
+        Leases(settings.save_root, int(options.frame_cache_gb * 1e9)),
+        options.frame_format,
+    )
 
 
-def make_sampler(transcribe: Transcribe, dataset: Dataset, options: Options) -> Sampler:
+def make_sampler(transcribe: Transcribe, tool: FrameTool, dataset: Dataset, options: Options) -> Sampler:
     settings = LookSettings(
         max_visual_tokens=options.max_visual_tokens,
         maxp=options.maxp,
@@ -365,7 +380,7 @@ def make_sampler(transcribe: Transcribe, dataset: Dataset, options: Options) -> 
         image_transport=options.image_transport,
     )
     return Sampler(
-        looker=Looker(make_tool(options), settings),
+        looker=Looker(tool, settings),
         # Many questions ask of one video.
         probe=functools.lru_cache(maxsize=None)(probe),
         transcribe=transcribe,
@@ -407,6 +422,7 @@ async def run_all(
             raise RunEnded(str(error)) from error
         finally:
             await servers.close()
+            await sampler.looker.tool.close()
 
 
 def finish(everything: Sequence[Item], cache: Cache, dataset: Dataset, meta: Meta | None) -> None:
@@ -430,7 +446,9 @@ def coverage(everything: Sequence[Item], cache: Cache) -> dict[str, Any]:
     }
 
 
-def print_summary(items: Sequence[Item], cache: Cache, dataset: Dataset, wall_s: float, json_file: Path | None) -> None:
+def print_summary(
+    items: Sequence[Item], cache: Cache, dataset: Dataset, wall_s: float, *, frames: Usage, json_file: Path | None
+) -> None:
     """The reference's summary, then what it leaves out."""
     recorded = cache.outcomes
     outcomes = [
@@ -439,11 +457,12 @@ def print_summary(items: Sequence[Item], cache: Cache, dataset: Dataset, wall_s:
     figures = score(outcomes, total=len(items))
     right = {outcome.index for outcome in outcomes if outcome.correct}
     interval = clustered_interval([item.videos[0] for item in items], [item.index in right for item in items])
-    print("\n".join([*summary_lines(figures), *truth_lines(figures, interval, wall_s)]))
+    print("\n".join([*summary_lines(figures), *truth_lines(figures, interval, wall_s, frames)]))
     print(f"Result: {dataset.result}" + (" (of a partial run)" if figures.missing else ""))
     if json_file is not None:
+        figures_json = summary_json(figures, interval, wall_s, frames)
         try:
-            replace_text(json_file, json.dumps(summary_json(figures, interval, wall_s), indent=1) + "\n")
+            replace_text(json_file, json.dumps(figures_json, indent=1) + "\n")
         except CacheError as error:
             raise RunEnded(str(error)) from error
 

@@ -97,12 +97,13 @@ async def _video_problem(item: Item, video_root: Path, tool: FrameTool, good: se
     try:
         path = locate_video(video_path(item, video_root))
         stat = path.stat()
-        identity = f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{tool.backend}"
+        identity = f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{tool.settings.backend}"
         if identity not in good:
             # Beyond any video: clamping makes it the last frame's time.
             whole = FrameCall(start_s=0, end_s=1e9, nframes=2, resize=0.1, extra={})
-            extraction = await tool.extract(path, whole)
-            shutil.rmtree(extraction.frames[0].parent)
+            extraction = await tool.extract(path, whole, sample=item.index)
+            if extraction.folder is not None:
+                shutil.rmtree(extraction.folder)
             good.add(identity)
     except (VideoError, CallFailed, FrameToolError, OSError) as error:
         return f"{item.videos[0]}: {error}"
