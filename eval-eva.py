@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Collection, Sequence
@@ -150,6 +151,8 @@ def fail(error: EvaError) -> int:
     if isinstance(error, (Interrupted, RunEnded)):
         message += f"; to go on:  {resume_command(sys.argv)}"
         code = 128 + error.number if isinstance(error, Interrupted) else 1
+        # All is saved, and the process ends: one more signal would only spoil its exit code.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     elif isinstance(error, CalledOff):
         code = 1
     print(f"eval-eva.py: {message}", file=sys.stderr)

@@ -23,6 +23,7 @@ from eva.model import MAX_TOKENS, ChatModel
 from eva.prompt import Message
 from eva.records import CacheError, replace_text
 from eva.tool import CallFailed, FrameCall, FrameTool, FrameToolError
+from eva.video import probe
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 # An agent's prompt may hold this many images; a server that takes fewer refuses some of its requests.
@@ -31,6 +32,8 @@ IMAGES_A_PROMPT = 256
 BYTES_A_TOKEN = 1300
 # The published runs take up to 2.75 rounds a question, and the last one makes no call.
 CALLS_A_QUESTION = 1.75
+# Sound may go on after the pictures; a file that lacks more of them was cut off.
+WHOLE = 0.9
 # What a sample asks for in words, beside the replies: question, labels of the frames, the question again each round.
 PROMPT_WORDS_TOKENS = 4096
 
@@ -104,6 +107,9 @@ async def _video_problem(item: Item, video_root: Path, tool: FrameTool, good: se
             extraction = await tool.extract(path, whole, sample=item.index)
             if extraction.folder is not None:
                 shutil.rmtree(extraction.folder)
+            promised_s, end_s = probe(path).duration_s, extraction.details.get("end_s", float("inf"))
+            if end_s < promised_s * WHOLE:
+                return f"{item.videos[0]}: truncated: pictures end at {end_s:.1f} s of {promised_s:.1f} s"
             good.add(identity)
     except (VideoError, CallFailed, FrameToolError, OSError) as error:
         return f"{item.videos[0]}: {error}"

@@ -84,7 +84,7 @@ class ChatModel:
 
     @property
     def base_url(self) -> str:
-        return str(self.client.base_url)
+        return str(self.client.base_url).rstrip("/")
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Ask once for the next message. Raises BadRequest (HTTP 400), Unavailable, or openai.APIStatusError for

@@ -85,8 +85,8 @@ class Script:
     """What to answer; `replies` maps a question's name to its turns. All of it may be changed while serving.
 
     `down`: every completion fails, while /health and the list of models go on. `sick`: every completion but a probe's
-    with its tiny inline image fails. `key_of` finds the name in a request's
-    messages, for questions that bear no [[name]].
+    with its tiny inline image fails. `context`, `most_images`, `may_read`: the server's limits. `key_of` finds the name
+    in a request's messages, for questions that bear no [[name]].
     """
 
     replies: Mapping[str, Sequence[Reply]] | Callable[[str], Sequence[Reply]]
@@ -95,6 +95,9 @@ class Script:
     default_delay_s: float = 0.0
     down: bool = False
     sick: bool = False
+    context: int | None = None
+    most_images: int = 9999
+    may_read: bool = True
     key_of: Callable[[Sequence[Mapping[str, Any]]], str] = question_key
 
     def turns(self, key: str) -> Sequence[Reply]:
@@ -250,7 +253,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.endswith("/models") and not self.knows_key():
             self.send_refusal(WRONG_KEY)
         elif self.path.endswith("/models"):
-            models = [{"id": name, "object": "model", "created": 0} for name in self.server.script.models]
+            context = self.server.script.context
+            length = {} if context is None else {"max_model_len": context}
+            models = [{"id": name, "object": "model", "created": 0, **length} for name in self.server.script.models]
             self.send(200, {"object": "list", "data": models})
         elif self.path == "/health":
             self.send(200, {})
@@ -278,6 +283,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(503, "the engine is dead", "ServiceUnavailableError")
         if script.sick and not is_tiny(body):
             raise Refusal(500, "out of memory", "InternalServerError")
+        self.check_images(image_urls(body["messages"]))
         if is_probe(body):
             journal.count_probe()
             self.check_caller(body)
@@ -308,6 +314,13 @@ class Handler(BaseHTTPRequestHandler):
             raise WRONG_KEY
         if body.get("model") not in self.server.script.models:
             raise Refusal(404, f"The model `{body.get('model')}` does not exist.", "NotFoundError")
+
+    def check_images(self, urls: Sequence[str]) -> None:
+        script = self.server.script
+        if len(urls) > script.most_images:
+            raise Refusal(400, f"At most {script.most_images} image(s) may be provided in one prompt.")
+        if not script.may_read and any(url.startswith("file:") for url in urls):
+            raise Refusal(400, "Cannot load local files without `--allowed-local-media-path`.")
 
     def knows_key(self) -> bool:
         key = self.server.script.api_key

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 from harness import (
     Bench,
@@ -394,7 +396,7 @@ def test_a_disk_that_fills_up_under_the_cache_ends_the_run_with_a_cache_that_loa
         assert run.code == 1, run.said
         assert "Traceback" not in run.stderr
         assert str(bench.cache) in run.stderr
-        assert "File too large" in run.stderr
+        assert "is it full?" in run.stderr
         assert bench.cache.read_bytes().endswith(b"\n"), "the half record is taken back"
         done = recorded(bench)
         assert 5 < len(done) < count
@@ -404,6 +406,18 @@ def test_a_disk_that_fills_up_under_the_cache_ends_the_run_with_a_cache_that_loa
     assert on.code == 0, on.said
     assert [record["index"] for record in on.records()] == list(range(count))
     assert all(asked[index] == 1 for index in done)
+
+
+def make_noise(path: Path) -> None:
+    """A picture of it, enlarged, takes hundreds of kilobytes, far more than a small cache."""
+    dice = np.random.default_rng(SEED)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for _ in range(10):
+            picture = dice.integers(0, 255, (64, 96, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def test_a_disk_that_fills_up_under_the_frames_ends_the_run_and_is_nobodys_wrong_answer(
@@ -416,8 +430,9 @@ def test_a_disk_that_fills_up_under_the_frames_ends_the_run_and_is_nobodys_wrong
         bench = bench_at(server.base_url)
         bench.write(numbered(8))
         bench.output_dir.mkdir(parents=True)
-        # Enlarged eight times, a picture of the clip takes more than the cache does.
-        run = with_limit(bench, 9_000, "--max-concurrent", "1")
+        (bench.videos / "clip.mp4").unlink()
+        make_noise(bench.videos / "clip.mp4")
+        run = with_limit(bench, 50_000, "--max-concurrent", "1")
         assert run.code == 1, run.said
         assert "Traceback" not in run.stderr
         assert "cannot write" in run.stderr or "cannot be written" in run.stderr
