@@ -14,12 +14,14 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from tqdm import tqdm
 
@@ -28,20 +30,22 @@ from eva.check import FAILED, OK, Finding, check_disk, check_items, check_server
 from eva.errors import EvaError
 from eva.interval import clustered_interval
 from eva.items import Item, load_items
+from eva.leases import Leases
 from eva.look import Looker, LookSettings
 from eva.meta import Meta, begin, file_sha256, read_meta, write_meta
-from eva.model import ChatModel, connect
+from eva.model import ChatModel, ServerError, connect, make_client
 from eva.options import Defaults, Options, parse_options
 from eva.record import exception_record
 from eva.records import Cache, CacheError, open_cache, replace_text
 from eva.sample import Sampler
 from eva.schedule import Interrupted, Schedule
 from eva.scoring import score
-from eva.servers import KeepsFailing, Servers
+from eva.servers import Failing, Server, Servers
 from eva.summary import summary_json, summary_lines, truth_lines
-from eva.tool import FrameTool
+from eva.tool import CommandTool, FrameTool, ToolSettings, Usage
 from eva.transcript import Transcribe, load_transcriber
 from eva.video import probe
+from eva.workers import Limits, Workers, WorkerTool
 
 # The settings of a run. Every one of them can be given as a flag, which wins.
 BASE_URL = "http://127.0.0.1:8000/v1"
@@ -147,6 +151,8 @@ def fail(error: EvaError) -> int:
     if isinstance(error, (Interrupted, RunEnded)):
         message += f"; to go on:  {resume_command(sys.argv)}"
         code = 128 + error.number if isinstance(error, Interrupted) else 1
+        # All is saved, and the process ends: one more signal would only spoil its exit code.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     elif isinstance(error, CalledOff):
         code = 1
     print(f"eval-eva.py: {message}", file=sys.stderr)
@@ -171,14 +177,17 @@ async def evaluate(options: Options) -> int:
         models = await connect_all(options) if pending else []
         meta = begin_meta(cache, models, dataset, options)
         forget(cache, forgotten, options)
+        tool = make_tool(options)
         try:
             if meta is not None and models:
                 write_meta(cache.path, meta)
-                sampler = make_sampler(transcribe, dataset, options)
+                sampler = make_sampler(transcribe, tool, dataset, options)
                 await run_all(pending, sampler, models, cache, options)
         finally:
-            finish(len(everything), cache, dataset, meta)
-            print_summary(items, cache, dataset, monotonic() - started, options.json)
+            try:
+                finish(everything, cache, dataset, meta)
+            finally:
+                print_summary(items, cache, dataset, monotonic() - started, frames=tool.usage, json_file=options.json)
     return 0
 
 
@@ -196,17 +205,23 @@ async def check(options: Options) -> int:
             progress.refresh()
 
         memory = options.frame_root / "checked_videos.json"
-        findings.append(
-            await check_videos(items, dataset.video_root, make_tool(replace(options, fallback=True)), memory, show)
-        )
+        tool = make_tool(replace(options, fallback=True))
+        try:
+            findings.append(await check_videos(items, dataset.video_root, tool, memory, show))
+        finally:
+            await tool.close()
     findings.append(check_disk(options.frame_root, len(items), options.max_visual_tokens))
-    for model in await connect_all(options):
-        findings += await check_server(
-            model,
-            max_turns=options.max_turns,
-            max_visual_tokens=options.max_visual_tokens,
-            frame_root=options.frame_root,
-        )
+    for url in options.base_url:
+        try:
+            model = await connect_to(url, options)
+            findings += await check_server(
+                model,
+                max_turns=options.max_turns,
+                max_visual_tokens=options.max_visual_tokens,
+                frame_root=options.frame_root,
+            )
+        except ServerError as error:
+            findings.append(Finding(f"server {url}", FAILED, str(error)))
     print("\n".join(table(findings)))
     return int(any(finding.verdict == FAILED for finding in findings))
 
@@ -295,15 +310,28 @@ def confirm(question: str, options: Options) -> None:
 
 
 async def connect_all(options: Options) -> list[ChatModel]:
-    """One model on every server; they must agree on its name."""
-    models = [
-        await connect(base_url=url, api_key=options.api_key, model=options.model, timeout_s=options.request_timeout)
-        for url in options.base_url
-    ]
+    """One model on every server; they must agree on its name. A server that does not answer yet may come later, as
+    long as another one does."""
+    models: list[ChatModel] = []
+    silent: dict[str, ServerError] = {}
+    for url in options.base_url:
+        try:
+            models.append(await connect_to(url, options))
+        except ServerError as error:
+            silent[url] = error
+    if not models:
+        raise next(iter(silent.values()))
+    for url, silence in silent.items():
+        warn(f"going on without it for now: {silence}")
+        models.append(ChatModel(make_client(url, options.api_key, options.request_timeout), models[0].name))
     names = {model.name for model in models}
     if len(names) > 1:
         raise SettingsError(f"the servers serve different models, {', '.join(sorted(names))}: choose one with --model")
     return models
+
+
+async def connect_to(url: str, options: Options) -> ChatModel:
+    return await connect(base_url=url, api_key=options.api_key, model=options.model, timeout_s=options.request_timeout)
 
 
 def begin_meta(cache: Cache, models: Sequence[ChatModel], dataset: Dataset, options: Options) -> Meta | None:
@@ -327,17 +355,27 @@ def begin_meta(cache: Cache, models: Sequence[ChatModel], dataset: Dataset, opti
 
 
 def make_tool(options: Options) -> FrameTool:
-    return FrameTool(
+    """This project's own tool keeps its processes warm; a foreign one is started for each call."""
+    settings = ToolSettings(
         path=options.frame_tool.absolute(),
         save_root=options.frame_root.absolute(),
-        slots=asyncio.Semaphore(options.frame_workers),
         backend=options.backend,
         fallback=options.fallback,
         timeout_s=options.frame_timeout,
     )
+    if not settings.path.samefile(HOME / FRAME_TOOL_PATH):
+        return CommandTool(settings, asyncio.Semaphore(options.frame_workers))
+    workers = Workers([*settings.program(), "--worker"], options.frame_workers)
+    return WorkerTool(
+        settings,
+        workers,
+        Limits(options.frame_timeout, options.frame_memory_mb * 2**20),
+        Leases(settings.save_root, int(options.frame_cache_gb * 1e9)),
+        options.frame_format,
+    )
 
 
-def make_sampler(transcribe: Transcribe, dataset: Dataset, options: Options) -> Sampler:
+def make_sampler(transcribe: Transcribe, tool: FrameTool, dataset: Dataset, options: Options) -> Sampler:
     settings = LookSettings(
         max_visual_tokens=options.max_visual_tokens,
         maxp=options.maxp,
@@ -345,7 +383,7 @@ def make_sampler(transcribe: Transcribe, dataset: Dataset, options: Options) -> 
         image_transport=options.image_transport,
     )
     return Sampler(
-        looker=Looker(make_tool(options), settings),
+        looker=Looker(tool, settings),
         # Many questions ask of one video.
         probe=functools.lru_cache(maxsize=None)(probe),
         transcribe=transcribe,
@@ -368,17 +406,17 @@ async def run_all(
             notify=progress.set_postfix_str,
         )
 
-        async def run(item: Item) -> None:
-            async with servers.seat() as seat:
+        async def run(item: Item, avoiding: Collection[Server]) -> None:
+            async with servers.seat(avoiding=avoiding) as seat:
                 cache.append(await sampler.run(item, seat.complete))
             progress.update()
 
-        def give_up(item: Item, failing: KeepsFailing) -> None:
+        def give_up(item: Item, failing: Failing) -> None:
             warn(f"sample {item.index} keeps failing while others do not: {failing}")
             cache.append(exception_record(item, failing.failure, Episode()))
             progress.update()
 
-        schedule = Schedule(run, give_up, options.outage_timeout)
+        schedule = Schedule(run, servers.serves_others, give_up, options.outage_timeout)
         try:
             await schedule.run_all(items, max_concurrent=options.max_concurrent, grace_s=options.grace)
         except Interrupted:
@@ -387,21 +425,33 @@ async def run_all(
             raise RunEnded(str(error)) from error
         finally:
             await servers.close()
+            await sampler.looker.tool.close()
 
 
-def finish(total: int, cache: Cache, dataset: Dataset, meta: Meta | None) -> None:
+def finish(everything: Sequence[Item], cache: Cache, dataset: Dataset, meta: Meta | None) -> None:
     """Merge what there is into the result, and say beside it what it was made with and covers."""
     try:
         cache.merge(dataset.result)
-        if meta is not None:
-            recorded = len(cache.outcomes)
-            coverage = {"items": total, "recorded": recorded, "complete": recorded >= total}
-            write_meta(dataset.result, replace(meta, coverage=coverage))
+        write_meta(dataset.result, replace(meta or Meta.unknown(), coverage=coverage(everything, cache)))
     except CacheError as error:
         raise RunEnded(str(error)) from error
 
 
-def print_summary(items: Sequence[Item], cache: Cache, dataset: Dataset, wall_s: float, json_file: Path | None) -> None:
+def coverage(everything: Sequence[Item], cache: Cache) -> dict[str, Any]:
+    """How much of the annotation file the result stands for: a partial run's result must not pass for a whole one."""
+    outcomes = [cache.outcomes[item.index] for item in everything if item.index in cache.outcomes]
+    figures = score(outcomes, total=len(everything))
+    return {
+        "items": figures.total,
+        "recorded": figures.recorded,
+        "pending": figures.pending,
+        "complete": not figures.pending,
+    }
+
+
+def print_summary(
+    items: Sequence[Item], cache: Cache, dataset: Dataset, wall_s: float, *, frames: Usage, json_file: Path | None
+) -> None:
     """The reference's summary, then what it leaves out."""
     recorded = cache.outcomes
     outcomes = [
@@ -410,10 +460,14 @@ def print_summary(items: Sequence[Item], cache: Cache, dataset: Dataset, wall_s:
     figures = score(outcomes, total=len(items))
     right = {outcome.index for outcome in outcomes if outcome.correct}
     interval = clustered_interval([item.videos[0] for item in items], [item.index in right for item in items])
-    print("\n".join([*summary_lines(figures), *truth_lines(figures, interval, wall_s)]))
+    print("\n".join([*summary_lines(figures), *truth_lines(figures, interval, wall_s, frames)]))
     print(f"Result: {dataset.result}" + (" (of a partial run)" if figures.missing else ""))
     if json_file is not None:
-        replace_text(json_file, json.dumps(summary_json(figures, interval, wall_s), indent=1) + "\n")
+        figures_json = summary_json(figures, interval, wall_s, frames)
+        try:
+            replace_text(json_file, json.dumps(figures_json, indent=1) + "\n")
+        except CacheError as error:
+            raise RunEnded(str(error)) from error
 
 
 def resume_command(argv: Sequence[str]) -> str:

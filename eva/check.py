@@ -23,6 +23,7 @@ from eva.model import MAX_TOKENS, ChatModel
 from eva.prompt import Message
 from eva.records import CacheError, replace_text
 from eva.tool import CallFailed, FrameCall, FrameTool, FrameToolError
+from eva.video import probe
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 # An agent's prompt may hold this many images; a server that takes fewer refuses some of its requests.
@@ -31,6 +32,8 @@ IMAGES_A_PROMPT = 256
 BYTES_A_TOKEN = 1300
 # The published runs take up to 2.75 rounds a question, and the last one makes no call.
 CALLS_A_QUESTION = 1.75
+# Sound may go on after the pictures; a file that lacks more of them was cut off.
+WHOLE = 0.9
 # What a sample asks for in words, beside the replies: question, labels of the frames, the question again each round.
 PROMPT_WORDS_TOKENS = 4096
 
@@ -84,8 +87,10 @@ async def check_videos(
         progress(done, len(names))
         return problem
 
-    problems = [problem for problem in await asyncio.gather(*map(one, names.values())) if problem]
-    replace_text(memory, json.dumps(sorted(good)))
+    try:
+        problems = [problem for problem in await asyncio.gather(*map(one, names.values())) if problem]
+    finally:
+        replace_text(memory, json.dumps(sorted(good)))
     if problems:
         return Finding("videos", FAILED, f"{len(problems)} of {len(names)} cannot be shown:\n" + "\n".join(problems))
     return Finding("videos", OK, f"all {len(names)} open; first and last frame decode")
@@ -95,12 +100,16 @@ async def _video_problem(item: Item, video_root: Path, tool: FrameTool, good: se
     try:
         path = locate_video(video_path(item, video_root))
         stat = path.stat()
-        identity = f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{tool.backend}"
+        identity = f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{tool.settings.backend}"
         if identity not in good:
             # Beyond any video: clamping makes it the last frame's time.
             whole = FrameCall(start_s=0, end_s=1e9, nframes=2, resize=0.1, extra={})
-            extraction = await tool.extract(path, whole)
-            shutil.rmtree(extraction.frames[0].parent)
+            extraction = await tool.extract(path, whole, sample=item.index)
+            if extraction.folder is not None:
+                shutil.rmtree(extraction.folder)
+            promised_s, end_s = probe(path).duration_s, extraction.details.get("end_s", float("inf"))
+            if end_s < promised_s * WHOLE:
+                return f"{item.videos[0]}: truncated: pictures end at {end_s:.1f} s of {promised_s:.1f} s"
             good.add(identity)
     except (VideoError, CallFailed, FrameToolError, OSError) as error:
         return f"{item.videos[0]}: {error}"
@@ -112,7 +121,7 @@ def _remembered(memory: Path) -> set[str]:
         return set(json.loads(memory.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return set()
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CacheError(f"{memory} cannot be read ({error}): delete it, and videos are checked anew") from error
 
 

@@ -18,6 +18,7 @@ from eva.decode_av import AvVideo
 from eva.decode_decord import DecordVideo
 from eva.errors import UndecodableError, VideoError
 from eva.frames import Timeline
+from eva.index import Indexes
 
 BACKENDS = ("auto", "av", "decord")
 
@@ -36,21 +37,32 @@ class Video(Protocol):
         ...
 
 
-def open_video(path: Path, *, backend: str = "auto", recount: bool = False) -> Video:
+def open_video(path: Path, *, backend: str = "auto", recount: bool = False, indexes: Indexes | None = None) -> Video:
     """Open `path` with "av", "decord", or "auto": av, and decord where av makes nothing of the file.
 
-    `recount` decodes the whole file to learn its frames, for files whose packets mislead (MiscountedError).
+    `recount` decodes the whole file to learn its frames, for files whose packets mislead (MiscountedError). What av
+    finds out about the file is taken from `indexes`, or kept there.
     Raises VideoError with a sentence that names the file.
     """
     _check_readable(path)
     if backend == "decord":
         return DecordVideo(path)
     try:
-        return AvVideo(path, recount=recount)
+        return _by_av(path, recount, indexes)
     except UndecodableError as undecodable:
         if backend == "av":
             raise
         return _second_opinion(path, undecodable)
+
+
+def _by_av(path: Path, recount: bool, indexes: Indexes | None) -> Video:
+    if indexes is None:
+        return AvVideo(path, recount=recount)
+    index = indexes.load(path, recount=recount)
+    video = AvVideo(path, recount=recount, index=index)
+    if index is None:
+        indexes.save(path, video.index, recount=recount)
+    return video
 
 
 def _second_opinion(path: Path, undecodable: UndecodableError) -> Video:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from eva.container import moving_pictures, open_container
 from eva.errors import MiscountedError, UndecodableError, VideoError
 from eva.frames import Timeline
-from eva.packets import EntryPoint, Survey, make_survey, note_packet, packets_of
+from eva.packets import EntryPoint, Survey, VideoIndex, is_disposable, make_survey, note_packet, packets_of
 
 # Each decoding thread holds frames of its own; more of them cost memory without making one video much faster.
 MAX_THREADS = 4
@@ -53,28 +53,36 @@ class AvVideo:
 
     decoder = "av"
 
-    def __init__(self, path: Path, *, recount: bool = False) -> None:
+    def __init__(self, path: Path, *, recount: bool = False, index: VideoIndex | None = None) -> None:
         self._path = path
-        with _opened(path) as (container, stream):
-            self._clock = _clock(stream)
-            self.survey, first = _surveyed(container, stream)
-        if first is None:
-            raise UndecodableError(f"no frame of the video {path} can be decoded")
-        trusted = not recount and self.survey.one_each and first.pts == self.survey.pts[0]
-        self._pts = self.survey.pts if trusted else None  # none: frames are known by counting them
-        self.timeline = self._timeline(first)
+        self.index = index or read_index(path, recount=recount)
+        self.timeline = self.index.timeline
+        self._pts = self.index.pts
 
     def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """(index, RGB) once for each distinct index, in ascending order; see decode.Video."""
-        to_rgb = RgbConverter()
+        wanted = sorted(set(indices))
+        to_rgb, done = RgbConverter(), 0
+        try:
+            for index, frame in self._decoded(wanted, sparsely=self._pts is not None):
+                yield index, to_rgb(frame)
+                done += 1
+        except VideoError:
+            if self._pts is None:
+                raise
+            # Whether it is the file's fault, decoding everything tells.
+            yield from ((index, to_rgb(frame)) for index, frame in self._decoded(wanted[done:], sparsely=False))
+
+    def _decoded(self, wanted: Sequence[int], *, sparsely: bool) -> Iterator[tuple[int, VideoFrame]]:
+        """The frames with the indices `wanted`; `sparsely`: without decoding frames that these do not need."""
         with _opened(self._path) as (container, stream):
             decoding = Decoding(container, stream)
-            for entry, targets in passes(indices, self.survey.entries if self._pts is not None else ()):
+            for entry, targets in passes(wanted, self.index.entries):
                 if entry is not None:
                     decoding.enter_at(entry)
-                numbered = self._numbered(decoding, first=entry.index if entry else 0)
-                for index, frame in self._chosen(numbered, targets, decoding):
-                    yield index, to_rgb(frame)
+                frames = decoding.sparsely({self._pts_of(target) for target in targets}) if sparsely else decoding
+                numbered = self._numbered(frames, decoding, first=entry.index if entry else 0)
+                yield from self._chosen(numbered, targets, decoding)
 
     def _chosen(
         self, numbered: Iterator[tuple[int, VideoFrame]], targets: list[int], decoding: Decoding
@@ -87,51 +95,38 @@ class AvVideo:
                 raise self._cannot_decode(target) if certain else self._miscounted()
             yield target, frame
 
-    def _numbered(self, decoding: Decoding, *, first: int) -> Iterator[tuple[int, VideoFrame]]:
-        """Each decoded frame from the index `first` on with its index; gaps only where something is damaged."""
+    def _numbered(
+        self, frames: Iterable[VideoFrame], decoding: Decoding, *, first: int
+    ) -> Iterator[tuple[int, VideoFrame]]:
+        """Each decoded frame from the index `first` on with its index; gaps only where something is damaged, and for
+        frames whose packets were left out."""
         expected = first
-        for frame in decoding:
+        for frame in frames:
             index = expected if self._pts is None else self._index_of(frame.pts)
             if first and index is not None and index < first:
                 continue  # shown before the keyframe that was sought, which it may follow in the file
-            if index != expected and not decoding.damaged:
+            if not decoding.damaged and not self._in_turn(index, expected, decoding):
                 raise self._miscounted()
             if index is not None and index >= expected:
                 if decoding.is_sound(frame):
                     yield index, frame
                 expected = index + 1
 
+    def _in_turn(self, index: int | None, expected: int, decoding: Decoding) -> bool:
+        if index == expected:
+            return True
+        if index is None or self._pts is None or decoding.given is None:
+            return False
+        return index > expected and decoding.given.isdisjoint(self._pts[expected:index])
+
+    def _pts_of(self, index: int) -> int | None:
+        return self._pts[index] if self._pts is not None and index < len(self._pts) else None
+
     def _index_of(self, pts: int | None) -> int | None:
         if self._pts is None or pts is None:
             return None
         index = bisect_left(self._pts, pts)
         return index if index < len(self._pts) and self._pts[index] == pts else None
-
-    def _timeline(self, first: VideoFrame) -> Timeline:
-        times_s = self._times_s()
-        turned = _quarter_turns(first) % 2 == 1
-        size = (first.height, first.width) if turned else (first.width, first.height)
-        missing = 0 if self._pts is None else self.survey.missing
-        return Timeline(*size, self._average_fps(times_s), times_s, missing)
-
-    def _times_s(self) -> tuple[float, ...]:
-        if self._pts is not None:
-            return tuple(self._clock.seconds(pts) for pts in self._pts)
-        with _opened(self._path) as (container, stream):
-            pts = [frame.pts for frame in Decoding(container, stream)]
-        return self._counted_times_s(pts)
-
-    def _counted_times_s(self, pts: list[int | None]) -> tuple[float, ...]:
-        """Times of frames counted by decoding; evenly spaced where the file gives none, or none that rise."""
-        known = [time for time in pts if time is not None]
-        if len(known) < len(pts) or any(late >= later for late, later in pairwise(known)):
-            return tuple(index / (self._clock.average_fps or 25.0) for index in range(len(pts)))
-        return tuple(self._clock.seconds(time) for time in known)
-
-    def _average_fps(self, times_s: tuple[float, ...]) -> float:
-        if self._clock.average_fps is not None:
-            return self._clock.average_fps
-        return (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 else 1.0
 
     def _cannot_decode(self, index: int) -> VideoError:
         held = len(self.timeline.times_s)
@@ -145,12 +140,49 @@ class AvVideo:
         return MiscountedError(f"the packets of {self._path} do not map one to one to its frames")
 
 
+def read_index(path: Path, *, recount: bool = False) -> VideoIndex:
+    """Read all packets of a video, and decode it whole where they mislead or `recount` says so.
+
+    Raises UndecodableError where no frame can be decoded.
+    """
+    with _opened(path) as (container, stream):
+        clock = _clock(stream)
+        survey, first = _surveyed(container, stream)
+    if first is None:
+        raise UndecodableError(f"no frame of the video {path} can be decoded")
+    if not recount and survey.one_each and first.pts == survey.pts[0]:
+        times_s = tuple(clock.seconds(pts) for pts in survey.pts)
+        return VideoIndex(_timeline(first, clock, times_s, survey.missing), survey.pts, survey.entries)
+    return VideoIndex(_timeline(first, clock, _counted_times_s(path, clock)), None, ())
+
+
+def _timeline(first: VideoFrame, clock: Clock, times_s: tuple[float, ...], missing: int = 0) -> Timeline:
+    turned = _quarter_turns(first) % 2 == 1
+    size = (first.height, first.width) if turned else (first.width, first.height)
+    return Timeline(*size, clock.average_fps or _mean_fps(times_s), times_s, missing)
+
+
+def _mean_fps(times_s: tuple[float, ...]) -> float:
+    return (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 else 1.0
+
+
+def _counted_times_s(path: Path, clock: Clock) -> tuple[float, ...]:
+    """Times of frames counted by decoding; evenly spaced where the file gives none, or none that rise."""
+    with _opened(path) as (container, stream):
+        pts = [frame.pts for frame in Decoding(container, stream)]
+    known = [time for time in pts if time is not None]
+    if len(known) < len(pts) or any(late >= later for late, later in pairwise(known)):
+        return tuple(index / (clock.average_fps or 25.0) for index in range(len(pts)))
+    return tuple(clock.seconds(time) for time in known)
+
+
 class Decoding:
     """Passes over a video's frames in presentation order. A damaged packet is noted and gives no frame."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._container, self._stream = container, stream
         self._entry: EntryPoint | None = None
+        self.given: set[int | None] | None = None  # pts that the decoder was given; None: all
         self._unsound_to: float | None = None  # pts: until a keyframe after it, pictures may be pieced together
         self.damaged = False
         stream.thread_type = "AUTO"
@@ -162,12 +194,31 @@ class Decoding:
         self._entry, self._unsound_to = entry, None
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        packets, entry = packets_of(self._container, self._stream), self._entry
-        if entry is not None:  # seeking may land on an earlier keyframe
-            packets = dropwhile(lambda packet: packet.pts != entry.pts, packets)
-        for packet in packets:
+        self.given = None
+        for packet in self._packets():
             yield from self.decode(packet)
         yield from self.decode(None)
+
+    def sparsely(self, wanted: set[int | None]) -> Iterator[VideoFrame]:
+        """The frames with the pts `wanted` and those that these may refer to; after them, the decoder is emptied."""
+        self.given = set()
+        waiting = set(wanted)
+        for packet in self._packets():
+            if packet.pts not in wanted and is_disposable(packet, self._stream.codec_context):
+                continue
+            self.given.add(packet.pts)
+            yield from self.decode(packet)
+            waiting.discard(packet.pts)
+            if not waiting:
+                break
+        yield from self.decode(None)
+
+    def _packets(self) -> Iterator[Packet[VideoStream]]:
+        packets, entry = packets_of(self._container, self._stream), self._entry
+        if entry is None:
+            return packets
+        # Seeking may land on an earlier keyframe.
+        return dropwhile(lambda packet: packet.pts != entry.pts, packets)
 
     def decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """The frames that come out when `packet` goes in; None: those still held back at the end."""

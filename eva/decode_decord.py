@@ -24,10 +24,11 @@ class DecordVideo:
     def __init__(self, path: Path) -> None:
         self._path = path
         decord = _import_decord()
+        self._errors = (*DECORD_ERRORS, decord._ffi.base.DECORDError)
         try:
             self._reader = decord.VideoReader(str(path.absolute()), ctx=decord.cpu(0))
             self.timeline = self._timeline()
-        except DECORD_ERRORS as error:
+        except self._errors as error:
             raise UndecodableError(f"decord cannot open {path}: {_first_line(error)}") from error
 
     def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -38,7 +39,7 @@ class DecordVideo:
         wanted = sorted(set(indices))
         try:
             batch: NDArray[np.uint8] = self._reader.get_batch(wanted).asnumpy()
-        except DECORD_ERRORS as error:
+        except self._errors as error:
             raise VideoError(f"decord cannot decode the frames of {self._path}: {_first_line(error)}") from error
         yield from zip(wanted, batch, strict=True)
 
@@ -50,7 +51,7 @@ class DecordVideo:
         return Timeline(width, height, self._reader.get_avg_fps(), tuple(times_s))
 
 
-# decord's own errors derive from no common base but these; an empty video fails an assertion.
+# decord raises these beside its own DECORDError; an empty video fails an assertion.
 DECORD_ERRORS = (RuntimeError, IndexError, AssertionError, UnicodeError)
 
 

@@ -53,8 +53,11 @@ class Looker:
     tool: FrameTool
     settings: LookSettings
 
-    async def look(self, call: CallAttempt, path: Path, video: VideoInfo) -> Look:
-        """What became of `call`; a call that fails says so in the Look. Raises FrameToolError."""
+    async def look(self, call: CallAttempt, path: Path, video: VideoInfo, *, sample: int) -> Look:
+        """What became of `call`; a call that fails says so in the Look. Raises FrameToolError.
+
+        The frames are there until `tool.release(sample)`.
+        """
         look = Look(call, error=call.error)
         if call.arguments is None or call.error is not None:
             return look
@@ -63,7 +66,7 @@ class Looker:
             budgeted = self._budgeted(request, video)
             look = replace(look, budgeted=budgeted)
             frame_call = runnable(request, budgeted, call.arguments)
-            extraction = await self.tool.extract(path, frame_call)
+            extraction = await self.tool.extract(path, frame_call, sample=sample)
             look = replace(look, extraction=extraction)
             return replace(look, shown=await asyncio.to_thread(self._shown, frame_call, extraction))
         except (UnusableArgument, CallFailed) as failure:
@@ -92,8 +95,9 @@ class Looker:
             return requested_times(call.start_s, call.end_s, len(extraction.frames))
         times_s = extraction.details.get("times_s", ())
         if len(times_s) != len(extraction.frames):
+            tool = self.tool.settings.path
             raise FrameToolError(
-                f"the frame tool {self.tool.path} does not say the frames' times: run with --timestamps requested"
+                f"the frame tool {tool} does not say the frames' times: run with --timestamps requested"
             )
         return [int(time_s) for time_s in times_s]
 

@@ -40,6 +40,11 @@ class Meta:
     adopted: bool = False
     coverage: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def unknown(cls) -> Meta:
+        """That of records which another program made."""
+        return cls({}, {}, (), adopted=True)
+
 
 def meta_path(records: Path) -> Path:
     """`cache_x.jsonl` -> `cache_x.meta.json`, beside it."""
@@ -95,7 +100,7 @@ def read_meta(records: Path) -> Meta | None:
         )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EvaError(f"{path} cannot be read ({error}): mend it, or delete it to go on without") from error
 
 

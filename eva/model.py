@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +18,7 @@ from eva.prompt import Message
 TEMPERATURE = 0.0
 MAX_TOKENS = 2048
 PROBE_TIMEOUT_S = 60.0
+LISTING_TIMEOUT_S = 30.0
 # A black image of 28 x 28 pixels, one visual token.
 _PROBE_IMAGE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAIAAAD9b0jDAAAAGUlEQVRIx+3BMQEAAADCoPVPbQdvoAAAeA0JTAABzgq7"
@@ -25,8 +28,15 @@ _PROBE = {
     "role": "user",
     "content": [{"type": "text", "text": "."}, {"type": "image_url", "image_url": {"url": _PROBE_IMAGE}}],
 }
-# Statuses below 500 by which a server says that it cannot serve just now: no model (404), slow, busy.
-_UNAVAILABLE_STATUS = frozenset({404, 408, 409, 425, 429})
+# Statuses below 500 by which a server says that it cannot serve just now: a key that no longer counts, no model
+# (404), slow, busy.
+_UNAVAILABLE_STATUS = frozenset({401, 403, 404, 408, 409, 425, 429})
+_BUSY = 429
+
+
+# What the client raises where a request brings no completion: JSON that is none is a ValueError, JSON without a bottom
+# a RecursionError.
+NO_COMPLETION = (openai.APIError, ValueError, RecursionError)
 
 
 class ServerError(EvaError):
@@ -40,7 +50,7 @@ class BadRequest(EvaError):
 class Unavailable(EvaError):
     """The server failed, not the request: no connection, a timeout, 5xx, no such model, a reply that is none.
 
-    `overload`: it was a timeout or 5xx, so that fewer requests at a time may help.
+    `overload`: it was a timeout, 5xx or 429, so that fewer requests at a time may help.
     """
 
     def __init__(self, message: str, *, overload: bool = False, timeout: bool = False) -> None:
@@ -74,7 +84,7 @@ class ChatModel:
 
     @property
     def base_url(self) -> str:
-        return str(self.client.base_url)
+        return str(self.client.base_url).rstrip("/")
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Ask once for the next message. Raises BadRequest (HTTP 400), Unavailable, or openai.APIStatusError for
@@ -84,7 +94,7 @@ class ChatModel:
             completion = await self._create(messages, MAX_TOKENS, openai.not_given)
         except openai.BadRequestError as error:
             raise BadRequest(error.message) from error
-        except (openai.APIError, ValueError) as error:
+        except NO_COMPLETION as error:
             raise unavailable(error) or error from error
         return replace(_read(completion), seconds=round(time.monotonic() - started, 3))
 
@@ -97,11 +107,12 @@ class ChatModel:
             served = await _served(self.client)
             if self.name not in served:
                 return f"it serves {', '.join(served) or 'no model'}, not {self.name}"
-            await self._create([_PROBE], 1, PROBE_TIMEOUT_S)
-        except (openai.APIError, ValueError) as error:
+            _read(await self._create([_PROBE], 1, _at_most(PROBE_TIMEOUT_S, self.client)))
+        except Unavailable as failure:
+            return str(failure)
+        except NO_COMPLETION as error:
             # A server that lists the model and refuses the probe's image serves: not every model takes one.
-            refused = isinstance(error, openai.APIStatusError) and error.status_code < 500
-            return "" if refused else str(unavailable(error) or error)
+            return str(unavailable(error) or "")
         return ""
 
     async def context_length(self) -> int | None:
@@ -111,19 +122,29 @@ class ChatModel:
     async def try_out(self, messages: Sequence[Message]) -> str:
         """Have one token completed; why that failed, or the empty text."""
         try:
-            await self._create(messages, 1, PROBE_TIMEOUT_S)
-        except (openai.APIError, ValueError) as error:
+            _read(await self._create(messages, 1, _at_most(PROBE_TIMEOUT_S, self.client)))
+        except (Unavailable, *NO_COMPLETION) as error:
             return str(error)
         return ""
 
     async def _create(self, messages: Sequence[Message], max_tokens: int, timeout_s: float | openai.NotGiven) -> object:
-        return await self.client.chat.completions.create(
+        ask = functools.partial(
+            self.client.chat.completions.create,
             model=self.name,
-            messages=cast(Any, list(messages)),
             temperature=TEMPERATURE,
             max_tokens=max_tokens,
             timeout=timeout_s,
         )
+        try:
+            return await ask(messages=cast(Any, list(messages)))
+        except UnicodeEncodeError:
+            return await ask(messages=cast(Any, without_surrogates(messages)))
+
+
+def without_surrogates(messages: Sequence[Message]) -> list[Message]:
+    """The messages as UTF-8 can carry them: a lone surrogate, which a reply may hold as a JSON escape, becomes `?`."""
+    text = json.dumps(messages, ensure_ascii=False).encode("utf-8", errors="replace")
+    return cast(list[Message], json.loads(text))
 
 
 def unavailable(error: Exception) -> Unavailable | None:
@@ -134,7 +155,8 @@ def unavailable(error: Exception) -> Unavailable | None:
     if isinstance(error, openai.APIStatusError):
         if error.status_code < 500 and error.status_code not in _UNAVAILABLE_STATUS:
             return None
-        return Unavailable(f"{name}: {error.message}", overload=error.status_code >= 500)
+        overload = error.status_code >= 500 or error.status_code == _BUSY
+        return Unavailable(f"{name}: {error.message}", overload=overload)
     return Unavailable(f"{name}: {error}")
 
 
@@ -146,7 +168,7 @@ def _read(completion: object) -> Reply:
         text = choice.message.content
         if text is not None and not isinstance(text, str):
             raise TypeError("the content is no text")
-    except (AttributeError, IndexError, TypeError, ValueError):
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
         raise Unavailable(f"the server's reply is no chat completion: {str(completion)[:200]!r}") from None
     return Reply(text or "", counts, choice.finish_reason)
 
@@ -156,13 +178,18 @@ async def connect(*, base_url: str, api_key: str, model: str | None, timeout_s: 
 
     Raises ServerError if nothing answers there, or nothing that lists models.
     """
-    client = openai.AsyncOpenAI(base_url=base_url, api_key=api_key, timeout=timeout_s, max_retries=0)
+    client = make_client(base_url, api_key, timeout_s)
     served = await _checked_models(client)
     if not served:
         raise ServerError(f"the server at {base_url} serves no model: start vLLM with the model's folder")
     if model is not None and model not in served:
         raise ServerError(f"the server at {base_url} does not serve {model!r} but {', '.join(served)}: see --model")
     return ChatModel(client, model or next(iter(served)))
+
+
+def make_client(base_url: str, api_key: str, timeout_s: float) -> openai.AsyncOpenAI:
+    """A client that tries nothing again by itself: what is retried is decided in eva.servers."""
+    return openai.AsyncOpenAI(base_url=base_url, api_key=api_key, timeout=timeout_s, max_retries=0)
 
 
 async def _checked_models(client: openai.AsyncOpenAI) -> dict[str, int | None]:
@@ -173,14 +200,20 @@ async def _checked_models(client: openai.AsyncOpenAI) -> dict[str, int | None]:
         raise ServerError(f"no server answers at {url}: start vLLM, or name its address with --base-url") from error
     except openai.APIStatusError as error:
         raise ServerError(f"the server at {url} refuses to list its models: {error.message}") from error
-    except (openai.APIError, ValueError) as error:
+    except NO_COMPLETION as error:
         raise ServerError(f"what answers at {url} is no OpenAI-compatible server (is /v1 missing?)") from error
 
 
 async def _served(client: openai.AsyncOpenAI) -> dict[str, int | None]:
     """Model names in the server's order, with their context in tokens where it is told."""
-    listing = await client.models.list(timeout=30)
     try:
+        listing = await client.models.list(timeout=_at_most(LISTING_TIMEOUT_S, client))
         return {str(model.id): getattr(model, "max_model_len", None) for model in listing.data}
     except (AttributeError, TypeError) as error:
+        # The client itself stumbles over what is no object, such as the page of a proxy.
         raise ValueError("this is no list of models") from error
+
+
+def _at_most(seconds: float, client: openai.AsyncOpenAI) -> float:
+    """Who gives a request less time than a probe may take gives the probe no more."""
+    return min(seconds, client.timeout) if isinstance(client.timeout, (int, float)) else seconds

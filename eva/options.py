@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eva.pictures import FORMATS
+
 
 @dataclass(frozen=True)
 class Defaults:
@@ -49,6 +51,9 @@ class Options:
     image_transport: str
     frame_workers: int
     frame_timeout: float
+    frame_memory_mb: int
+    frame_cache_gb: float
+    frame_format: str
     max_concurrent: int
     grace: float
     json: Path | None
@@ -133,6 +138,17 @@ def _add_frame_options(group: argparse._ArgumentGroup, defaults: Defaults) -> No
     group.add_argument(
         "--frame-timeout", type=positive_seconds, default=600.0, metavar="S", help="seconds for one call"
     )
+    group.add_argument(
+        "--frame-memory-mb", type=positive, default=4096, metavar="MB", help="memory of a frame worker in one call"
+    )
+    group.add_argument(
+        "--frame-cache-gb",
+        type=positive_size,
+        default=200.0,
+        metavar="GB",
+        help="size of the frame store above which frames are evicted, least recently used first",
+    )
+    group.add_argument("--frame-format", choices=FORMATS, default="png", help="of the frames; all are lossless")
 
 
 def _add_run_options(group: argparse._ArgumentGroup) -> None:
@@ -163,6 +179,13 @@ def positive_seconds(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+    return value
+
+
+def positive_size(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no size above 0")
     return value
 
 

@@ -11,11 +11,19 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from eva.frames import Timeline
+
 # Seeking by the containers' own index lands where it should in these two. In MPEG-TS it lands late; AVI and FLV
 # are too loose with times. There, decoding begins at the start.
 SEEKABLE = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 H264_IDR = {5}
+H264_SLICES = set(range(1, 6))
+H264_ASIDES = {6, 9, 12}  # supplemental information, delimiters, filler
 HEVC_RANDOM_ACCESS = set(range(16, 24))
+HEVC_UNREFERENCED = set(range(0, 16, 2))  # not referred to within their temporal layer
+HEVC_ASIDES = {35, 38, 39, 40}  # delimiters, filler, supplemental information
+MPEG4_PICTURE = b"\0\0\1\xb6"
+MPEG4_B = 2
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,18 @@ class Survey:
     one_each: bool  # every packet has a time of its own, so that a frame is known by its time
     missing: int  # frames of a file that broke off: announced after those, their bytes are not there
     entries: tuple[EntryPoint, ...]  # in ascending order; none where only decoding from the start is exact
+
+
+@dataclass(frozen=True)
+class VideoIndex:
+    """All that is known of a video before any frame of it is wanted.
+
+    `pts` has the presentation time of each frame that the file holds; None: frames are known by counting them.
+    """
+
+    timeline: Timeline
+    pts: tuple[int, ...] | None
+    entries: tuple[EntryPoint, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +152,45 @@ def begins_anew(packet: Packet[VideoStream], context: CodecContext) -> bool:
     if context.name in ("vp8", "vp9", "libvpx", "libvpx-vp9", "libdav1d", "av1"):
         return True
     if context.name == "h264":
-        slices = [unit & 0x1F for unit in _unit_headers(packet, context, length_byte=4) if unit & 0x1F in range(1, 6)]
+        slices = [unit & 0x1F for unit in _unit_headers(packet, context, length_byte=4) if unit & 0x1F in H264_SLICES]
         return bool(slices) and set(slices) <= H264_IDR
     if context.name == "hevc":
         units = [unit >> 1 & 0x3F for unit in _unit_headers(packet, context, length_byte=21)]
         slices = [unit for unit in units if unit < 32]
         return bool(slices) and set(slices) <= HEVC_RANDOM_ACCESS
     return False
+
+
+def is_disposable(packet: Packet[VideoStream], context: CodecContext) -> bool:
+    """Whether no other frame refers to this packet's, so that the others are decoded the same without it.
+
+    Said only of codecs where that is marked in the packet and proven exact by the tests: in VP8, VP9 and AV1 a frame
+    that nobody refers to may still change the state that later frames are decoded with.
+    """
+    if context.name == "h264":
+        return _is_disposable_h264([*_unit_headers(packet, context, length_byte=4)])
+    if context.name == "hevc":
+        # Where there are temporal layers, those above may refer to what is marked within one layer.
+        layers = int.from_bytes((context.extradata or b"")[21:22], "big") >> 3 & 7
+        units = {unit >> 1 & 0x3F for unit in _unit_headers(packet, context, length_byte=21)}
+        return layers == 1 and bool(units & HEVC_UNREFERENCED) and units <= HEVC_UNREFERENCED | HEVC_ASIDES
+    if context.name == "mpeg4":
+        return _is_disposable_mpeg4(bytes(packet))
+    return False
+
+
+def _is_disposable_h264(units: list[int]) -> bool:
+    """All slices unreferenced (nal_ref_idc 0), and nothing else but what is said aside; no parameter sets."""
+    slices = [unit for unit in units if unit & 0x1F in H264_SLICES]
+    asides = {unit & 0x1F for unit in units} - H264_SLICES
+    return bool(slices) and not any(unit & 0x60 for unit in slices) and asides <= H264_ASIDES
+
+
+def _is_disposable_mpeg4(data: bytes) -> bool:
+    """One picture, and that a B-picture: its start code is followed by two bits of coding type."""
+    at = data.find(MPEG4_PICTURE)
+    alone = at >= 0 and data.find(MPEG4_PICTURE, at + 1) < 0
+    return alone and len(data) > at + 4 and data[at + 4] >> 6 == MPEG4_B
 
 
 def _unit_headers(packet: Packet[VideoStream], context: CodecContext, *, length_byte: int) -> Iterator[int]:

@@ -57,7 +57,7 @@ class Cache:
                 offset = file.tell()
                 if file.write(line) != len(line):
                     file.truncate(offset)
-                    raise OSError("the disk took only part of the record")
+                    raise OSError("the disk took only part of the record, is it full?")
                 os.fsync(file.fileno())
         except OSError as error:
             raise CacheError(f"cannot write to the cache {self.path}: {error.strerror or error}") from error
@@ -134,20 +134,28 @@ def open_cache(path: Path, warn: Callable[[str], None]) -> Iterator[Cache]:
     A torn last line is cut off and lines that are no records are passed over; `warn` is told of each.
     Raises CacheError if another run holds the cache, naming its process, or if the file cannot be used.
     """
-    holder = path.with_name(f".{path.name}.lock")
-    lock = filelock.FileLock(holder)
+    # Not in the lock file: over NFS, closing a second handle to that one would give up the lock.
+    holder = path.with_name(f".{path.name}.holder")
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        who = holder.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+        who = _read_holder(holder) or "another process"
         raise CacheError(f"the cache {path} is in use by {who}: wait for that run, or end it") from None
     except OSError as error:
         raise CacheError(f"cannot lock the cache {path}: {error.strerror}") from error
     try:
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        replace_text(holder, f"process {os.getpid()} on {socket.gethostname()}")
         yield Cache(path, warn)
     finally:
         lock.release()
+
+
+def _read_holder(holder: Path) -> str:
+    try:
+        return holder.read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:  # its run has locked the cache this very moment
+        return ""
 
 
 def encode(record: Mapping[str, Any]) -> bytes:

@@ -14,13 +14,13 @@ from eva.locate import locate_video
 from eva.look import Looker
 from eva.prompt import opening_messages
 from eva.record import Record, episode_record, exception_record
-from eva.servers import KeepsFailing, Outage, ServerLost
+from eva.servers import Failing, Outage
 from eva.tool import NoRoomForFrames
 from eva.transcript import Transcribe
 from eva.video import VideoInfo
 
 # What is not the sample's trouble: the scheduler decides what becomes of it.
-_NOT_THE_SAMPLES = (KeepsFailing, NoRoomForFrames, Outage, ServerLost)
+_NOT_THE_SAMPLES = (Failing, NoRoomForFrames, Outage)
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Sampler:
         except Exception as error:  # one bad sample never ends a run; its record and a line say what happened
             self.report(f"sample {item.index} ({item.videos[0]!r}): {type(error).__name__}: {error}")
             record = exception_record(item, error, episode)
+        finally:
+            self.looker.tool.release(item.index)
         return record | {"seconds": round(monotonic() - started, 3)}
 
     async def _play(self, item: Item, episode: Episode, complete: Complete) -> None:
@@ -60,6 +62,6 @@ class Sampler:
             episode,
             opening.question,
             complete=complete,
-            look_at=lambda call: self.looker.look(call, path, video),
+            look_at=lambda call: self.looker.look(call, path, video, sample=item.index),
             max_turns=self.max_turns,
         )

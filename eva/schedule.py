@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import monotonic
 
 from eva.errors import EvaError
 from eva.items import Item
-from eva.servers import KeepsFailing, Outage, ServerLost
+from eva.servers import Failing, KeepsFailing, Outage, Server, ServerLost
 
 SAMPLE_TRIES = 3
 # Before a failing sample stands in line again: other samples may be through by then.
 PAUSE_S = 2.0
-# So few unfinished samples that all keep failing are taken for bad samples, more for a bad server.
+# Where no sample was answered yet, so few that all keep failing are taken for bad samples, more for a bad server.
 FEW = 5
+# A sample whose server went down so often may be what brings it down.
+LOSSES = 3
 
 
 class Interrupted(EvaError):
@@ -31,38 +33,49 @@ class Interrupted(EvaError):
 
 @dataclass
 class _Trouble:
-    """A sample that failed on a server that answers: how often, and how many samples had finished by then."""
+    """A sample that failed on servers that answer others, or whose servers went down: how often, where, since when."""
 
-    finished_before: int
     tries: int = 0
+    losses: int = 0
+    servers: set[Server] = field(default_factory=set)
+    since: float = field(default_factory=monotonic)
+
+    @property
+    def suspect(self) -> bool:
+        return self.losses >= LOSSES
 
 
 @dataclass
 class Schedule:
-    """The samples of a run. `run` gives a sample to the servers, `give_up` records one that keeps failing."""
+    """The samples of a run.
 
-    run: Callable[[Item], Awaitable[None]]
-    give_up: Callable[[Item, KeepsFailing], None]
+    `run` gives a sample to a server, where it can to another one than those named; `serves_others` tells whether one of
+    them answers other samples, None if no server has yet; `give_up` records a sample that keeps failing.
+    """
+
+    run: Callable[[Item, Collection[Server]], Awaitable[None]]
+    serves_others: Callable[[Collection[Server]], Awaitable[bool | None]]
+    give_up: Callable[[Item, Failing], None]
     outage_timeout_s: float
     _waiting: deque[Item] = field(default_factory=deque)
-    _troubles: dict[int, _Trouble] = field(default_factory=dict)
+    _troubles: defaultdict[int, _Trouble] = field(default_factory=lambda: defaultdict(_Trouble))
+    _alone: asyncio.Lock = field(default_factory=asyncio.Lock)
     _running: int = 0
     _stopping: bool = False
-    _finished: int = 0
     _last_finish: float = field(default_factory=monotonic)
 
     async def run_all(self, items: Sequence[Item], *, max_concurrent: int, grace_s: float) -> None:
         """Run every item to its record. Raises Interrupted, Outage, or what keeps records from being written."""
         self._waiting.extend(items)
         workers = [asyncio.create_task(self._work()) for _ in range(min(max_concurrent, len(items)))]
-        with self._interruptible(workers, grace_s) as interrupted:
-            try:
-                await asyncio.gather(*workers)
-            except asyncio.CancelledError:
-                if not interrupted:
-                    raise
-            finally:
-                await _cancelled(workers)
+        interrupted = self._listen(workers, grace_s)
+        try:
+            await asyncio.gather(*workers)
+        except asyncio.CancelledError:
+            if not interrupted:
+                raise
+        finally:
+            await _cancelled(workers)
         if interrupted:
             raise Interrupted(interrupted[0])
 
@@ -77,33 +90,46 @@ class Schedule:
 
     async def _attempt(self, item: Item) -> None:
         try:
-            await self.run(item)
-        except ServerLost:
-            self._waiting.appendleft(item)
-            return
+            await self._run(item)
+        except ServerLost as lost:
+            trouble = self._troubles[item.index]
+            trouble.losses += 1
+            if trouble.suspect:
+                await self._failed(item, lost, trouble)
+            else:
+                self._waiting.appendleft(item)
         except KeepsFailing as failing:
-            if not self._is_hopeless(item):
-                await self._again_later(item, failing)
-                return
-            self.give_up(item, failing)
-        self._finished += 1
-        self._last_finish = monotonic()
+            await self._failed(item, failing, self._troubles[item.index])
+        else:
+            self._last_finish = monotonic()
 
-    def _is_hopeless(self, item: Item) -> bool:
-        trouble = self._troubles.setdefault(item.index, _Trouble(self._finished))
+    async def _run(self, item: Item) -> None:
+        trouble = self._troubles.get(item.index, _Trouble())
+        # What may bring a server down is tried again one at a time, so that it is told from who was with it.
+        async with self._alone if trouble.suspect else nullcontext():
+            await self.run(item, trouble.servers)
+
+    async def _failed(self, item: Item, failing: Failing, trouble: _Trouble) -> None:
         trouble.tries += 1
-        alone = self._finished > trouble.finished_before or self._running + len(self._waiting) <= FEW
-        return trouble.tries >= SAMPLE_TRIES and alone
-
-    async def _again_later(self, item: Item, failing: KeepsFailing) -> None:
-        if monotonic() - self._last_finish > self.outage_timeout_s:
+        trouble.servers.add(failing.server)
+        if trouble.tries >= SAMPLE_TRIES and await self._alone_fails(trouble):
+            self.give_up(item, failing)
+        elif monotonic() - max(self._last_finish, trouble.since) > self.outage_timeout_s:
             raise Outage(f"no sample has finished for {self.outage_timeout_s:g} s; the last one failed with {failing}")
-        await asyncio.sleep(PAUSE_S)
-        self._waiting.append(item)
+        else:
+            await asyncio.sleep(PAUSE_S)
+            self._waiting.append(item)
 
-    @contextmanager
-    def _interruptible(self, workers: Sequence[asyncio.Task[None]], grace_s: float) -> Iterator[list[int]]:
-        """The first SIGINT or SIGTERM stops new samples and gives running ones `grace_s`, the second none."""
+    async def _alone_fails(self, trouble: _Trouble) -> bool:
+        well = await self.serves_others(trouble.servers)
+        return self._running + len(self._waiting) <= FEW if well is None else well
+
+    def _listen(self, workers: Sequence[asyncio.Task[None]], grace_s: float) -> list[int]:
+        """The signals received: the first SIGINT or SIGTERM stops new samples and gives running ones `grace_s`, the
+        second none.
+
+        They stay caught when the samples have ended, so that none breaks into the merging of what there is.
+        """
         received: list[int] = []
         loop = asyncio.get_running_loop()
 
@@ -116,14 +142,9 @@ class Schedule:
             self._stopping = True
             loop.call_later(grace_s if len(received) == 1 else 0, cancel)
 
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        for number in numbers:
+        for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, on_signal, number)
-        try:
-            yield received
-        finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
+        return received
 
 
 async def _cancelled(workers: Sequence[asyncio.Task[None]]) -> None:

@@ -9,32 +9,41 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from eva.errors import EvaError
 from eva.model import ChatModel, Reply, Unavailable
 from eva.prompt import Message
+
+T = TypeVar("T")
 
 PROBE_EVERY_S = 2.0
 # vLLM closes the connection after a 500 without saying so, so the next request fails whatever it asks: a few tries
 # come before the question whether the server is down.
 QUICK_TRIES = 3
 REQUEST_TRIES = 4
+# A request that its server goes down under so often may be what brings it down.
+OUTAGES_A_REQUEST = 2
 MAX_BACKOFF_S = 8.0
 
 
-class ServerLost(EvaError):
-    """The sample's server went down while others stand: the sample starts again on another."""
+class Failing(EvaError):
+    """A sample cannot go on where it is; `failure` is the last one, on `server`."""
 
-
-class KeepsFailing(EvaError):
-    """A request failed time after time on a server that answers others; `failure` is the last time's."""
-
-    def __init__(self, failure: Unavailable) -> None:
+    def __init__(self, failure: Unavailable, server: Server) -> None:
         super().__init__(str(failure))
-        self.failure = failure
+        self.failure, self.server = failure, server
+
+
+class ServerLost(Failing):
+    """The sample's server went down, and others stand or it went down under the sample before: start again."""
+
+
+class KeepsFailing(Failing):
+    """A request failed time after time on a server that answers others."""
 
 
 class Outage(EvaError):
@@ -56,14 +65,15 @@ class AdaptiveLimit:
         return int(self._limit)
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Room for one request. An overload that passes through halves the limit, a success raises it."""
+    async def slot(self) -> AsyncIterator[float]:
+        """Room for one request, since when (monotonic clock). An overload that passes through halves the limit, a
+        success raises it."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._active < self.limit)
             self._active += 1
         halvings = self._halvings
         try:
-            yield
+            yield time.monotonic()
             self._limit = min(self._ceiling, self._limit + 1 / self._limit)
         except Unavailable as failure:
             # Requests that were under way together fail together: they halve the limit once.
@@ -79,14 +89,23 @@ class AdaptiveLimit:
 
 @dataclass(eq=False)
 class Server:
-    """One endpoint: how many samples run on it, whether it is up, when it last answered (monotonic clock)."""
+    """One endpoint: how many samples run on it, when it last answered (monotonic clock), and why it is out, if it is.
+
+    `witness` is a request of a finished sample that it answered: proof that it can, when it is asked again.
+    """
 
     model: ChatModel
     limit: AdaptiveLimit
     samples: int = 0
-    up: bool = True
     last_reply: float = field(default_factory=time.monotonic)
+    trouble: str = ""
+    down_since: float = 0.0
+    witness: Sequence[Message] = ()
     probing: asyncio.Task[bool] | None = None
+
+    @property
+    def up(self) -> bool:
+        return not self.trouble
 
 
 class Servers:
@@ -104,32 +123,51 @@ class Servers:
         self._outage_timeout_s = outage_timeout_s
         self._notify = notify
         self._changed = asyncio.Condition()
-        self._watchers: set[asyncio.Task[None]] = set()
-        self._outage: str = ""
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._end: Exception | None = None
 
     @asynccontextmanager
-    async def seat(self) -> AsyncIterator[Seat]:
-        """A place on the least loaded server that is up; waits for one. Raises Outage."""
+    async def seat(self, *, avoiding: Collection[Server] = ()) -> AsyncIterator[Seat]:
+        """A place on the least loaded server that is up, one of `avoiding` only if all are; waits. Raises Outage."""
         await self._wait_for(lambda: any(server.up for server in self._servers))
-        server = min((server for server in self._servers if server.up), key=lambda server: server.samples)
+        up = (server for server in self._servers if server.up)
+        server = min(up, key=lambda server: (server in avoiding, server.samples))
         server.samples += 1
+        seat = Seat(self, server)
         try:
-            yield Seat(self, server)
+            yield seat
+            # The longest shows most of what the server must be able to do, the latest is the surest to be on disk.
+            server.witness = max(seat.answered, server.witness, key=len)
         finally:
             server.samples -= 1
 
     async def wait_for(self, server: Server) -> None:
         """Wait until `server` is up. Raises ServerLost if another one is up instead, Outage after the timeout."""
+        if server.up:
+            return
+        lost = ServerLost(Unavailable(server.trouble), server)
+        await self._wait_for(lambda: any(other.up for other in self._servers))
         if not server.up:
-            await self._wait_for(lambda: any(other.up for other in self._servers))
-        if not server.up:
-            raise ServerLost(f"the server at {server.model.base_url} is down")
+            raise lost
 
     async def _wait_for(self, ready: Callable[[], bool]) -> None:
         async with self._changed:
-            await self._changed.wait_for(lambda: ready() or self._outage)
-        if not ready():
-            raise Outage(self._outage)
+            await self._changed.wait_for(lambda: ready() or self._end)
+        if self._end:
+            raise self._end
+
+    async def serves_others(self, servers: Collection[Server]) -> bool | None:
+        """Whether one of `servers` answers, now, what it answered to a sample that finished; None if none has yet.
+
+        Waits until a server is up. Raises Outage.
+        """
+        await self._wait_for(lambda: any(server.up for server in self._servers))
+        if not any(server.witness for server in self._servers):
+            return None
+        for server in servers:
+            if server.up and server.witness and not await server.model.try_out([as_one_message(server.witness)]):
+                return True
+        return False
 
     async def still_serves(self, server: Server, *, since: float) -> bool:
         """Whether `server` answered anyone after `since` (monotonic clock), or answers a probe now.
@@ -142,77 +180,117 @@ class Servers:
             return False
         # Requests that failed together share one probe.
         if server.probing is None or server.probing.done():
-            server.probing = asyncio.create_task(self._probe(server))
+            server.probing = self._spawn(self._probe(server))
         return await asyncio.shield(server.probing)
 
     async def _probe(self, server: Server) -> bool:
         failure = await server.model.probe()
         if failure and server.up:
-            server.up = False
-            self._notify(f"waiting for {server.model.base_url}: {failure}")
-            watcher = asyncio.create_task(self._watch(server))
-            self._watchers.add(watcher)
-            watcher.add_done_callback(self._watchers.discard)
-            async with self._changed:
-                self._changed.notify_all()
+            server.down_since = time.monotonic()
+            await self._change(server, failure)
+            self._spawn(self._watch(server))
         return not failure
 
     async def _watch(self, server: Server) -> None:
         """Ask until the server answers, or until none has for too long."""
         while failure := await server.model.probe():
-            last_reply = max(other.last_reply for other in self._servers)
-            alone = not any(other.up for other in self._servers)
-            if alone and time.monotonic() - last_reply > self._outage_timeout_s:
-                self._outage = f"no server has answered for {self._outage_timeout_s:g} s, last {failure}"
+            if self._seconds_of_outage() > self._outage_timeout_s:
+                self._end = Outage(f"no server has answered for {self._outage_timeout_s:g} s, last {failure}")
                 break
             await asyncio.sleep(PROBE_EVERY_S)
-        else:
-            server.up = True
-            server.last_reply = time.monotonic()
-            self._notify("")
+        server.last_reply = time.monotonic()
+        await self._change(server, failure)
+
+    def _seconds_of_outage(self) -> float:
+        if any(server.up for server in self._servers):
+            return 0
+        return time.monotonic() - max(server.down_since for server in self._servers)
+
+    async def _change(self, server: Server, trouble: str) -> None:
+        server.trouble = trouble
+        down = [server for server in self._servers if not server.up]
+        self._notify("; ".join(f"waiting for {server.model.base_url}: {server.trouble}" for server in down))
+        await self._wake()
+
+    async def _wake(self) -> None:
         async with self._changed:
             self._changed.notify_all()
 
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task that `close` ends. Its own error ends the run, which would wait for its word for ever."""
+        task = asyncio.create_task(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _guarded(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await work
+        except Exception as error:
+            self._end = error
+            await self._wake()
+            raise
+
     async def close(self) -> None:
-        for watcher in self._watchers:
-            watcher.cancel()
-        await asyncio.gather(*self._watchers, return_exceptions=True)
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for server in self._servers:
             await server.model.client.close()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Seat:
-    """A sample's place on one server: all its rounds are asked there, where its prefix and images are cached."""
+    """A sample's place on one server: all its rounds are asked there, where its prefix and images are cached.
+
+    `answered` is the last request that got its reply.
+    """
 
     pool: Servers
     server: Server
+    answered: Sequence[Message] = ()
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """The next reply, however long the server takes to come back.
 
         Raises BadRequest (HTTP 400), ServerLost, KeepsFailing, Outage.
         """
-        failures = 0
+        failures = outages = 0
+        telling: Unavailable | None = None
         while True:
             await self.pool.wait_for(self.server)
-            started = time.monotonic()
             try:
-                async with self.server.limit.slot():
-                    reply = await self.server.model.complete(messages)
-                self.server.last_reply = time.monotonic()
-                return reply
+                async with self.server.limit.slot() as started:
+                    return await self._ask(messages)
             except Unavailable as failure:
                 failures += 1
-                if (failures < QUICK_TRIES and not failure.timeout) or await self._serves_others(started):
+                # Behind a 500 comes the closed connection, which says nothing.
+                telling = failure if failure.overload or telling is None else telling
+                soon = failures < QUICK_TRIES and not failure.timeout
+                if soon or await self.pool.still_serves(self.server, since=started):
                     if failures >= REQUEST_TRIES:
-                        raise KeepsFailing(failure) from failure
+                        raise KeepsFailing(telling, self.server) from failure
                     await asyncio.sleep(backoff_s(failures))
                 else:
-                    failures = 0
+                    failures, outages = 0, outages + 1
+                    if outages >= OUTAGES_A_REQUEST:
+                        raise ServerLost(failure, self.server) from failure
 
-    async def _serves_others(self, since: float) -> bool:
-        return await self.pool.still_serves(self.server, since=since)
+    async def _ask(self, messages: Sequence[Message]) -> Reply:
+        reply = await self.server.model.complete(messages)
+        self.server.last_reply = time.monotonic()
+        self.answered = tuple(messages)
+        return reply
+
+
+def as_one_message(messages: Sequence[Message]) -> Message:
+    """All texts and images of a conversation, in order: a request of its size that nobody takes for the sample's."""
+    parts: list[Message] = []
+    for message in messages:
+        content = message["content"]
+        parts += [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return {"role": "user", "content": parts}
 
 
 def backoff_s(failures: int) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 from eva.interval import Interval
 from eva.scoring import Score
+from eva.tool import Usage
 
 
 def summary_lines(score: Score) -> list[str]:
@@ -21,7 +22,7 @@ def summary_lines(score: Score) -> list[str]:
     ]
 
 
-def truth_lines(score: Score, interval: Interval | None, wall_s: float) -> list[str]:
+def truth_lines(score: Score, interval: Interval | None, wall_s: float, frames: Usage) -> list[str]:
     """What the accuracy leaves out: who failed, what is still to come, and how sure the figure is."""
     low, high = score.bounds
     return [
@@ -32,6 +33,7 @@ def truth_lines(score: Score, interval: Interval | None, wall_s: float) -> list[
         interval_line(interval),
         f"Seconds per sample: {score.average_seconds:.2f}",
         f"Wall time of this run: {wall_s:.0f} s",
+        frames_line(frames),
     ]
 
 
@@ -56,7 +58,14 @@ def interval_line(interval: Interval | None) -> str:
     return f"95 % interval, clustered by video: {interval.low:.2%} to {interval.high:.2%}"
 
 
-def summary_json(score: Score, interval: Interval | None, wall_s: float) -> Mapping[str, Any]:
+def frames_line(frames: Usage) -> str:
+    """How many frames of this run were decoded, and how many were there already."""
+    kept = frames.asked - frames.decoded
+    rate = f" ({kept / frames.asked:.1%})" if frames.asked else ""
+    return f"Frames of this run: {frames.asked}, {kept} from the store{rate}"
+
+
+def summary_json(score: Score, interval: Interval | None, wall_s: float, frames: Usage) -> Mapping[str, Any]:
     """The same figures for programs; accuracies are fractions."""
     return {
         "total": score.total,
@@ -76,6 +85,7 @@ def summary_json(score: Score, interval: Interval | None, wall_s: float) -> Mapp
         "average_total_tokens": score.average_tokens,
         "average_seconds": score.average_seconds,
         "wall_seconds": round(wall_s, 1),
+        "frames": {"asked": frames.asked, "decoded": frames.decoded},
     }
 
 

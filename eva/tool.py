@@ -1,4 +1,4 @@
-"""Tool call -> the frame tool's process -> frames on disk."""
+"""Tool call -> the frame tool -> frames on disk."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import re
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from eva.errors import EvaError
 
@@ -29,7 +29,7 @@ _SAVED = re.compile(
     re.MULTILINE,
 )
 # What the tool reads, and where it writes, is the harness's to say, never the model's.
-_RESERVED = ("i", "help", "video_path", "save_root", "save_dir", "factor", "backend", "clamp", "worker")
+_RESERVED = ("i", "help", "video_path", "save_root", "save_dir", "factor", "format", "backend", "clamp", "worker")
 _OPTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -58,42 +58,74 @@ class FrameCall:
 
 @dataclass(frozen=True)
 class Extraction:
-    """Frame files in order, how long the tool took, and its own details of the call (none from a foreign tool)."""
+    """Frame files in order, how long the tool took, and its own details of the call (none from a foreign tool).
+
+    `folder` is the call's own; None: the frames are in the store, and belong to nobody.
+    """
 
     frames: tuple[Path, ...]
     seconds: float
     details: Mapping[str, Any]
+    folder: Path | None = None
+
+
+@dataclass
+class Usage:
+    """How many frames a tool was asked for in a run, and how many of them it had to decode."""
+
+    asked: int = 0
+    decoded: int = 0
+
+
+class FrameTool(Protocol):
+    """What gives the frames of a call."""
+
+    @property
+    def settings(self) -> ToolSettings:
+        """Which command it is and how it is called."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """What it did so far."""
+        ...
+
+    async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
+        """The frames of one call. They stay where they are until `release(sample)`.
+
+        Raises CallFailed where the tool refuses it, FrameToolError where it cannot work on this video,
+        NoRoomForFrames where it can write nothing.
+        """
+        ...
+
+    def release(self, sample: int) -> None:
+        """The sample that this number stands for is over."""
+        ...
+
+    async def close(self) -> None:
+        """End what runs for it."""
+        ...
 
 
 @dataclass(frozen=True)
-class FrameTool:
+class ToolSettings:
     """The frame-selection command and how it is called.
 
     With `fallback`, windows are clamped to the video and the model's further arguments are dropped; without, they
-    are passed on and nothing is clamped. `slots` bounds the processes that run at a time.
+    are passed on and nothing is clamped.
     """
 
     path: Path
     save_root: Path
-    slots: asyncio.Semaphore
     backend: str = "auto"
     fallback: bool = True
     timeout_s: float = 600.0
 
-    async def extract(self, video: Path, call: FrameCall) -> Extraction:
-        """Run the tool once. Raises CallFailed where it refuses, FrameToolError where it cannot work."""
-        command = [*self._program(), *self._arguments(video, call)]
-        async with self.slots:
-            started = time.monotonic()
-            printed = await self._run(command, video)
-            seconds = time.monotonic() - started
-        frames = _frames(printed)
-        return Extraction(frames, round(seconds, 3), _details(frames[0].parent))
-
-    def _program(self) -> list[str]:
+    def program(self) -> list[str]:
         return [sys.executable, str(self.path)] if self.path.suffix == ".py" else [str(self.path)]
 
-    def _arguments(self, video: Path, call: FrameCall) -> list[str]:
+    def arguments(self, video: Path, call: FrameCall) -> list[str]:
+        """The words of the command line for one call. Raises CallFailed for an argument that cannot be passed on."""
         # name=value in one word: a value that begins with a dash cannot become an option.
         options: dict[str, object] = {
             "video_path": video,
@@ -110,6 +142,34 @@ class FrameTool:
         words = [f"--{name}={value}" for name, value in {**passed_on, **options}.items()]
         return [*words, "--clamp"] if self.fallback else words
 
+
+@dataclass(frozen=True)
+class CommandTool:
+    """A process for each call; `slots` bounds how many run at a time."""
+
+    settings: ToolSettings
+    slots: asyncio.Semaphore
+    usage: Usage = field(default_factory=Usage)
+
+    async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
+        """See FrameTool."""
+        command = [*self.settings.program(), *self.settings.arguments(video, call)]
+        async with self.slots:
+            started = time.monotonic()
+            printed = await self._run(command, video)
+            seconds = time.monotonic() - started
+        frames = _frames(printed)
+        folder = frames[0].parent
+        self.usage.asked += len(frames)
+        self.usage.decoded += len(frames)
+        return Extraction(frames, round(seconds, 3), _details(folder), folder)
+
+    def release(self, sample: int) -> None:
+        """Its frames are never thrown away."""
+
+    async def close(self) -> None:
+        """Nothing runs between calls."""
+
     async def _run(self, command: list[str], video: Path) -> str:
         try:
             process = await asyncio.create_subprocess_exec(
@@ -121,11 +181,11 @@ class FrameTool:
                 start_new_session=True,
             )
         except OSError as error:
-            raise FrameToolError(f"the frame tool {self.path} cannot be started: {error.strerror}") from error
+            raise FrameToolError(f"the frame tool {self.settings.path} cannot be started: {error.strerror}") from error
         try:
-            out, err = await asyncio.wait_for(process.communicate(), self.timeout_s)
+            out, err = await asyncio.wait_for(process.communicate(), self.settings.timeout_s)
         except asyncio.TimeoutError:
-            raise FrameToolError(f"the frame tool took over {self.timeout_s:g} s on {video}") from None
+            raise FrameToolError(f"the frame tool took over {self.settings.timeout_s:g} s on {video}") from None
         finally:
             if process.returncode is None:
                 process.kill()

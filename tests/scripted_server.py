@@ -84,8 +84,9 @@ def question_key(messages: Sequence[Mapping[str, Any]]) -> str:
 class Script:
     """What to answer; `replies` maps a question's name to its turns. All of it may be changed while serving.
 
-    `down`: every completion fails, while /health and the list of models go on. `key_of` finds the name in a request's
-    messages, for questions that bear no [[name]].
+    `down`: every completion fails, while /health and the list of models go on. `sick`: every completion but a probe's
+    with its tiny inline image fails. `context`, `most_images`, `may_read`: the server's limits. `key_of` finds the name
+    in a request's messages, for questions that bear no [[name]].
     """
 
     replies: Mapping[str, Sequence[Reply]] | Callable[[str], Sequence[Reply]]
@@ -93,6 +94,10 @@ class Script:
     api_key: str | None = None
     default_delay_s: float = 0.0
     down: bool = False
+    sick: bool = False
+    context: int | None = None
+    most_images: int = 9999
+    may_read: bool = True
     key_of: Callable[[Sequence[Mapping[str, Any]]], str] = question_key
 
     def turns(self, key: str) -> Sequence[Reply]:
@@ -107,13 +112,14 @@ class Script:
 
 @dataclass
 class Journal:
-    """Thread-safe memory of a server's life."""
+    """Thread-safe memory of a server's life; `flow` is how many requests were under way, whenever one came."""
 
     seen: list[Seen] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     paths: Counter[str] = field(default_factory=Counter)
     probes: int = 0
     most_at_once: int = 0
+    flow: list[tuple[float, int]] = field(default_factory=list)
     _running: int = 0
     _attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -143,6 +149,7 @@ class Journal:
         with self._lock:
             self._running += 1
             self.most_at_once = max(self.most_at_once, self._running)
+            self.flow.append((time.monotonic(), self._running))
 
     def leave(self) -> None:
         with self._lock:
@@ -209,6 +216,10 @@ def is_probe(body: Mapping[str, Any]) -> bool:
     return body.get("max_tokens") == 1 and len(body["messages"]) == 1
 
 
+def is_tiny(body: Mapping[str, Any]) -> bool:
+    return is_probe(body) and len(json.dumps(body)) < 1000
+
+
 def faulty(reply: Mapping[str, Any], attempt: int) -> bool:
     """Whether this attempt gets the reply's error rather than its text."""
     if "status" not in reply and "fault" not in reply:
@@ -242,7 +253,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.endswith("/models") and not self.knows_key():
             self.send_refusal(WRONG_KEY)
         elif self.path.endswith("/models"):
-            models = [{"id": name, "object": "model", "created": 0} for name in self.server.script.models]
+            context = self.server.script.context
+            length = {} if context is None else {"max_model_len": context}
+            models = [{"id": name, "object": "model", "created": 0, **length} for name in self.server.script.models]
             self.send(200, {"object": "list", "data": models})
         elif self.path == "/health":
             self.send(200, {})
@@ -268,9 +281,14 @@ class Handler(BaseHTTPRequestHandler):
         script, journal = self.server.script, self.server.journal
         if script.down:
             raise Refusal(503, "the engine is dead", "ServiceUnavailableError")
+        if script.sick and not is_tiny(body):
+            raise Refusal(500, "out of memory", "InternalServerError")
+        self.check_images(image_urls(body["messages"]))
         if is_probe(body):
             journal.count_probe()
             self.check_caller(body)
+            for url in image_urls(body["messages"]):
+                self.server.describe(url)
             self.send(200, completion(".", {}, 1))
             return
         try:
@@ -296,6 +314,13 @@ class Handler(BaseHTTPRequestHandler):
             raise WRONG_KEY
         if body.get("model") not in self.server.script.models:
             raise Refusal(404, f"The model `{body.get('model')}` does not exist.", "NotFoundError")
+
+    def check_images(self, urls: Sequence[str]) -> None:
+        script = self.server.script
+        if len(urls) > script.most_images:
+            raise Refusal(400, f"At most {script.most_images} image(s) may be provided in one prompt.")
+        if not script.may_read and any(url.startswith("file:") for url in urls):
+            raise Refusal(400, "Cannot load local files without `--allowed-local-media-path`.")
 
     def knows_key(self) -> bool:
         key = self.server.script.api_key

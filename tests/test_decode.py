@@ -19,7 +19,7 @@ from eva.decode import Video, open_video
 from eva.decode_av import AvVideo, passes
 from eva.decode_decord import DecordVideo
 from eva.errors import MiscountedError, UndecodableError, VideoError
-from eva.packets import EntryPoint, shows_frame
+from eva.packets import EntryPoint, VideoIndex, is_disposable, packets_of, shows_frame
 
 Encoded = Callable[[Recipe], Path]
 
@@ -58,9 +58,14 @@ ENTERED = [
     h264("h264-1fps.mp4", rate=Fraction(1)),
     h264("h264-60000-1001.mp4", rate=Fraction(60000, 1001)),
     h264("h264-portrait.mp4", width=120, height=160),
+    h264("h264-pyramid.mp4", options={**X264, "bf": "8", "x264-params": "b-pyramid=normal:b-adapt=0"}),
+    h264("h264-slices.mp4", options={**X264, "x264-params": "slices=3"}),
+    h264("h264-interlaced.mp4", options={**X264, "x264-params": "tff=1"}),
+    h264("h264-no-b-frames.mp4", options={**X264, "bf": "0"}),
     hevc("hevc.mp4", ":open-gop=0"),
     hevc("hevc-open.mp4", ":open-gop=1"),
     hevc("hevc-10bit.mkv", pix_fmt="yuv420p10le"),
+    hevc("hevc-layers.mp4", ":open-gop=0:temporal-layers=3"),
     Recipe("vp8.webm", "libvpx", options=VPX),
     Recipe("vp9.webm", "libvpx-vp9", options=VPX),
     Recipe("vp9.mp4", "libvpx-vp9", options=VPX),
@@ -88,8 +93,9 @@ FROM_THE_START = [
 ]
 CORPUS = [*ENTERED, *FROM_THE_START]
 # decord opens no AV1, seeks wrongly in MPEG-TS and in open GOPs (those of MPEG-4, too), knows no times in AVI and MPEG
-# program streams, serves what edit lists cut off, and converts 10-bit and odd 4:2:0 pictures with an older swscale.
-DECORD_IS_WRONG = ("av1", ".ts", ".avi", ".mpg", "open", "mpeg4", "edit-list", "10bit", "vp9-odd")
+# program streams, serves what edit lists cut off, and converts 10-bit, interlaced and odd 4:2:0 pictures with an older
+# swscale.
+DECORD_IS_WRONG = ("interlaced", "av1", ".ts", ".avi", ".mpg", "open", "mpeg4", "edit-list", "10bit", "vp9-odd")
 DECORD_IS_RIGHT = [recipe for recipe in CORPUS if not any(word in recipe.name for word in DECORD_IS_WRONG)]
 
 
@@ -138,10 +144,49 @@ def test_frames_equal_a_full_sequential_decode_bit_for_bit(encoded: Encoded, rec
         assert_same_pictures(video, chance.choices(range(len(owed)), k=size), owed)
 
 
+# Frames that no other frame refers to are left out where nobody wants them.
+SPARSE = [recipe for recipe in CORPUS if recipe.name in (
+    "h264.mp4", "h264.mkv", "h264-fragmented.mp4", "h264-varying-rate.mkv", "h264-10bit.mp4", "h264-pyramid.mp4",
+    "h264-slices.mp4", "h264-interlaced.mp4", "h264-open.mp4", "hevc.mp4", "hevc-open.mp4", "hevc-10bit.mkv",
+    "mpeg4.mp4", "mpeg4.mkv",
+)]  # fmt: skip
+# Here every frame is decoded on the way: nothing is marked, or not in a way that is proven exact.
+NOT_SPARSE = [recipe for recipe in CORPUS if any(word in recipe.name for word in (
+    "no-b", "layers", "vp8", "vp9", "av1", ".ts", ".mpg", "sorenson", "mjpeg", "ffv1",
+))]  # fmt: skip
+
+
+def disposable(path: Path) -> int:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return sum(is_disposable(packet, stream.codec_context) for packet in packets_of(container, stream))
+
+
+@named(SPARSE)
+def test_each_frame_alone_equals_the_full_decode_though_others_are_left_out(encoded: Encoded, recipe: Recipe) -> None:
+    path = encoded(recipe)
+    owed, video = full_decode(path), AvVideo(path)
+    assert disposable(path) >= recipe.count // 6
+    for index in range(len(owed)):
+        assert_same_pictures(video, [index], owed)
+
+
+@named(NOT_SPARSE)
+def test_nothing_is_left_out_where_that_is_not_proven_exact(encoded: Encoded, recipe: Recipe) -> None:
+    assert disposable(encoded(recipe)) == 0
+
+
+@named(SPARSE)
+def test_what_is_left_out_is_not_decoded_in_a_second_attempt(encoded: Encoded, recipe: Recipe) -> None:
+    video = AvVideo(encoded(recipe))
+    wanted = range(0, video.timeline.count, 9)
+    assert [index for index, _ in video._decoded(wanted, sparsely=True)] == list(wanted)
+
+
 @named(ENTERED)
 def test_decoding_begins_at_the_keyframe_before_a_late_frame(encoded: Encoded, recipe: Recipe) -> None:
     video = AvVideo(encoded(recipe))
-    ((entry, targets),) = passes([recipe.count - 1], video.survey.entries)
+    ((entry, targets),) = passes([recipe.count - 1], video.index.entries)
     assert entry is not None
     assert entry.index >= 30
     assert targets == [recipe.count - 1]
@@ -150,7 +195,7 @@ def test_decoding_begins_at_the_keyframe_before_a_late_frame(encoded: Encoded, r
 @named(FROM_THE_START)
 def test_decoding_begins_at_the_start_where_nothing_else_is_proven_exact(encoded: Encoded, recipe: Recipe) -> None:
     video = AvVideo(encoded(recipe))
-    assert [entry for entry, _ in passes([video.timeline.count - 1], video.survey.entries)] == [None]
+    assert [entry for entry, _ in passes([video.timeline.count - 1], video.index.entries)] == [None]
 
 
 @named(CORPUS)
@@ -355,6 +400,12 @@ def test_a_text_file_is_no_video_for_any_decoder(tmp_path: Path, backend: str) -
         open_video(text_file(tmp_path), backend=backend)
 
 
+def test_a_codec_that_decord_does_not_know_is_an_error_that_names_the_file(encoded: Encoded) -> None:
+    pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    with pytest.raises(UndecodableError, match=r"decord cannot open .*av1\.mp4"):
+        DecordVideo(encoded(Recipe("av1.mp4", "libsvtav1", options=AV1)))
+
+
 @pytest.mark.parametrize("backend", ["auto", "av", "decord"])
 def test_what_is_not_a_file_is_named(tmp_path: Path, backend: str) -> None:
     with pytest.raises(VideoError, match="there is no video at"):
@@ -396,7 +447,7 @@ def test_auto_takes_decord_where_av_makes_nothing_of_the_file(
     pytest.importorskip("decord", reason="decord has no wheel for this platform")
 
     class Refusing(decode_av.AvVideo):
-        def __init__(self, path: Path, *, recount: bool = False) -> None:
+        def __init__(self, path: Path, *, recount: bool = False, index: VideoIndex | None = None) -> None:
             raise UndecodableError(f"av makes nothing of {path}")
 
     monkeypatch.setattr(decode, "AvVideo", Refusing)

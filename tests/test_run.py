@@ -273,18 +273,25 @@ def test_any_file_name_gives_its_frames_through_absolute_quoted_file_addresses(f
         assert str(flagged.folder / "file" / "frames").encode() in os.fsencode(url.removeprefix("file://"))
 
 
+def test_the_summary_says_how_many_frames_were_there_already(flagged: Flagged) -> None:
+    said = re.search(r"Frames of this run: (\d+), (\d+) from the store", flagged.runs["attacks"].stdout)
+    assert said is not None
+    assert int(said[1]) - int(said[2]) == 2, "every question of that run asks for the same two frames"
+    assert int(said[2]) > 0
+
+
 def test_no_file_name_reaches_a_shell(flagged: Flagged) -> None:
     assert list(flagged.folder.rglob("pwned")) == []
     assert list(ROOT.glob("pwned")) == []
 
 
-def test_every_frame_lies_under_a_folder_of_the_day_in_the_frame_root(flagged: Flagged) -> None:
+def test_every_frame_lies_in_the_store_of_the_frame_root(flagged: Flagged) -> None:
     root = (flagged.folder / "file" / "frames").resolve()
     calls = [c for r in flagged.runs["file"].records() for step in r["trajectory"] for c in step["calls"]]
     frames = [path for one in calls for path in one["frames"]]
     assert len(frames) > len(NAMES)
     for path in frames:
-        assert re.fullmatch(r"\d{8}", Path(os.path.normpath(path)).relative_to(root).parts[0])
+        assert Path(os.path.normpath(path)).relative_to(root).parts[0] == "store"
 
 
 @pytest.mark.parametrize("key", list(TRANSPORT_SCRIPT)[:3])

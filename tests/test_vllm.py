@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def bench(usual: VllmServer, media: Path) -> Bench:
 
 @pytest.fixture(scope="module")
 def at_once(bench: Bench) -> Run:
-    return bench.run("--max-concurrent", "30", timeout_s=400, output_dir=str(bench.folder / "at-once"))
+    return replace(bench, dataset="at-once").run("--max-concurrent", "30", timeout_s=400)
 
 
 # --- what is asked of it
@@ -156,9 +157,7 @@ def test_the_tiny_agent_looks_and_mostly_answers_right(at_once: Run) -> None:
 
 
 def test_images_inside_the_request_give_the_same_answers_and_tokens_as_addresses(bench: Bench, at_once: Run) -> None:
-    inside = bench.run(
-        *("--image-transport", "base64", "--sample", "6"), timeout_s=400, output_dir=str(bench.folder / "inside")
-    )
+    inside = replace(bench, dataset="inside").run("--image-transport", "base64", "--sample", "6", timeout_s=400)
     addressed = at_once.by_index()
     for record in inside.records():
         twin = addressed[record["index"]]
@@ -271,13 +270,13 @@ def test_check_passes_the_server_of_the_readme_but_for_its_small_context(bench: 
 
 
 def test_killed_and_restarted_in_the_middle_it_costs_no_sample(bench: Bench, usual: VllmServer) -> None:
-    out = bench.folder / "killed"
-    run = bench.start("--max-concurrent", "4", output_dir=str(out))
-    wait_until(lambda: len(read_whole_lines(out / "cache_own.jsonl")) >= 4, timeout_s=200)
+    killed = replace(bench, dataset="killed")
+    run = killed.start("--max-concurrent", "4")
+    wait_until(lambda: len(read_whole_lines(killed.cache)) >= 4, timeout_s=200)
     usual.kill()
     usual.start()
-    done = bench.finish(run, timeout_s=500)
+    done = killed.finish(run, timeout_s=500)
     assert done.code == 0, done.said
-    records = [json.loads(line) for line in (out / "result_own.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = done.records()
     assert [record["index"] for record in records] == list(range(30))
     assert "exception" not in {record["stop_reason"] for record in records}

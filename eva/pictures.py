@@ -1,0 +1,18 @@
+"""Picture files, all of them lossless."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+FORMATS = ("png", "bmp", "ppm")
+
+
+def encode(rgb: NDArray[np.uint8], picture_format: str) -> bytes:
+    """An RGB picture (height, width, 3) as the bytes of a file in one of FORMATS."""
+    if picture_format == "ppm":
+        height, width = rgb.shape[:2]
+        return b"P6\n%d %d\n255\n" % (width, height) + rgb.tobytes()
+    _, data = cv2.imencode(f".{picture_format}", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    return data.tobytes()

@@ -1,0 +1,49 @@
+"""A process that answers one request after another: JSON lines in on standard input, JSON lines out."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, NoReturn
+
+Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+def serve(answer: Answer) -> NoReturn:
+    """Write `answer` of each request, one line each, until standard input ends; then the process is over at once.
+
+    The process also ends in the middle of an answer: whoever asked is gone, killed perhaps, and nobody reads it.
+    """
+    replies = _private_stdout()
+    try:
+        for line in _lines(sys.stdin.buffer):
+            replies.write(json.dumps(answer(json.loads(line))).encode() + b"\n")
+            replies.flush()
+    finally:  # an error nobody foresaw: Python would wait for the thread that reads, and abort
+        traceback.print_exc()
+        os._exit(1)
+
+
+def _private_stdout() -> BinaryIO:
+    """Standard output for replies alone: what a library prints goes to standard error."""
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return replies
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in stream:
+            lines.put(line)
+        os._exit(0)  # sys.exit would end this thread only
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield lines.get()

@@ -1,0 +1,194 @@
+"""eval-eva.py --check as a process: each kind of trouble in the table, in the verdict and in the exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from harness import Bench, Run, make_video, row
+from scripted_server import Script, ScriptedServer
+
+ANSWER = "<answer>B</answer>"
+NEEDED_TOKENS = 5 * 12000 + 6 * 2048 + 4096
+AT_ONCE = 3
+
+
+def script(**settings: Any) -> Script:
+    return Script(lambda key: [ANSWER], **{"context": 131072, **settings})
+
+
+# Each with the line that must say so, its verdict first; a line on a server is matched behind that server's address.
+VIDEO_TROUBLES = {
+    "absent.mp4": r"^absent.mp4: .*is not there",
+    "truncated.mp4": r"^truncated.mp4: .+",
+    "half.mkv": r"^half.mkv: truncated: pictures end at [0-9.]+ s of 12.0 s",
+    "audio.mp4": r"^audio.mp4: .+",
+    "../clip.mp4": r"^../clip.mp4: .*leaves the video root",
+}
+SERVERS = {
+    "only lists its model": (script(down=True), r"^failed +server URL, a frame by file:// .*the engine is dead"),
+    "has too small a context": (
+        script(context=32768),
+        rf"^warning +server URL, context +32768 tokens; 6 turns may need {NEEDED_TOKENS}",
+    ),
+    "does not tell its context": (script(context=None), r"^warning +server URL, context +it does not say"),
+    "may not read the frame root": (
+        script(may_read=False),
+        r"^failed +server URL, a frame by file:// .*allowed-local-media-path",
+    ),
+    "takes few images": (script(most_images=8), r"^failed +server URL, 256 images .*At most 8 image"),
+    "serves another model": (script(models=["other"]), r"^failed +server URL .* does not serve 'scripted-eva'"),
+    "has no fault": (script(), r"^ok +server URL, 256 images +answered"),
+}
+
+
+def make_audio(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        for _ in range(20):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.sample_rate = 44100
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    whole = make_video(folder / "clip.mp4", frames=20)
+    (folder / "truncated.mp4").write_bytes(whole.read_bytes()[:-200])
+    lasting = make_video(folder / "whole.mkv", frames=120)
+    (folder / "half.mkv").write_bytes(lasting.read_bytes()[: lasting.stat().st_size // 2])
+    make_audio(folder / "audio.mp4")
+    return folder
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Runs of --check; `urls` are the addresses by what is wrong with the server."""
+
+    runs: Mapping[str, Run]
+    urls: Mapping[str, str]
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path, videos: Path) -> Iterator[Checked]:
+    folder = tmp_path_factory.mktemp("checks")
+    with contextlib.ExitStack() as stack:
+        urls = {name: stack.enter_context(ScriptedServer(script)).base_url for name, (script, _) in SERVERS.items()}
+        urls["is not there"] = "http://127.0.0.1:9/v1"
+        well = urls["has no fault"]
+
+        def check(name: str, rows: list[dict[str, Any]], *flags: str, base_url: str = well) -> Run:
+            bench = Bench(folder / name, base_url, tokenizer_dir)
+            bench.write(rows)
+            return bench.run("--check", *flags, video_root=str(videos))
+
+        hopeless = [row("a", truth="@"), row("b", truth="E")]
+        broken = [row("a"), *(row(name, video=name) for name in VIDEO_TROUBLES)]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            jobs = {
+                "videos": pool.submit(check, "videos", broken),
+                "servers": pool.submit(
+                    check, "servers", [row("a")], "--model", "scripted-eva", base_url=",".join(urls.values())
+                ),
+                "small": pool.submit(
+                    check, "small", hopeless, "--max-turns", "2", base_url=urls["has too small a context"]
+                ),
+            }
+            yield Checked({name: job.result() for name, job in jobs.items()}, urls)
+
+
+@pytest.mark.parametrize("name", VIDEO_TROUBLES)
+def test_a_video_that_cannot_be_shown_is_named_with_its_reason(checked: Checked, name: str) -> None:
+    assert re.search(VIDEO_TROUBLES[name], checked.runs["videos"].stdout, re.MULTILINE), checked.runs["videos"].said
+
+
+def test_broken_videos_fail_the_check(checked: Checked) -> None:
+    run = checked.runs["videos"]
+    assert re.search(r"^failed +videos +5 of 6 cannot be shown:$", run.stdout, re.MULTILINE), run.said
+    check_verdict(run, code=1)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_each_server_is_judged_by_itself(checked: Checked, name: str) -> None:
+    run, line = checked.runs["servers"], SERVERS[name][1]
+    assert re.search(line.replace("URL", re.escape(checked.urls[name])), run.stdout, re.MULTILINE), run.said
+
+
+def test_a_server_that_does_not_answer_is_a_line_of_the_table(checked: Checked) -> None:
+    run = checked.runs["servers"]
+    assert re.search(r"^failed +server http://127.0.0.1:9/v1 +no server answers", run.stdout, re.MULTILINE), run.said
+    check_verdict(run, code=1)
+
+
+def test_hopeless_truths_are_a_warning_and_fewer_turns_fit_a_small_context(checked: Checked) -> None:
+    run = checked.runs["small"]
+    hopeless = r"^warning +ground truths +2 can never be right, such as 0 \('@'\), 1 \('E'\)"
+    assert re.search(hopeless, run.stdout, re.MULTILINE), run.said
+    assert re.search(r"^ok +server .*, context +32768 tokens", run.stdout, re.MULTILINE), run.said
+    check_verdict(run, code=0)
+
+
+def check_verdict(run: Run, *, code: int) -> None:
+    assert run.code == code, run.said
+    failed = len(re.findall(r"^failed ", run.stdout, re.MULTILINE))
+    assert run.stdout.splitlines()[-1] == f"Verdict: {f'{failed} checks failed' if failed else 'ready to run'}"
+    assert "Traceback" not in run.stderr
+
+
+def test_a_check_runs_nothing_and_leaves_nothing_but_its_memory(checked: Checked) -> None:
+    for run in checked.runs.values():
+        left = {path.name for path in run.output_dir.parent.rglob("*") if path.is_file()}
+        assert left <= {"questions.jsonl", "checked_videos.json"}
+
+
+@pytest.fixture
+def bench(tmp_path: Path, tokenizer_dir: Path, videos: Path) -> Iterator[Callable[..., Run]]:
+    with ScriptedServer(script()) as server:
+        bench = Bench(tmp_path, server.base_url, tokenizer_dir)
+        bench.write([row("a"), row("b", video="absent.mp4")])
+
+        def check(**settings: str) -> Run:
+            return bench.run("--check", video_root=str(videos), **settings)
+
+        yield check
+
+
+def test_a_second_check_remembers_what_was_good_and_decodes_it_no_more(
+    bench: Callable[..., Run], tmp_path: Path, videos: Path
+) -> None:
+    assert bench().code == 1
+    memory = tmp_path / "frames" / "checked_videos.json"
+    (known,) = json.loads(memory.read_text(encoding="utf-8"))
+    assert str(videos / "clip.mp4") in known
+    broken_tool = tmp_path / "tool.py"
+    broken_tool.write_text("raise SystemExit('this tool decodes nothing')")
+    again = bench(frame_tool=str(broken_tool))
+    assert "1 of 2 cannot be shown" in again.stdout, "the missing one, and only that"
+    assert "decodes nothing" not in again.stdout
+    os.utime(videos / "clip.mp4", ns=(1, 1))
+    changed = bench(frame_tool=str(broken_tool))
+    assert "2 of 2 cannot be shown" in changed.stdout, "a changed file is decoded again"
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[[1]]"], ids=["deep", "lists"])
+def test_a_memory_that_cannot_be_read_is_named(bench: Callable[..., Run], tmp_path: Path, content: str) -> None:
+    memory = tmp_path / "frames" / "checked_videos.json"
+    memory.parent.mkdir(parents=True)
+    memory.write_text(content, encoding="utf-8")
+    run = bench()
+    assert run.code == 2
+    assert str(memory) in run.stderr
+    assert "delete it" in run.stderr
+    assert "Traceback" not in run.stderr

@@ -1,0 +1,337 @@
+"""Schedule and Servers against real servers, in one process: who gets which sample, and when a sample is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from scripted_server import Script, ScriptedServer
+
+from eva import schedule, servers
+from eva.items import Item
+from eva.model import ChatModel, connect, make_client
+from eva.schedule import Interrupted, Schedule
+from eva.servers import Failing, Outage, Seat, Server, ServerLost, Servers
+
+ANSWER = "<answer>B</answer>"
+ALWAYS_500 = {"status": 500, "message": "cannot decode this image"}
+
+
+@pytest.fixture(autouse=True)
+def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same steps with shorter waits between them."""
+    monkeypatch.setattr(servers, "PROBE_EVERY_S", 0.05)
+    monkeypatch.setattr(servers, "MAX_BACKOFF_S", 0.02)
+    monkeypatch.setattr(schedule, "PAUSE_S", 0.02)
+
+
+@contextlib.contextmanager
+def serving(*scripts: Script) -> Iterator[list[ScriptedServer]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(ScriptedServer(script)) for script in scripts]
+
+
+def question(key: str) -> list[dict[str, Any]]:
+    return [{"role": "system", "content": "s" * 1000}, {"role": "user", "content": f"[[{key}]] What?"}]
+
+
+def items(count: int) -> list[Item]:
+    return [Item(n, ("clip.mp4",), (), "B") for n in range(count)]
+
+
+@dataclass
+class Samples:
+    """Samples of `rounds` questions each, run by the real schedule on the real pool."""
+
+    addresses: list[str]
+    rounds: int = 1
+    request_timeout_s: float = 20
+    outage_timeout_s: float = 20
+    ceiling: int = 8
+    done: Counter[int] = field(default_factory=Counter)
+    given_up: dict[int, str] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+    @contextlib.asynccontextmanager
+    async def pool(self) -> AsyncIterator[Servers]:
+        models = [
+            await connect(base_url=url, api_key="k", model=None, timeout_s=self.request_timeout_s)
+            for url in self.addresses
+        ]
+        pool = Servers(models, ceiling=self.ceiling, outage_timeout_s=self.outage_timeout_s, notify=self.said.append)
+        try:
+            yield pool
+        finally:
+            await pool.close()
+
+    async def run_all(self, todo: list[Item], *, grace_s: float = 5) -> None:
+        async with self.pool() as pool:
+
+            async def run(item: Item, avoiding: Collection[Server]) -> None:
+                async with pool.seat(avoiding=avoiding) as seat:
+                    await self.play(item, seat)
+                    self.done[item.index] += 1
+
+            def give_up(item: Item, failing: Failing) -> None:
+                self.given_up[item.index] = str(failing)
+
+            work = Schedule(run, pool.serves_others, give_up, self.outage_timeout_s)
+            await work.run_all(todo, max_concurrent=self.ceiling, grace_s=grace_s)
+
+    async def play(self, item: Item, seat: Seat) -> None:
+        messages = question(f"{item.index}")
+        for _ in range(self.rounds):
+            reply = await seat.complete(messages)
+            messages = [*messages, {"role": "assistant", "content": reply.text}, {"role": "user", "content": "go on"}]
+
+    def run(self, count: int, *, timeout_s: float = 60, grace_s: float = 5) -> None:
+        async def timed() -> None:
+            await asyncio.wait_for(self.run_all(items(count), grace_s=grace_s), timeout_s)
+
+        asyncio.run(timed())
+
+
+def failing_for(bad: Collection[int]) -> Script:
+    return Script(lambda key: [ALWAYS_500 if int(key) in bad else ANSWER])
+
+
+# --- samples that keep failing
+
+
+@pytest.mark.parametrize("bad", [{3}, set(range(12, 20)), set(range(20)) - {7}], ids=["one", "last eight", "most"])
+def test_samples_that_fail_for_good_are_given_up_where_the_server_answers_others(bad: set[int]) -> None:
+    with serving(failing_for(bad)) as (server,):
+        samples = Samples([server.base_url])
+        samples.run(20)
+    assert set(samples.given_up) == bad
+    assert all("cannot decode this image" in reason for reason in samples.given_up.values())
+    assert samples.done == Counter(set(range(20)) - bad)
+
+
+def test_a_server_that_answers_only_probes_makes_no_sample_a_failure() -> None:
+    """It fell ill in the middle: a retry would be the same waste, and an exception record a lie."""
+    script = Script(lambda key: [ANSWER])
+
+    def fall_ill(key: str) -> list[Any]:
+        script.sick = int(key) >= 10
+        return [ANSWER]
+
+    script.replies = fall_ill
+    with serving(script) as (server,):
+        samples = Samples([server.base_url], outage_timeout_s=1.5, ceiling=4)
+        with pytest.raises(Outage, match=r"no sample has finished for 1.5 s; .*out of memory"):
+            samples.run(14)
+    assert samples.given_up == {}
+    assert len(samples.done) >= 10
+
+
+def test_few_samples_on_a_server_that_answered_none_are_given_up_many_end_the_run() -> None:
+    with serving(Script(lambda key: [ALWAYS_500])) as (server,):
+        few = Samples([server.base_url])
+        few.run(3)
+        many = Samples([server.base_url], outage_timeout_s=1)
+        with pytest.raises(Outage):
+            many.run(30)
+    assert set(few.given_up) == {0, 1, 2}
+    assert many.given_up == {}
+
+
+def test_a_sick_server_beside_a_well_one_costs_no_sample() -> None:
+    """It fails fast, so it is always the least loaded: samples that failed there are tried elsewhere."""
+    with serving(Script(lambda key: [ANSWER], sick=True), Script(lambda key: [ANSWER])) as (sick, well):
+        samples = Samples([sick.base_url, well.base_url])
+        samples.run(40)
+    assert samples.given_up == {}
+    assert samples.done == Counter(range(40))
+
+
+def test_a_sample_that_brings_its_server_down_each_time_is_given_up_and_no_other() -> None:
+    script = Script({})
+
+    def replies(key: str) -> list[Any]:
+        if key == "5":
+            script.down = True
+            threading.Timer(0.2, lambda: setattr(script, "down", False)).start()
+            return [{"fault": "drop"}]
+        return [{"text": ANSWER, "delay_s": 0.05}]
+
+    script.replies = replies
+    with serving(script) as (server,):
+        samples = Samples([server.base_url], ceiling=4)
+        samples.run(20)
+    assert set(samples.given_up) == {5}
+    assert samples.done == Counter(set(range(20)) - {5})
+
+
+# --- which server
+
+
+def test_new_samples_go_to_the_least_loaded_server_and_stay_there() -> None:
+    slow = Script(lambda key: [{"text": ANSWER, "delay_s": 0.3}])
+    quick = Script(lambda key: [{"text": ANSWER, "delay_s": 0.02}])
+    with serving(slow, quick) as both:
+        samples = Samples([server.base_url for server in both], rounds=3)
+        samples.run(40)
+        asked = [server.journal.keys() for server in both]
+    assert samples.done == Counter(range(40))
+    assert not set(asked[0]) & set(asked[1]), "all rounds of a sample are asked on one server"
+    assert len(asked[1]) > 2 * len(asked[0]) > 0
+
+
+def test_a_server_that_is_silent_at_the_start_is_taken_in_when_it_answers() -> None:
+    script = Script(lambda key: [{"text": ANSWER, "delay_s": 0.1}], down=True)
+    with serving(script, Script(lambda key: [{"text": ANSWER, "delay_s": 0.1}])) as (late, there):
+        threading.Timer(1.0, lambda: setattr(script, "down", False)).start()
+        samples = Samples([late.base_url, there.base_url], ceiling=4)
+        samples.run(120)
+        assert len(late.journal.seen) > 10
+    assert samples.done == Counter(range(120))
+    assert any("waiting for" in text for text in samples.said)
+    assert samples.said[-1] == ""
+
+
+# --- how many at a time
+
+
+def test_overload_halves_the_requests_under_way_and_success_raises_them_again() -> None:
+    script = Script(lambda key: [{"text": ANSWER, "delay_s": 0.05}])
+    tired = threading.Event()
+
+    def replies(key: str) -> list[Any]:
+        overloaded = int(key) >= 40 and not tired.is_set() and server.journal.flow[-1][1] > 4
+        return [{"status": 503} if overloaded else {"text": ANSWER, "delay_s": 0.05}]
+
+    with serving(script) as (server,):
+        script.replies = replies
+        threading.Timer(4, tired.set).start()
+        samples = Samples([server.base_url], ceiling=16)
+        started = time.monotonic()
+        samples.run(900, timeout_s=120)
+        flow = [(at - started, under_way) for at, under_way in server.journal.flow]
+    assert samples.done == Counter(range(900))
+    assert samples.given_up == {}
+    assert max(n for at, n in flow if at < 0.5) >= 14
+    assert max(n for at, n in flow if 2 < at < 4) <= 8, "it was overloaded above four"
+    assert max(n for _, n in flow[-300:]) >= 14, "and climbed back"
+
+
+def test_timeouts_halve_once_for_all_requests_that_were_under_way_together() -> None:
+    limit = servers.AdaptiveLimit(16)
+
+    async def overload() -> None:
+        async def one() -> None:
+            with contextlib.suppress(servers.Unavailable):
+                async with limit.slot():
+                    await asyncio.sleep(0.01)
+                    raise servers.Unavailable("slow", overload=True, timeout=True)
+
+        await asyncio.gather(*(one() for _ in range(16)))
+
+    asyncio.run(overload())
+    assert limit.limit == 8
+
+
+# --- outages, ends, races
+
+
+def test_an_outage_ends_samples_that_wait_for_a_seat_and_those_under_way() -> None:
+    with serving(Script(lambda key: [ANSWER])) as (server,):
+        samples = Samples([server.base_url], outage_timeout_s=0.5)
+        server.script.down = True
+        started = time.monotonic()
+        with pytest.raises(Outage, match=r"no server has answered for 0.5 s, last .*the engine is dead"):
+            samples.run(30)
+    assert time.monotonic() - started < 10
+    assert samples.done == Counter()
+
+
+def test_the_outage_timeout_counts_from_the_outage_not_from_the_last_reply() -> None:
+    """A run may ask for nothing for long, while it decodes."""
+
+    async def idle_then_down() -> None:
+        async with samples.pool() as pool, pool.seat() as seat:
+            await asyncio.sleep(1.0)
+            server.script.down = True
+            threading.Timer(0.3, lambda: setattr(server.script, "down", False)).start()
+            await seat.complete(question("0"))
+
+    with serving(Script(lambda key: [ANSWER])) as (server,):
+        samples = Samples([server.base_url], outage_timeout_s=0.8)
+        asyncio.run(asyncio.wait_for(idle_then_down(), 20))
+
+
+def test_a_sample_whose_server_is_lost_while_the_run_stops_stays_unrecorded() -> None:
+    with serving(Script(lambda key: [{"text": ANSWER, "delay_s": 0.5}])) as (server,):
+        samples = Samples([server.base_url], ceiling=3)
+
+        async def play(item: Item, seat: Seat) -> None:
+            if item.index == 0:
+                await asyncio.sleep(0.3)
+                raise ServerLost(servers.Unavailable("gone"), seat.server)
+            await seat.complete(question(f"{item.index}"))
+
+        samples.play = play  # type: ignore[method-assign]
+        threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            samples.run(6)
+    assert samples.done == Counter([1, 2]), "those under way end in their grace, and no new one starts"
+
+
+def test_closing_ends_the_watchers_and_probes_that_are_under_way() -> None:
+    async def close_in_an_outage() -> list[str]:
+        problems: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(str(context)))
+        async with samples.pool() as pool:
+            server.script.down = True
+            with contextlib.suppress(asyncio.TimeoutError):
+                async with pool.seat() as seat:
+                    await asyncio.wait_for(seat.complete(question("0")), 0.5)
+        assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+        return problems
+
+    with serving(Script(lambda key: [ANSWER])) as (server,):
+        samples = Samples([server.base_url])
+        assert asyncio.run(close_in_an_outage()) == []
+
+
+def test_a_watcher_that_fails_ends_the_run_instead_of_letting_it_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    probes = Counter[str]()
+
+    async def probe(self: ChatModel) -> str:
+        probes["asked"] += 1
+        if probes["asked"] > 1:
+            raise RuntimeError("a fault in the probe")
+        return "down"
+
+    monkeypatch.setattr(ChatModel, "probe", probe)
+    with serving(Script(lambda key: [ANSWER], down=True)) as (server,), pytest.raises(RuntimeError, match="a fault in"):
+        Samples([server.base_url]).run(3, timeout_s=20)
+
+
+def test_a_probe_is_not_content_with_what_is_no_completion_or_with_a_key_that_no_longer_counts() -> None:
+    async def said(url: str) -> str:
+        model = ChatModel(make_client(url, "old key", 5), "scripted-eva")
+        said = await model.probe()
+        await model.client.close()
+        return said
+
+    with serving(Script({}, api_key="new key"), Script({}, models=["other"])) as (locked, other):
+        assert "AuthenticationError" in asyncio.run(said(locked.base_url))
+        assert asyncio.run(said(other.base_url)) == "it serves other, not scripted-eva"
+
+
+def test_backoff_doubles_up_to_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "MAX_BACKOFF_S", 8.0)
+    waits = [servers.backoff_s(failures) for failures in range(1, 8)]
+    assert all(later > earlier for earlier, later in pairwise(waits[:5]))
+    assert waits[-1] <= 8 * 1.25
