@@ -214,7 +214,8 @@ def test_overload_halves_the_requests_under_way_and_success_raises_them_again() 
 
     def replies(key: str) -> list[Any]:
         under_way, hundred = server.journal.flow[-1][1], int(key) // 100
-        peaks[hundred] = max(peaks[hundred], under_way)
+        if not (recovered.is_set() and hundred < 5):  # those that failed come once more at the end
+            peaks[hundred] = max(peaks[hundred], under_way)
         if hundred >= 5:
             recovered.set()
         overloaded = hundred >= 1 and not recovered.is_set() and under_way > 4
