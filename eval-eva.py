@@ -38,7 +38,7 @@ from eva.options import Defaults, Options, parse_options
 from eva.record import exception_record
 from eva.records import Cache, CacheError, open_cache, replace_text
 from eva.sample import Sampler
-from eva.schedule import Interrupted, Schedule
+from eva.schedule import Interrupted, Schedule, by_video
 from eva.scoring import score
 from eva.servers import Failing, Server, Servers
 from eva.summary import summary_json, summary_lines, truth_lines
@@ -210,7 +210,7 @@ async def check(options: Options) -> int:
             findings.append(await check_videos(items, dataset.video_root, tool, memory, show))
         finally:
             await tool.close()
-    findings.append(check_disk(options.frame_root, len(items), options.max_visual_tokens))
+    findings.append(check_disk(options.frame_root, len(items), options.max_visual_tokens, options.frame_cache_gb * 1e9))
     for url in options.base_url:
         try:
             model = await connect_to(url, options)
@@ -418,7 +418,7 @@ async def run_all(
 
         schedule = Schedule(run, servers.serves_others, give_up, options.outage_timeout)
         try:
-            await schedule.run_all(items, max_concurrent=options.max_concurrent, grace_s=options.grace)
+            await schedule.run_all(by_video(items), max_concurrent=options.max_concurrent, grace_s=options.grace)
         except Interrupted:
             raise
         except EvaError as error:

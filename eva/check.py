@@ -28,8 +28,8 @@ from eva.video import probe
 OK, WARNING, FAILED = "ok", "warning", "failed"
 # An agent's prompt may hold this many images; a server that takes fewer refuses some of its requests.
 IMAGES_A_PROMPT = 256
-# A film's frame of 1288 x 728 pixels, 1196 visual tokens, takes 1.5 MB as PNG.
-BYTES_A_TOKEN = 1300
+# 28 x 28 pixels of three bytes; PNG files are about half as large.
+BYTES_A_TOKEN = 28 * 28 * 3
 # The published runs take up to 2.75 rounds a question, and the last one makes no call.
 CALLS_A_QUESTION = 1.75
 # Sound may go on after the pictures; a file that lacks more of them was cut off.
@@ -125,9 +125,9 @@ def _remembered(memory: Path) -> set[str]:
         raise CacheError(f"{memory} cannot be read ({error}): delete it, and videos are checked anew") from error
 
 
-def check_disk(frame_root: Path, questions: int, max_visual_tokens: int) -> Finding:
+def check_disk(frame_root: Path, questions: int, max_visual_tokens: int, cap_bytes: float) -> Finding:
     """Whether the frames of all questions fit where they go, if most calls came near the budget."""
-    needed = questions * CALLS_A_QUESTION * max_visual_tokens * BYTES_A_TOKEN
+    needed = min(questions * CALLS_A_QUESTION * max_visual_tokens * BYTES_A_TOKEN, cap_bytes)
     free = shutil.disk_usage(frame_root).free
     detail = f"{free / 1e9:.0f} GB free in {frame_root}, up to {needed / 1e9:.0f} GB of frames expected"
     return Finding("disk", OK if free > needed else WARNING, detail)

@@ -148,7 +148,7 @@ def _add_frame_options(group: argparse._ArgumentGroup, defaults: Defaults) -> No
         metavar="GB",
         help="size of the frame store above which frames are evicted, least recently used first",
     )
-    group.add_argument("--frame-format", choices=FORMATS, default="png", help="of the frames; all are lossless")
+    group.add_argument("--frame-format", choices=FORMATS, default="bmp", help="of the frames; all are lossless")
 
 
 def _add_run_options(group: argparse._ArgumentGroup) -> None:

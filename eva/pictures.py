@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+# Of a film's frame at 1288x728: PNG takes 71 ms of CPU to write, 47 ms to read and 1.5 MB, BMP 5 ms, 8 ms and 2.8 MB,
+# PPM 3 ms, 8 ms and 2.8 MB.
 FORMATS = ("png", "bmp", "ppm")
 
 

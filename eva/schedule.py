@@ -31,6 +31,15 @@ class Interrupted(EvaError):
         self.number = number
 
 
+def by_video(items: Sequence[Item]) -> list[Item]:
+    """The items of one video next to one another, so that its frames are still at hand; videos and the items of each
+    in the order that they came in."""
+    first: dict[str, int] = {}
+    for item in items:
+        first.setdefault(item.videos[0], len(first))
+    return sorted(items, key=lambda item: first[item.videos[0]])
+
+
 @dataclass
 class _Trouble:
     """A sample that failed on servers that answer others, or whose servers went down: how often, where, since when."""

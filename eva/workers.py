@@ -168,7 +168,7 @@ class WorkerTool:
     workers: Workers
     limits: Limits
     leases: Leases
-    picture_format: str = "png"
+    picture_format: str = "bmp"
     usage: Usage = field(default_factory=Usage)
     _quarantine: dict[Path, str] = field(default_factory=dict)
 
