@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import time
@@ -19,6 +20,7 @@ TEMPERATURE = 0.0
 MAX_TOKENS = 2048
 PROBE_TIMEOUT_S = 60.0
 LISTING_TIMEOUT_S = 30.0
+PROBE_PAUSE_S = 0.2
 # A black image of 28 x 28 pixels, one visual token.
 _PROBE_IMAGE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAIAAAD9b0jDAAAAGUlEQVRIx+3BMQEAAADCoPVPbQdvoAAAeA0JTAABzgq7"
@@ -50,12 +52,15 @@ class BadRequest(EvaError):
 class Unavailable(EvaError):
     """The server failed, not the request: no connection, a timeout, 5xx, no such model, a reply that is none.
 
-    `overload`: it was a timeout, 5xx or 429, so that fewer requests at a time may help.
+    `overload`: it was a timeout, 5xx or 429, so that fewer requests at a time may help. `unconnected`: no connection
+    could be made, or it broke.
     """
 
-    def __init__(self, message: str, *, overload: bool = False, timeout: bool = False) -> None:
+    def __init__(
+        self, message: str, *, overload: bool = False, timeout: bool = False, unconnected: bool = False
+    ) -> None:
         super().__init__(message)
-        self.overload, self.timeout = overload, timeout
+        self.overload, self.timeout, self.unconnected = overload, timeout, unconnected
 
 
 @dataclass(frozen=True)
@@ -103,17 +108,25 @@ class ChatModel:
 
         Its health page is not asked: that answers 200 on a server that can no longer complete anything.
         """
+        failure = await self._probe()
+        # Behind a 500, vLLM closes the connection without saying so: the first request that meets that tells nothing.
+        if failure is not None and failure.unconnected:
+            await asyncio.sleep(PROBE_PAUSE_S)
+            failure = await self._probe()
+        return str(failure or "")
+
+    async def _probe(self) -> Unavailable | None:
         try:
             served = await _served(self.client)
             if self.name not in served:
-                return f"it serves {', '.join(served) or 'no model'}, not {self.name}"
+                return Unavailable(f"it serves {', '.join(served) or 'no model'}, not {self.name}")
             _read(await self._create([_PROBE], 1, _at_most(PROBE_TIMEOUT_S, self.client)))
         except Unavailable as failure:
-            return str(failure)
+            return failure
         except NO_COMPLETION as error:
             # A server that lists the model and refuses the probe's image serves: not every model takes one.
-            return str(unavailable(error) or "")
-        return ""
+            return unavailable(error)
+        return None
 
     async def context_length(self) -> int | None:
         """The model's context in tokens, where the server says it (vLLM does). Raises ServerError."""
@@ -157,7 +170,7 @@ def unavailable(error: Exception) -> Unavailable | None:
             return None
         overload = error.status_code >= 500 or error.status_code == _BUSY
         return Unavailable(f"{name}: {error.message}", overload=overload)
-    return Unavailable(f"{name}: {error}")
+    return Unavailable(f"{name}: {error}", unconnected=isinstance(error, openai.APIConnectionError))
 
 
 def _read(completion: object) -> Reply:
