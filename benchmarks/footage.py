@@ -63,13 +63,15 @@ def _repeat(clip: Path, path: Path, *, times: float) -> Path:
         origin = read.streams.video[0]
         stream = write.add_stream_from_template(origin)
         packets = [packet for packet in read.demux(origin) if packet.size]
-        length = round(CLIP_S / (origin.time_base or Fraction(1, FPS)))
+        time_base = origin.time_base or Fraction(1, FPS)
+        length = round(CLIP_S / time_base)
         for number in range(round(len(packets) * times)):
             round_, place = divmod(number, len(packets))
             packet = av.Packet(bytes(packets[place]))
             packet.pts = (packets[place].pts or 0) + round_ * length
             packet.dts = (packets[place].dts or 0) + round_ * length
-            packet.time_base, packet.is_keyframe = origin.time_base, packets[place].is_keyframe
+            packet.duration = packets[place].duration  # without it an edit list cuts the last frame off
+            packet.time_base, packet.is_keyframe = time_base, packets[place].is_keyframe
             packet.stream = stream
             write.mux(packet)
     return path

@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""What frames cost: this tool against a process per call with decord and OpenCV, side by side.
+
+    pip install --no-deps -r benchmarks/requirements-bench.txt
+    python benchmarks/frames.py [--whole-run]
+
+Per row and column the median of --repeats calls, the columns taking turns: CPU seconds, wall seconds, peak memory and
+bytes written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from footage import make_video
+
+HERE = Path(__file__).resolve().parent
+TOOL = HERE.parent / "select_frame_fallback.py"
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One call, on a video made for it."""
+
+    name: str
+    minutes: float
+    start_s: float
+    end_s: float
+    nframes: int
+    height: int = 720
+
+
+ROWS = (
+    Row("16 of 3 min", 3, 0, 180, 16),
+    Row("32 of 12 min", 12, 0, 720, 32),
+    Row("32 of 1 h", 60, 0, 3600, 32),
+    Row("16 of 30 s in 1 h", 60, 1801, 1831, 16),
+    Row("8 of 20 s at 360p", 1 / 3, 0, 20, 8, height=360),
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one call; `memory_mb` is the process's peak."""
+
+    cpu_s: float
+    wall_s: float
+    memory_mb: float
+    written_mb: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=Path, default=Path(tempfile.gettempdir()) / "eva-benchmark-videos")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rows", type=int, nargs="*", default=range(len(ROWS)), help="which rows, counted from 0")
+    parser.add_argument("--whole-run", action="store_true", help="compare whole runs instead (see whole_run.py)")
+    parser.add_argument("--questions", type=int, default=60, help="of the whole run, six on each video")
+    arguments = parser.parse_args()
+    arguments.videos.mkdir(parents=True, exist_ok=True)
+    if arguments.whole_run:
+        from whole_run import compare  # noqa: PLC0415 - brings the harness's own imports
+
+        compare(make_video(arguments.videos, minutes=3), arguments.questions)
+        return
+    print(
+        "| | | CPU s | of baseline | wall s | of baseline | peak MB | written MB |\n|---|---|---|---|---|---|---|---|"
+    )
+    for number in arguments.rows:
+        row = ROWS[number]
+        video = make_video(arguments.videos, minutes=row.minutes, height=row.height)
+        report(row, measure(row, video, arguments.repeats))
+
+
+def measure(row: Row, video: Path, repeats: int) -> dict[str, Cost]:
+    """The median cost of each column."""
+    rounds = [one_round(row, video) for _ in range(repeats)]
+    return {name: median([costs[name] for costs in rounds]) for name in rounds[0]}
+
+
+def one_round(row: Row, video: Path) -> dict[str, Cost]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        costs = {"baseline": by_process(HERE / "baseline_tool.py", words(row, video, folder / "baseline"))}
+        if importlib.util.find_spec("torchcodec"):
+            costs["torchcodec"] = by_process(HERE / "torchcodec_tool.py", words(row, video, folder / "torchcodec"))
+        costs["one-shot"] = by_process(TOOL, words(row, video, folder / "one-shot"))
+        return costs | by_worker(row, video, folder / "store")
+
+
+def words(row: Row, video: Path, root: Path) -> list[str]:
+    numbers = [f"--start_time={row.start_s}", f"--end_time={row.end_s}", f"--nframes={row.nframes}", "--resize=1.0"]
+    return [f"--video_path={video}", *numbers, "--factor=28", "--clamp", f"--save_root={root}"]
+
+
+def by_process(script: Path, arguments: Sequence[str]) -> Cost:
+    """A process for the call, its start included."""
+    started = time.monotonic()
+    process = subprocess.Popen([sys.executable, str(script), *arguments], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    wall_s = time.monotonic() - started
+    if status:
+        raise SystemExit(f"{script} failed")
+    root = Path(arguments[-1].partition("=")[2])
+    return Cost(usage.ru_utime + usage.ru_stime, wall_s, usage.ru_maxrss / 1024, size_mb(root))
+
+
+def by_worker(row: Row, video: Path, root: Path) -> dict[str, Cost]:
+    """A warm worker: a video it has not seen, one whose index is there, one whose frames are there."""
+    process = subprocess.Popen(
+        [sys.executable, str(TOOL), "--worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    arguments = [*words(row, video, root), "--format=bmp"]
+    warm_up = ["--video_path=/", f"--save_root={root}"]
+    asked(process, warm_up)
+    try:
+        first = worker_cost(process, arguments, root)
+        for picture in root.rglob("*.bmp"):
+            picture.unlink()
+        warm = worker_cost(process, arguments, root)
+        return {"worker, new video": first, "worker, warm": warm, "revisited": worker_cost(process, arguments, root)}
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def worker_cost(process: subprocess.Popen[str], arguments: Sequence[str], root: Path) -> Cost:
+    before_mb, before_s, started = size_mb(root), cpu_s(process.pid), time.monotonic()
+    asked(process, arguments)
+    wall_s, used_s = time.monotonic() - started, cpu_s(process.pid) - before_s
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return Cost(used_s, wall_s, int(status.partition("VmHWM:")[2].split()[0]) / 1024, size_mb(root) - before_mb)
+
+
+def asked(process: subprocess.Popen[str], arguments: Sequence[str]) -> None:
+    if process.stdin is None or process.stdout is None:
+        raise SystemExit("the worker has no pipes")
+    process.stdin.write(json.dumps({"arguments": list(arguments)}) + "\n")
+    process.stdin.flush()
+    process.stdout.readline()
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * TICK_S
+
+
+def size_mb(root: Path) -> float:
+    return sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) / 1e6
+
+
+def median(costs: Sequence[Cost]) -> Cost:
+    def of(get: Callable[[Cost], float]) -> float:
+        return statistics.median(map(get, costs))
+
+    return Cost(of(lambda c: c.cpu_s), of(lambda c: c.wall_s), of(lambda c: c.memory_mb), of(lambda c: c.written_mb))
+
+
+def report(row: Row, costs: dict[str, Cost]) -> None:
+    base = costs["baseline"]
+    for name, cost in costs.items():
+        cpu = f"{cost.cpu_s:.2f} | {cost.cpu_s / base.cpu_s:.2f}"
+        wall = f"{cost.wall_s:.2f} | {cost.wall_s / base.wall_s:.2f}"
+        print(f"| {row.name} | {name} | {cpu} | {wall} | {cost.memory_mb:.0f} | {cost.written_mb:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""The same call by torchcodec, where it is installed: exact frames, OpenCV, PNG files in a folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import baseline_tool
+import numpy as np
+from torchcodec.decoders import VideoDecoder
+
+
+class Reader:
+    """torchcodec, as much of it as the baseline asks of decord."""
+
+    def __init__(self, path: str, **_: object) -> None:
+        self._decoder = VideoDecoder(path, dimension_order="NHWC")
+
+    def get_avg_fps(self) -> float:
+        return float(self._decoder.metadata.average_fps)
+
+    def __len__(self) -> int:
+        return len(self._decoder)
+
+    def get_batch(self, indices: list[int]) -> Batch:
+        return Batch(self._decoder.get_frames_at(indices).data.numpy())
+
+
+class Batch:
+    def __init__(self, frames: np.ndarray) -> None:
+        self._frames = frames
+
+    def asnumpy(self) -> np.ndarray:
+        return self._frames
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    baseline_tool.decord.VideoReader = Reader
+    baseline_tool.main()
