@@ -25,7 +25,7 @@ from eva.prompt import Message
 from eva.records import encode
 from eva.sample import Sampler
 from eva.scoring import read_outcome
-from eva.tool import CallFailed, Extraction, FrameCall, FrameTool
+from eva.tool import CallFailed, CommandTool, Extraction, FrameCall, ToolSettings
 from eva.transcript import load_transcriber
 from eva.video import probe
 
@@ -102,19 +102,19 @@ def a_reply(number: int) -> str:
 
 
 @dataclass(frozen=True)
-class Watched(FrameTool):
+class Watched(CommandTool):
     """The frame tool, for as many calls as `real` holds; the others are only remembered."""
 
     asked: list[FrameCall] = field(default_factory=list)
     real: list[FrameCall] = field(default_factory=list)
 
-    async def extract(self, video: Path, call: FrameCall) -> Extraction:
+    async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
         self.asked.append(call)
-        telling = bool(call.extra) or self.fallback
+        telling = bool(call.extra) or self.settings.fallback
         if len(self.real) == REAL_CALLS or not telling or call.nframes > 50 or call.resize > 4:
             raise CallFailed("not started")
         self.real.append(call)
-        return await super().extract(video, call)
+        return await super().extract(video, call, sample=sample)
 
 
 @dataclass
@@ -162,8 +162,8 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Ite
 
     async def run() -> None:
         for fallback in (True, False):
-            slots = asyncio.Semaphore(2)
-            tool = Watched(FRAME_TOOL, folder / "frames", slots, fallback=fallback, timeout_s=60)
+            settings = ToolSettings(FRAME_TOOL, folder / "frames", fallback=fallback, timeout_s=60)
+            tool = Watched(settings, asyncio.Semaphore(2))
             result.tools.append(tool)
             looker = Looker(tool, LookSettings())
             said: list[str] = []
