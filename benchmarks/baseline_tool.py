@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
-import decord
 import numpy as np
 
 
-def main() -> None:
+def main(open_video: Callable[[str], Any]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--video_path", required=True)
     parser.add_argument("--start_time", type=float)
@@ -25,15 +26,14 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.save_root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=arguments.save_root))
-    count = save(arguments, folder)
+    count = save(open_video(arguments.video_path), arguments, folder)
     print(
         f"Frames saved to {folder}, total frames saved: {count}, "
         f"from {folder}/frame_0000.png to {folder}/frame_{count - 1:04d}.png"
     )
 
 
-def save(arguments: argparse.Namespace, folder: Path) -> int:
-    reader = decord.VideoReader(arguments.video_path, ctx=decord.cpu(0))
+def save(reader: Any, arguments: argparse.Namespace, folder: Path) -> int:
     fps, count = reader.get_avg_fps(), len(reader)
     start_s, end_s = max(0, arguments.start_time), min(arguments.end_time, count / fps)
     times_s = np.linspace(start_s, end_s - 0.001, arguments.nframes)
@@ -46,4 +46,6 @@ def save(arguments: argparse.Namespace, folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    import decord
+
+    main(lambda path: decord.VideoReader(path, ctx=decord.cpu(0)))

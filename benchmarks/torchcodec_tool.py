@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import baseline_tool
 import numpy as np
 from torchcodec.decoders import VideoDecoder
@@ -14,7 +11,7 @@ from torchcodec.decoders import VideoDecoder
 class Reader:
     """torchcodec, as much of it as the baseline asks of decord."""
 
-    def __init__(self, path: str, **_: object) -> None:
+    def __init__(self, path: str) -> None:
         self._decoder = VideoDecoder(path, dimension_order="NHWC")
 
     def get_avg_fps(self) -> float:
@@ -36,6 +33,4 @@ class Batch:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-    baseline_tool.decord.VideoReader = Reader
-    baseline_tool.main()
+    baseline_tool.main(Reader)
