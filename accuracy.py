@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +12,13 @@ from eva.errors import EvaError
 from eva.interval import clustered_interval
 from eva.meta import read_meta
 from eva.published import caveat_lines, comparison_lines, identify, load_published
-from eva.scoring import Outcome, read_outcome, score
+from eva.results import read_outcomes
+from eva.scoring import Outcome, score
 from eva.summary import file_lines, interval_line
 
 HOME = Path(__file__).resolve().parent
 PUBLISHED = HOME / "results-12k" / "published.json"
 MANIFEST = HOME / "data" / "manifest.json"
-
-
-class ResultError(EvaError):
-    """A result file that cannot be scored; the message names the file, the line and the field."""
 
 
 def main() -> int:
@@ -49,29 +45,6 @@ def report(path: Path, outcomes: Sequence[Outcome]) -> list[str]:
         meta = read_meta(path)
         lines += caveat_lines(meta, published.dataset, PUBLISHED, MANIFEST) if meta else []
     return lines
-
-
-def read_outcomes(path: Path) -> list[Outcome]:
-    """The outcome of every line; blank lines are no entries. Raises ResultError."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise ResultError(f"cannot read {path}: {error.strerror}") from error
-    outcomes = [_outcome(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not outcomes:
-        raise ResultError(f"{path} holds no entries")
-    return outcomes
-
-
-def _outcome(path: Path, number: int, line: bytes) -> Outcome:
-    try:
-        outcome = read_outcome(json.loads(line), default_index=number - 1)
-    except (ValueError, RecursionError) as error:
-        raise ResultError(f"{path}, line {number}: {error}") from error
-    for name in ("num_rounds", "total_tokens"):
-        if getattr(outcome, name) is None:
-            raise ResultError(f"{path}, line {number}: {name!r} is missing or is not a number")
-    return outcome
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +100,7 @@ def read_outcome(record: object, *, default_index: int | None = None) -> Outcome
         total_tokens=_number(record, "total_tokens"),
         error=_text(record, "error"),
         video=_first_video(record),
-        seconds=record["seconds"] if isinstance(record.get("seconds"), float) else None,
+        seconds=_number(record, "seconds"),
         failure=_failure(record),
     )
 
@@ -125,9 +125,10 @@ def _text(record: Mapping[str, Any], name: str) -> str:
 
 
 def _number(record: Mapping[str, Any], name: str) -> int | float | None:
-    value = record.get(name)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return value if is_number else None
+    value: Any = record.get(name)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # NaN, infinities, and integers that no float can hold are no counts either.
+    return value if is_number and abs(value) <= sys.float_info.max else None
 
 
 def score(outcomes: Sequence[Outcome], *, total: int) -> Score:
