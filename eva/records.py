@@ -65,7 +65,7 @@ class Cache:
 
     def drop(self, indices: Collection[int]) -> None:
         """Take every line of these indices out of the cache."""
-        with _replacing(self.path) as new:
+        with replacing(self.path) as new:
             for _, line in self._lines():
                 outcome = _outcome(line)
                 if outcome is None or outcome.index not in indices:
@@ -79,7 +79,7 @@ class Cache:
 
     def merge(self, result: Path) -> None:
         """Write the records sorted by index, one line each, to `result`. Raises CacheError."""
-        with _replacing(result) as new:
+        with replacing(result) as new:
             if self._spans:
                 with self.path.open("rb") as cache:
                     for _, span in sorted(self._spans.items()):
@@ -171,7 +171,7 @@ def _outcome(line: bytes) -> Outcome | None:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A new file that takes the place of `path` once it is whole and on disk."""
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
@@ -190,7 +190,7 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
 
 def replace_text(path: Path, text: str) -> None:
     """Write a small file whole or not at all. Raises CacheError."""
-    with _replacing(path) as new:
+    with replacing(path) as new:
         new.write(text.encode("utf-8", errors="backslashreplace"))
 
 

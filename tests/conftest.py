@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from page_runs import Pair, make_runs
 from tokenizer import build_tokenizer
 from videos import Recipe, encode
 
@@ -26,3 +27,8 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Path
         return path if path.exists() else encode(recipe, folder)
 
     return path_of
+
+
+@pytest.fixture(scope="session")
+def report_runs(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Pair:
+    return make_runs(tmp_path_factory.mktemp("report_runs"), tokenizer_dir)

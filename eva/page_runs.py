@@ -1,0 +1,117 @@
+"""Result files -> what a report is made of: rows and figures in memory, details and thumbnails in blocks on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from eva.album import Album
+from eva.charts import Run, Sample, read_sample
+from eva.meta import read_meta
+from eva.page import Blocks
+from eva.page_details import Detail, detail, frames_of
+from eva.page_head import Head, Known, dataset_of, make_head
+from eva.page_rows import Row, columns, make_row
+from eva.published import identify
+from eva.results import Entry, read_scored
+from eva.scoring import Outcome
+from eva.trajectories import Step, first_difference, steps
+
+# Samples a block of details, as the page's script reads them.
+BLOCK = 100
+
+
+@dataclass(frozen=True)
+class Source:
+    """A result file, the name that its samples are known by on the page, and the dataset that it is of."""
+
+    path: Path
+    key: str
+    dataset: str
+    timestamps: str
+
+    @classmethod
+    def of(cls, path: Path, *, taken: Sequence[str] = ()) -> Source:
+        """Raises EvaError for a broken meta file."""
+        meta = read_meta(path)
+        dataset = dataset_of(path, meta)
+        timestamps = str(meta.settings.get("timestamps")) if meta else "requested"
+        return cls(path, unique(dataset, taken), dataset, timestamps)
+
+
+def unique(name: str, taken: Sequence[str]) -> str:
+    """`name`, or the first of `name-2`, `name-3`, ... that is not taken."""
+    number, found = 1, name
+    while found in taken:
+        number += 1
+        found = f"{name}-{number}"
+    return found
+
+
+@dataclass
+class Collected:
+    """What is held of a run: small rows and numbers, no record."""
+
+    source: Source
+    rows: list[Row] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    steps: list[tuple[Step, ...]] = field(default_factory=list)
+
+    def add(self, entry: Entry) -> Row:
+        row = make_row(entry, self.source.dataset)
+        self.rows.append(row)
+        self.outcomes.append(entry.outcome)
+        self.samples.append(read_sample(self.source.dataset, entry))
+        self.steps.append(steps(entry.record))
+        return row
+
+    def head(self, known: Known) -> Head:
+        return make_head(self.source.path, self.source.key, self.outcomes, known)
+
+    def chart_run(self, known: Known) -> Run:
+        published = identify(self.source.path, self.outcomes, known.published)
+        return Run(self.source.key, self.source.dataset, self.samples, published.figures if published else ())
+
+    def columns(self) -> dict[str, Any]:
+        return columns(self.rows)
+
+
+def collect(source: Source, number: int, blocks: Blocks, album: Album) -> Collected:
+    """Read a result file once, in order; the details of its samples go to `blocks` as those of run `number`.
+
+    Raises ResultError for a file that accuracy.py refuses too.
+    """
+    collected = Collected(source)
+    for place, entries in enumerate(in_blocks(read_scored(source.path))):
+        details = [detail(entry.record, collected.add(entry), timestamps=source.timestamps) for entry in entries]
+        _settle_frames(details, album)
+        blocks.write_details(number, place, details)
+    return collected
+
+
+def in_blocks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    rest = iter(entries)
+    while found := list(islice(rest, BLOCK)):
+        yield found
+
+
+def _settle_frames(details: Sequence[Detail], album: Album) -> None:
+    """Say of every frame where the page finds it, in place of its path."""
+    frames = [frame for sample in details for frame in frames_of(sample)]
+    album.take(frame["name"] for frame in frames)
+    for frame in frames:
+        frame |= album.place(frame.pop("name"))
+
+
+def differences(ours: Collected, theirs: Collected) -> list[int | None]:
+    """For each of our samples the first round in which the other run's differs, counted from 0; None: the same
+    course, or no such sample there."""
+    other = {row.index: their for row, their in zip(theirs.rows, theirs.steps, strict=True)}
+    return [
+        first_difference(our, other[row.index]) if row.index in other else None
+        for row, our in zip(ours.rows, ours.steps, strict=True)
+    ]

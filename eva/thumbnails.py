@@ -1,0 +1,96 @@
+"""Frame files of a run -> small pictures for the report.
+
+A frame's path comes out of a result file, which anybody may have written. So a path is read only if it leads, links
+followed, to a plain file inside the frame root, of at most MAX_FILE_BYTES, that Pillow knows for a picture of at most
+MAX_PIXELS. Nothing else is ever opened.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image
+
+MAX_FILE_BYTES = 64 << 20
+MAX_PIXELS = 25_000_000
+# The largest sides of a thumbnail.
+WIDTH, HEIGHT = 192, 144
+# What this project's tool and likely others write; Pillow's other readers need not meet a stranger's file.
+_FORMATS = ("BMP", "PNG", "PPM", "JPEG", "WEBP")
+_SUFFIXES = frozenset({".bmp", ".png", ".ppm", ".jpg", ".jpeg", ".webp"})
+# Pillow's readers raise all of these on broken files.
+_BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+
+
+class NoFrame(Exception):
+    """A path that gives no picture; the message says why, in a few words for the reader of the report."""
+
+
+@dataclass(frozen=True)
+class FrameRoot:
+    """The folder that a run's frames lie in, resolved; nothing outside it is read."""
+
+    folder: Path
+
+    @classmethod
+    def at(cls, folder: Path) -> FrameRoot:
+        return cls(Path(os.path.realpath(folder)))
+
+    def find(self, name: str) -> Path:
+        """The file that a frame's path leads to. Raises NoFrame."""
+        try:
+            path = Path(os.path.realpath(name))
+            inside = os.path.isabs(name) and path.is_relative_to(self.folder)
+            status = path.lstat() if inside else None
+        except (OSError, ValueError):
+            raise NoFrame("no longer there") from None
+        if status is None:
+            raise NoFrame("outside the frame root")
+        if not stat.S_ISREG(status.st_mode) or path.suffix.lower() not in _SUFFIXES:
+            raise NoFrame("not a picture file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise NoFrame("too large")
+        return path
+
+    def open(self, name: str) -> BinaryIO:
+        """The file behind a frame's path, opened. Raises NoFrame."""
+        path = self.find(name)
+        try:
+            # What was a plain file a moment ago may be a link or a pipe by now.
+            number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            raise NoFrame("no longer there") from None
+        file = os.fdopen(number, "rb")
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            file.close()
+            raise NoFrame("not a picture file")
+        return file
+
+    def thumbnail(self, name: str) -> bytes:
+        """The frame as a WebP file of at most WIDTH x HEIGHT. Raises NoFrame."""
+        with self.open(name) as file:
+            return shrink(file)
+
+
+def shrink(file: BinaryIO) -> bytes:
+    """A picture file's small WebP. Raises NoFrame for what is no picture, or too large a one."""
+    try:
+        with warnings.catch_warnings():
+            # The size is looked at here, before a pixel is decoded.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(file, formats=_FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise NoFrame("too large")
+        image.thumbnail((WIDTH, HEIGHT), reducing_gap=2.0)
+        small = io.BytesIO()
+        image.convert("RGB").save(small, "WEBP", quality=60, method=2)
+    except _BROKEN:
+        raise NoFrame("not a readable picture") from None
+    return small.getvalue()

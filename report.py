@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+"""Make a page that shows what the agent saw: of finished results, of two of them side by side, or of a run that goes on.
+
+Exit codes: 0 the page is written; 2 unusable arguments or input, and nothing is written; 130 the live page was
+interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from pathlib import Path
+
+from eva.album import Album
+from eva.charts import Chart, Run, charts
+from eva.errors import EvaError
+from eva.live import Live, LiveServer
+from eva.meta import meta_path
+from eva.page import LIVE_SOURCES, Assets, Blocks, Page, whole, write_page
+from eva.page_head import Known
+from eva.page_paired import paired_figures
+from eva.page_runs import Collected, Source, collect, differences
+from eva.records import replacing
+from eva.text import printable
+from eva.thumbnails import FrameRoot
+
+HOME = Path(__file__).resolve().parent
+# That of eval-eva.py.
+FRAME_ROOT = Path("/tmp/eva-frames")  # noqa: S108
+OUTPUT = Path("report.html")
+PORT = 8321
+
+
+class Unusable(EvaError):
+    """Arguments with which no page can be made."""
+
+
+def main() -> int:
+    options = parse_arguments()
+    try:
+        return serve(options) if options.live else write(options)
+    except EvaError as error:
+        print(f"report.py: {printable(str(error), limit=2000)}", file=sys.stderr)
+        return 2
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Show what the agent saw, as a page that opens from the disk.")
+    parser.add_argument("files", type=Path, nargs="*", metavar="RESULT", help="a result_<dataset>.jsonl, or several")
+    parser.add_argument("-o", "--output", type=Path, default=OUTPUT, help="the page (default: %(default)s)")
+    parser.add_argument("--against", type=Path, metavar="RESULT", help="compare with this result of the same questions")
+    parser.add_argument("--thumbnails-mb", type=float, default=40.0, metavar="MB", help="of frames in the page (40)")
+    parser.add_argument("--frame-root", type=Path, default=FRAME_ROOT, help="where the run's frames lie (%(default)s)")
+    parser.add_argument("--live", action="store_true", help="serve the page of a run that goes on, to this machine")
+    parser.add_argument("--output-dir", type=Path, help="with --live: the run's folder")
+    parser.add_argument("--port", type=int, default=PORT, help="with --live (default: %(default)s; 0: any free one)")
+    options = parser.parse_args()
+    complaint = unusable(options)
+    if complaint:
+        parser.error(complaint)
+    return options
+
+
+def unusable(options: argparse.Namespace) -> str:
+    if options.live:
+        wrong = options.files or options.against
+        return "--live takes --output-dir and no result files" if wrong or not options.output_dir else ""
+    if not options.files:
+        return "name a result file, or --live --output-dir DIR"
+    if options.output_dir:
+        return "--output-dir belongs to --live; the page goes where -o says"
+    if options.against and len(options.files) > 1:
+        return "--against compares one result with one other"
+    return "" if options.thumbnails_mb >= 0 else "--thumbnails-mb is below 0"
+
+
+# --- a page on disk
+
+
+def write(options: argparse.Namespace) -> int:
+    """Make the page and say what is in it. Raises EvaError; then nothing is written."""
+    paths = [*options.files, *([options.against] if options.against else [])]
+    check_output(options.output, paths)
+    known, assets = Known.load(HOME), Assets.load(HOME / "report")
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tempfile.TemporaryFile() as details,
+        replacing(options.output) as file,
+    ):
+        blocks = Blocks(details)
+        album = Album(FrameRoot.at(options.frame_root), int(options.thumbnails_mb * 1e6), blocks.write, pool)
+        runs = collect_all(paths, blocks, album)
+        album.close()
+        page = Page(title_of(runs), draw(runs, known), data_of(runs, options, album, known))
+        write_page(file, page, assets, details)
+    samples = sum(len(run.rows) for run in runs)
+    print(f"{options.output}: {samples} samples, {options.output.stat().st_size / 1e6:.1f} MB. {album_line(album)}")
+    if album.refused.get("outside the frame root"):
+        print(f"report.py: the frames of another folder than {options.frame_root}: name it with --frame-root", file=sys.stderr)
+    return 0
+
+
+def check_output(output: Path, inputs: Sequence[Path]) -> None:
+    """The page must not take the place of what it is made from."""
+    for path in inputs:
+        for taken in (path, meta_path(path)):
+            if output.exists() and taken.exists() and output.samefile(taken):
+                raise Unusable(f"{output} is an input of this report: name another file with -o")
+    if not output.parent.is_dir():
+        raise Unusable(f"there is no folder {output.parent} for the page")
+
+
+def collect_all(paths: Sequence[Path], blocks: Blocks, album: Album) -> list[Collected]:
+    runs: list[Collected] = []
+    for number, path in enumerate(paths):
+        source = Source.of(path, taken=[run.source.key for run in runs])
+        runs.append(collect(source, number, blocks, album))
+    return runs
+
+
+def title_of(runs: Sequence[Collected]) -> str:
+    return "EVA: " + ", ".join(printable(run.source.key, limit=40) for run in runs[:6])
+
+
+def draw(runs: Sequence[Collected], known: Known) -> list[Chart]:
+    return charts([run.chart_run(known) for run in runs])
+
+
+def data_of(
+    runs: Sequence[Collected], options: argparse.Namespace, album: Album, known: Known
+) -> dict[str, object]:
+    """The blocks of the page's beginning, by name."""
+    made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    data: dict[str, object] = {
+        "settings": {"live": False, "against": bool(options.against), "status": f"Made {made}", "legend": album_line(album)},
+        "heads": [run.head(known) for run in runs],
+        **{f"rows-{number}": run.columns() for number, run in enumerate(runs)},
+    }
+    if options.against:
+        data["differs"] = differences(*runs)
+        data["paired"] = paired_figures(options.files[0], options.against, known)
+    return data
+
+
+def album_line(album: Album) -> str:
+    """How many frames the page shows, and from where."""
+    line = f"Thumbnails: {album.embedded} of {album.frames} frames embedded ({album.used_bytes / 1e6:.1f} MB)"
+    if album.linked:
+        line += f", {album.linked} over the cap shown from their files, as long as these are there"
+    return line + "".join(f", {count} {reason}" for reason, count in sorted(album.refused.items()))
+
+
+# --- a page of a run that goes on
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve until interrupted. Raises EvaError where that cannot begin."""
+    if not options.output_dir.is_dir():
+        raise Unusable(f"there is no folder {options.output_dir}: --output-dir names that of the run")
+    known, assets = Known.load(HOME), Assets.load(HOME / "report")
+    settings = {"live": True, "against": False, "status": "Live", "legend": ""}
+
+    def make_page(runs: Sequence[Run]) -> str:
+        return whole(Page("EVA, live", charts(runs), {"settings": settings}, LIVE_SOURCES), assets)
+
+    live = Live(options.output_dir, FrameRoot.at(options.frame_root), known, make_page)
+    try:
+        server = LiveServer(live, options.port)
+    except (OSError, OverflowError) as error:
+        raise Unusable(f"port {options.port} of 127.0.0.1 cannot be served ({error}): choose another with --port") from error
+    print(f"{server.url} shows {options.output_dir}; Ctrl-C ends this", flush=True)
+    with server:
+        try:
+            server.serve_forever(poll_interval=0.2)
+        except KeyboardInterrupt:
+            return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+// The samples: small rows of all, and the details of a hundred at a time, unpacked when one of them is looked at.
+
+const PER_BLOCK = 100; // as eva/page.py and eva/album.py write them
+const STATUSES = ["right", "wrong", "unanswered", "failed"];
+const MARKS = { right: "✓", wrong: "✗", unanswered: "–", failed: "!" };
+
+const store = { runs: [], rows: [] };
+
+function readBlock(id) {
+  const node = byId(id);
+  return node ? JSON.parse(node.textContent) : null;
+}
+
+const settings = readBlock("settings");
+
+// A block that the parser has not come to yet is waited for.
+async function blockText(id) {
+  if (!byId(id) && document.readyState === "loading") {
+    await new Promise((resolve) => document.addEventListener("DOMContentLoaded", resolve, { once: true }));
+  }
+  const node = byId(id);
+  if (!node) throw new Error(`the page has no block ${id}`);
+  return node.textContent;
+}
+
+async function unpacked(id) {
+  const packed = atob(await blockText(id));
+  const bytes = new Uint8Array(packed.length);
+  for (let at = 0; at < packed.length; at++) bytes[at] = packed.charCodeAt(at);
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(stream).text());
+}
+
+// The last few results by their names; a failed one is not kept.
+function remembered(make, most) {
+  const kept = new Map();
+  return (name) => {
+    const known = kept.get(name);
+    const value = known || make(name);
+    kept.delete(name);
+    kept.set(name, value);
+    if (!known) value.catch(() => kept.delete(name));
+    if (kept.size > most) kept.delete(kept.keys().next().value);
+    return value;
+  };
+}
+
+const detailsBlock = remembered(unpacked, 8);
+const picturesBlock = remembered(async (id) => JSON.parse(await blockText(id)), 12);
+
+async function detailsOf(row) {
+  if (settings.live) return fetched(`sample?run=${encodeURIComponent(row.run.key)}&index=${row.index}`);
+  const samples = await detailsBlock(`details-${row.run.number}-${Math.floor(row.at / PER_BLOCK)}`);
+  return samples[row.at % PER_BLOCK];
+}
+
+async function fetched(address) {
+  const response = await fetch(address);
+  if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
+  return response.json();
+}
+
+// The address of a frame's picture. Nothing but a picture's data, a file, or the live server's own frame is one.
+async function pictureOf(frame) {
+  if (frame.at !== undefined) {
+    const pictures = await picturesBlock(`pictures-${Math.floor(frame.at / PER_BLOCK)}`);
+    return `data:image/webp;base64,${pictures[frame.at % PER_BLOCK]}`;
+  }
+  const url = String(frame.url || "");
+  return url.startsWith("file:///") || (settings.live && url.startsWith("frame?")) ? url : null;
+}
+
+// --- rows
+
+function addRun(key, head) {
+  const run = { key, head, number: store.runs.length, rows: [], byIndex: new Map() };
+  store.runs.push(run);
+  return run;
+}
+
+// Of several rows for one index the last counts where a run goes on; a finished file shows every line.
+function addRows(run, columns) {
+  columns.index.forEach((index, at) => {
+    const row = madeRow(run, columns, at);
+    const old = settings.live ? run.byIndex.get(index) : undefined;
+    if (old) {
+      Object.assign(old, { said: "" }, row, { at: old.at });
+    } else {
+      row.at = run.rows.length;
+      run.rows.push(row);
+      store.rows.push(row);
+      run.byIndex.set(index, row);
+    }
+  });
+}
+
+function madeRow(run, columns, at) {
+  const names = columns.names;
+  const row = {
+    run,
+    index: columns.index[at],
+    question: columns.question[at],
+    truth: names[columns.truth[at]],
+    answer: names[columns.answer[at]],
+    status: STATUSES[columns.status[at]],
+    stop: names[columns.stop[at]],
+    rounds: columns.rounds[at],
+    tokens: columns.tokens[at],
+    seconds: columns.seconds[at],
+    video: names[columns.video[at]],
+    categories: columns.categories[at].map((name) => names[name]),
+    said: columns.said ? columns.said[at].toLowerCase() : "",
+  };
+  row.label = `${run.key}/${row.index}`;
+  row.text = [row.label, row.question, row.answer, row.video, ...row.categories].join("\n").toLowerCase();
+  return row;
+}
+
+function forgetRows(run) {
+  store.rows = store.rows.filter((row) => row.run !== run);
+  run.rows = [];
+  run.byIndex = new Map();
+}
+
+function rowAt(key, index) {
+  const run = store.runs.find((one) => one.key === key);
+  return run ? run.byIndex.get(index) : undefined;
+}
+
+// --- the agents' words, which only the details hold: read in the background once somebody searches
+
+const MOST_SEARCHED = 20000; // characters of a sample's replies
+
+function saidIn(sample) {
+  const texts = sample.trajectory ? sample.trajectory.map((round) => round.reply)
+    : sample.turns.filter(([role]) => role !== "user" && role !== "system").map(([, text]) => text);
+  return texts.join("\n").slice(0, MOST_SEARCHED).toLowerCase();
+}
+
+async function readReplies(progress) {
+  for (const run of store.runs) {
+    for (let first = 0; first < run.rows.length; first += PER_BLOCK) {
+      const samples = await unpacked(`details-${run.number}-${first / PER_BLOCK}`);
+      samples.forEach((sample, at) => { run.rows[first + at].said = saidIn(sample); });
+      progress(Math.min(first + PER_BLOCK, run.rows.length), run);
+      await new Promise((resolve) => setTimeout(resolve));
+    }
+  }
+}

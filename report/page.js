@@ -1,0 +1,345 @@
+// The page itself: what is filtered, what is open, the keyboard, and in a live report what is new.
+
+const POLL_MS = 2000;
+const CHANGES = ["lost", "gained", "answer", "course", "same", "alone"];
+const CHANGE_NAMES = {
+  flips: "flips", lost: "lost: now wrong", gained: "gained: now right", answer: "another answer",
+  course: "another course", same: "the same", alone: "only in one run",
+};
+
+// --- against another run
+
+function twin(row) {
+  return store.runs[1].byIndex.get(row.index);
+}
+
+function changeOf(row) {
+  const other = twin(row);
+  if (!other) return "alone";
+  const [now, before] = [row.status === "right", other.status === "right"];
+  if (now !== before) return now ? "gained" : "lost";
+  if (!same(row.answer, other.answer)) return "answer";
+  return row.differs === null ? "same" : "course";
+}
+
+function changed(row, kind) {
+  return kind === "flips" ? row.change === "lost" || row.change === "gained" : row.change === kind;
+}
+
+function changeRank(row) {
+  return CHANGES.indexOf(row.change);
+}
+
+function changeCell(row) {
+  const kind = { gained: "right", lost: "wrong" }[row.change] || "quiet";
+  const round = row.differs === null ? "" : ` from round ${row.differs + 1}`;
+  return element("span", { class: kind }, row.change === "same" || row.change === "alone" ? row.change : `${row.change}${round}`);
+}
+
+function pairRows() {
+  const differs = readBlock("differs");
+  store.runs[0].rows.forEach((row) => {
+    row.differs = differs[row.at];
+    row.change = changeOf(row);
+  });
+  view.by = "change";
+}
+
+// --- the filters
+
+function counted(of) {
+  const counts = new Map();
+  for (const row of view.ordered) for (const value of [of(row)].flat()) counts.set(value, (counts.get(value) || 0) + 1);
+  return counts;
+}
+
+function statusChoices() {
+  const counts = counted((row) => row.status);
+  const choices = [["", "all", view.ordered.length], ...STATUSES.map((status) => [status, status, counts.get(status) || 0])];
+  const buttons = choices.map(([status, label, count]) => {
+    const attributes = { "aria-pressed": String(view.status === status), "data-status": status || "all" };
+    return button([label, element("small", {}, grouped(count))], () => choose("status", status), attributes);
+  });
+  return element("div", { class: "choices", role: "group", "aria-label": "Result" }, ...buttons);
+}
+
+function selection(name, label, options) {
+  const node = element("select", { "aria-label": label, name }, element("option", { value: "" }, label),
+    ...options.map(([value, text]) => element("option", { value, selected: view[name] === value }, text)));
+  node.addEventListener("change", () => choose(name, node.value));
+  return node;
+}
+
+function withCounts(counts, order) {
+  return [...counts].sort(order).map(([value, count]) => [String(value), `${value} (${grouped(count)})`]);
+}
+
+function drawFilters() {
+  const search = byId("search") || searchField();
+  const rounds = counted((row) => row.rounds);
+  const categories = counted((row) => row.categories);
+  const runs = counted((row) => row.run.key);
+  rounds.delete(null);
+  const parts = [search, statusChoices()];
+  if (settings.against) {
+    const changes = counted((row) => row.change);
+    changes.set("flips", (changes.get("lost") || 0) + (changes.get("gained") || 0));
+    const kinds = Object.keys(CHANGE_NAMES).filter((kind) => changes.get(kind));
+    parts.push(selection("change", "Any change", kinds.map((kind) => [kind, `${CHANGE_NAMES[kind]} (${grouped(changes.get(kind))})`])));
+  } else if (runs.size > 1) parts.push(selection("run", "All runs", withCounts(runs)));
+  if (categories.size) parts.push(selection("category", "All categories", withCounts(categories, (a, b) => b[1] - a[1])));
+  if (rounds.size > 1) parts.push(selection("rounds", "Any rounds", withCounts(rounds, (a, b) => a[0] - b[0])));
+  parts.push(byId("count") || element("span", { id: "count", role: "status" }));
+  const focused = document.activeElement;
+  byId("filters").replaceChildren(...parts);
+  if (focused === search) search.focus();
+}
+
+function searchField() {
+  const node = element("input", {
+    type: "search", id: "search", autocomplete: "off", spellcheck: "false",
+    placeholder: "Search questions, answers, videos, replies", "aria-label": "Search the samples", "aria-keyshortcuts": "/",
+  });
+  node.addEventListener("input", () => search(node.value));
+  node.addEventListener("focus", searchReplies, { once: true });
+  return node;
+}
+
+function search(text) {
+  view.words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  narrow();
+}
+
+function choose(name, value) {
+  view[name] = value;
+  const { dataset, name: field } = document.activeElement || {};
+  narrow();
+  drawFilters();
+  const again = dataset && dataset.status ? `[data-status="${dataset.status}"]` : field ? `select[name="${field}"]` : null;
+  if (again) document.querySelector(again).focus();
+}
+
+function narrow() {
+  filterRows();
+  byId("scroller").scrollTop = 0;
+  drawRows();
+  drawCount();
+}
+
+function drawCount(reading = "") {
+  const all = view.ordered.length;
+  const shown = view.shown.length;
+  byId("count").textContent = (shown === all ? plural(all, "sample") : `${grouped(shown)} of ${plural(all, "sample")}`) + reading;
+}
+
+// A live report's rows bring the replies with them.
+async function searchReplies() {
+  if (settings.live) return;
+  await readReplies((done, run) => drawCount(done < run.rows.length ? `; replies of ${grouped(done)} read` : ""));
+  if (view.words.length) refresh();
+  drawCount();
+}
+
+// --- one sample
+
+let opening = 0;
+
+function open(row) {
+  if (location.hash === hashOf(row)) show(row);
+  else location.hash = hashOf(row);
+}
+
+// Walking leaves one step in the history, not one a sample: back leads to where the walk began.
+function walk(step) {
+  const at = view.shown.indexOf(view.current);
+  const next = view.shown[at < 0 ? 0 : at + step];
+  if (!next) return;
+  if (view.current) history.replaceState(null, "", hashOf(next));
+  else history.pushState(null, "", hashOf(next));
+  show(next);
+}
+
+function route() {
+  const found = /^#(.+)\/(-?\d+)$/.exec(location.hash);
+  if (!found) return close();
+  const row = rowAt(decoded(found[1]), Number(found[2]));
+  if (row) show(row);
+  else missing(`There is no sample ${found[2]} of ${decoded(found[1])}${settings.live ? " yet" : ""}.`);
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+function reading(on) {
+  const before = document.body.classList.contains("reading");
+  document.body.classList.toggle("reading", on);
+  byId("sample").hidden = !on;
+  if (before !== on) drawHeader();
+}
+
+function close() {
+  opening++;
+  const last = view.current;
+  view.current = null;
+  reading(false);
+  drawRows();
+  if (last) reveal(last);
+}
+
+function missing(message) {
+  opening++;
+  view.current = null;
+  reading(true);
+  byId("sample").replaceChildren(element("p", { class: "trouble" }, message));
+  drawRows();
+}
+
+async function show(row, { quietly = false } = {}) {
+  const mine = ++opening;
+  view.current = row;
+  reading(true);
+  if (!quietly) reveal(row);
+  drawRows();
+  const nodes = await sampleNodes(row).catch((error) => [element("p", { class: "trouble" }, `This sample cannot be shown: ${error.message}`)]);
+  if (mine !== opening) return;
+  byId("sample").replaceChildren(...nodes);
+  byId("sample").setAttribute("aria-label", `Sample ${row.label}`);
+  if (quietly) return;
+  window.scrollTo(0, 0);
+  if (!byId("table").contains(document.activeElement) && document.activeElement !== byId("search")) byId("sample").focus({ preventScroll: true });
+}
+
+async function sampleNodes(row) {
+  const rows = settings.against ? [row, twin(row)].filter(Boolean) : [row];
+  const samples = await Promise.all(rows.map(detailsOf));
+  const marked = settings.against && rows.length > 1 ? row.differs : null;
+  const sides = rows.map((one, at) => sampleSide(one, samples[at], marked));
+  if (settings.against) sides.forEach((side, at) => side.prepend(element("h3", {}, rows[at].run.key)));
+  return [barOf(row), element("div", { class: "sides" }, ...sides)];
+}
+
+function barOf(row) {
+  const at = view.shown.indexOf(row);
+  const where = at < 0 ? "" : `${grouped(at + 1)} of ${grouped(view.shown.length)}`;
+  return element("div", { class: "bar" },
+    statusCell(row), element("h2", {}, row.label), element("span", { class: "quiet" }, where),
+    element("nav", { "aria-label": "Walk the samples" },
+      button(["Previous", element("kbd", {}, "k")], () => walk(-1)),
+      button(["Next", element("kbd", {}, "j")], () => walk(1)),
+      button(["Close", element("kbd", {}, "esc")], leave)));
+}
+
+function leave() {
+  history.pushState(null, "", location.pathname + location.search);
+  route();
+}
+
+// --- the keyboard
+
+function pressed(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "Escape" && event.target.tagName !== "SELECT") return escape();
+  if (/^(input|select|textarea)$/i.test(event.target.tagName)) return;
+  const action = { j: () => walk(1), k: () => walk(-1), "/": () => byId("search").focus() }[event.key];
+  if (!action) return;
+  event.preventDefault();
+  action();
+}
+
+function escape() {
+  const field = byId("search");
+  if (field.value) {
+    field.value = "";
+    search("");
+  } else if (document.activeElement === field) field.blur();
+  else if (document.body.classList.contains("reading")) leave();
+}
+
+// --- a run that goes on
+
+let drawnHeads = "";
+
+async function poll() {
+  try {
+    const since = store.runs.map((run) => `${encodeURIComponent(run.key)}:${run.generation}:${run.offset}`).join(",");
+    const news = await fetched(`updates?since=${encodeURIComponent(since)}`);
+    take(news);
+    setTimeout(poll, news.more ? 0 : POLL_MS);
+  } catch (error) {
+    byId("status").textContent = `No news of the run (${error.message}); what is here stays.`;
+    setTimeout(poll, 5 * POLL_MS);
+  }
+}
+
+function take(news) {
+  const before = view.current && JSON.stringify([view.current.answer, view.current.tokens, view.current.seconds]);
+  const place = view.current && [view.current.run.key, view.current.index];
+  const changed = news.runs.map(takeRun).some(Boolean);
+  const heads = JSON.stringify(store.runs.map((run) => run.head));
+  if (heads !== drawnHeads) drawHead();
+  drawnHeads = heads;
+  byId("status").textContent = news.status;
+  if (!changed) return;
+  if (place) view.current = rowAt(...place) || null;
+  refresh();
+  // Not under the hand of a reader who is choosing.
+  if (!document.activeElement || document.activeElement.tagName !== "SELECT") drawFilters();
+  drawCount();
+  const after = view.current && JSON.stringify([view.current.answer, view.current.tokens, view.current.seconds]);
+  if (!place) route();
+  else if (view.current && before !== after) show(view.current, { quietly: true });
+}
+
+function takeRun(update) {
+  const run = store.runs.find((one) => one.key === update.key) || addRun(update.key, null);
+  if (update.head) run.head = update.head;
+  const again = run.generation !== undefined && run.generation !== update.generation;
+  if (again) forgetRows(run);
+  addRows(run, update.rows);
+  [run.generation, run.offset] = [update.generation, update.offset];
+  return again || update.rows.index.length > 0;
+}
+
+// --- at the start
+
+function begin() {
+  for (const head of readBlock("heads") || []) {
+    addRows(addRun(head.key, head), readBlock(`rows-${store.runs.length - 1}`));
+  }
+  document.body.classList.toggle("comparing", Boolean(settings.against));
+  if (settings.against) pairRows();
+  byId("status").textContent = settings.status || "";
+  byId("legend").textContent = settings.legend || "";
+  drawHead();
+  drawPaired();
+  sortRows();
+  filterRows();
+  drawFilters();
+  drawHeader();
+  drawCount();
+  route();
+  listen();
+  if (settings.live) poll();
+}
+
+function listen() {
+  let due = false;
+  const redraw = () => {
+    if (!due) requestAnimationFrame(() => { due = false; drawRows(); });
+    due = true;
+  };
+  byId("scroller").addEventListener("scroll", redraw, { passive: true });
+  window.addEventListener("resize", redraw);
+  window.addEventListener("hashchange", route);
+  document.addEventListener("keydown", pressed);
+  byId("filters").addEventListener("submit", (event) => event.preventDefault());
+  byId("home").addEventListener("click", (event) => { event.preventDefault(); leave(); });
+  byId("skip").addEventListener("click", (event) => { event.preventDefault(); byId("scroller").focus(); });
+}
+
+begin();

@@ -1,0 +1,176 @@
+// The table: of ten thousand rows those that can be seen are in the document, between two spaces for all the others.
+
+const ROW_HEIGHT = 30; // as in page.css
+const BEYOND = 12; // rows above and below those that can be seen
+
+const COLUMNS = [
+  { name: "status", label: "", width: "44px", of: (row) => STATUSES.indexOf(row.status), cell: statusCell },
+  { name: "sample", label: "Sample", width: "150px", of: (row) => row.run.number * 1e9 + row.index, cell: sampleCell },
+  { name: "question", label: "Question", of: (row) => row.question, cell: (row) => row.question },
+  { name: "answer", label: "Answer", width: "92px", of: (row) => row.answer, cell: answerCell },
+  { name: "change", label: "Change", width: "130px", of: (row) => changeRank(row), cell: changeCell, comparing: true },
+  { name: "rounds", label: "Rounds", width: "76px", number: true, of: (row) => row.rounds, cell: (row) => grouped(row.rounds) },
+  { name: "tokens", label: "Tokens", width: "84px", number: true, of: (row) => row.tokens, cell: (row) => grouped(row.tokens) },
+  { name: "seconds", label: "Seconds", width: "84px", number: true, wide: true, of: (row) => row.seconds, cell: (row) => fixed(row.seconds, 1) },
+  { name: "category", label: "Category", width: "170px", wide: true, of: (row) => row.categories.join(", "), cell: (row) => row.categories.join(", ") },
+  { name: "stop", label: "Ended by", width: "190px", wide: true, of: (row) => row.stop, cell: (row) => row.stop },
+  { name: "video", label: "Video", width: "170px", wide: true, of: (row) => row.video, cell: (row) => baseName(row.video) },
+];
+
+const view = {
+  words: [], status: "", category: "", rounds: "", run: "", change: "",
+  by: "", down: false,
+  ordered: [], shown: [], current: null,
+};
+
+function baseName(path) {
+  return path.slice(path.lastIndexOf("/") + 1);
+}
+
+function statusCell(row) {
+  return element("span", { class: `mark ${row.status}`, role: "img", "aria-label": row.status, title: row.status }, MARKS[row.status]);
+}
+
+function sampleCell(row) {
+  return element("a", { href: hashOf(row) }, row.label);
+}
+
+function answerCell(row) {
+  const given = row.answer.trim() || "–";
+  return row.status === "right" ? given : `${given} (${row.truth})`;
+}
+
+function hashOf(row) {
+  return `#${encodeURIComponent(row.run.key)}/${row.index}`;
+}
+
+function visibleColumns() {
+  const narrow = document.body.classList.contains("reading");
+  return COLUMNS.filter((column) => (!column.comparing || settings.against) && !(narrow && column.wide)
+    && !(narrow && column.name === "question" && settings.against));
+}
+
+// --- which rows, in which order
+
+function matches(row) {
+  return (!view.status || row.status === view.status)
+    && (!view.run || row.run.key === view.run)
+    && (!view.category || row.categories.includes(view.category))
+    && (!view.rounds || String(row.rounds) === view.rounds)
+    && (!view.change || changed(row, view.change))
+    && view.words.every((word) => row.text.includes(word) || row.said.includes(word));
+}
+
+// What cannot be compared, such as a count that a record lacks, comes last in either direction.
+function compared(a, b) {
+  if (a === b) return 0;
+  if (a === null || a === undefined) return 1;
+  if (b === null || b === undefined) return -1;
+  const order = a < b ? -1 : 1;
+  return view.down ? -order : order;
+}
+
+function sortRows() {
+  const listed = settings.against ? store.runs[0].rows : store.rows;
+  const column = COLUMNS.find((one) => one.name === view.by);
+  view.ordered = listed.slice();
+  if (column) view.ordered.sort((a, b) => compared(column.of(a), column.of(b)));
+}
+
+function filterRows() {
+  view.shown = view.ordered.filter(matches);
+}
+
+// --- drawing
+
+function drawHeader() {
+  const cells = visibleColumns().map((column) => {
+    const sorted = view.by === column.name ? (view.down ? "descending" : "ascending") : null;
+    const label = column.label || element("span", { "aria-label": "Result" }, "✓");
+    const attributes = { scope: "col", class: column.number ? "number" : null, "aria-sort": sorted };
+    const cell = element("th", attributes, button(label, () => sortBy(column.name)));
+    if (column.width) cell.style.width = column.width;
+    return cell;
+  });
+  byId("table").tHead.replaceChildren(element("tr", { "aria-rowindex": 1 }, ...cells));
+}
+
+function sortBy(name) {
+  view.down = view.by === name && !view.down;
+  view.by = name;
+  sortRows();
+  filterRows();
+  drawHeader();
+  byId("scroller").scrollTop = 0;
+  drawRows();
+}
+
+function drawRows() {
+  const scroller = byId("scroller");
+  const count = view.shown.length;
+  const first = Math.max(0, Math.floor(scroller.scrollTop / ROW_HEIGHT) - BEYOND);
+  const seen = Math.ceil(scroller.clientHeight / ROW_HEIGHT) + 2 * BEYOND;
+  const last = Math.min(count, first + seen);
+  const columns = visibleColumns();
+  const rows = [space(first, columns.length)];
+  for (let at = first; at < last; at++) rows.push(drawnRow(view.shown[at], at, columns));
+  rows.push(space(count - last, columns.length));
+  replaceRows(rows);
+  byId("table").setAttribute("aria-rowcount", count + 1);
+  byId("nothing").hidden = count > 0;
+}
+
+// A link that had the keyboard keeps it, also as a new element.
+function replaceRows(rows) {
+  const focused = byId("table").tBodies[0].contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  byId("table").tBodies[0].replaceChildren(...rows);
+  if (focused === null) return;
+  const again = rows.map((row) => row.querySelector("a")).find((link) => link && link.getAttribute("href") === focused);
+  (again || byId("scroller")).focus({ preventScroll: true });
+}
+
+function space(rows, columns) {
+  const node = element("tr", { class: "space", "aria-hidden": "true" }, element("td", { colspan: columns }));
+  node.style.height = `${rows * ROW_HEIGHT}px`;
+  node.hidden = rows <= 0;
+  return node;
+}
+
+function drawnRow(row, at, columns) {
+  const cells = columns.map((column) => element("td", { class: column.number ? "number" : null, title: titleOf(column, row) }, column.cell(row)));
+  const node = element("tr", { "aria-rowindex": at + 2, "aria-current": row === view.current ? "true" : null }, ...cells);
+  node.addEventListener("click", (event) => {
+    if (!event.target.closest("a")) open(row);
+  });
+  return node;
+}
+
+function titleOf(column, row) {
+  return column.name === "video" ? row.video : column.name === "stop" ? row.stop : null;
+}
+
+function reveal(row) {
+  const at = view.shown.indexOf(row);
+  const scroller = byId("scroller");
+  if (at < 0) return;
+  const top = at * ROW_HEIGHT;
+  const bottom = scroller.scrollTop + scroller.clientHeight - 2 * ROW_HEIGHT;
+  if (top < scroller.scrollTop) scroller.scrollTop = Math.max(0, top - ROW_HEIGHT);
+  else if (top > bottom) scroller.scrollTop = top - scroller.clientHeight + 3 * ROW_HEIGHT;
+}
+
+// After rows came or changed: the row at the top of what is seen stays where it is.
+function refresh() {
+  const scroller = byId("scroller");
+  const top = Math.floor(scroller.scrollTop / ROW_HEIGHT);
+  const anchor = view.shown[top];
+  const offset = scroller.scrollTop - top * ROW_HEIGHT;
+  sortRows();
+  filterRows();
+  drawRows();
+  const now = anchor && top > 0 ? view.shown.indexOf(anchor) : -1;
+  if (now >= 0 && now !== top) {
+    scroller.scrollTop = now * ROW_HEIGHT + offset;
+    drawRows();
+  }
+}

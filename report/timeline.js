@@ -1,0 +1,84 @@
+// Where in the video the agent looked: a lane a call, with the window asked for, the one executed, and a tick a frame.
+
+const WIDE = 960;
+const LEFT = 44;
+const RIGHT = 14;
+const LANE = 22;
+
+function callsOf(sample) {
+  return (sample.trajectory || []).flatMap((round, number) => round.calls.map((call) => ({ ...call, round: number })));
+}
+
+// Without the video's length, what was looked at tells where the line may end.
+function lengthOf(sample, calls) {
+  if (sample.duration_s) return sample.duration_s;
+  const ends = calls.flatMap((call) => [...(call.executed_s || []), ...call.frames.map((frame) => frame.time_s || 0)]);
+  return Math.max(1, ...ends, ...(sample.reference_s || []));
+}
+
+function timeline(sample) {
+  const calls = callsOf(sample);
+  if (!calls.length && !sample.reference_s) return null;
+  const length = lengthOf(sample, calls);
+  const place = (seconds) => LEFT + (WIDE - LEFT - RIGHT) * Math.min(1, Math.max(0, seconds / length));
+  const height = Math.max(1, calls.length) * LANE + 34;
+  const lanes = calls.flatMap((call, lane) => laneOf(call, 10 + lane * LANE, place));
+  const label = `${plural(calls.length, "call")} on a video of ${clock(length)}`;
+  return drawn("svg", { class: "timeline", viewBox: `0 0 ${WIDE} ${height}`, role: "img", "aria-label": label },
+    referenceOf(sample, place, height), ...axisOf(length, place, height - 18), ...lanes);
+}
+
+function referenceOf(sample, place, height) {
+  if (!sample.reference_s) return null;
+  const [start, end] = sample.reference_s.map(place);
+  return drawn("rect", { class: "reference", x: start, y: 4, width: Math.max(2, end - start), height: height - 24 },
+    drawn("title", {}, `annotated: ${clock(sample.reference_s[0])} to ${clock(sample.reference_s[1])}`));
+}
+
+function axisOf(length, place, y) {
+  const step = stepOf(length);
+  const marks = [drawn("line", { class: "axis", x1: LEFT, x2: WIDE - RIGHT, y1: y, y2: y })];
+  for (let at = 0; at <= length; at += step) {
+    marks.push(drawn("line", { class: "axis", x1: place(at), x2: place(at), y1: y, y2: y + 4 }));
+    if (place(at) < WIDE - RIGHT - 16) marks.push(drawn("text", { x: place(at), y: y + 14, "text-anchor": "middle" }, clock(at)));
+  }
+  marks.push(drawn("text", { x: WIDE - RIGHT, y: y + 14, "text-anchor": "end" }, clock(length)));
+  return marks;
+}
+
+// Five to ten labels, at times that people count in.
+function stepOf(length) {
+  const steps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
+  return steps.find((step) => length / step <= 10) || Math.ceil(length / 36000) * 3600;
+}
+
+function laneOf(call, y, place) {
+  const middle = y + LANE / 2 - 2;
+  const shapes = [drawn("text", { x: LEFT - 8, y: middle + 4, "text-anchor": "end" }, `R${call.round + 1}`)];
+  shapes.push(windowOf(call.asked_s, "asked", y, LANE - 4, place), windowOf(call.executed_s, "executed", y + 2, LANE - 8, place));
+  for (const frame of call.frames) {
+    if (frame.time_s === null) continue;
+    const x = place(frame.time_s);
+    shapes.push(drawn("line", { class: "frame", x1: x, x2: x, y1: y + 2, y2: y + LANE - 6 }, drawn("title", {}, clock(frame.time_s))));
+  }
+  if (call.error) shapes.push(drawn("text", { class: "failure", x: LEFT + 6, y: middle + 4 }, `✗ ${call.error}`));
+  return shapes;
+}
+
+function windowOf(window, kind, y, height, place) {
+  if (!window) return null;
+  const [start, end] = [Math.min(...window), Math.max(...window)].map(place);
+  return drawn("rect", { class: kind, x: start, y, width: Math.max(1, end - start), height, rx: 2 },
+    drawn("title", {}, `${kind}: ${clock(window[0])} to ${clock(window[1])}`));
+}
+
+function timelineKey(sample) {
+  const bit = (shape) => drawn("svg", { class: "timeline", viewBox: "0 0 20 10", "aria-hidden": "true" }, shape);
+  const parts = [
+    element("span", {}, bit(drawn("rect", { class: "asked", x: 1, y: 1, width: 18, height: 8, rx: 2 })), "asked for"),
+    element("span", {}, bit(drawn("rect", { class: "executed", x: 0, y: 0, width: 20, height: 10, rx: 2 })), "executed"),
+    element("span", {}, bit(drawn("line", { class: "frame", x1: 10, x2: 10, y1: 0, y2: 10 })), "frame"),
+  ];
+  if (sample.reference_s) parts.push(element("span", {}, bit(drawn("rect", { class: "reference", x: 0, y: 0, width: 20, height: 10 })), "annotated"));
+  return element("p", { class: "key" }, ...parts);
+}

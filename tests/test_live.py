@@ -1,0 +1,190 @@
+"""report.py --live as a process: what it serves while a run goes on, and to whom."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pytest
+from browser import Watched, chromium, needs_chromium
+from harness import ROOT, environment, only_sentence, read_records
+from page_runs import INDEX, Pair
+
+from eva.records import encode, open_cache
+
+LOADED = "() => [...document.querySelectorAll('.frames img')].filter((image) => image.naturalWidth > 0).length"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A live page's process, its address, and the cache that it follows."""
+
+    process: subprocess.Popen[str]
+    url: str
+    cache: Path
+
+    def get(self, path: str, *, host: str | None = None, method: str = "GET") -> tuple[int, bytes]:
+        address = urlsplit(self.url)
+        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=30)
+        try:
+            connection.request(method, path, headers={"Host": host} if host is not None else {})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def json(self, path: str) -> Any:
+        status, body = self.get(path)
+        assert status == 200, body
+        return json.loads(body)
+
+
+@contextmanager
+def serving(folder: Path, frames: Path) -> Iterator[Served]:
+    command = [sys.executable, str(ROOT / "report.py"), "--live", "--output-dir", str(folder), "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--frame-root", str(frames)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[0]
+        yield Served(process, url, folder / "cache_own.jsonl")
+    finally:
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=30)
+        assert (process.returncode, stderr) == (130, ""), stderr
+
+
+@pytest.fixture
+def served(report_runs: Pair, tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path, report_runs.frames) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def records(report_runs: Pair) -> list[dict[str, Any]]:
+    return read_records(report_runs.first)
+
+
+def append(cache: Path, *records: dict[str, Any]) -> None:
+    with cache.open("ab") as file:
+        file.writelines(encode(record) for record in records)
+
+
+@needs_chromium
+def test_the_page_grows_with_the_run_and_the_reader_stays_where_they_are(
+    served: Served, report_runs: Pair, records: list[dict[str, Any]]
+) -> None:
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        watched = Watched(page, (served.url,))
+        page.goto(served.url)
+        page.wait_for_selector("#nothing:visible")
+        append(served.cache, *records[:3])
+        served.cache.with_suffix(".meta.json").write_bytes(report_runs.first.with_suffix(".meta.json").read_bytes())
+        page.wait_for_selector("text=3 samples")
+        page.evaluate("() => { window.loadedOnce = true; }")
+
+        page.goto(served.url + f"#own/{INDEX['one look']}")
+        page.wait_for_function(f"({LOADED})() === 3")
+        page.fill("#search", "shown")
+        torn = encode(records[4])
+        append(served.cache, records[3])
+        with served.cache.open("ab") as file:
+            file.write(torn[:50])
+        page.wait_for_function("() => document.querySelector('#count').textContent === '4 samples'")
+        assert page.locator("#sample").get_attribute("aria-label") == "Sample own/1"
+        assert page.input_value("#search") == "shown"
+        with served.cache.open("ab") as file:
+            file.write(torn[50:])
+        page.wait_for_function("() => document.querySelector('#count').textContent === '5 samples'")
+        page.wait_for_function("() => /of 5$/m.test(document.querySelector('#runs tbody').innerText)", timeout=15_000)
+
+        with open_cache(served.cache, print) as cache:  # as --retry-error does
+            cache.drop([0, 2])
+            cache.append(records[INDEX["wrong"]])
+        page.wait_for_function("() => document.querySelector('#count').textContent === '4 samples'")
+        assert page.locator("#table tbody a").all_inner_texts() == ["own/1", "own/3", "own/4", "own/5"]
+        assert page.locator("#sample").get_attribute("aria-label") == "Sample own/1"
+        assert page.evaluate("() => window.loadedOnce")
+        watched.calm()
+
+
+def test_updates_go_on_from_a_byte_offset(served: Served, records: list[dict[str, Any]]) -> None:
+    assert served.json("/updates?since=")["runs"] == []
+    append(served.cache, *records[:2])
+    (first,) = served.json("/updates?since=")["runs"]
+    assert first["rows"]["index"] == [0, 1] and first["offset"] == served.cache.stat().st_size
+    append(served.cache, records[2])
+    (second,) = served.json(f"/updates?since=own:{first['generation']}:{first['offset']}")["runs"]
+    assert second["rows"]["index"] == [2]
+    (anew,) = served.json(f"/updates?since=own:{first['generation'] + 1}:{first['offset']}")["runs"]
+    assert anew["rows"]["index"] == [0, 1, 2]
+    for nonsense in ("own", "own:x:y", "own:-1:-5", ":::,,,", "%FF%00", "own:" + "9" * 5000 + ":0"):
+        (all_of_it,) = served.json(f"/updates?since={nonsense}")["runs"]
+        assert all_of_it["rows"]["index"] == [0, 1, 2]
+
+
+def test_only_loopback_names_are_answered(served: Served) -> None:
+    port = urlsplit(served.url).port
+    for host in (f"127.0.0.1:{port}", f"localhost:{port}", "localhost", "LOCALHOST:99", f"[::1]:{port}"):
+        assert served.get("/updates", host=host)[0] == 200, host
+    for host in ("evil.example", f"evil.example:{port}", f"127.0.0.1.evil.example:{port}", "", "localhost.evil", "127.0.0.1@evil"):
+        assert served.get("/updates", host=host)[0] == 421, host
+
+
+def test_only_the_address_127_0_0_1_is_listened_on(served: Served) -> None:
+    # Also an address of this machine's own, which a server on all addresses would answer.
+    with socket.socket() as client, pytest.raises(OSError):
+        client.settimeout(5)
+        client.connect(("127.0.0.2", urlsplit(served.url).port))
+
+
+def test_nothing_but_the_page_and_frames_is_served(
+    served: Served, report_runs: Pair, records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(next(report_runs.frames.rglob("*.bmp")).read_bytes())
+    names = [str(secret), "/etc/passwd", f"{report_runs.frames}/../x.png", f"file://{secret}", "x", "\ud800", "a\0b"]
+    hostile = json.loads(json.dumps(records[INDEX["one look"]]))
+    hostile["trajectory"][0]["calls"][0]["frames"] += names
+    append(served.cache, hostile)
+    served.json("/updates?since=")
+    index = INDEX["one look"]
+    for at in range(3):
+        status, body = served.get(f"/frame?run=own&index={index}&at={at}")
+        assert status == 200 and body[:4] == b"RIFF"
+    for at in (*range(3, 3 + len(names)), 99, -1):
+        assert served.get(f"/frame?run=own&index={index}&at={at}")[0] == 404
+    for path in (
+        "/secret.png", f"/{secret}", "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/report.py", "/cache_own.jsonl",
+        "/frame", "/frame?run=own", f"/frame?run=own&index={index}&at={quote(str(secret))}", "/frame?run=own&index=1e9&at=0",
+        f"/frame?run=..&index={index}&at=0", "/sample?run=own&index=77", "/sample?run=own&index=²", "/nothing",
+    ):  # fmt: skip
+        assert served.get(quote(path, safe="/?=&%"))[0] == 404, path
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        assert served.get("/", method=method)[0] == 501
+    assert served.cache.read_bytes() == encode(hostile)
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        command = [sys.executable, str(ROOT / "report.py"), "--live", "--output-dir", str(tmp_path)]
+        done = subprocess.run(
+            [*command, "--port", str(other.getsockname()[1])], capture_output=True, text=True, env=environment(), check=False
+        )
+    assert done.returncode == 2
+    assert re.search(r"port \d+ .* --port", only_sentence(done.stderr))

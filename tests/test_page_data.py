@@ -1,0 +1,183 @@
+"""From records to what the report's page is made of: the question, the rows, the details."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from harness import SHARED
+
+from eva.page import block, compact
+from eva.page_details import detail, frames_of
+from eva.page_question import Question, question_text, read_question
+from eva.page_rows import columns, make_row, status
+from eva.prompt import RESPONSE_END, USER_PROMPT
+from eva.results import Entry
+from eva.scoring import read_outcome
+
+ASKED = {"start_time": "00:10", "end_time": 20, "nframes": 3, "resize": 0.5}
+CALL = {
+    "asked": ASKED,
+    "budgeted": {"nframes": 2, "resize": 0.25, "tokens": 8},
+    "executed": {"start_s": 10.0, "end_s": 15.0, "times_s": [10.1, 14.9], "width": 56, "height": 28, "decoder": "av"},
+    "frames": ["/f/1.bmp", "/f/2.bmp"],
+    "tokens": 8,
+    "error": None,
+    "reason": None,
+}
+ROUND = {"reply": "Look.", "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}, "seconds": 0.5}
+
+
+def opening(question: str, end: str = "<|im_end|>\n") -> str:
+    return "<|im_start|>user\n" + USER_PROMPT.format(length=60, resolution=720, question=question) + end
+
+
+def record(**more: Any) -> dict[str, Any]:
+    basic = {"index": 3, "videos": ["a/clip.mp4"], "messages": opening("Q?\nA. one\nB. two"), "gt": "B", "answer": "B",
+             "stop_reason": "answer_found", "num_rounds": 2, "total_tokens": 100}  # fmt: skip
+    return {**basic, **more}
+
+
+def entry(**more: Any) -> Entry:
+    made = record(**more)
+    return Entry(read_outcome(made), made)
+
+
+def details(*, timestamps: str = "requested", **more: Any) -> dict[str, Any]:
+    made = entry(**more)
+    return detail(made.record, make_row(made, "own"), timestamps=timestamps)
+
+
+def only_call(**more: Any) -> dict[str, Any]:
+    (found,) = details(trajectory=[{**ROUND, "calls": [{**CALL, **more}]}])["trajectory"][0]["calls"]
+    return found
+
+
+# --- the question
+
+
+def test_the_question_is_what_follows_the_video_s_length() -> None:
+    assert question_text(opening("What?\nA. 1\nB. 2") + "<|im_start|>assistant\nx<|im_end|>") == "What?\nA. 1\nB. 2"
+    assert question_text([]) == question_text(None) == question_text("no opening") == ""
+
+
+def test_another_chat_template_s_question_is_taken_from_the_tool_s_response() -> None:
+    text = opening("What?", end="[/INST]") + "look" + RESPONSE_END.format(question="What?") + "more"
+    assert question_text(text) == "What?"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["What?\nA. one\nB. two\nOnly the letter.", "What?\\nA: one\\nB: two\\nOnly the letter.",
+     "What?\n(A) one\n(B) two\nOnly the letter.", " What?\n A) one\n B) two\nOnly the letter. "],
+)  # fmt: skip
+def test_options_are_read_in_each_dataset_s_form(lines: str) -> None:
+    assert read_question(lines) == Question("What?", (("A", "one"), ("B", "two")), "Only the letter.")
+
+
+def test_an_option_may_have_several_lines() -> None:
+    assert read_question("Q\nA. one\nmore\nB. two").options == (("A", "one\nmore"), ("B", "two"))
+
+
+def test_a_lone_letter_is_no_option() -> None:
+    assert read_question("A. Lincoln was who?") == Question("A. Lincoln was who?")
+    assert read_question("Q\nB. two\nC. three") == Question("Q\nB. two\nC. three")
+
+
+def test_the_questions_of_the_six_datasets_have_options() -> None:
+    folder = SHARED / "annotations"
+    if not folder.is_dir():
+        pytest.skip("the annotation files are not here")
+    for path in sorted(folder.glob("*.jsonl")):
+        with path.open(encoding="utf-8") as file:
+            texts = [json.loads(line)["prompt"][-1]["content"] for line in file]
+        with_options = sum(len(read_question(text).options) >= 2 for text in texts)
+        assert with_options >= 0.99 * len(texts), f"{path.name}: {with_options} of {len(texts)}"
+
+
+# --- rows
+
+
+def test_a_sample_s_status_agrees_with_its_score() -> None:
+    assert status(entry().outcome) == "right"
+    assert status(entry(answer="A").outcome) == "wrong"
+    assert status(entry(answer=" ", stop_reason="max_turns_exceeded").outcome) == "unanswered"
+    assert status(entry(answer="", stop_reason="exception").outcome) == "failed"
+    assert status(entry(answer="", failure="sample", stop_reason="exception").outcome) == "failed"
+    assert status(entry(answer="", failure="model", stop_reason="openai_bad_request").outcome) == "unanswered"
+
+
+def test_columns_are_as_long_as_there_are_rows_and_repeat_no_text() -> None:
+    rows = [make_row(entry(index=n, answer="AB"[n % 2], category="x"), "own") for n in range(4)]
+    found = columns(rows)
+    assert found["index"] == [0, 1, 2, 3]
+    assert [found["names"][n] for n in found["answer"]] == ["A", "B", "A", "B"]
+    assert [[found["names"][n] for n in group] for group in found["categories"]] == [["x"]] * 4
+    assert len(found["names"]) == len(set(found["names"]))
+    assert {len(value) for name, value in found.items() if name != "names"} == {4}
+
+
+# --- details
+
+
+def test_a_call_shows_what_was_asked_budgeted_and_executed() -> None:
+    call = only_call()
+    assert (call["asked_s"], call["asked_nframes"], call["asked_resize"]) == ([10, 20], 3, 0.5)
+    assert (call["nframes"], call["resize"], call["tokens"]) == (2, 0.25, 8)
+    assert (call["executed_s"], call["width"], call["decoder"]) == ([10.0, 15.0], 56, "av")
+
+
+def test_a_frame_has_its_time_and_the_label_that_the_model_saw() -> None:
+    assert [(f["time_s"], f["label"]) for f in only_call()["frames"]] == [(10.1, "00:10"), (14.9, "00:20")]
+    found = details(trajectory=[{**ROUND, "calls": [CALL]}], timestamps="actual")
+    assert [frame["label"] for frame in frames_of(found)] == ["00:10", "00:14"]
+
+
+def test_frames_without_times_of_their_own_still_stand_in_order() -> None:
+    frames = only_call(executed={"seconds": 1.0})["frames"]
+    assert [(f["name"], f["time_s"], f["label"]) for f in frames] == [
+        ("/f/1.bmp", None, "00:10"), ("/f/2.bmp", None, "00:20")
+    ]  # fmt: skip
+    assert [f["time_s"] for f in only_call(executed={"times_s": [1.0]})["frames"]] == [None, None]
+
+
+def test_the_reference_s_records_show_their_transcript() -> None:
+    text = opening("Q?") + "<|im_start|>assistant\nHm. <answer>B</answer><|im_end|>\n"
+    found = details(messages=text)
+    assert found["trajectory"] is None
+    assert found["turns"][-1] == ["assistant", "Hm. <answer>B</answer>"]
+    assert details(messages=[], trajectory=[])["turns"] == []
+
+
+def test_the_annotation_s_own_keys_are_shown_and_the_large_ones_are_not() -> None:
+    found = details(Explanation="since", uid=7, trajectory=[])
+    assert found["extra"] == [["Explanation", "since"], ["uid", "7"]]
+
+
+HOSTILE = (
+    {"trajectory": [None, 5, "x", [], {"calls": {"a": 1}}, {"calls": [None, 7, {"asked": [1], "executed": 3, "frames": "x"}]}]},
+    {"trajectory": [{**ROUND, "usage": [1], "seconds": float("nan"), "reply": {"a": 1}, "finish_reason": 5}]},
+    {"trajectory": [{"calls": [{**CALL, "asked": {"start_time": 1e308, "end_time": -1e308, "nframes": 2}}]}]},
+    {"trajectory": [{"calls": [{**CALL, "asked": {"start_time": 10**400, "end_time": 1, "nframes": 10**400}}]}]},
+    {"trajectory": [{"calls": [{**CALL, "asked": {"start_time": float("inf"), "end_time": True, "nframes": 2}}]}]},
+    {"trajectory": [{"calls": [{**CALL, "frames": [None, 5, {"a": 1}], "executed": {"times_s": [1, "x", None]}}]}]},
+    {"time_reference": ["x"], "video_duration_s": "long", "seconds": float("inf"), "videos": "x", "gt": {"a": 1}},
+    {"messages": "\ud800" + opening("\udfff?\nA. \u2028\nB. </script>"), "answer": ["B"], "category": {"a": 1}},
+    {"estimated_visual_tokens": float("nan"), "error": {"x": [1]}, "failure": [], "extra": float("inf")},
+)
+
+
+@pytest.mark.parametrize("more", HOSTILE, ids=range(len(HOSTILE)))
+def test_any_record_gives_json_that_a_browser_takes(more: dict[str, Any]) -> None:
+    made = entry(**more)
+    row = make_row(made, "own")
+    for value in (detail(made.record, row, timestamps="requested"), columns([row])):
+        text = compact(value)
+        assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        assert text.isascii()
+
+
+def test_no_text_ends_its_block() -> None:
+    written = block("x", compact({"a": "</script><script>alert(1)</script><!--"}))
+    assert written.count("<") == 2 and written.endswith("</script>\n")
