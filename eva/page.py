@@ -50,7 +50,7 @@ class Blocks:
 def block(name: str, content: str, *, kind: str = "application/json") -> str:
     """An inert script element. No text can end it: in JSON a `<` can always be written as an escape."""
     inert = content.replace("<", "\\u003c")
-    return f'<script type="{kind}" id="{name}">{inert}</script>\n'
+    return f'<script type="{kind}" id="data-{name}">{inert}</script>\n'
 
 
 def compact(value: object) -> str:

@@ -6,25 +6,26 @@ const MARKS = { right: "✓", wrong: "✗", unanswered: "–", failed: "!" };
 
 const store = { runs: [], rows: [] };
 
-function readBlock(id) {
-  const node = byId(id);
+function readBlock(name) {
+  const node = byId(`data-${name}`);
   return node ? JSON.parse(node.textContent) : null;
 }
 
 const settings = readBlock("settings");
 
 // A block that the parser has not come to yet is waited for.
-async function blockText(id) {
+async function blockText(name) {
+  const id = `data-${name}`;
   if (!byId(id) && document.readyState === "loading") {
     await new Promise((resolve) => document.addEventListener("DOMContentLoaded", resolve, { once: true }));
   }
   const node = byId(id);
-  if (!node) throw new Error(`the page has no block ${id}`);
+  if (!node) throw new Error(`the page has no block ${name}`);
   return node.textContent;
 }
 
-async function unpacked(id) {
-  const packed = atob(await blockText(id));
+async function unpacked(name) {
+  const packed = atob(await blockText(name));
   const bytes = new Uint8Array(packed.length);
   for (let at = 0; at < packed.length; at++) bytes[at] = packed.charCodeAt(at);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -46,7 +47,7 @@ function remembered(make, most) {
 }
 
 const detailsBlock = remembered(unpacked, 8);
-const picturesBlock = remembered(async (id) => JSON.parse(await blockText(id)), 12);
+const picturesBlock = remembered(async (name) => JSON.parse(await blockText(name)), 12);
 
 async function detailsOf(row) {
   if (settings.live) return fetched(`sample?run=${encodeURIComponent(row.run.key)}&index=${row.index}`);
