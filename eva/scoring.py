@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import Any
 EXCEPTION = "exception"
 # Whose failure a record without an answer is.
 MODEL, SAMPLE, INFRASTRUCTURE = FAILURES = ("model", "sample", "infrastructure")
+# Up to here a float counts exactly; what lies beyond counts nothing.
+_MAX_COUNT = 2**53
 # A record with any other stop reason did not end by the model's own doing; --retry-error runs it again.
 SETTLED = frozenset({"answer_found", "max_turns_exceeded", "no_answer_no_tool_call", "no_valid_tool_call"})
 
@@ -127,8 +128,7 @@ def _text(record: Mapping[str, Any], name: str) -> str:
 def _number(record: Mapping[str, Any], name: str) -> int | float | None:
     value: Any = record.get(name)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    # NaN, infinities, and integers that no float can hold are no counts either.
-    return value if is_number and abs(value) <= sys.float_info.max else None
+    return value if is_number and abs(value) <= _MAX_COUNT else None
 
 
 def score(outcomes: Sequence[Outcome], *, total: int) -> Score:

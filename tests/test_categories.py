@@ -61,7 +61,8 @@ def test_the_text_of_a_list_is_read_as_texts_and_nothing_of_it_runs(text: object
 
 
 @pytest.mark.parametrize(
-    ("seconds", "owed"), [(11, "short"), (121, "short"), (240, "medium"), (905, "medium"), (1800, "long"), (1e5, "long")]
+    ("seconds", "owed"),
+    [(11, "short"), (121, "short"), (240, "medium"), (905, "medium"), (1800, "long"), (1e5, "long")],
 )
 def test_videommes_groups_reach_to_where_the_next_one_begins(seconds: float, owed: str) -> None:
     assert categories("videomme", {"video_duration_s": seconds}) == (owed,)
