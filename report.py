@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make a page that shows what the agent saw: of finished results, of two of them side by side, or of a run that goes on.
+"""Make a page that shows what the agent saw: of results, of two of them side by side, or of a run that goes on.
 
 Exit codes: 0 the page is written; 2 unusable arguments or input, and nothing is written; 130 the live page was
 interrupted.
@@ -101,7 +101,10 @@ def write(options: argparse.Namespace) -> int:
     samples = sum(len(run.rows) for run in runs)
     print(f"{options.output}: {samples} samples, {options.output.stat().st_size / 1e6:.1f} MB. {album_line(album)}")
     if album.refused.get("outside the frame root"):
-        print(f"report.py: the frames of another folder than {options.frame_root}: name it with --frame-root", file=sys.stderr)
+        print(
+            f"report.py: the frames of another folder than {options.frame_root}: name it with --frame-root",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -131,13 +134,16 @@ def draw(runs: Sequence[Collected], known: Known) -> list[Chart]:
     return charts([run.chart_run(known) for run in runs])
 
 
-def data_of(
-    runs: Sequence[Collected], options: argparse.Namespace, album: Album, known: Known
-) -> dict[str, object]:
+def data_of(runs: Sequence[Collected], options: argparse.Namespace, album: Album, known: Known) -> dict[str, object]:
     """The blocks of the page's beginning, by name."""
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     data: dict[str, object] = {
-        "settings": {"live": False, "against": bool(options.against), "status": f"Made {made}", "legend": album_line(album)},
+        "settings": {
+            "live": False,
+            "against": bool(options.against),
+            "status": f"Made {made}",
+            "legend": album_line(album),
+        },
         "heads": [run.head(known) for run in runs],
         **{f"rows-{number}": run.columns() for number, run in enumerate(runs)},
     }
@@ -172,7 +178,9 @@ def serve(options: argparse.Namespace) -> int:
     try:
         server = LiveServer(live, options.port)
     except (OSError, OverflowError) as error:
-        raise Unusable(f"port {options.port} of 127.0.0.1 cannot be served ({error}): choose another with --port") from error
+        raise Unusable(
+            f"port {options.port} of 127.0.0.1 cannot be served ({error}): choose another with --port"
+        ) from error
     print(f"{server.url} shows {options.output_dir}; Ctrl-C ends this", flush=True)
     with server:
         try:

@@ -181,7 +181,7 @@ class Live:
         found = run.sample(index)
         for at, frame in enumerate(frames_of(found)):
             address = f"frame?run={quote(run.key, safe='')}&index={index}&at={at}"
-            frame |= self._place(frame.pop("name"), address)
+            frame.update(self._place(frame.pop("name"), address))
         return found
 
     def frame(self, query: Mapping[str, str]) -> bytes:
@@ -213,7 +213,9 @@ class Live:
             if path not in self._runs and path.is_file():
                 taken = [run.key for run in self._runs.values()]
                 self._runs[path] = LiveRun(Source.of(path, taken=taken).key, Tail(path), self.known)
-        return any([run.follow() for run in self._runs.values()])
+        # Every one of them reads on, so no generator that stops at the first.
+        behind = [run.follow() for run in self._runs.values()]
+        return any(behind)
 
     def _status(self) -> str:
         times_s = [written for run in self._runs.values() if (written := run.tail.written_s()) is not None]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eva.categories import time_reference_s, video_duration_s
-from eva.page_question import question_text, read_question
+from eva.page_question import read_question
 from eva.page_rows import Row
 from eva.prompt import clock, requested_times
 from eva.request import FrameRequest, UnusableArgument, read_request
@@ -22,8 +22,9 @@ Detail = dict[str, Any]
 
 # Shown in a form of their own, or of no use to a reader.
 _SHOWN = frozenset(
-    {"index", "videos", "messages", "gt", "answer", "stop_reason", "num_rounds", "total_tokens", "trajectory", "seconds",
-     "estimated_visual_tokens", "error", "error_detail", "failure", "video_file", "video_duration_s", "time_reference"}
+    {"index", "videos", "messages", "gt", "answer", "stop_reason", "num_rounds", "total_tokens", "trajectory",
+     "seconds", "estimated_visual_tokens", "error", "error_detail", "failure", "video_file", "video_duration_s",
+     "time_reference"}
 )  # fmt: skip
 
 

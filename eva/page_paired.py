@@ -30,7 +30,10 @@ def _figures(compared: Comparison) -> list[list[str]]:
     return [
         ["Questions in both", f"{flips.count:,}"],
         ["Accuracy", f"{flips.accuracy.b:.2%} against {flips.accuracy.a:.2%}"],
-        ["Difference", f"{100 * flips.accuracy.difference:+.2f} points{_interval(flips.accuracy.interval, 100, '.2f')}"],
+        [
+            "Difference",
+            f"{100 * flips.accuracy.difference:+.2f} points{_interval(flips.accuracy.interval, 100, '.2f')}",
+        ],
         ["Gained, lost", f"{len(flips.only_b)}, {len(flips.only_a)}"],
         ["McNemar's exact test", f"p = {flips.p_value:.3g}"],
         ["Rounds", _change(compared.rounds, ".2f")],

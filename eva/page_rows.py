@@ -1,4 +1,4 @@
-"""Entries -> the rows of the report's table: small, a list a column, so that ten thousand of them open at once. Pure."""
+"""Entries -> the rows of the report's table: small, a list a column, so that ten thousand open at once. Pure."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def _settle_frames(details: Sequence[Detail], album: Album) -> None:
     frames = [frame for sample in details for frame in frames_of(sample)]
     album.take(frame["name"] for frame in frames)
     for frame in frames:
-        frame |= album.place(frame.pop("name"))
+        frame.update(album.place(frame.pop("name")))
 
 
 def differences(ours: Collected, theirs: Collected) -> list[int | None]:

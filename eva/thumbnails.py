@@ -47,7 +47,7 @@ class FrameRoot:
         """The file that a frame's path leads to. Raises NoFrame."""
         try:
             path = Path(os.path.realpath(name))
-            inside = os.path.isabs(name) and path.is_relative_to(self.folder)
+            inside = Path(name).is_absolute() and path.is_relative_to(self.folder)
             status = path.lstat() if inside else None
         except (OSError, ValueError):
             raise NoFrame("no longer there") from None

@@ -58,7 +58,7 @@ function statusChoices() {
   const choices = [["", "all", view.ordered.length], ...STATUSES.map((status) => [status, status, counts.get(status) || 0])];
   const buttons = choices.map(([status, label, count]) => {
     const attributes = { "aria-pressed": String(view.status === status), "data-status": status || "all" };
-    return button([label, element("small", {}, grouped(count))], () => choose("status", status), attributes);
+    return button([`${label} `, element("small", {}, grouped(count))], () => choose("status", status), attributes);
   });
   return element("div", { class: "choices", role: "group", "aria-label": "Result" }, ...buttons);
 }

@@ -137,7 +137,7 @@ function askedParts(call) {
   const cut = [];
   if (call.nframes !== null && call.nframes !== call.asked_nframes) cut.push(plural(call.nframes, "frame"));
   if (call.resize !== null && call.resize !== call.asked_resize) cut.push(`×${short(call.resize)}`);
-  if (cut.length) parts.push(" → cut to the budget ", element("b", {}, cut.join(" at ")));
+  if (cut.length) parts.push(", cut to the budget ", element("b", {}, cut.join(" at ")));
   if (call.tokens) parts.push(`, ${plural(call.tokens, "visual token")}`);
   return parts;
 }

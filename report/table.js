@@ -5,12 +5,12 @@ const BEYOND = 12; // rows above and below those that can be seen
 
 const COLUMNS = [
   { name: "status", label: "", width: "44px", of: (row) => STATUSES.indexOf(row.status), cell: statusCell },
-  { name: "sample", label: "Sample", width: "150px", of: (row) => row.run.number * 1e9 + row.index, cell: sampleCell },
+  { name: "sample", label: "Sample", width: "140px", of: (row) => row.run.number * 1e9 + row.index, cell: sampleCell },
   { name: "question", label: "Question", of: (row) => row.question, cell: (row) => row.question },
-  { name: "answer", label: "Answer", width: "92px", of: (row) => row.answer, cell: answerCell },
+  { name: "answer", label: "Answer", width: "84px", of: (row) => row.answer, cell: answerCell },
   { name: "change", label: "Change", width: "130px", of: (row) => changeRank(row), cell: changeCell, comparing: true },
-  { name: "rounds", label: "Rounds", width: "76px", number: true, of: (row) => row.rounds, cell: (row) => grouped(row.rounds) },
-  { name: "tokens", label: "Tokens", width: "84px", number: true, of: (row) => row.tokens, cell: (row) => grouped(row.tokens) },
+  { name: "rounds", label: "Rounds", width: "76px", number: true, wide: true, of: (row) => row.rounds, cell: (row) => grouped(row.rounds) },
+  { name: "tokens", label: "Tokens", width: "84px", number: true, wide: true, of: (row) => row.tokens, cell: (row) => grouped(row.tokens) },
   { name: "seconds", label: "Seconds", width: "84px", number: true, wide: true, of: (row) => row.seconds, cell: (row) => fixed(row.seconds, 1) },
   { name: "category", label: "Category", width: "170px", wide: true, of: (row) => row.categories.join(", "), cell: (row) => row.categories.join(", ") },
   { name: "stop", label: "Ended by", width: "190px", wide: true, of: (row) => row.stop, cell: (row) => row.stop },
@@ -47,7 +47,8 @@ function hashOf(row) {
 function visibleColumns() {
   const narrow = document.body.classList.contains("reading");
   return COLUMNS.filter((column) => (!column.comparing || settings.against) && !(narrow && column.wide)
-    && !(narrow && column.name === "question" && settings.against));
+    && !(narrow && settings.against && (column.name === "question" || column.name === "answer"))
+    && !(column.name === "category" && !view.ordered.some((row) => row.categories.length)));
 }
 
 // --- which rows, in which order

@@ -56,7 +56,9 @@ class Watched:
         assert self.trouble == []
 
 
-def opened(browser: Browser, file: Path, *, hash: str = "", frames: Path | None = None, scheme: str = "light") -> Watched:
+def opened(
+    browser: Browser, file: Path, *, hash: str = "", frames: Path | None = None, scheme: str = "light"
+) -> Watched:
     """A page from the disk; it may load itself, data: addresses, and files below `frames`."""
     page = browser.new_page(viewport={"width": 1400, "height": 900}, color_scheme=scheme)
     allowed = (file.as_uri(), "data:") + ((frames.as_uri() + "/",) if frames else ())

@@ -54,7 +54,11 @@ class Served:
 def serving(folder: Path, frames: Path) -> Iterator[Served]:
     command = [sys.executable, str(ROOT / "report.py"), "--live", "--output-dir", str(folder), "--port", "0"]
     process = subprocess.Popen(
-        [*command, "--frame-root", str(frames)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+        [*command, "--frame-root", str(frames)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
     )
     try:
         assert process.stdout is not None
@@ -62,7 +66,7 @@ def serving(folder: Path, frames: Path) -> Iterator[Served]:
         yield Served(process, url, folder / "cache_own.jsonl")
     finally:
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=30)
         assert (process.returncode, stderr) == (130, ""), stderr
 
 
@@ -140,7 +144,14 @@ def test_only_loopback_names_are_answered(served: Served) -> None:
     port = urlsplit(served.url).port
     for host in (f"127.0.0.1:{port}", f"localhost:{port}", "localhost", "LOCALHOST:99", f"[::1]:{port}"):
         assert served.get("/updates", host=host)[0] == 200, host
-    for host in ("evil.example", f"evil.example:{port}", f"127.0.0.1.evil.example:{port}", "", "localhost.evil", "127.0.0.1@evil"):
+    for host in (
+        "evil.example",
+        f"evil.example:{port}",
+        f"127.0.0.1.evil.example:{port}",
+        "",
+        "localhost.evil",
+        "127.0.0.1@evil",
+    ):
         assert served.get("/updates", host=host)[0] == 421, host
 
 
@@ -168,8 +179,9 @@ def test_nothing_but_the_page_and_frames_is_served(
     for at in (*range(3, 3 + len(names)), 99, -1):
         assert served.get(f"/frame?run=own&index={index}&at={at}")[0] == 404
     for path in (
-        "/secret.png", f"/{secret}", "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/report.py", "/cache_own.jsonl",
-        "/frame", "/frame?run=own", f"/frame?run=own&index={index}&at={quote(str(secret))}", "/frame?run=own&index=1e9&at=0",
+        "/secret.png", f"/{secret}", "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd",
+        "/report.py", "/cache_own.jsonl", "/frame", "/frame?run=own", "/frame?run=own&index=1e9&at=0",
+        f"/frame?run=own&index={index}&at={quote(str(secret))}",
         f"/frame?run=..&index={index}&at=0", "/sample?run=own&index=77", "/sample?run=own&index=²", "/nothing",
     ):  # fmt: skip
         assert served.get(quote(path, safe="/?=&%"))[0] == 404, path
@@ -184,7 +196,11 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
         other.listen()
         command = [sys.executable, str(ROOT / "report.py"), "--live", "--output-dir", str(tmp_path)]
         done = subprocess.run(
-            [*command, "--port", str(other.getsockname()[1])], capture_output=True, text=True, env=environment(), check=False
+            [*command, "--port", str(other.getsockname()[1])],
+            capture_output=True,
+            text=True,
+            env=environment(),
+            check=False,
         )
     assert done.returncode == 2
     assert re.search(r"port \d+ .* --port", only_sentence(done.stderr))

@@ -81,7 +81,9 @@ def test_the_figures_are_those_of_accuracy_py(runs: Pair, page_file: Path, open_
     command = [sys.executable, str(ROOT / "accuracy.py"), str(runs.first)]
     said = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True).stdout
     correct, total, accuracy = re.search(r"Accuracy: (\d+)/(\d+) = ([\d.]+)%", said).groups()
-    rounds, tokens = (float(re.search(rf"{name}: ([\d.]+)", said)[1]) for name in ("Average rounds", "Average total tokens"))
+    rounds, tokens = (
+        float(re.search(rf"{name}: ([\d.]+)", said)[1]) for name in ("Average rounds", "Average total tokens")
+    )
     low, high = re.search(r"clustered by video: ([\d.]+)% to ([\d.]+)%", said).groups()
 
     watched = open_page(page_file)
@@ -207,7 +209,9 @@ def test_a_trajectory_shows_its_frames_its_windows_and_its_words(runs: Pair, pag
     frames = [frame for round_ in record["trajectory"] for look in round_["calls"] for frame in look["frames"]]
     loaded = "() => [...document.querySelectorAll('.frames img')].filter((image) => image.naturalWidth > 0).length"
     page.wait_for_function(f"({loaded})() === {len(frames)}")
-    times_s = [time for round_ in record["trajectory"] for look in round_["calls"] for time in look["executed"]["times_s"]]
+    times_s = [
+        time for round_ in record["trajectory"] for look in round_["calls"] for time in look["executed"]["times_s"]
+    ]
     captions = page.locator(".frames small").all_inner_texts()
     assert [caption.split(",")[0] for caption in captions] == [f"0:{time:04.1f}".replace(".0", "") for time in times_s]
     timeline = page.locator("svg.timeline").first
@@ -240,12 +244,12 @@ def test_a_frame_s_picture_is_the_frame(page_file: Path, open_page: Open) -> Non
 def test_what_the_budget_changed_and_what_failed_is_said(page_file: Path, open_page: Open) -> None:
     page = open_page(page_file).page
     cut = sample(page, "over budget").locator(".call-line").inner_text()
-    assert "40 frames at ×1" in cut and re.search(r"cut to the budget 25 frames at ×0\.63", cut), cut
+    assert re.search(r"40 frames at .1, cut to the budget 25 frames at .0\.63, 50 visual tokens", cut), cut
     failed = sample(page, "bad call").locator(".call-line").inner_text()
     assert "call_frame_select_failed" in failed and "many" in failed
     assert "Not the agent's doing (sample)" in sample(page, "no video").locator(".trouble").inner_text()
     beyond = sample(page, "beyond the end")
-    assert "0:04–75:07" in beyond.locator(".call-line").inner_text()
+    assert re.search(r"0:04.75:07, 3 frames", beyond.locator(".call-line").inner_text())
     assert "told 75:07" in beyond.locator(".frames").inner_text()
 
 
@@ -287,7 +291,11 @@ def test_nothing_in_a_result_runs_or_reaches_out(runs: Pair, tmp_path: Path, ope
                 one["frames"] = [text, f"javascript:{PWN}", "//example.com/x.png", "https://example.com/x.png"]
     result.write_text("".join(json.dumps(record) + "\n" for record in records))
     meta = json.loads(runs.first.with_suffix(".meta.json").read_text())
-    meta["settings"] |= {"dataset": NASTY["a title"], "model": NASTY["an end of script"], NASTY["an image"]: NASTY["a comment"]}
+    meta["settings"] |= {
+        "dataset": NASTY["a title"],
+        "model": NASTY["an end of script"],
+        NASTY["an image"]: NASTY["a comment"],
+    }
     meta["mixed"] = [{"x": NASTY["an image"]}]
     result.with_suffix(".meta.json").write_text(json.dumps(meta))
 
@@ -303,7 +311,10 @@ def test_nothing_in_a_result_runs_or_reaches_out(runs: Pair, tmp_path: Path, ope
             assert INDEX[name] != number or shown.count(NASTY[name]) >= 6, shown
         page.keyboard.press("j")
     page.locator("#sample summary").first.click()
-    assert page.evaluate("() => document.querySelectorAll('[onerror], [onload], [onmouseover], iframe, object').length") == 0
+    assert (
+        page.evaluate("() => document.querySelectorAll('[onerror], [onload], [onmouseover], iframe, object').length")
+        == 0
+    )
     assert page.evaluate("() => [...document.links].every((a) => a.hash || a.getAttribute('href') === '#')")
     page.fill("#search", NASTY["an end of script"])
     watched.calm()
@@ -317,7 +328,8 @@ def test_the_page_s_policy_runs_no_script_but_its_own(page_file: Path, open_page
             const script = document.createElement('script');
             script.textContent = 'window.pwned = 1';
             document.body.append(script);
-            document.body.insertAdjacentHTML('beforeend', '<img src="https://example.com/x.png" onerror="window.pwned=2">');
+            const image = '<img src="https://example.com/x.png" onerror="window.pwned=2">';
+            document.body.insertAdjacentHTML('beforeend', image);
         }"""
     )
     page.wait_for_timeout(100)
@@ -333,7 +345,7 @@ def test_the_flips_come_first_and_the_first_other_round_is_marked(runs: Pair, tm
     watched = open_page(made("--against", runs.second, runs.first, "--frame-root", runs.frames, cwd=tmp_path))
     page = watched.page
     changes = page.locator("#table tbody tr:not(.space)").evaluate_all(
-        "(rows) => rows.slice(0, 4).map((row) => [row.querySelector('a').textContent, row.querySelectorAll('td')[4].textContent])"
+        "(rows) => rows.slice(0, 4).map((row) => [row.children[1].textContent, row.children[4].textContent])"
     )
     assert changes == [
         [f"own/{INDEX['flips to right']}", "lost from round 2"],
@@ -373,7 +385,9 @@ def test_a_screen_reader_finds_its_way(page_file: Path, open_page: Open) -> None
     for role in ("banner", "main", "search", "article", "navigation"):
         assert page.get_by_role(role).count() >= 1, role
     assert page.locator("#table").get_attribute("aria-rowcount") == str(len(INDEX) + 1)
-    numbers = page.locator("#table tbody tr:not(.space)").evaluate_all("(rows) => rows.map((row) => +row.ariaRowIndex || +row.getAttribute('aria-rowindex'))")
+    numbers = page.locator("#table tbody tr:not(.space)").evaluate_all(
+        "(rows) => rows.map((row) => +row.ariaRowIndex || +row.getAttribute('aria-rowindex'))"
+    )
     assert numbers == list(range(2, len(INDEX) + 2))
     assert page.locator(".frames img").evaluate_all("(images) => images.every((image) => image.alt)")
 
@@ -392,7 +406,9 @@ def test_ten_thousand_samples_open_and_answer_at_once(
     assert page.locator("#table tbody tr").count() < 100
     page.focus("#search")
     page.wait_for_function("() => !document.querySelector('#count').textContent.includes('read')", timeout=30_000)
-    slowest_ms = max(page.evaluate(KEYSTROKE, letter) for letter in ("w", "wo", "wor", "word 1", "word 10", "word 1089", ""))
+    slowest_ms = max(
+        page.evaluate(KEYSTROKE, letter) for letter in ("w", "wo", "wor", "word 1", "word 10", "word 1089", "")
+    )
     page.evaluate("() => { document.querySelector('#scroller').scrollTop = 1e9; }")
     page.wait_for_selector(f"a[href='#many/{MANY - 1}']")
     with capsys.disabled():
@@ -413,7 +429,9 @@ KEYSTROKE = """(text) => new Promise((resolve) => {
 
 
 def copied(record: Mapping[str, Any], number: int) -> dict[str, Any]:
-    rounds = [{**round_, "reply": f"{round_['reply']} word {number} " + "talk " * 60} for round_ in record["trajectory"]]
+    rounds = [
+        {**round_, "reply": f"{round_['reply']} word {number} " + "talk " * 60} for round_ in record["trajectory"]
+    ]
     return {
         **record,
         "index": number,
@@ -448,8 +466,10 @@ def test_what_cannot_be_used_is_said_and_nothing_is_written(runs: Pair, tmp_path
 
 def test_frames_over_the_cap_are_shown_from_their_files(runs: Pair, tmp_path: Path, open_page: Open) -> None:
     done = report(runs.first, "--frame-root", runs.frames, "--thumbnails-mb", "0.001", cwd=tmp_path)
-    embedded, frames, linked = map(int, re.search(r"(\d+) of (\d+) frames embedded .*, (\d+) over the cap", done.stdout).groups())
-    assert 0 < embedded and linked > 0 and embedded + linked == frames
+    embedded, frames, linked = map(
+        int, re.search(r"(\d+) of (\d+) frames embedded .*, (\d+) over the cap", done.stdout).groups()
+    )
+    assert embedded > 0 and linked > 0 and embedded + linked == frames
     watched = open_page(tmp_path / "report.html", frames=runs.frames)
     page = sample(watched.page, "two looks")
     loaded = "() => [...document.querySelectorAll('.frames img')].filter((image) => image.naturalWidth > 0).length"

@@ -156,7 +156,16 @@ def test_the_annotation_s_own_keys_are_shown_and_the_large_ones_are_not() -> Non
 
 
 HOSTILE = (
-    {"trajectory": [None, 5, "x", [], {"calls": {"a": 1}}, {"calls": [None, 7, {"asked": [1], "executed": 3, "frames": "x"}]}]},
+    {
+        "trajectory": [
+            None,
+            5,
+            "x",
+            [],
+            {"calls": {"a": 1}},
+            {"calls": [None, 7, {"asked": [1], "executed": 3, "frames": "x"}]},
+        ]
+    },
     {"trajectory": [{**ROUND, "usage": [1], "seconds": float("nan"), "reply": {"a": 1}, "finish_reason": 5}]},
     {"trajectory": [{"calls": [{**CALL, "asked": {"start_time": 1e308, "end_time": -1e308, "nframes": 2}}]}]},
     {"trajectory": [{"calls": [{**CALL, "asked": {"start_time": 10**400, "end_time": 1, "nframes": 10**400}}]}]},
