@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eva.album import Album
-from eva.charts import Chart, Run, charts
 from eva.errors import EvaError
 from eva.live import Live, LiveServer
 from eva.meta import meta_path
@@ -26,8 +26,12 @@ from eva.page_head import Known
 from eva.page_paired import paired_figures
 from eva.page_runs import Collected, Source, collect, differences
 from eva.records import replacing
+from eva.runs import Run
 from eva.text import printable
 from eva.thumbnails import FrameRoot
+
+if TYPE_CHECKING:
+    from eva.charts import Chart
 
 HOME = Path(__file__).resolve().parent
 # That of eval-eva.py.
@@ -96,7 +100,7 @@ def write(options: argparse.Namespace) -> int:
         album = Album(FrameRoot.at(options.frame_root), int(options.thumbnails_mb * 1e6), blocks.write, pool)
         runs = collect_all(paths, blocks, album)
         album.close()
-        page = Page(title_of(runs), draw(runs, known), data_of(runs, options, album, known))
+        page = Page(title_of(runs), draw([run.chart_run(known) for run in runs]), data_of(runs, options, album, known))
         write_page(file, page, assets, details)
     samples = sum(len(run.rows) for run in runs)
     print(f"{options.output}: {samples} samples, {options.output.stat().st_size / 1e6:.1f} MB. {album_line(album)}")
@@ -130,8 +134,10 @@ def title_of(runs: Sequence[Collected]) -> str:
     return "EVA: " + ", ".join(printable(run.source.key, limit=40) for run in runs[:6])
 
 
-def draw(runs: Sequence[Collected], known: Known) -> list[Chart]:
-    return charts([run.chart_run(known) for run in runs])
+def draw(runs: Sequence[Run]) -> list[Chart]:
+    from eva.charts import charts  # noqa: PLC0415  takes a second to import, and not every call gets here
+
+    return charts(runs)
 
 
 def data_of(runs: Sequence[Collected], options: argparse.Namespace, album: Album, known: Known) -> dict[str, object]:
@@ -172,7 +178,7 @@ def serve(options: argparse.Namespace) -> int:
     settings = {"live": True, "against": False, "status": "Live", "legend": ""}
 
     def make_page(runs: Sequence[Run]) -> str:
-        return whole(Page("EVA, live", charts(runs), {"settings": settings}, LIVE_SOURCES), assets)
+        return whole(Page("EVA, live", draw(runs), {"settings": settings}, LIVE_SOURCES), assets)
 
     live = Live(options.output_dir, FrameRoot.at(options.frame_root), known, make_page)
     try:

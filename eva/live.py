@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from eva.charts import Run, Sample, read_sample
 from eva.errors import EvaError
 from eva.page_details import Detail, detail, frames_of
 from eva.page_head import Head, Known, make_head
 from eva.page_rows import columns, make_row
 from eva.page_runs import Source
 from eva.results import Entry
+from eva.runs import Run, Sample, read_sample
 from eva.scoring import Outcome
 from eva.tail import Tail
 from eva.thumbnails import FrameRoot, NoFrame
@@ -91,7 +91,8 @@ class LiveRun:
         state = self.tail.generation, self.tail.offset
         due = time.monotonic() - self._head_s > HEAD_EVERY_S
         if self._head is None or (state != self._head_of and due):
-            self._head = make_head(self.tail.path, self.key, list(self.outcomes.values()), self.known)
+            outcomes, samples = list(self.outcomes.values()), list(self.samples.values())
+            self._head = make_head(self.tail.path, self.key, outcomes, samples, self.known)
             self._head_of, self._head_s = state, time.monotonic()
         return self._head
 

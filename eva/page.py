@@ -16,12 +16,14 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import jinja2
 
-from eva.charts import Chart
 from eva.page_details import Detail
+
+if TYPE_CHECKING:
+    from eva.charts import Chart
 
 SCRIPTS = ("dom.js", "data.js", "table.js", "timeline.js", "sample.js", "head.js", "page.js")
 STATIC_SOURCES = "img-src data: file:"

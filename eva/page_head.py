@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eva.evidence import Estimate, evidence
 from eva.interval import clustered_interval
 from eva.meta import Meta, read_meta
 from eva.page_details import text
 from eva.published import Published, caveat_lines, comparison_json, identify, load_published
+from eva.runs import Sample
 from eva.scoring import Outcome, score
 
 Head = dict[str, Any]
@@ -41,8 +43,8 @@ def dataset_of(path: Path, meta: Meta | None) -> str:
     return {"mlvu_mcq": "mlvu"}.get(name, name)
 
 
-def make_head(path: Path, key: str, outcomes: Sequence[Outcome], known: Known) -> Head:
-    """The figures, over every line of the file as accuracy.py counts them; accuracies are fractions.
+def make_head(path: Path, key: str, outcomes: Sequence[Outcome], samples: Sequence[Sample], known: Known) -> Head:
+    """The figures over all `outcomes`, as accuracy.py counts them; accuracies are fractions. `samples` are the same.
 
     Raises EvaError for a broken meta file.
     """
@@ -67,9 +69,29 @@ def make_head(path: Path, key: str, outcomes: Sequence[Outcome], known: Known) -
         "seconds": figures.average_seconds if any(o.seconds is not None for o in outcomes) else None,
         "failures": [list(pair) for pair in figures.failures],
         "stop_reasons": [list(pair) for pair in figures.stop_reasons],
+        "evidence": _evidence(samples),
         "caveats": _caveats(meta, published, beside, known),
         "settings": _settings(meta),
     }
+
+
+def _evidence(samples: Sequence[Sample]) -> list[str]:
+    """Whether the agent looked where the annotators found the answer, which only LVBench tells."""
+    found = evidence(
+        [sample.video for sample in samples],
+        [sample.looked_into_reference for sample in samples],
+        [sample.correct for sample in samples],
+    )
+    if found is None:
+        return []
+    parts = [("Looked into the annotated time", found.looked), ("accuracy where it did", found.accuracy_with),
+             ("where it did not", found.accuracy_without)]  # fmt: skip
+    return [f"{name}: {_estimate(one)}" for name, one in parts if one is not None]
+
+
+def _estimate(one: Estimate) -> str:
+    between = f" ({one.interval.low:.1%} to {one.interval.high:.1%})" if one.interval else ""
+    return f"{one.value:.1%}{between} of {one.count:,}"
 
 
 def _caveats(meta: Meta | None, published: Published | None, beside: Mapping[str, Any], known: Known) -> list[str]:

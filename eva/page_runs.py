@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from eva.album import Album
-from eva.charts import Run, Sample, read_sample
 from eva.meta import read_meta
 from eva.page import Blocks
 from eva.page_details import Detail, detail, frames_of
@@ -17,6 +16,7 @@ from eva.page_head import Head, Known, dataset_of, make_head
 from eva.page_rows import Row, columns, make_row
 from eva.published import identify
 from eva.results import Entry, read_scored
+from eva.runs import Run, Sample, read_sample
 from eva.scoring import Outcome
 from eva.trajectories import Step, first_difference, steps
 
@@ -70,7 +70,7 @@ class Collected:
         return row
 
     def head(self, known: Known) -> Head:
-        return make_head(self.source.path, self.source.key, self.outcomes, known)
+        return make_head(self.source.path, self.source.key, self.outcomes, self.samples, known)
 
     def chart_run(self, known: Known) -> Run:
         published = identify(self.source.path, self.outcomes, known.published)

@@ -20,7 +20,7 @@ function runRow({ key, head }) {
   return element("tr", { "data-run": key },
     element("th", { scope: "row" }, element("span", { class: "name" }, key), element("small", {}, head.file)),
     element("td", {}, element("div", { class: "big" }, percent(head.accuracy)), element("small", {}, `${grouped(head.correct)} of ${grouped(head.total)}`)),
-    element("td", {}, forest(head), ...head.published.map(publishedLine)),
+    element("td", {}, forest(head), ...head.published.map(publishedLine), ...head.evidence.map((line) => element("small", {}, line))),
     element("td", { class: "number" }, fixed(head.rounds, 2)),
     element("td", { class: "number" }, grouped(head.tokens)),
     element("td", { class: "number" }, head.seconds === null ? "–" : fixed(head.seconds, 1)),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,18 +86,18 @@ def questions() -> list[dict[str, Any]]:
 
 
 def make_runs(folder: Path, tokenizer: Path) -> Pair:
-    results = []
-    for name, replies in (("first", FIRST), ("second", SECOND)):
+    for video in ("clip.mp4", NASTY_VIDEO):
+        make_video(folder / "videos" / video)
+
+    def run(name: str, replies: Mapping[str, Turns]) -> Path:
         with ScriptedServer(Script(replies)) as server:
             bench = Bench(folder / name, server.base_url, tokenizer)
-            for video in ("clip.mp4", NASTY_VIDEO):
-                make_video(bench.videos / video)
             bench.write(questions())
-            done = bench.run("-v", "60", "--max-concurrent", "8", frame_root=str(folder / "frames"))
+            shared = {"frame_root": str(folder / "frames"), "video_root": str(folder / "videos")}
+            done = bench.run("-v", "60", "--max-concurrent", "8", **shared)
             assert done.code == 0, done.said
-            results.append(done.result)
-    return Pair(results[0], results[1], folder / "frames")
+            return done.result
 
-
-def settings_of(result: Path) -> dict[str, Any]:
-    return json.loads(result.with_suffix(".meta.json").read_text(encoding="utf-8"))
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(run, ("first", "second"), (FIRST, SECOND))
+    return Pair(first, second, folder / "frames")

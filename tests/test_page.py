@@ -153,7 +153,7 @@ def test_the_search_finds_questions_answers_videos_and_replies(page_file: Path, 
 def test_a_column_sorts_both_ways(runs: Pair, page_file: Path, open_page: Open) -> None:
     page = open_page(page_file).page
     tokens = {f"own/{record['index']}": record["total_tokens"] for record in read_records(runs.first)}
-    header = page.get_by_role("columnheader", name="Tokens")
+    header = page.locator("#table").get_by_role("columnheader", name="Tokens")
     for direction, sign in (("ascending", 1), ("descending", -1)):
         header.get_by_role("button").click()
         assert header.get_attribute("aria-sort") == direction
@@ -208,7 +208,7 @@ def test_a_trajectory_shows_its_frames_its_windows_and_its_words(runs: Pair, pag
     record = read_records(runs.first)[INDEX["two looks"]]
     frames = [frame for round_ in record["trajectory"] for look in round_["calls"] for frame in look["frames"]]
     loaded = "() => [...document.querySelectorAll('.frames img')].filter((image) => image.naturalWidth > 0).length"
-    page.wait_for_function(f"({loaded})() === {len(frames)}")
+    page.wait_for_function(f"() => ({loaded})() === {len(frames)}")
     times_s = [
         time for round_ in record["trajectory"] for look in round_["calls"] for time in look["executed"]["times_s"]
     ]
@@ -473,7 +473,7 @@ def test_frames_over_the_cap_are_shown_from_their_files(runs: Pair, tmp_path: Pa
     watched = open_page(tmp_path / "report.html", frames=runs.frames)
     page = sample(watched.page, "two looks")
     loaded = "() => [...document.querySelectorAll('.frames img')].filter((image) => image.naturalWidth > 0).length"
-    page.wait_for_function(f"({loaded})() === 6")
+    page.wait_for_function(f"() => ({loaded})() === 6")
     assert page.locator(".frames img[src^='file:']").count() > 0
     watched.calm()
 
