@@ -33,6 +33,8 @@ main() {
     .venv/bin/python accuracy.py "$out/result_demo.jsonl"
     say "one of the trajectories"
     .venv/bin/python -m demo.show "$out/result_demo.jsonl"
+    say "making the page that shows all of them"
+    .venv/bin/python report.py "$out/result_demo.jsonl" --frame-root "$frames" -o "$out/report.html"
 }
 
 say() { printf '\n== %s\n' "$*" >&2; }

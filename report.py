@@ -1,21 +1,24 @@
 #!/usr/bin/env python3
 """Make a page that shows what the agent saw: of results, of two of them side by side, or of a run that goes on.
 
-Exit codes: 0 the page is written; 2 unusable arguments or input, and nothing is written; 130 the live page was
-interrupted.
+Exit codes: 0 the page is written; 2 unusable arguments or input, and nothing is written; 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from PIL import Image
 
 from eva.album import Album
 from eva.errors import EvaError
@@ -46,11 +49,15 @@ class Unusable(EvaError):
 
 def main() -> int:
     options = parse_arguments()
+    # Pillow's warning of large pictures: those of frames are measured before they are decoded (eva/thumbnails.py).
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
         return serve(options) if options.live else write(options)
     except EvaError as error:
         print(f"report.py: {printable(str(error), limit=2000)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -80,7 +87,9 @@ def unusable(options: argparse.Namespace) -> str:
         return "--output-dir belongs to --live; the page goes where -o says"
     if options.against and len(options.files) > 1:
         return "--against compares one result with one other"
-    return "" if options.thumbnails_mb >= 0 else "--thumbnails-mb is below 0"
+    if not 0 <= options.thumbnails_mb < math.inf:
+        return f"--thumbnails-mb: {options.thumbnails_mb} is no size"
+    return ""
 
 
 # --- a page on disk
@@ -103,7 +112,9 @@ def write(options: argparse.Namespace) -> int:
         page = Page(title_of(runs), draw([run.chart_run(known) for run in runs]), data_of(runs, options, album, known))
         write_page(file, page, assets, details)
     samples = sum(len(run.rows) for run in runs)
-    print(f"{options.output}: {samples} samples, {options.output.stat().st_size / 1e6:.1f} MB. {album_line(album)}")
+    print(
+        f"{printable(str(options.output))}: {samples} samples, {options.output.stat().st_size / 1e6:.1f} MB. {album_line(album)}"
+    )
     if album.refused.get("outside the frame root"):
         print(
             f"report.py: the frames of another folder than {options.frame_root}: name it with --frame-root",
@@ -189,10 +200,7 @@ def serve(options: argparse.Namespace) -> int:
         ) from error
     print(f"{server.url} shows {options.output_dir}; Ctrl-C ends this", flush=True)
     with server:
-        try:
-            server.serve_forever(poll_interval=0.2)
-        except KeyboardInterrupt:
-            return 130
+        server.serve_forever(poll_interval=0.2)
     return 0
 
 

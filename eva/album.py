@@ -23,8 +23,8 @@ WriteBlock = Callable[[str, str], None]
 class Album:
     """Takes frames by their paths and says where the page finds each one.
 
-    `write_block(id, json)` is given the pictures, base64 of WebP files, BLOCK at a time; their base64 never exceeds
-    `cap_bytes` in all. `pool` has threads, for decoding is most of the work.
+    `write_block(name, json)` is given the pictures, base64 of WebP files, BLOCK at a time, `cap_bytes` of base64 in all
+    at most. The first picture that would go over the cap ends it. `pool` has threads: decoding is most of the work.
     """
 
     root: FrameRoot
@@ -33,6 +33,7 @@ class Album:
     pool: Executor
     used_bytes: int = 0
     embedded: int = 0
+    full: bool = False
     refused: dict[str, int] = field(default_factory=dict)
     _places: dict[str, int | str] = field(default_factory=dict)
     _open: list[str] = field(default_factory=list)
@@ -72,7 +73,7 @@ class Album:
             self._open = []
 
     def _made(self, batch: Sequence[str]) -> Iterator[str | NoFrame]:
-        make = self._find if self.used_bytes >= self.cap_bytes else self._encoded
+        make = self._found if self.full else self._encoded
         return self.pool.map(make, batch)
 
     def _encoded(self, name: str) -> str | NoFrame:
@@ -81,7 +82,7 @@ class Album:
         except NoFrame as reason:
             return reason
 
-    def _find(self, name: str) -> str | NoFrame:
+    def _found(self, name: str) -> str | NoFrame:
         try:
             self.root.find(name)
         except NoFrame as reason:
@@ -93,8 +94,8 @@ class Album:
         if isinstance(made, NoFrame):
             self.refused[str(made)] = self.refused.get(str(made), 0) + 1
             return str(made)
-        if not made or self.used_bytes + len(made) > self.cap_bytes:
-            self.used_bytes = self.cap_bytes
+        self.full = self.full or self.used_bytes + len(made) > self.cap_bytes
+        if self.full:
             return ""
         self.used_bytes += len(made)
         self.embedded += 1

@@ -55,7 +55,7 @@ def make_head(path: Path, key: str, outcomes: Sequence[Outcome], samples: Sequen
     beside = comparison_json(published, outcomes, figures.accuracy, interval) if published else {}
     return {
         "key": key,
-        "file": path.name,
+        "file": str(path),
         "dataset": dataset_of(path, meta),
         "total": figures.total,
         "correct": figures.correct,

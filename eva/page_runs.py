@@ -18,6 +18,7 @@ from eva.published import identify
 from eva.results import Entry, read_scored
 from eva.runs import Run, Sample, read_sample
 from eva.scoring import Outcome
+from eva.text import printable
 from eva.trajectories import Step, first_difference, steps
 
 # Samples a block of details, as the page's script reads them.
@@ -39,7 +40,8 @@ class Source:
         meta = read_meta(path)
         dataset = dataset_of(path, meta)
         timestamps = str(meta.settings.get("timestamps")) if meta else "requested"
-        return cls(path, unique(dataset, taken), dataset, timestamps)
+        # The name becomes part of an address, so it holds no lone surrogate and is not empty.
+        return cls(path, unique(printable(dataset, limit=80) or "run", taken), dataset, timestamps)
 
 
 def unique(name: str, taken: Sequence[str]) -> str:

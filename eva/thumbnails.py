@@ -11,7 +11,6 @@ import io
 import os
 import stat
 import struct
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -82,10 +81,8 @@ class FrameRoot:
 def shrink(file: BinaryIO) -> bytes:
     """A picture file's small WebP. Raises NoFrame for what is no picture, or too large a one."""
     try:
-        with warnings.catch_warnings():
-            # The size is looked at here, before a pixel is decoded.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(file, formats=_FORMATS)
+        image = Image.open(file, formats=_FORMATS)
+        # Before a pixel is decoded.
         if image.width * image.height > MAX_PIXELS:
             raise NoFrame("too large")
         image.thumbnail((WIDTH, HEIGHT), reducing_gap=2.0)

@@ -55,7 +55,8 @@ function counted(of) {
 
 function statusChoices() {
   const counts = counted((row) => row.status);
-  const choices = [["", "all", view.ordered.length], ...STATUSES.map((status) => [status, status, counts.get(status) || 0])];
+  const present = STATUSES.filter((status) => counts.has(status) || view.status === status);
+  const choices = [["", "all", view.ordered.length], ...present.map((status) => [status, status, counts.get(status) || 0])];
   const buttons = choices.map(([status, label, count]) => {
     const attributes = { "aria-pressed": String(view.status === status), "data-status": status || "all" };
     return button([`${label} `, element("small", {}, grouped(count))], () => choose("status", status), attributes);

@@ -152,7 +152,7 @@ function executedParts(call) {
 function framesOf(call) {
   const items = call.frames.map((frame, number) => {
     const shown = frame.time_s === null ? frame.label : clock(frame.time_s);
-    const told = frame.label && frame.time_s !== null && frame.label !== stamped(frame.time_s) ? `, told ${frame.label}` : "";
+    const told = toldOtherwise(frame) ? `, told ${frame.label}` : "";
     const item = element("li", {}, element("small", {}, `${shown}${told}`));
     putPicture(item, frame, `frame ${number + 1} at ${shown}`);
     return item;
@@ -160,9 +160,11 @@ function framesOf(call) {
   return element("ul", { class: "frames", "aria-label": "Frames" }, ...items);
 }
 
-function stamped(seconds) {
-  const whole = Math.trunc(seconds);
-  return `${String(Math.floor(whole / 60)).padStart(2, "0")}:${String(whole % 60).padStart(2, "0")}`;
+// The label is in whole seconds, of the window asked for; where that was clamped, it is another time altogether.
+function toldOtherwise(frame) {
+  if (!frame.label || frame.time_s === null) return false;
+  const [minutes, seconds] = frame.label.split(":").map(Number);
+  return Math.abs(60 * minutes + seconds - frame.time_s) > 1;
 }
 
 async function putPicture(item, frame, name) {

@@ -1,6 +1,6 @@
 // Where in the video the agent looked: a lane a call, with the window asked for, the one executed, and a tick a frame.
 
-const WIDE = 960;
+const WIDE = settings.against ? 560 : 960;
 const LEFT = 44;
 const RIGHT = 14;
 const LANE = 22;
@@ -40,7 +40,7 @@ function axisOf(length, place, y) {
   const marks = [drawn("line", { class: "axis", x1: LEFT, x2: WIDE - RIGHT, y1: y, y2: y })];
   for (let at = 0; at <= length; at += step) {
     marks.push(drawn("line", { class: "axis", x1: place(at), x2: place(at), y1: y, y2: y + 4 }));
-    if (place(at) < WIDE - RIGHT - 16) marks.push(drawn("text", { x: place(at), y: y + 14, "text-anchor": "middle" }, clock(at)));
+    if (place(at) < WIDE - RIGHT - 48) marks.push(drawn("text", { x: place(at), y: y + 14, "text-anchor": "middle" }, clock(at)));
   }
   marks.push(drawn("text", { x: WIDE - RIGHT, y: y + 14, "text-anchor": "end" }, clock(length)));
   return marks;

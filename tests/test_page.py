@@ -301,7 +301,7 @@ def test_nothing_in_a_result_runs_or_reaches_out(runs: Pair, tmp_path: Path, ope
 
     watched = open_page(made(result, "--frame-root", runs.frames, cwd=tmp_path))
     page = watched.page
-    assert page.locator("#runs th small").inner_text() == result.name
+    assert page.locator("#runs th small").inner_text() == str(result)
     page.locator("#runs summary").click()
     page.keyboard.press("j")
     for number in range(len(records)):
@@ -406,9 +406,9 @@ def test_ten_thousand_samples_open_and_answer_at_once(
     assert page.locator("#table tbody tr").count() < 100
     page.focus("#search")
     page.wait_for_function("() => !document.querySelector('#count').textContent.includes('read')", timeout=30_000)
-    slowest_ms = max(
-        page.evaluate(KEYSTROKE, letter) for letter in ("w", "wo", "wor", "word 1", "word 10", "word 1089", "")
-    )
+    # The quickest of three of each: another process on the machine is not the page's doing.
+    typed = ("w", "wo", "wor", "word 1", "word 10", "word 1089", "")
+    slowest_ms = max(min(page.evaluate(KEYSTROKE, text) for _ in range(3)) for text in typed)
     page.evaluate("() => { document.querySelector('#scroller').scrollTop = 1e9; }")
     page.wait_for_selector(f"a[href='#many/{MANY - 1}']")
     with capsys.disabled():
@@ -479,11 +479,15 @@ def test_frames_over_the_cap_are_shown_from_their_files(runs: Pair, tmp_path: Pa
 
 
 def test_frames_outside_the_frame_root_are_not_in_the_page(runs: Pair, tmp_path: Path, open_page: Open) -> None:
-    done = report(runs.first, "--frame-root", tmp_path, cwd=tmp_path)
+    done = report(runs.first, runs.second, "--frame-root", tmp_path, cwd=tmp_path)
     assert re.search(r"Thumbnails: 0 of (\d+) frames embedded .*, \1 outside the frame root", done.stdout), done.stdout
     assert "--frame-root" in done.stderr
     assert str(runs.frames) not in (tmp_path / "report.html").read_text()
-    page = sample(open_page(tmp_path / "report.html").page, "one look")
+    page = open_page(tmp_path / "report.html").page
+    assert page.locator("#runs tbody .name").all_inner_texts() == ["own", "own-2"]  # of several files a row each
+    page.select_option("select[name=run]", "own-2")
+    assert len(rows_shown(page)) == len(INDEX)
+    sample(page, "one look")
     assert page.locator(".frames .gone").all_inner_texts() == ["outside the frame root"] * 3
 
 
