@@ -111,10 +111,8 @@ def write(options: argparse.Namespace) -> int:
         album.close()
         page = Page(title_of(runs), draw([run.chart_run(known) for run in runs]), data_of(runs, options, album, known))
         write_page(file, page, assets, details)
-    samples = sum(len(run.rows) for run in runs)
-    print(
-        f"{printable(str(options.output))}: {samples} samples, {options.output.stat().st_size / 1e6:.1f} MB. {album_line(album)}"
-    )
+    samples, size_mb = sum(len(run.rows) for run in runs), options.output.stat().st_size / 1e6
+    print(f"{printable(str(options.output))}: {samples} samples, {size_mb:.1f} MB. {album_line(album)}")
     if album.refused.get("outside the frame root"):
         print(
             f"report.py: the frames of another folder than {options.frame_root}: name it with --frame-root",

@@ -1,7 +1,7 @@
 // The table: of ten thousand rows those that can be seen are in the document, between two spaces for all the others.
 
 const ROW_HEIGHT = 30; // as in page.css
-const BEYOND = 12; // rows above and below those that can be seen
+const BEYOND = 8; // rows above and below those that can be seen
 
 const COLUMNS = [
   { name: "status", label: "", width: "44px", of: (row) => STATUSES.indexOf(row.status), cell: statusCell },
