@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import dropwhile, groupby, pairwise
 from pathlib import Path
 
@@ -29,10 +30,14 @@ from numpy.typing import NDArray
 from eva.container import moving_pictures, open_container
 from eva.errors import MiscountedError, UndecodableError, VideoError
 from eva.frames import Timeline
+from eva.lanes import in_turns
 from eva.packets import EntryPoint, Survey, VideoIndex, is_disposable, make_survey, note_packet, packets_of
 
 # Each decoding thread holds frames of its own; more of them cost memory without making one video much faster.
 MAX_THREADS = 4
+
+# A keyframe to begin with (None: the file's start) and the indices to decode from it, in ascending order.
+Pass = tuple[EntryPoint | None, list[int]]
 
 
 @dataclass(frozen=True)
@@ -61,28 +66,43 @@ class AvVideo:
 
     def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """(index, RGB) once for each distinct index, in ascending order; see decode.Video."""
-        wanted = sorted(set(indices))
-        to_rgb, done = RgbConverter(), 0
+        wanted, done = sorted(set(indices)), 0
+        if self._pts is None:
+            yield from self._decoded(list(passes(wanted, ())), sparsely=False)
+            return
         try:
-            for index, frame in self._decoded(wanted, sparsely=self._pts is not None):
-                yield index, to_rgb(frame)
+            for pair in self._sparse(wanted):
+                yield pair
                 done += 1
         except VideoError:
-            if self._pts is None:
-                raise
             # Whether it is the file's fault, decoding everything tells.
-            yield from ((index, to_rgb(frame)) for index, frame in self._decoded(wanted[done:], sparsely=False))
+            yield from self._decoded(list(passes(wanted[done:], self.index.entries)), sparsely=False)
 
-    def _decoded(self, wanted: Sequence[int], *, sparsely: bool) -> Iterator[tuple[int, VideoFrame]]:
-        """The frames with the indices `wanted`; `sparsely`: without decoding frames that these do not need."""
+    def _sparse(self, wanted: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Without decoding frames that these do not need; independent passes at the same time."""
+        groups = list(passes(wanted, self.index.entries))
+        lanes = min(len(groups), threads_at_most())
+        if lanes < 2:
+            return self._decoded(groups, sparsely=True)
+        # Decoders with a thread each take less of the processor than one with several.
+        decoders = [partial(self._decoded, groups[lane::lanes], sparsely=True, threads=1) for lane in range(lanes)]
+        turns = (place % lanes for place, (_, targets) in enumerate(groups) for _ in targets)
+        return in_turns(decoders, turns)
+
+    def _decoded(
+        self, groups: Sequence[Pass], *, sparsely: bool, threads: int | None = None
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """The targets of each pass as (index, RGB)."""
+        to_rgb = RgbConverter()
         with _opened(self._path) as (container, stream):
-            decoding = Decoding(container, stream)
-            for entry, targets in passes(wanted, self.index.entries):
+            decoding = Decoding(container, stream, threads=threads or threads_at_most())
+            for entry, targets in groups:
                 if entry is not None:
                     decoding.enter_at(entry)
                 frames = decoding.sparsely({self._pts_of(target) for target in targets}) if sparsely else decoding
                 numbered = self._numbered(frames, decoding, first=entry.index if entry else 0)
-                yield from self._chosen(numbered, targets, decoding)
+                for index, frame in self._chosen(numbered, targets, decoding):
+                    yield index, to_rgb(frame)
 
     def _chosen(
         self, numbered: Iterator[tuple[int, VideoFrame]], targets: list[int], decoding: Decoding
@@ -169,7 +189,7 @@ def _mean_fps(times_s: tuple[float, ...]) -> float:
 def _counted_times_s(path: Path, clock: Clock) -> tuple[float, ...]:
     """Times of frames counted by decoding; evenly spaced where the file gives none, or none that rise."""
     with _opened(path) as (container, stream):
-        pts = [frame.pts for frame in Decoding(container, stream)]
+        pts = [frame.pts for frame in Decoding(container, stream, threads=threads_at_most())]
     known = [time for time in pts if time is not None]
     if len(known) < len(pts) or any(late >= later for late, later in pairwise(known)):
         return tuple(index / (clock.average_fps or 25.0) for index in range(len(pts)))
@@ -179,14 +199,14 @@ def _counted_times_s(path: Path, clock: Clock) -> tuple[float, ...]:
 class Decoding:
     """Passes over a video's frames in presentation order. A damaged packet is noted and gives no frame."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(self, container: InputContainer, stream: VideoStream, *, threads: int) -> None:
         self._container, self._stream = container, stream
         self._entry: EntryPoint | None = None
         self.given: set[int | None] | None = None  # pts that the decoder was given; None: all
         self._unsound_to: float | None = None  # pts: until a keyframe after it, pictures may be pieced together
         self.damaged = False
         stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = min(MAX_THREADS, os.cpu_count() or 1)
+        stream.codec_context.thread_count = threads
 
     def enter_at(self, entry: EntryPoint) -> None:
         """Let the next pass begin with the keyframe `entry`."""
@@ -236,7 +256,11 @@ class Decoding:
         return self._unsound_to is None
 
 
-def passes(indices: Iterable[int], entries: Sequence[EntryPoint]) -> Iterator[tuple[EntryPoint | None, list[int]]]:
+def threads_at_most() -> int:
+    return min(MAX_THREADS, os.cpu_count() or 1)
+
+
+def passes(indices: Iterable[int], entries: Sequence[EntryPoint]) -> Iterator[Pass]:
     """The distinct `indices` in ascending order, grouped by the keyframe to decode from; None: the file's start."""
     starts = [entry.index for entry in entries]
 
@@ -287,7 +311,7 @@ def _clock(stream: VideoStream) -> Clock:
 
 def _surveyed(container: InputContainer, stream: VideoStream) -> tuple[Survey, VideoFrame | None]:
     """Read every packet, and decode the first frame on the way."""
-    decoding = Decoding(container, stream)
+    decoding = Decoding(container, stream, threads=1)
     first: VideoFrame | None = None
     read, notes = 0, []
     for packet in packets_of(container, stream):
