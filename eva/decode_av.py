@@ -237,8 +237,8 @@ class Decoding:
         packets, entry = packets_of(self._container, self._stream), self._entry
         if entry is None:
             return packets
-        # Seeking may land on an earlier keyframe.
-        return dropwhile(lambda packet: packet.pts != entry.pts, packets)
+        # Seeking may land on an earlier keyframe; and what an edit list cuts off may bear the same time.
+        return dropwhile(lambda packet: packet.pts != entry.pts or packet.is_discard, packets)
 
     def decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """The frames that come out when `packet` goes in; None: those still held back at the end."""
@@ -313,13 +313,11 @@ def _surveyed(container: InputContainer, stream: VideoStream) -> tuple[Survey, V
     """Read every packet, and decode the first frame on the way."""
     decoding = Decoding(container, stream, threads=1)
     first: VideoFrame | None = None
-    read, notes = 0, []
+    notes = []
     for packet in packets_of(container, stream):
-        read += 1
         notes.append(note_packet(packet, stream.codec_context))
         if first is None:
             first = next(iter(decoding.decode(packet)), None)
     if first is None:
         first = next(iter(decoding.decode(None)), None)
-    shown = [note for note in notes if note is not None]
-    return make_survey(shown, container, stream, cut=len(shown) < read), first
+    return make_survey([note for note in notes if note is not None], container, stream), first

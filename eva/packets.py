@@ -83,8 +83,8 @@ def note_packet(packet: Packet[VideoStream], context: CodecContext) -> Note | No
     return Note(packet.pts, packet.dts, packet.is_keyframe and begins_anew(packet, context))
 
 
-def make_survey(notes: list[Note], container: InputContainer, stream: VideoStream, *, cut: bool) -> Survey:
-    """Put the notes of all packets together. `cut`: an edit list or a hidden frame dropped some of them."""
+def make_survey(notes: list[Note], container: InputContainer, stream: VideoStream) -> Survey:
+    """Put the notes of all packets that show a frame together."""
     pts = sorted(note.pts for note in notes if note.pts is not None)
     one_each = len(set(pts)) == len(notes) > 0
     if not one_each:
@@ -92,7 +92,7 @@ def make_survey(notes: list[Note], container: InputContainer, stream: VideoStrea
     lost = _lost_dts(container, stream)
     if lost:
         return Survey(*_held(notes, lost), entries=())
-    return Survey(tuple(pts), True, 0, () if cut else tuple(_entries(notes, pts, container)))
+    return Survey(tuple(pts), True, 0, tuple(_entries(notes, pts, container)))
 
 
 def _entries(notes: list[Note], pts: list[int], container: InputContainer) -> Iterator[EntryPoint]:

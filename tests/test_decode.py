@@ -62,6 +62,7 @@ ENTERED = [
     h264("h264-slices.mp4", options={**X264, "x264-params": "slices=3"}),
     h264("h264-interlaced.mp4", options={**X264, "x264-params": "tff=1"}),
     h264("h264-no-b-frames.mp4", options={**X264, "bf": "0"}),
+    h264("h264-edit-list.mp4", count=80, first_pts=-13, container_options={"avoid_negative_ts": "disabled"}),
     hevc("hevc.mp4", ":open-gop=0"),
     hevc("hevc-open.mp4", ":open-gop=1"),
     hevc("hevc-10bit.mkv", pix_fmt="yuv420p10le"),
@@ -77,7 +78,6 @@ ENTERED = [
 FROM_THE_START = [
     h264("h264-one-frame.mp4", count=1),
     h264("h264-open.mp4", options={**X264, "x264-params": "open-gop=1"}),
-    h264("h264-edit-list.mp4", first_pts=-13, container_options={"avoid_negative_ts": "disabled"}),
     h264("h264.ts"),
     h264("h264.flv"),
     h264("h264.avi"),
@@ -267,6 +267,8 @@ def test_a_hidden_vp8_frame_is_not_counted(encoded: Encoded, tmp_path: Path) -> 
     video, owed = AvVideo(path), full_decode(path)
     assert video.timeline.count == len(owed) == 57
     assert_same_pictures(video, [4, 5, 40, 56], owed)
+    ((entry, _),) = passes([56], video.index.entries)
+    assert entry is not None  # hidden frames do not keep decoding from beginning at a keyframe
 
 
 @pytest.mark.parametrize(
