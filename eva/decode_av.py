@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import dropwhile, groupby, pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from av.container import InputContainer
@@ -25,17 +26,18 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from eva.container import moving_pictures, open_container
 from eva.errors import MiscountedError, UndecodableError, VideoError
 from eva.frames import Timeline
 from eva.lanes import in_turns
 from eva.packets import EntryPoint, Survey, VideoIndex, is_disposable, make_survey, note_packet, packets_of
+from eva.pictures import Rgb
 
 # Each decoding thread holds frames of its own; more of them cost memory without making one video much faster.
 MAX_THREADS = 4
 
+Made = TypeVar("Made")
 # A keyframe to begin with (None: the file's start) and the indices to decode from it, in ascending order.
 Pass = tuple[EntryPoint | None, list[int]]
 
@@ -64,35 +66,37 @@ class AvVideo:
         self.timeline = self.index.timeline
         self._pts = self.index.pts
 
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """(index, RGB) once for each distinct index, in ascending order; see decode.Video."""
+    def frames(self, indices: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
+        """(index, what `make` makes of its RGB) once for each distinct index; see decode.Video."""
         wanted, done = sorted(set(indices)), 0
         if self._pts is None:
-            yield from self._decoded(list(passes(wanted, ())), sparsely=False)
+            yield from self._decoded(list(passes(wanted, ())), make, sparsely=False)
             return
         try:
-            for pair in self._sparse(wanted):
-                yield pair
+            for made in self._sparse(wanted, make):
+                yield made
                 done += 1
         except VideoError:
             # Whether it is the file's fault, decoding everything tells.
-            yield from self._decoded(list(passes(wanted[done:], self.index.entries)), sparsely=False)
+            yield from self._decoded(list(passes(wanted[done:], self.index.entries)), make, sparsely=False)
 
-    def _sparse(self, wanted: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def _sparse(self, wanted: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         """Without decoding frames that these do not need; independent passes at the same time."""
         groups = list(passes(wanted, self.index.entries))
         lanes = min(len(groups), threads_at_most())
         if lanes < 2:
-            return self._decoded(groups, sparsely=True)
+            return self._decoded(groups, make, sparsely=True)
         # Decoders with a thread each take less of the processor than one with several.
-        decoders = [partial(self._decoded, groups[lane::lanes], sparsely=True, threads=1) for lane in range(lanes)]
+        decoders = [
+            partial(self._decoded, groups[lane::lanes], make, sparsely=True, threads=1) for lane in range(lanes)
+        ]
         turns = (place % lanes for place, (_, targets) in enumerate(groups) for _ in targets)
         return in_turns(decoders, turns)
 
     def _decoded(
-        self, groups: Sequence[Pass], *, sparsely: bool, threads: int | None = None
-    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """The targets of each pass as (index, RGB)."""
+        self, groups: Sequence[Pass], make: Callable[[Rgb], Made], *, sparsely: bool, threads: int | None = None
+    ) -> Iterator[tuple[int, Made]]:
+        """The targets of each pass, made."""
         to_rgb = RgbConverter()
         with _opened(self._path) as (container, stream):
             decoding = Decoding(container, stream, threads=threads or threads_at_most())
@@ -102,7 +106,7 @@ class AvVideo:
                 frames = decoding.sparsely({self._pts_of(target) for target in targets}) if sparsely else decoding
                 numbered = self._numbered(frames, decoding, first=entry.index if entry else 0)
                 for index, frame in self._chosen(numbered, targets, decoding):
-                    yield index, to_rgb(frame)
+                    yield index, make(to_rgb(frame))
 
     def _chosen(
         self, numbered: Iterator[tuple[int, VideoFrame]], targets: list[int], decoding: Decoding
@@ -278,7 +282,7 @@ class RgbConverter:
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
 
-    def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
+    def __call__(self, frame: VideoFrame) -> Rgb:
         """RGB of height x width x 3, uint8."""
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray().astype(np.uint8, copy=False)
         turns = _quarter_turns(frame)

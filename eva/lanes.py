@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 # How many items a lane works ahead: a picture of a 4K video weighs 25 MB.
-AHEAD = 2
+AHEAD = 4
 
 
 @dataclass
