@@ -72,10 +72,11 @@ class LiveRun:
 
     def follow(self) -> bool:
         """Read on; whether there is more to read."""
-        generation, dataset = self.tail.generation, self.source.dataset
+        generation = self.tail.generation
         entries = self.tail.follow()
         if self.tail.generation != generation:
             self.outcomes, self.samples = {}, {}
+        dataset = self.source.dataset
         for entry in entries:
             self.outcomes[entry.outcome.index] = entry.outcome
             self.samples[entry.outcome.index] = read_sample(dataset, entry)

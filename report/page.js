@@ -32,7 +32,7 @@ function changeRank(row) {
 
 function changeCell(row) {
   const kind = { gained: "right", lost: "wrong" }[row.change] || "quiet";
-  const round = row.differs === null ? "" : ` from round ${row.differs + 1}`;
+  const round = row.differs === null ? "" : `, round ${row.differs + 1}`;
   return element("span", { class: kind }, row.change === "same" || row.change === "alone" ? row.change : `${row.change}${round}`);
 }
 

@@ -5,9 +5,9 @@ const BEYOND = 8; // rows above and below those that can be seen
 
 const COLUMNS = [
   { name: "status", label: "", width: "44px", of: (row) => STATUSES.indexOf(row.status), cell: statusCell },
-  { name: "sample", label: "Sample", width: "140px", of: (row) => row.run.number * 1e9 + row.index, cell: sampleCell },
+  { name: "sample", label: "Sample", width: "140px", narrow: "112px", of: (row) => row.run.number * 1e9 + row.index, cell: sampleCell },
   { name: "question", label: "Question", of: (row) => row.question, cell: (row) => row.question },
-  { name: "answer", label: "Answer", width: "84px", of: (row) => row.answer, cell: answerCell },
+  { name: "answer", label: "Answer (truth)", short: "Answer", width: "118px", narrow: "78px", of: (row) => row.answer, cell: answerCell },
   { name: "change", label: "Change", width: "130px", of: (row) => changeRank(row), cell: changeCell, comparing: true },
   { name: "rounds", label: "Rounds", width: "76px", number: true, wide: true, of: (row) => row.rounds, cell: (row) => grouped(row.rounds) },
   { name: "tokens", label: "Tokens", width: "84px", number: true, wide: true, of: (row) => row.tokens, cell: (row) => grouped(row.tokens) },
@@ -85,15 +85,17 @@ function filterRows() {
 // --- drawing
 
 function drawHeader() {
-  const cells = visibleColumns().map((column) => {
-    const sorted = view.by === column.name ? (view.down ? "descending" : "ascending") : null;
-    const label = column.label || element("span", { "aria-label": "Result" }, "✓");
-    const attributes = { scope: "col", class: column.number ? "number" : null, "aria-sort": sorted };
-    const cell = element("th", attributes, button(label, () => sortBy(column.name)));
-    if (column.width) cell.style.width = column.width;
-    return cell;
-  });
-  byId("table").tHead.replaceChildren(element("tr", { "aria-rowindex": 1 }, ...cells));
+  byId("table").tHead.replaceChildren(element("tr", { "aria-rowindex": 1 }, ...visibleColumns().map(headerCell)));
+}
+
+function headerCell(column) {
+  const sorted = view.by === column.name ? (view.down ? "descending" : "ascending") : null;
+  const narrow = document.body.classList.contains("reading");
+  const label = (narrow && column.short) || column.label || element("span", { "aria-label": "Result" }, "✓");
+  const attributes = { scope: "col", class: column.number ? "number" : null, "aria-sort": sorted };
+  const cell = element("th", attributes, button(label, () => sortBy(column.name)));
+  if (column.width) cell.style.width = (narrow && column.narrow) || column.width;
+  return cell;
 }
 
 function sortBy(name) {

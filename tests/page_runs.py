@@ -81,6 +81,8 @@ def questions() -> list[dict[str, Any]]:
         video = {"no video": "absent.mp4"}.get(name, "clip.mp4" if number % 3 else NASTY_VIDEO)
         text = NASTY.get(name, "")
         rows.append(row(name, video=video, index=number, category=text or ("odd" if number % 2 else "even")))
+        if name == "two looks":
+            rows[-1]["time_reference"] = "00:02-00:03"
         rows[-1]["prompt"][-1]["content"] += f"\nC. {text or 'three'}"
     return rows
 

@@ -218,6 +218,8 @@ def test_a_trajectory_shows_its_frames_its_windows_and_its_words(runs: Pair, pag
     timeline = page.locator("svg.timeline").first
     assert (timeline.locator(".asked").count(), timeline.locator(".executed").count()) == (2, 2)
     assert timeline.locator(".frame").count() == len(times_s)
+    assert timeline.locator(".reference title").text_content() == "annotated: 0:02 to 0:03"
+    assert "Looked into the annotated time: 100.0%" in page.locator("#runs").text_content()
     assert page.locator(".round").count() == 3
     assert "I look at 2." in page.locator(".round").nth(1).inner_text()
     assert page.locator(".options .truth").inner_text().startswith("B")
@@ -349,10 +351,10 @@ def test_the_flips_come_first_and_the_first_other_round_is_marked(runs: Pair, tm
         "(rows) => rows.slice(0, 4).map((row) => [row.children[1].textContent, row.children[4].textContent])"
     )
     assert changes == [
-        [f"own/{INDEX['flips to right']}", "lost from round 2"],
-        [f"own/{INDEX['flips to wrong']}", "gained from round 2"],
-        [f"own/{INDEX['wrong again']}", "answer from round 1"],
-        [f"own/{INDEX['other course']}", "course from round 2"],
+        [f"own/{INDEX['flips to right']}", "lost, round 2"],
+        [f"own/{INDEX['flips to wrong']}", "gained, round 2"],
+        [f"own/{INDEX['wrong again']}", "answer, round 1"],
+        [f"own/{INDEX['other course']}", "course, round 2"],
     ]
     page.select_option("select[name=change]", "flips")
     assert len(rows_shown(page)) == 2
@@ -437,7 +439,7 @@ def copied(record: Mapping[str, Any], number: int) -> dict[str, Any]:
     return {
         **record,
         "index": number,
-        "videos": [f"video{number // 3}.mp4"],
+        "videos": [f"video{number // 100}.mp4"],
         "answer": "AB"[number % 2],
         "messages": record["messages"].replace("What is shown?", f"What is shown in {number}? " + "text " * 40),
         "trajectory": rounds,
