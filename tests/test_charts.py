@@ -269,3 +269,12 @@ def test_a_run_looks_the_same_in_every_picture_also_where_it_stands_alone() -> N
     assert "--run-2" in found["Accuracy by category, videoholmes"]
     assert "--run-1" not in found["Accuracy by category, videoholmes"]
     assert "--run-1" in found["Accuracy by rounds"]
+
+
+def test_numbers_beyond_sense_are_drawn_all_the_same() -> None:
+    far = [-(2.0**53), 2.0**53, 0.5, 1e-12]
+    records = [
+        record(n, num_rounds=value, total_tokens=value, trajectory=[look(value, 0.0)], video_duration_s=0.001)
+        for n, value in enumerate(far)
+    ]
+    assert len(charts([run(records)])) == 6
