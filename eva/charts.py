@@ -23,9 +23,7 @@ from eva.grouping import (
     by_stop_reason,
     by_tokens,
 )
-from eva.runs import Run, Sample, read_sample
-
-__all__ = ["Chart", "Run", "Sample", "charts", "read_sample"]
+from eva.runs import Run
 
 PLACES = 20
 
@@ -99,38 +97,39 @@ def _annotated(marked: Sequence[Marked]) -> list[Marked]:
 
 
 def _token_chart(marked: Sequence[Marked]) -> Chart | None:
-    """Mean tokens against accuracy."""
-    points, words, seen = [], [], set[str]()
-    for mark, run in marked:
-        tokens = [sample.tokens for sample in run.samples if sample.tokens is not None]
-        share = accuracy(run.samples)
-        if not tokens or share is None:
-            continue
-        # Of several runs of one dataset the first one has the published figure beside it.
-        published = () if run.dataset in seen else _published(run)
-        seen.add(run.dataset)
-        point = Point(mark, float(np.mean(tokens)), share, published)
-        points.append(point)
-        words.append(f"{label(run.name)}: {point.tokens:,.0f} tokens, {_in_words(share)}.")
-        words += [f"Published for {label(run.dataset)}: {count:,.0f} tokens, {it:.2%}." for count, it in published]
+    """Mean tokens against accuracy. Of several runs of one dataset the first has the published figure beside it."""
+    first_of = {run.dataset: mark for mark, run in reversed(marked)}
+    found = [(_point(mark, run, with_published=first_of[run.dataset] == mark), run) for mark, run in marked]
+    points = [(point, run) for point, run in found if point is not None]
     if not points:
         return None
 
     def draw(axes: Axes) -> None:
-        scatter(axes, points)
-        legend(axes, [point.mark for point in points])
+        scatter(axes, [point for point, _ in points])
+        legend(axes, [point.mark for point, _ in points])
 
     title = "Tokens and accuracy"
     svg = render(draw, height_in=3.4 + 0.1 * len(points), key="cost", title=title)
-    return Chart(title, svg, " ".join([f"{title}.", *words]))
+    return Chart(title, svg, " ".join([f"{title}.", *(_point_in_words(point, run) for point, run in points)]))
 
 
-def _published(run: Run) -> tuple[tuple[float, float], ...]:
-    return tuple(
+def _point(mark: Mark, run: Run, *, with_published: bool) -> Point | None:
+    tokens = [sample.tokens for sample in run.samples if sample.tokens is not None]
+    share = accuracy(run.samples)
+    if not tokens or share is None:
+        return None
+    published = tuple(
         (figure.average_total_tokens, figure.accuracy)
         for figure in run.published
-        if figure.average_total_tokens is not None
+        if with_published and figure.average_total_tokens is not None
     )
+    return Point(mark, float(np.mean(tokens)), share, published)
+
+
+def _point_in_words(point: Point, run: Run) -> str:
+    words = [f"{label(run.name)}: {point.tokens:,.0f} tokens, {_in_words(point.accuracy)}."]
+    words += [f"Published for {label(run.dataset)}: {tokens:,.0f} tokens, {it:.2%}." for tokens, it in point.published]
+    return " ".join(words)
 
 
 def _places_chart(marked: Sequence[Marked]) -> Chart | None:

@@ -11,10 +11,11 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from eva.charts import Chart, Run, charts, density, read_sample
+from eva.charts import Chart, charts, density
 from eva.grouping import by_category, by_evidence, by_length, by_rounds, by_stop_reason, by_tokens, token_edges
 from eva.published import Figure
 from eva.results import Entry
+from eva.runs import Run, read_sample
 from eva.scoring import read_outcome
 
 SVG = "{http://www.w3.org/2000/svg}"
