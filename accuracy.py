@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -34,7 +35,9 @@ def main() -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        print("\n".join(answer(options)))
+        print("\n".join(answer(options)), flush=True)
+    except BrokenPipeError:  # whoever reads this has seen enough, as `head` does; nothing more can be written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except EvaError as error:
         print(f"accuracy.py: {printable(str(error), limit=2000)}", file=sys.stderr)
         return 2

@@ -7,7 +7,6 @@ give. Everything here may come from a model or a stranger's file, so whatever is
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -41,7 +40,7 @@ def video_duration_s(record: Mapping[str, Any]) -> float | None:
     """The video's length in seconds; of older records the whole seconds that the opening message names."""
     duration_s: Any = record.get("video_duration_s")
     is_number = isinstance(duration_s, (int, float)) and not isinstance(duration_s, bool)
-    if is_number and 0 < duration_s <= sys.float_info.max:
+    if is_number and 0.001 <= duration_s <= 1e9:
         return float(duration_s)
     messages = record.get("messages")
     found = _LENGTH.search(messages) if isinstance(messages, str) else None

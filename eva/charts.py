@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from eva.drawing import densities, forest, forest_height_in, label, legend, render, scatter
+from eva.drawing import Mark, Point, densities, forest, forest_height_in, label, legend, render, scatter
 from eva.evidence import Estimate
 from eva.grouping import (
     MAX_CATEGORIES,
@@ -23,11 +23,11 @@ from eva.grouping import (
     by_stop_reason,
     by_tokens,
 )
-from eva.runs import Run, Sample, read_sample
-
-__all__ = ["Chart", "Run", "Sample", "charts", "read_sample"]
+from eva.runs import Run
 
 PLACES = 20
+
+Marked = tuple[Mark, Run]
 
 
 @dataclass(frozen=True)
@@ -44,112 +44,113 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
 
     Runs without samples are left out.
     """
-    runs = [run for run in runs if run.samples]
-    if not runs:
+    marked = [(Mark(number, run.name), run) for number, run in enumerate(runs) if run.samples]
+    if not marked:
         return []
     found = [
-        _forest_chart("rounds", "Accuracy by rounds", by_rounds(runs), runs),
-        _forest_chart("tokens", "Accuracy by total tokens", by_tokens(runs), runs),
-        _forest_chart("length", "Accuracy by video length", by_length(runs), runs),
-        *_category_charts(runs),
-        _forest_chart("stops", "Stop reasons", by_stop_reason(runs), runs, unit="Samples, %"),
-        _token_chart(runs),
-        _places_chart(runs),
-        _evidence_chart(runs),
+        _forest_chart("rounds", "Accuracy by rounds", by_rounds, marked),
+        _forest_chart("tokens", "Accuracy by total tokens", by_tokens, marked),
+        _forest_chart("length", "Accuracy by video length", by_length, marked),
+        *_category_charts(marked),
+        _forest_chart("stops", "Stop reasons", by_stop_reason, marked, unit="Samples, %"),
+        _token_chart(marked),
+        _places_chart(marked),
+        _forest_chart("evidence", "Frames in the annotated time", by_evidence, _annotated(marked), unit="Samples, %"),
     ]
     return [chart for chart in found if chart is not None]
 
 
 def _forest_chart(
-    key: str, title: str, rows: Sequence[Row], runs: Sequence[Run], *, unit: str = "Accuracy, %", note: str = ""
+    key: str,
+    title: str,
+    group: Callable[[Sequence[Run]], Sequence[Row]],
+    marked: Sequence[Marked],
+    *,
+    unit: str = "Accuracy, %",
+    note: str = "",
 ) -> Chart | None:
+    rows, marks = group([run for _, run in marked]), [mark for mark, _ in marked]
     if not rows:
         return None
-    names = [run.name for run in runs]
-    draw = partial(forest, rows=rows, runs=names, unit=f"{unit}, with 95 % interval clustered by video")
+    draw = partial(forest, rows=rows, runs=marks, unit=f"{unit}, with 95 % interval clustered by video")
     svg = render(draw, height_in=forest_height_in(rows), key=key, title=title)
-    return Chart(title, svg, f"{title}. {_rows_in_words(rows, names)}{note}")
+    return Chart(title, svg, f"{title}. {_rows_in_words(rows, marks)}{note}")
 
 
-def _category_charts(runs: Sequence[Run]) -> list[Chart | None]:
+def _category_charts(marked: Sequence[Marked]) -> list[Chart | None]:
     """One for each dataset: the categories of two have nothing in common."""
     found = []
-    for number, dataset in enumerate(dict.fromkeys(run.dataset for run in runs)):
-        own = [run for run in runs if run.dataset == dataset]
-        known = {name for run in own for sample in run.samples for name in sample.categories}
+    for number, dataset in enumerate(dict.fromkeys(run.dataset for _, run in marked)):
+        own = [(mark, run) for mark, run in marked if run.dataset == dataset]
+        known = {name for _, run in own for sample in run.samples for name in sample.categories}
         note = f" The {MAX_CATEGORIES} largest of {len(known)} categories." if len(known) > MAX_CATEGORIES else ""
         title = "Accuracy by category" + (f", {label(dataset)}" if dataset else "")
-        found.append(_forest_chart(f"category{number}", title, by_category(own), own, note=note))
+        found.append(_forest_chart(f"category{number}", title, by_category, own, note=note))
     return found
 
 
-def _evidence_chart(runs: Sequence[Run]) -> Chart | None:
-    own = [run for run in runs if any(sample.looked_into_reference is not None for sample in run.samples)]
-    if not own:
-        return None
-    return _forest_chart("evidence", "Frames in the annotated time", by_evidence(own), own, unit="Samples, %")
+def _annotated(marked: Sequence[Marked]) -> list[Marked]:
+    """The runs of which it is known whether frames lie in the annotated time."""
+    return [
+        (mark, run) for mark, run in marked if any(sample.looked_into_reference is not None for sample in run.samples)
+    ]
 
 
-def _token_chart(runs: Sequence[Run]) -> Chart | None:
-    """Mean tokens against accuracy."""
-    counted = [
-        (run, float(np.mean(tokens)), one)
-        for run in runs
-        if (tokens := [sample.tokens for sample in run.samples if sample.tokens is not None])
-        and (one := accuracy(run.samples))
-    ]
-    if not counted:
+def _token_chart(marked: Sequence[Marked]) -> Chart | None:
+    """Mean tokens against accuracy. Of several runs of one dataset the first has the published figure beside it."""
+    first_of = {run.dataset: mark for mark, run in reversed(marked)}
+    found = [(_point(mark, run, with_published=first_of[run.dataset] == mark), run) for mark, run in marked]
+    points = [(point, run) for point, run in found if point is not None]
+    if not points:
         return None
-    published = [
-        (number, figure.average_total_tokens, figure.accuracy)
-        for number, (run, _, _) in enumerate(counted)
-        for figure in run.published
-        if figure.average_total_tokens is not None
-    ]
-    names = [run.name for run, _, _ in counted]
 
     def draw(axes: Axes) -> None:
-        scatter(axes, [(tokens, one) for _, tokens, one in counted], published)
-        legend(axes, names)
+        scatter(axes, [point for point, _ in points])
+        legend(axes, [point.mark for point, _ in points])
 
-    words = [f"{label(run.name)}: {tokens:,.0f} tokens, {_in_words(one)}." for run, tokens, one in counted]
-    words += [
-        f"Published for {label(counted[number][0].dataset)}: {tokens:,.0f} tokens, {share:.2%}."
-        for number, tokens, share in published
-    ]
     title = "Tokens and accuracy"
-    svg = render(draw, height_in=3.4 + 0.1 * len(names), key="cost", title=title)
-    return Chart(title, svg, " ".join([f"{title}.", *words]))
+    svg = render(draw, height_in=3.4 + 0.1 * len(points), key="cost", title=title)
+    return Chart(title, svg, " ".join([f"{title}.", *(_point_in_words(point, run) for point, run in points)]))
 
 
-def _places_chart(runs: Sequence[Run]) -> Chart | None:
-    """Where in the video the frames lie, every sample with the same weight however many frames it asked for."""
-    looks = [
-        (run, density([s.first_look for s in run.samples]), density([s.later_looks for s in run.samples]))
-        for run in runs
-    ]
-    looks = [(run, first, later) for run, first, later in looks if first is not None]
-    if not looks:
+def _point(mark: Mark, run: Run, *, with_published: bool) -> Point | None:
+    tokens = [sample.tokens for sample in run.samples if sample.tokens is not None]
+    share = accuracy(run.samples)
+    if not tokens or share is None:
         return None
-    lines = [
-        (number, list(places), dashed)
-        for number, (_, first, later) in enumerate(looks)
-        for places, dashed in ((first, False), (later, True))
-        if places is not None
-    ]
+    published = tuple(
+        (figure.average_total_tokens, figure.accuracy)
+        for figure in run.published
+        if with_published and figure.average_total_tokens is not None
+    )
+    return Point(mark, float(np.mean(tokens)), share, published)
+
+
+def _point_in_words(point: Point, run: Run) -> str:
+    words = [f"{label(run.name)}: {point.tokens:,.0f} tokens, {_in_words(point.accuracy)}."]
+    words += [f"Published for {label(run.dataset)}: {tokens:,.0f} tokens, {it:.2%}." for tokens, it in point.published]
+    return " ".join(words)
+
+
+def _places_chart(marked: Sequence[Marked]) -> Chart | None:
+    """Where in the video the frames lie, every sample with the same weight however many frames it asked for."""
+    lines, words = [], []
+    for mark, run in marked:
+        first = density([sample.first_look for sample in run.samples])
+        later = density([sample.later_looks for sample in run.samples])
+        for kind, places in (("first", first), ("later", later)):
+            if places is not None:
+                lines.append((mark, places.tolist(), kind == "later"))
+                words.append(f"{label(run.name)}: {kind} looks have {_fifths(places)}.")
+    if not lines:
+        return None
 
     def draw(axes: Axes) -> None:
         densities(axes, lines)
-        legend(axes, [run.name for run, _, _ in looks])
+        legend(axes, list(dict.fromkeys(mark for mark, _, _ in lines)))
 
-    words = [
-        f"{label(run.name)}: {kind} looks have {_fifths(places)}."
-        for run, first, later in looks
-        for kind, places in (("first", first), ("later", later))
-        if places is not None
-    ]
     title = "Where in the video the agent looked"
-    svg = render(draw, height_in=3.2 + 0.1 * len(looks), key="places", title=title)
+    svg = render(draw, height_in=3.2 + 0.1 * len(marked), key="places", title=title)
     return Chart(title, svg, " ".join([f"{title}.", *words]))
 
 
@@ -165,17 +166,17 @@ def _fifths(places: NDArray[np.float64]) -> str:
     return ", ".join(f"{share:.0%}" for share in shares) + " of their frames in the fifths of the video"
 
 
-def _rows_in_words(rows: Sequence[Row], names: Sequence[str]) -> str:
+def _rows_in_words(rows: Sequence[Row], runs: Sequence[Mark]) -> str:
     """Every number of a forest, run by run."""
     return " ".join(
-        f"{label(name)}: "
+        f"{label(mark.name)}: "
         + "; ".join(
             f"{label(row.label)} {_in_words(row.estimates[number])}"
             for row in rows
             if row.estimates[number] is not None
         )
         + "."
-        for number, name in enumerate(names)
+        for number, mark in enumerate(runs)
     )
 
 

@@ -11,6 +11,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 
 import matplotlib as mpl
@@ -32,6 +33,33 @@ LABEL_LIMIT = 48
 # matplotlib's settings are the process's, whatever the interface: one picture at a time.
 _LOCK = threading.Lock()
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a run looks in every picture of a page: by its number in the page's order."""
+
+    number: int
+    name: str
+
+    @property
+    def colour(self) -> str:
+        return COLOURS[self.number % len(COLOURS)]
+
+    @property
+    def marker(self) -> str:
+        # Beyond six runs a colour comes again, with another marker.
+        return MARKERS[(self.number + self.number // len(COLOURS)) % len(MARKERS)]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A run by what it costs and gains; `published` are (mean tokens, accuracy as a fraction) of its dataset."""
+
+    mark: Mark
+    tokens: float
+    accuracy: Estimate
+    published: tuple[tuple[float, float], ...] = ()
 
 
 def render(draw: Callable[[Axes], None], *, height_in: float, key: str, title: str) -> str:
@@ -60,13 +88,13 @@ def forest_height_in(rows: Sequence[Row]) -> float:
     return 0.9 + len(rows) * max(0.3, 0.17 * runs + 0.12) + _legend_height_in(runs)
 
 
-def forest(axes: Axes, rows: Sequence[Row], runs: Sequence[str], *, unit: str) -> None:
+def forest(axes: Axes, rows: Sequence[Row], runs: Sequence[Mark], *, unit: str) -> None:
     """Shares with their intervals, one below the other, and how many samples each stands for."""
     step = 0.8 / len(runs)
     for place, row in enumerate(rows):
-        for number, one in enumerate(row.estimates):
+        for order, (mark, one) in enumerate(zip(runs, row.estimates, strict=True)):
             if one is not None:
-                _estimate(axes, one, place + (number - (len(runs) - 1) / 2) * step, number)
+                _estimate(axes, one, place + (order - (len(runs) - 1) / 2) * step, mark)
     axes.set_yticks(range(len(rows)), [label(row.label) for row in rows], parse_math=False)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(*_limits([one for row in rows for one in row.estimates if one]))
@@ -75,11 +103,11 @@ def forest(axes: Axes, rows: Sequence[Row], runs: Sequence[str], *, unit: str) -
     legend(axes, runs)
 
 
-def _estimate(axes: Axes, one: Estimate, y: float, number: int) -> None:
+def _estimate(axes: Axes, one: Estimate, y: float, mark: Mark) -> None:
     if one.interval is not None:
         ends = [100 * one.interval.low, 100 * one.interval.high]
-        axes.plot(ends, [y, y], color=colour(number), linewidth=1.4)
-    axes.plot([100 * one.value], [y], color=colour(number), marker=marker(number), markersize=5)
+        axes.plot(ends, [y, y], color=mark.colour, linewidth=1.4)
+    axes.plot([100 * one.value], [y], color=mark.colour, marker=mark.marker, markersize=5)
     axes.annotate(
         f"n = {one.count:,}",
         (1.01, y),
@@ -99,40 +127,31 @@ def _limits(estimates: Sequence[Estimate]) -> tuple[float, float]:
     return max(-2.0, low - margin), min(102.0, high + margin)
 
 
-def scatter(
-    axes: Axes, points: Sequence[tuple[float, Estimate]], published: Sequence[tuple[int, float, float]]
-) -> None:
-    """Runs as (tokens, accuracy); published figures as (number of the run, tokens, accuracy), hollow, tied to it."""
-    for number, (tokens, one) in enumerate(points):
-        if one.interval is not None:
-            ends = [100 * one.interval.low, 100 * one.interval.high]
-            axes.plot([tokens, tokens], ends, color=colour(number), linewidth=1.4)
-        axes.plot([tokens], [100 * one.value], color=colour(number), marker=marker(number), markersize=7)
-    for number, tokens, accuracy in published:
-        own_tokens, own = points[number]
-        axes.plot([own_tokens, tokens], [100 * own.value, 100 * accuracy], color=colour(number), linewidth=0.7, ls=":")
-        axes.plot(
-            [tokens],
-            [100 * accuracy],
-            color=colour(number),
-            marker=marker(number),
-            markersize=8,
-            markerfacecolor="none",
-        )
-    axes.set_xlim(left=0)
+def scatter(axes: Axes, points: Sequence[Point]) -> None:
+    """Mean tokens against accuracy; published figures are hollow, and tied to the run of their dataset."""
+    for point in points:
+        mark, share = point.mark, 100 * point.accuracy.value
+        if point.accuracy.interval is not None:
+            ends = [100 * point.accuracy.interval.low, 100 * point.accuracy.interval.high]
+            axes.plot([point.tokens, point.tokens], ends, color=mark.colour, linewidth=1.4)
+        axes.plot([point.tokens], [share], color=mark.colour, marker=mark.marker, markersize=7)
+        for tokens, accuracy in point.published:
+            axes.plot([point.tokens, tokens], [share, 100 * accuracy], color=mark.colour, linewidth=0.7, ls=":")
+            hollow = 100 * accuracy
+            axes.plot([tokens], [hollow], color=mark.colour, marker=mark.marker, markersize=8, fillstyle="none")
     axes.margins(x=0.1, y=0.2)
+    axes.set_xlim(left=0)
     axes.set_xlabel("Tokens per sample, mean (hollow: published)")
     axes.set_ylabel("Accuracy, %")
     axes.grid(alpha=0.25, color=INK, linewidth=0.6)
 
 
-def densities(axes: Axes, lines: Sequence[tuple[int, Sequence[float], bool]]) -> None:
-    """Lines over the video from its start to its end, as (number of the run, one value a bin, whether dashed)."""
-    for number, values, dashed in lines:
+def densities(axes: Axes, lines: Sequence[tuple[Mark, Sequence[float], bool]]) -> None:
+    """Lines over the video from its start to its end, as (run, one value a bin, whether dashed)."""
+    for mark, values, dashed in lines:
         edges = [100 * k / len(values) for k in range(len(values) + 1)]
-        axes.stairs(
-            list(values), edges, baseline=None, color=colour(number), linewidth=1.5, linestyle="--" if dashed else "-"
-        )
+        style = "--" if dashed else "-"
+        axes.stairs(list(values), edges, baseline=None, color=mark.colour, linewidth=1.5, linestyle=style)
     axes.axhline(1, color=INK, linewidth=0.6, alpha=0.5)
     axes.set_xlim(0, 100)
     axes.set_ylim(bottom=0)
@@ -140,34 +159,22 @@ def densities(axes: Axes, lines: Sequence[tuple[int, Sequence[float], bool]]) ->
     axes.set_ylabel("Frames, 1 = spread evenly")
 
 
-def legend(axes: Axes, names: Sequence[str]) -> None:
+def legend(axes: Axes, runs: Sequence[Mark]) -> None:
     """Below the axes; a single run needs none. The texts are set last: a label that starts with _ would be dropped."""
-    if len(names) < 2:
+    if len(runs) < 2:
         return
-    marks = [
-        Line2D([], [], color=colour(number), marker=marker(number), linewidth=1.4, markersize=5)
-        for number in range(len(names))
-    ]
+    marks = [Line2D([], [], color=mark.colour, marker=mark.marker, linewidth=1.4, markersize=5) for mark in runs]
     box = axes.figure.legend(
-        marks, [str(n) for n in range(len(names))], loc="outside lower center", ncols=2, frameon=False, fontsize=8.5
+        marks, [str(n) for n in range(len(runs))], loc="outside lower center", ncols=2, frameon=False, fontsize=8.5
     )
-    for text, name in zip(box.get_texts(), names, strict=True):
+    for text, mark in zip(box.get_texts(), runs, strict=True):
         text.set_parse_math(False)
-        text.set_text(label(name))
+        text.set_text(label(mark.name))
         text.set_color(INK)
 
 
 def _legend_height_in(runs: int) -> float:
     return 0.2 * ((runs + 1) // 2) if runs > 1 else 0.0
-
-
-def colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
-
-
-def marker(number: int) -> str:
-    # Beyond six runs a colour comes again, with another marker.
-    return MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
 
 
 def label(text: str) -> str:

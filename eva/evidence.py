@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eva.categories import time_reference_s
-from eva.interval import Interval, clustered_interval
+from eva.interval import SIDE_RESAMPLES, Interval, clustered_interval
 from eva.scoring import EXCEPTION
 
 
@@ -73,14 +73,13 @@ def evidence(videos: Sequence[str], looked: Sequence[bool | None], correct: Sequ
     return Evidence(share, with_it, without)
 
 
-def estimate(videos: Sequence[str], values: Sequence[float], *, n_resamples: int = 1999) -> Estimate | None:
-    """The mean of `values`, one a sample, for a picture or a side figure; None of no samples.
-
-    Fewer draws than for the head figures: a report holds hundreds of these, and draws them a pixel wide.
-    """
+def estimate(videos: Sequence[str], values: Sequence[float]) -> Estimate | None:
+    """The mean of `values`, one a sample, for a picture or a side figure; None of no samples."""
     if not values:
         return None
-    return Estimate(len(values), sum(values) / len(values), clustered_interval(videos, values, n_resamples=n_resamples))
+    return Estimate(
+        len(values), sum(values) / len(values), clustered_interval(videos, values, n_resamples=SIDE_RESAMPLES)
+    )
 
 
 def _list(value: object) -> list[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from eva.errors import EvaError
-from eva.interval import Interval, clustered_interval
+from eva.interval import RESAMPLES, SIDE_RESAMPLES, Interval, clustered_interval
 from eva.scoring import EXCEPTION, Outcome, same_answer
 
 # A file with a category of its own for every question would keep the bootstrap busy for minutes.
@@ -108,11 +108,13 @@ def compare(a: Mapping[int, Answered], b: Mapping[int, Answered]) -> Comparison:
         missing_in_a=tuple(sorted(b.keys() - a.keys())),
         missing_in_b=tuple(sorted(a.keys() - b.keys())),
         flips=flips(pairs),
-        rounds=_change(pairs, lambda outcome: outcome.num_rounds or 0),
-        tokens=_change(pairs, lambda outcome: outcome.total_tokens or 0),
+        rounds=_change(pairs, lambda outcome: outcome.num_rounds or 0, SIDE_RESAMPLES),
+        tokens=_change(pairs, lambda outcome: outcome.total_tokens or 0, SIDE_RESAMPLES),
         answers_changed=sum(pair.answer_changed for pair in pairs),
         failed=(_failed([pair.a for pair in pairs]), _failed([pair.b for pair in pairs])),
-        categories=tuple((name, flips(group)) for name, group in categories[:MAX_CATEGORIES]),
+        categories=tuple(
+            (name, flips(group, n_resamples=SIDE_RESAMPLES)) for name, group in categories[:MAX_CATEGORIES]
+        ),
         categories_left_out=max(0, len(categories) - MAX_CATEGORIES),
     )
 
@@ -139,10 +141,10 @@ def question_difference(a: Answered, b: Answered) -> str:
     return ""
 
 
-def flips(pairs: Sequence[Pair]) -> Flips:
+def flips(pairs: Sequence[Pair], *, n_resamples: int = RESAMPLES) -> Flips:
     only_a = tuple(pair.index for pair in pairs if pair.a.outcome.correct and not pair.b.outcome.correct)
     only_b = tuple(pair.index for pair in pairs if pair.b.outcome.correct and not pair.a.outcome.correct)
-    accuracy = _change(pairs, lambda outcome: outcome.correct)
+    accuracy = _change(pairs, lambda outcome: outcome.correct, n_resamples)
     return Flips(len(pairs), accuracy, only_a, only_b, mcnemar_p(len(only_a), len(only_b)))
 
 
@@ -155,11 +157,11 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
     return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
 
-def _change(pairs: Sequence[Pair], measure: Callable[[Outcome], float]) -> Change:
+def _change(pairs: Sequence[Pair], measure: Callable[[Outcome], float], n_resamples: int) -> Change:
     a = [measure(pair.a.outcome) for pair in pairs]
     b = [measure(pair.b.outcome) for pair in pairs]
     differences = [second - first for first, second in zip(a, b, strict=True)]
-    interval = clustered_interval([pair.video for pair in pairs], differences)
+    interval = clustered_interval([pair.video for pair in pairs], differences, n_resamples=n_resamples)
     return Change(sum(a) / len(pairs), sum(b) / len(pairs), interval)
 
 

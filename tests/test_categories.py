@@ -116,6 +116,7 @@ def opening(seconds: str) -> str:
         ({"video_duration_s": float("nan")}, None),
         ({"video_duration_s": float("inf")}, None),
         ({"video_duration_s": 10**400}, None),
+        ({"video_duration_s": 1e-300}, None),
         ({"video_duration_s": -1}, None),
         ({"video_duration_s": True}, None),
         ({}, None),

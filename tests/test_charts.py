@@ -11,10 +11,11 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from eva.charts import Chart, Run, charts, density, read_sample
+from eva.charts import Chart, charts, density
 from eva.grouping import by_category, by_evidence, by_length, by_rounds, by_stop_reason, by_tokens, token_edges
 from eva.published import Figure
 from eva.results import Entry
+from eva.runs import Run, read_sample
 from eva.scoring import read_outcome
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -94,7 +95,7 @@ def test_the_description_says_every_number_in_words(drawn: Mapping[str, Chart]) 
 def test_the_published_figure_stands_beside_the_run_where_its_tokens_are_known(drawn: Mapping[str, Chart]) -> None:
     said = drawn["Tokens and accuracy"].description
     assert "result_lvbench: 5,500 tokens, 33.3% (" in said
-    assert said.count("Published for lvbench: 20,412 tokens, 43.32%.") == 2, "once for each run"
+    assert said.count("Published for lvbench: 20,412 tokens, 43.32%.") == 1, "once for all runs of the dataset"
     assert "50.00%" not in said
 
 
@@ -260,3 +261,21 @@ def test_of_very_many_categories_the_largest_are_drawn_and_the_rest_is_said() ->
     (chart,) = [chart for chart in charts([many]) if "category" in chart.title]
     assert "category 40 100.0%" in chart.description
     assert "The 24 largest of 41 categories." in chart.description
+
+
+def test_a_run_looks_the_same_in_every_picture_also_where_it_stands_alone() -> None:
+    first = run([record(n) for n in range(4)], "first", "own")
+    second = run([record(n, Question_Type="SR") for n in range(4)], "second", "videoholmes")
+    found = {chart.title: chart.svg for chart in charts([first, second])}
+    assert "--run-2" in found["Accuracy by category, videoholmes"]
+    assert "--run-1" not in found["Accuracy by category, videoholmes"]
+    assert "--run-1" in found["Accuracy by rounds"]
+
+
+def test_numbers_beyond_sense_are_drawn_all_the_same() -> None:
+    far = [-(2.0**53), 2.0**53, 0.5, 1e-12]
+    records = [
+        record(n, num_rounds=value, total_tokens=value, trajectory=[look(value, 0.0)], video_duration_s=0.001)
+        for n, value in enumerate(far)
+    ]
+    assert len(charts([run(records)])) == 6

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from harness import ROOT, environment, only_sentence, write_rows
 
-from accuracy import comparison
+from accuracy import comparison, report
 from eva.meta import Meta, write_meta
 from eva.paired import MAX_CATEGORIES, Answered, NotTheSameQuestions, compare, mcnemar_p
+from eva.results import read_outcomes
 from eva.scoring import read_outcome
 
 Record = dict[str, Any]
@@ -299,6 +300,21 @@ def test_exceptions_are_counted_apart(tmp_path: Path) -> None:
     b = write(tmp_path / "b.jsonl", [record(0, "", stop_reason="exception"), record(1)])
     assert any(line.endswith("0 in A, 1 in B") and line.startswith("Exceptions") for line in said(a, b))
     assert not any(line.startswith("Exceptions") for line in said(a, a))
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(files: tuple[Path, Path]) -> None:
+    command = [sys.executable, str(ROOT / "accuracy.py"), *map(str, files)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (0, b"")
+
+
+def test_a_strangers_stop_reason_cannot_write_lines_of_its_own(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [record(0, stop_reason="x\nAccuracy: 1/1\x1b[2J")])
+    assert "  x Accuracy: 1/1\ufffd[2J: 1" in report(path, read_outcomes(path))
 
 
 # --- the noise floor
