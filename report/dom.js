@@ -29,6 +29,16 @@ function button(label, action, attributes = {}) {
   return node;
 }
 
+// A list of names and what they stand for.
+function definitions(kind, pairs) {
+  const items = pairs.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)));
+  return element("dl", { class: kind }, ...items);
+}
+
+function folded(title, content) {
+  return element("details", {}, element("summary", {}, title), content);
+}
+
 // --- numbers for people
 
 function grouped(number) {

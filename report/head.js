@@ -8,9 +8,11 @@ function drawHead() {
 }
 
 function runsTable(runs) {
-  const names = ["Run", "Accuracy", "95 % interval by video, published ◆", "Rounds", "Tokens", "Seconds", "No answer by"];
-  const numbers = new Set(["Rounds", "Tokens", "Seconds"]);
-  const header = names.map((name) => element("th", { scope: "col", class: numbers.has(name) ? "number" : null }, name));
+  const numbers = ["Rounds", "Tokens", "Seconds"];
+  const names = ["Run", "Accuracy", "95 % interval by video, published ◆", ...numbers, "No answer by"];
+  const header = names.map((name) => {
+    return element("th", { scope: "col", class: numbers.includes(name) ? "number" : null }, name);
+  });
   return element("table", { class: "runs" },
     element("thead", {}, element("tr", {}, ...header)),
     element("tbody", {}, ...runs.map(runRow)));
@@ -19,12 +21,24 @@ function runsTable(runs) {
 function runRow({ key, head }) {
   return element("tr", { "data-run": key },
     element("th", { scope: "row" }, element("span", { class: "name" }, key), element("small", {}, head.file)),
-    element("td", {}, element("div", { class: "big" }, percent(head.accuracy)), element("small", {}, `${grouped(head.correct)} of ${grouped(head.total)}`)),
-    element("td", {}, forest(head), ...head.published.map(publishedLine), ...head.evidence.map((line) => element("small", {}, line))),
+    element("td", {}, element("div", { class: "big" }, percent(head.accuracy)), small(countOf(head))),
+    element("td", {}, forest(head), ...head.published.map(publishedLine), ...head.evidence.map(small)),
     element("td", { class: "number" }, fixed(head.rounds, 2)),
     element("td", { class: "number" }, grouped(head.tokens)),
     element("td", { class: "number" }, head.seconds === null ? "–" : fixed(head.seconds, 1)),
-    element("td", {}, failuresOf(head), element("small", {}, head.stop_reasons.map(([reason, count]) => `${reason || "(none)"} ${grouped(count)}`).join(" · "))));
+    element("td", {}, failuresOf(head), small(stopsOf(head))));
+}
+
+function small(text) {
+  return element("small", {}, text);
+}
+
+function countOf(head) {
+  return `${grouped(head.correct)} of ${grouped(head.total)}`;
+}
+
+function stopsOf(head) {
+  return head.stop_reasons.map(([reason, count]) => `${reason || "(none)"} ${grouped(count)}`).join(" · ");
 }
 
 function failuresOf(head) {
@@ -34,8 +48,9 @@ function failuresOf(head) {
 
 function publishedLine(figure) {
   const points = `${figure.difference >= 0 ? "+" : "−"}${Math.abs(100 * figure.difference).toFixed(2)} points`;
-  const where = figure.inside_interval === null ? "" : figure.inside_interval ? ", inside the interval" : ", outside the interval";
-  return element("small", {}, `${percent(figure.accuracy)} published (${figure.source}): ${points}${where}`);
+  const inside = figure.inside_interval;
+  const where = inside === null ? "" : `, ${inside ? "inside" : "outside"} the interval`;
+  return small(`${percent(figure.accuracy)} published (${figure.source}): ${points}${where}`);
 }
 
 function forest(head) {
@@ -45,12 +60,14 @@ function forest(head) {
   const from = Math.max(0, Math.floor(10 * Math.min(low, ...published) - 0.5) / 10);
   const to = Math.min(1, Math.ceil(10 * Math.max(high, ...published) + 0.5) / 10);
   const place = (value) => 6 + 248 * (value - from) / (to - from);
+  const between = head.interval ? `${percent(low, 1)} – ${percent(high, 1)}` : "no interval";
   const interval = head.interval ? `${percent(low)} to ${percent(high)}` : "no interval: fewer than two videos";
   return drawn("svg", { class: "forest", viewBox: "0 0 260 34", role: "img", "aria-label": interval },
     drawn("title", {}, interval),
     drawn("line", { class: "axis", x1: 6, x2: 254, y1: 20, y2: 20 }),
-    drawn("text", { x: 6, y: 32 }, percent(from, 0)), drawn("text", { x: 254, y: 32, "text-anchor": "end" }, percent(to, 0)),
-    drawn("text", { x: 130, y: 32, "text-anchor": "middle" }, head.interval ? `${percent(low, 1)} – ${percent(high, 1)}` : "no interval"),
+    drawn("text", { x: 6, y: 32 }, percent(from, 0)),
+    drawn("text", { x: 130, y: 32, "text-anchor": "middle" }, between),
+    drawn("text", { x: 254, y: 32, "text-anchor": "end" }, percent(to, 0)),
     drawn("line", { class: "interval", x1: place(low), x2: place(high), y1: 12, y2: 12 }),
     drawn("circle", { class: "value", cx: place(head.accuracy), cy: 12, r: 4.5 }),
     ...published.map((value) => drawn("path", { class: "published", d: `M${place(value)} 6l5 6l-5 6l-5-6z` })));
@@ -58,22 +75,25 @@ function forest(head) {
 
 function caveatsOf(runs) {
   const lines = runs.flatMap((run) => run.head.caveats.map((line) => (runs.length > 1 ? `${run.key}: ${line}` : line)));
-  return lines.length ? [element("ul", { class: "caveats", "aria-label": "What these figures are not" }, ...lines.map((line) => element("li", {}, line)))] : [];
+  return lines.length ? [caveatList(lines)] : [];
+}
+
+function caveatList(lines) {
+  const items = lines.map((line) => element("li", {}, line));
+  return element("ul", { class: "caveats", "aria-label": "What these figures are not" }, ...items);
 }
 
 function settingsOf({ key, head }) {
   if (!head.settings.length) return null;
-  const rows = head.settings.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)));
-  return element("details", {}, element("summary", {}, `Settings of ${key}`), element("dl", { class: "settings" }, ...rows));
+  return folded(`Settings of ${key}`, definitions("settings", head.settings));
 }
 
 function drawPaired() {
   const paired = readBlock("paired");
   if (!paired) return;
-  const rows = paired.figures.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)));
   const [ours, theirs] = store.runs.map((run) => run.head.file);
   byId("paired").replaceChildren(
     element("h2", {}, `${ours} against ${theirs}`),
-    element("dl", { class: "paired" }, ...rows),
-    element("ul", { class: "caveats" }, ...paired.notes.map((note) => element("li", {}, note))));
+    definitions("paired", paired.figures),
+    caveatList(paired.notes));
 }

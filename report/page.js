@@ -32,8 +32,8 @@ function changeRank(row) {
 
 function changeCell(row) {
   const kind = { gained: "right", lost: "wrong" }[row.change] || "quiet";
-  const round = row.differs === null ? "" : `, round ${row.differs + 1}`;
-  return element("span", { class: kind }, row.change === "same" || row.change === "alone" ? row.change : `${row.change}${round}`);
+  const round = row.differs === null || row.change === "alone" ? "" : `, round ${row.differs + 1}`;
+  return element("span", { class: kind }, row.change + round);
 }
 
 function pairRows() {
@@ -56,10 +56,10 @@ function counted(of) {
 function statusChoices() {
   const counts = counted((row) => row.status);
   const present = STATUSES.filter((status) => counts.has(status) || view.status === status);
-  const choices = [["", "all", view.ordered.length], ...present.map((status) => [status, status, counts.get(status) || 0])];
-  const buttons = choices.map(([status, label, count]) => {
+  const buttons = ["", ...present].map((status) => {
+    const count = status ? counts.get(status) || 0 : view.ordered.length;
     const attributes = { "aria-pressed": String(view.status === status), "data-status": status || "all" };
-    return button([`${label} `, element("small", {}, grouped(count))], () => choose("status", status), attributes);
+    return button([`${status || "all"} `, small(grouped(count))], () => choose("status", status), attributes);
   });
   return element("div", { class: "choices", role: "group", "aria-label": "Result" }, ...buttons);
 }
@@ -75,6 +75,13 @@ function withCounts(counts, order) {
   return [...counts].sort(order).map(([value, count]) => [String(value), `${value} (${grouped(count)})`]);
 }
 
+function changeOptions() {
+  const counts = counted((row) => row.change);
+  counts.set("flips", (counts.get("lost") || 0) + (counts.get("gained") || 0));
+  const kinds = Object.keys(CHANGE_NAMES).filter((kind) => counts.get(kind));
+  return kinds.map((kind) => [kind, `${CHANGE_NAMES[kind]} (${grouped(counts.get(kind))})`]);
+}
+
 function drawFilters() {
   const search = byId("search") || searchField();
   const rounds = counted((row) => row.rounds);
@@ -83,13 +90,12 @@ function drawFilters() {
   rounds.delete(null);
   const parts = [search, statusChoices()];
   if (settings.against) {
-    const changes = counted((row) => row.change);
-    changes.set("flips", (changes.get("lost") || 0) + (changes.get("gained") || 0));
-    const kinds = Object.keys(CHANGE_NAMES).filter((kind) => changes.get(kind));
-    parts.push(selection("change", "Any change", kinds.map((kind) => [kind, `${CHANGE_NAMES[kind]} (${grouped(changes.get(kind))})`])));
+    parts.push(selection("change", "Any change", changeOptions()));
   } else if (runs.size > 1) parts.push(selection("run", "All runs", withCounts(runs)));
-  if (categories.size) parts.push(selection("category", "All categories", withCounts(categories, (a, b) => b[1] - a[1])));
-  if (rounds.size > 1) parts.push(selection("rounds", "Any rounds", withCounts(rounds, (a, b) => a[0] - b[0])));
+  const largestFirst = (a, b) => b[1] - a[1];
+  const fewestFirst = (a, b) => a[0] - b[0];
+  if (categories.size) parts.push(selection("category", "All categories", withCounts(categories, largestFirst)));
+  if (rounds.size > 1) parts.push(selection("rounds", "Any rounds", withCounts(rounds, fewestFirst)));
   parts.push(byId("count") || element("span", { id: "count", role: "status" }));
   const focused = document.activeElement;
   byId("filters").replaceChildren(...parts);
@@ -99,7 +105,8 @@ function drawFilters() {
 function searchField() {
   const node = element("input", {
     type: "search", id: "search", autocomplete: "off", spellcheck: "false",
-    placeholder: "Search questions, answers, videos, replies", "aria-label": "Search the samples", "aria-keyshortcuts": "/",
+    placeholder: "Search questions, answers, videos, replies",
+    "aria-label": "Search the samples", "aria-keyshortcuts": "/",
   });
   node.addEventListener("input", () => search(node.value));
   node.addEventListener("focus", searchReplies, { once: true });
@@ -113,11 +120,10 @@ function search(text) {
 
 function choose(name, value) {
   view[name] = value;
-  const { dataset, name: field } = document.activeElement || {};
+  const pressed = document.activeElement.dataset.status;
   narrow();
   drawFilters();
-  const again = dataset && dataset.status ? `[data-status="${dataset.status}"]` : field ? `select[name="${field}"]` : null;
-  if (again) document.querySelector(again).focus();
+  document.querySelector(pressed ? `[data-status="${pressed}"]` : `select[name="${name}"]`).focus();
 }
 
 function narrow() {
@@ -130,7 +136,8 @@ function narrow() {
 function drawCount(reading = "") {
   const all = view.ordered.length;
   const shown = view.shown.length;
-  byId("count").textContent = (shown === all ? plural(all, "sample") : `${grouped(shown)} of ${plural(all, "sample")}`) + reading;
+  const part = shown === all ? "" : `${grouped(shown)} of `;
+  byId("count").textContent = part + plural(all, "sample") + reading;
 }
 
 // A live report's rows bring the replies with them.
@@ -196,7 +203,7 @@ function missing(message) {
   opening++;
   view.current = null;
   reading(true);
-  byId("sample").replaceChildren(element("p", { class: "trouble" }, message));
+  byId("sample").replaceChildren(trouble(message));
   drawRows();
 }
 
@@ -206,13 +213,18 @@ async function show(row, { quietly = false } = {}) {
   reading(true);
   if (!quietly) reveal(row);
   drawRows();
-  const nodes = await sampleNodes(row).catch((error) => [element("p", { class: "trouble" }, `This sample cannot be shown: ${error.message}`)]);
+  const nodes = await sampleNodes(row).catch((error) => [trouble(`This sample cannot be shown: ${error.message}`)]);
   if (mine !== opening) return;
   byId("sample").replaceChildren(...nodes);
   byId("sample").setAttribute("aria-label", `Sample ${row.label}`);
   if (quietly) return;
   window.scrollTo(0, 0);
-  if (!byId("table").contains(document.activeElement) && document.activeElement !== byId("search")) byId("sample").focus({ preventScroll: true });
+  const busy = [byId("table"), byId("filters")].some((part) => part.contains(document.activeElement));
+  if (!busy) byId("sample").focus({ preventScroll: true });
+}
+
+function trouble(text) {
+  return element("p", { class: "trouble" }, text);
 }
 
 async function sampleNodes(row) {

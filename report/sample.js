@@ -52,30 +52,40 @@ function factsOf(row, sample) {
     ["Annotated", sample.reference],
   ];
   const shown = facts.filter(([, value]) => value !== "" && value !== "–");
-  return element("dl", { class: "facts" }, ...shown.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+  return definitions("facts", shown);
 }
 
 function troubleOf(sample) {
   const lines = [sample.error, sample.error_detail].filter(Boolean);
   if (sample.failure && sample.failure !== "model") lines.unshift(`Not the agent's doing (${sample.failure}).`);
-  return lines.length ? element("div", { class: "trouble", role: "note" }, lines.join("\n").slice(0, MOST_SHOWN)) : null;
+  if (!lines.length) return null;
+  return element("div", { class: "trouble", role: "note" }, lines.join("\n").slice(0, MOST_SHOWN));
 }
 
 function extraOf(sample) {
   if (!sample.extra.length) return null;
-  const rows = sample.extra.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value.slice(0, MOST_SHOWN))));
-  return element("details", {}, element("summary", {}, "More of the record"), element("dl", { class: "settings" }, ...rows));
+  const rows = sample.extra.map(([name, value]) => [name, value.slice(0, MOST_SHOWN)]);
+  return folded("More of the record", definitions("settings", rows));
 }
 
 // --- the rounds
 
 function courseOf(sample, marked) {
   if (sample.trajectory) {
-    const missing = marked === sample.trajectory.length ? [element("section", { class: "round differs" }, element("header", {}, badge()))] : [];
-    return [...sample.trajectory.map((round, number) => roundOf(round, number, number === marked)), ...missing];
+    const rounds = sample.trajectory.map((round, number) => roundOf(round, number, number === marked));
+    return marked === rounds.length ? [...rounds, endedHere()] : rounds;
   }
   if (!sample.turns.length) return [element("p", { class: "quiet" }, "The record holds no conversation.")];
-  return sample.turns.map(([role, text]) => element("section", { class: "turn" }, element("h4", {}, role || "conversation"), wordsOf(text)));
+  return sample.turns.map(turnOf);
+}
+
+// Where this course ended and the other one went on.
+function endedHere() {
+  return element("section", { class: "round differs" }, element("header", {}, badge()));
+}
+
+function turnOf([role, text]) {
+  return element("section", { class: "turn" }, element("h4", {}, role || "conversation"), wordsOf(text));
 }
 
 function badge() {
@@ -83,14 +93,21 @@ function badge() {
 }
 
 function roundOf(round, number, marked) {
-  const notes = [];
-  if (round.prompt_tokens !== null) notes.push(`${grouped(round.prompt_tokens)} tokens in, ${grouped(round.completion_tokens)} out`);
-  if (round.seconds !== null) notes.push(`${fixed(round.seconds, 1)} s`);
-  if (round.finish && round.finish !== "stop") notes.push(`finish reason ${round.finish}`);
-  return element("section", { class: marked ? "round differs" : "round", "aria-label": `Round ${number + 1}` },
-    element("header", {}, element("h3", {}, `Round ${number + 1}`), ...notes.map((note) => element("span", {}, note)), marked ? badge() : null),
+  const name = `Round ${number + 1}`;
+  const notes = notesOf(round).map((note) => element("span", {}, note));
+  return element("section", { class: marked ? "round differs" : "round", "aria-label": name },
+    element("header", {}, element("h3", {}, name), ...notes, marked ? badge() : null),
     wordsOf(round.reply),
     ...round.calls.flatMap((call) => callOf(call)));
+}
+
+function notesOf(round) {
+  const { prompt_tokens: read, completion_tokens: written, seconds, finish } = round;
+  const notes = [];
+  if (read !== null) notes.push(`${grouped(read)} tokens in, ${grouped(written)} out`);
+  if (seconds !== null) notes.push(`${fixed(seconds, 1)} s`);
+  if (finish && finish !== "stop") notes.push(`finish reason ${finish}`);
+  return notes;
 }
 
 // What the agent wrote, with its calls and its answer set off. Texts only: a tag of the model's stays a text.
@@ -98,27 +115,29 @@ function wordsOf(text) {
   const node = element("div", { class: "words" });
   node.append(...piecesOf(text.slice(0, MOST_SHOWN)));
   if (text.length > MOST_SHOWN) {
-    const all = button(`show all ${grouped(text.length)} characters`, () => node.replaceChildren(...piecesOf(text)), { class: "more" });
-    node.append("… ", all);
+    const showAll = () => node.replaceChildren(...piecesOf(text));
+    node.append("… ", button(`show all ${grouped(text.length)} characters`, showAll, { class: "more" }));
   }
   return node;
 }
 
+const TAGS = /(<\/?(?:tool_call|answer)>)/;
+const KINDS = new Map([["<tool_call>", "call"], ["<answer>", "said"]]);
+
+// In one pass, however many tags a text has; a block that never ends is set off to the text's end.
 function piecesOf(text) {
   if (!text) return [element("span", { class: "quiet" }, "(an empty reply)")];
-  const kinds = [["<tool_call>", "</tool_call>", "call"], ["<answer>", "</answer>", "said"]];
   const pieces = [];
-  let from = 0;
-  while (from < text.length) {
-    const found = kinds.map((kind) => [text.indexOf(kind[0], from), kind]).filter(([at]) => at >= 0).sort((a, b) => a[0] - b[0])[0];
-    if (!found) break;
-    const [start, [, close, name]] = found;
-    const end = text.indexOf(close, start);
-    if (end < 0) break;
-    pieces.push(text.slice(from, start), element("span", { class: name }, text.slice(start, end + close.length)));
-    from = end + close.length;
+  let block = null;
+  for (const part of text.split(TAGS)) {
+    if (!block && KINDS.has(part)) {
+      block = { node: element("span", { class: KINDS.get(part) }), end: part.replace("<", "</") };
+      pieces.push(block.node);
+    }
+    if (block) block.node.append(part);
+    else pieces.push(part);
+    if (block && part === block.end) block = null;
   }
-  pieces.push(text.slice(from));
   return pieces;
 }
 
@@ -126,14 +145,16 @@ function piecesOf(text) {
 
 function callOf(call) {
   const line = element("p", { class: "call-line" }, ...askedParts(call), ...executedParts(call));
-  if (call.error) line.append(element("b", { class: "wrong" }, ` ✗ ${call.error}${call.reason ? `: ${call.reason}` : ""}`));
+  const reason = call.reason ? `: ${call.reason}` : "";
+  if (call.error) line.append(element("b", { class: "wrong" }, ` ✗ ${call.error}${reason}`));
   return call.frames.length ? [line, framesOf(call)] : [line];
 }
 
 function askedParts(call) {
   if (call.asked_nframes === null) return ["asked ", element("b", {}, call.asked.slice(0, 500))];
   const window = call.asked_s ? `${clock(call.asked_s[0])}–${clock(call.asked_s[1])}` : "no window";
-  const parts = ["asked ", element("b", {}, `${window}, ${plural(call.asked_nframes, "frame")} at ×${short(call.asked_resize)}`)];
+  const asked = `${window}, ${plural(call.asked_nframes, "frame")} at ×${short(call.asked_resize)}`;
+  const parts = ["asked ", element("b", {}, asked)];
   const cut = [];
   if (call.nframes !== null && call.nframes !== call.asked_nframes) cut.push(plural(call.nframes, "frame"));
   if (call.resize !== null && call.resize !== call.asked_resize) cut.push(`×${short(call.resize)}`);
@@ -146,7 +167,9 @@ function executedParts(call) {
   if (!call.executed_s) return call.frames.length ? [` → ${plural(call.frames.length, "frame")}`] : [];
   const size = call.width ? ` of ${call.width}×${call.height}` : "";
   const by = [call.decoder, call.seconds === null ? "" : `${fixed(call.seconds, 1)} s`].filter(Boolean).join(", ");
-  return [" → executed ", element("b", {}, `${clock(call.executed_s[0])}–${clock(call.executed_s[1])}, ${plural(call.frames.length, "frame")}${size}`), by ? ` (${by})` : ""];
+  const [start, end] = call.executed_s.map(clock);
+  const executed = `${start}–${end}, ${plural(call.frames.length, "frame")}${size}`;
+  return [" → executed ", element("b", {}, executed), by ? ` (${by})` : ""];
 }
 
 function framesOf(call) {

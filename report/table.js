@@ -3,18 +3,24 @@
 const ROW_HEIGHT = 30; // as in page.css
 const BEYOND = 8; // rows above and below those that can be seen
 
+// `of` is what a column sorts by, `cell` what it shows; `wide` ones have no room beside an open sample.
 const COLUMNS = [
   { name: "status", label: "", width: "44px", of: (row) => STATUSES.indexOf(row.status), cell: statusCell },
-  { name: "sample", label: "Sample", width: "140px", narrow: "112px", of: (row) => row.run.number * 1e9 + row.index, cell: sampleCell },
+  { name: "sample", label: "Sample", width: "140px", narrow: "112px", of: sampleOrder, cell: sampleCell },
   { name: "question", label: "Question", of: (row) => row.question, cell: (row) => row.question },
-  { name: "answer", label: "Answer (truth)", short: "Answer", width: "118px", narrow: "78px", of: (row) => row.answer, cell: answerCell },
-  { name: "change", label: "Change", width: "130px", of: (row) => changeRank(row), cell: changeCell, comparing: true },
-  { name: "rounds", label: "Rounds", width: "76px", number: true, wide: true, of: (row) => row.rounds, cell: (row) => grouped(row.rounds) },
-  { name: "tokens", label: "Tokens", width: "84px", number: true, wide: true, of: (row) => row.tokens, cell: (row) => grouped(row.tokens) },
-  { name: "seconds", label: "Seconds", width: "84px", number: true, wide: true, of: (row) => row.seconds, cell: (row) => fixed(row.seconds, 1) },
-  { name: "category", label: "Category", width: "170px", wide: true, of: (row) => row.categories.join(", "), cell: (row) => row.categories.join(", ") },
+  { name: "answer", label: "Answer (truth)", short: "Answer", width: "118px", narrow: "78px",
+    of: (row) => row.answer, cell: answerCell },
+  { name: "change", label: "Change", width: "130px", comparing: true, of: changeRank, cell: changeCell },
+  { name: "rounds", label: "Rounds", width: "76px", number: true, wide: true,
+    of: (row) => row.rounds, cell: (row) => grouped(row.rounds) },
+  { name: "tokens", label: "Tokens", width: "84px", number: true, wide: true,
+    of: (row) => row.tokens, cell: (row) => grouped(row.tokens) },
+  { name: "seconds", label: "Seconds", width: "84px", number: true, wide: true,
+    of: (row) => row.seconds, cell: (row) => fixed(row.seconds, 1) },
+  { name: "category", label: "Category", width: "170px", wide: true, of: categoryCell, cell: categoryCell },
   { name: "stop", label: "Ended by", width: "190px", wide: true, of: (row) => row.stop, cell: (row) => row.stop },
-  { name: "video", label: "Video", width: "170px", wide: true, of: (row) => row.video, cell: (row) => baseName(row.video) },
+  { name: "video", label: "Video", width: "170px", wide: true,
+    of: (row) => row.video, cell: (row) => baseName(row.video) },
 ];
 
 const view = {
@@ -28,7 +34,16 @@ function baseName(path) {
 }
 
 function statusCell(row) {
-  return element("span", { class: `mark ${row.status}`, role: "img", "aria-label": row.status, title: row.status }, MARKS[row.status]);
+  const attributes = { class: `mark ${row.status}`, role: "img", "aria-label": row.status, title: row.status };
+  return element("span", attributes, MARKS[row.status]);
+}
+
+function sampleOrder(row) {
+  return row.run.number * 1e9 + row.index;
+}
+
+function categoryCell(row) {
+  return row.categories.join(", ");
 }
 
 function sampleCell(row) {
@@ -125,10 +140,12 @@ function drawRows() {
 
 // A link that had the keyboard keeps it, also as a new element.
 function replaceRows(rows) {
-  const focused = byId("table").tBodies[0].contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-  byId("table").tBodies[0].replaceChildren(...rows);
+  const body = byId("table").tBodies[0];
+  const focused = body.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  body.replaceChildren(...rows);
   if (focused === null) return;
-  const again = rows.map((row) => row.querySelector("a")).find((link) => link && link.getAttribute("href") === focused);
+  const links = rows.map((row) => row.querySelector("a"));
+  const again = links.find((link) => link && link.getAttribute("href") === focused);
   (again || byId("scroller")).focus({ preventScroll: true });
 }
 
@@ -140,8 +157,12 @@ function space(rows, columns) {
 }
 
 function drawnRow(row, at, columns) {
-  const cells = columns.map((column) => element("td", { class: column.number ? "number" : null, title: titleOf(column, row) }, column.cell(row)));
-  const node = element("tr", { "aria-rowindex": at + 2, "aria-current": row === view.current ? "true" : null }, ...cells);
+  const cells = columns.map((column) => {
+    const attributes = { class: column.number ? "number" : null, title: titleOf(column, row) };
+    return element("td", attributes, column.cell(row));
+  });
+  const current = row === view.current ? "true" : null;
+  const node = element("tr", { "aria-rowindex": at + 2, "aria-current": current }, ...cells);
   node.addEventListener("click", (event) => {
     if (!event.target.closest("a")) open(row);
   });

@@ -37,12 +37,12 @@ function referenceOf(sample, place, height) {
 
 function axisOf(length, place, y) {
   const step = stepOf(length);
-  const marks = [drawn("line", { class: "axis", x1: LEFT, x2: WIDE - RIGHT, y1: y, y2: y })];
+  const written = (at, anchor) => drawn("text", { x: place(at), y: y + 14, "text-anchor": anchor }, clock(at));
+  const marks = [drawn("line", { class: "axis", x1: LEFT, x2: WIDE - RIGHT, y1: y, y2: y }), written(length, "end")];
   for (let at = 0; at <= length; at += step) {
     marks.push(drawn("line", { class: "axis", x1: place(at), x2: place(at), y1: y, y2: y + 4 }));
-    if (place(at) < WIDE - RIGHT - 48) marks.push(drawn("text", { x: place(at), y: y + 14, "text-anchor": "middle" }, clock(at)));
+    if (place(at) < WIDE - RIGHT - 48) marks.push(written(at, "middle"));
   }
-  marks.push(drawn("text", { x: WIDE - RIGHT, y: y + 14, "text-anchor": "end" }, clock(length)));
   return marks;
 }
 
@@ -53,16 +53,21 @@ function stepOf(length) {
 }
 
 function laneOf(call, y, place) {
-  const middle = y + LANE / 2 - 2;
-  const shapes = [drawn("text", { x: LEFT - 8, y: middle + 4, "text-anchor": "end" }, `R${call.round + 1}`)];
-  shapes.push(windowOf(call.asked_s, "asked", y, LANE - 4, place), windowOf(call.executed_s, "executed", y + 2, LANE - 8, place));
-  for (const frame of call.frames) {
-    if (frame.time_s === null) continue;
-    const x = place(frame.time_s);
-    shapes.push(drawn("line", { class: "frame", x1: x, x2: x, y1: y + 2, y2: y + LANE - 6 }, drawn("title", {}, clock(frame.time_s))));
-  }
-  if (call.error) shapes.push(drawn("text", { class: "failure", x: LEFT + 6, y: middle + 4 }, `✗ ${call.error}`));
-  return shapes;
+  const baseline = y + LANE / 2 + 2;
+  const timed = call.frames.filter((frame) => frame.time_s !== null);
+  return [
+    drawn("text", { x: LEFT - 8, y: baseline, "text-anchor": "end" }, `R${call.round + 1}`),
+    windowOf(call.asked_s, "asked", y, LANE - 4, place),
+    windowOf(call.executed_s, "executed", y + 2, LANE - 8, place),
+    ...timed.map((frame) => tickOf(frame, y + 2, place)),
+    call.error ? drawn("text", { class: "failure", x: LEFT + 6, y: baseline }, `✗ ${call.error}`) : null,
+  ];
+}
+
+function tickOf(frame, y, place) {
+  const x = place(frame.time_s);
+  const attributes = { class: "frame", x1: x, x2: x, y1: y, y2: y + LANE - 8 };
+  return drawn("line", attributes, drawn("title", {}, clock(frame.time_s)));
 }
 
 function windowOf(window, kind, y, height, place) {
@@ -73,12 +78,15 @@ function windowOf(window, kind, y, height, place) {
 }
 
 function timelineKey(sample) {
-  const bit = (shape) => drawn("svg", { class: "timeline", viewBox: "0 0 20 10", "aria-hidden": "true" }, shape);
-  const parts = [
-    element("span", {}, bit(drawn("rect", { class: "asked", x: 1, y: 1, width: 18, height: 8, rx: 2 })), "asked for"),
-    element("span", {}, bit(drawn("rect", { class: "executed", x: 0, y: 0, width: 20, height: 10, rx: 2 })), "executed"),
-    element("span", {}, bit(drawn("line", { class: "frame", x1: 10, x2: 10, y1: 0, y2: 10 })), "frame"),
-  ];
-  if (sample.reference_s) parts.push(element("span", {}, bit(drawn("rect", { class: "reference", x: 0, y: 0, width: 20, height: 10 })), "annotated"));
-  return element("p", { class: "key" }, ...parts);
+  const box = { x: 1, y: 1, width: 18, height: 8, rx: 2 };
+  return element("p", { class: "key" },
+    keyed("asked for", drawn("rect", { class: "asked", ...box })),
+    keyed("executed", drawn("rect", { class: "executed", ...box })),
+    keyed("frame", drawn("line", { class: "frame", x1: 10, x2: 10, y1: 0, y2: 10 })),
+    sample.reference_s ? keyed("annotated", drawn("rect", { class: "reference", ...box })) : null);
+}
+
+function keyed(name, shape) {
+  const picture = drawn("svg", { class: "timeline", viewBox: "0 0 20 10", "aria-hidden": "true" }, shape);
+  return element("span", {}, picture, name);
 }
