@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from page_runs import Pair, make_runs
+from page_runs import FIRST, Ran, make_run
 from tokenizer import build_tokenizer
 from videos import Recipe, encode
 
@@ -35,5 +35,5 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Path
 
 
 @pytest.fixture(scope="session")
-def report_runs(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Pair:
-    return make_runs(tmp_path_factory.mktemp("report_runs"), tokenizer_dir)
+def report_run(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Ran:
+    return make_run(tmp_path_factory.mktemp("report_run"), tokenizer_dir, FIRST)

@@ -1,9 +1,8 @@
-"""Two small real runs of eval-eva.py on the same questions, for the tests of the report."""
+"""Small real runs of eval-eva.py on the same questions, for the tests of the report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,11 +66,10 @@ INDEX = {name: number for number, name in enumerate(FIRST)}
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The results of both runs, and where their frames lie."""
+class Ran:
+    """A run's result, and where its frames lie."""
 
-    first: Path
-    second: Path
+    result: Path
     frames: Path
 
 
@@ -87,19 +85,13 @@ def questions() -> list[dict[str, Any]]:
     return rows
 
 
-def make_runs(folder: Path, tokenizer: Path) -> Pair:
-    for video in ("clip.mp4", NASTY_VIDEO):
-        make_video(folder / "videos" / video)
-
-    def run(name: str, replies: Mapping[str, Turns]) -> Path:
-        with ScriptedServer(Script(replies)) as server:
-            bench = Bench(folder / name, server.base_url, tokenizer)
-            bench.write(questions())
-            shared = {"frame_root": str(folder / "frames"), "video_root": str(folder / "videos")}
-            done = bench.run("-v", "60", "--max-concurrent", "8", **shared)
-            assert done.code == 0, done.said
-            return done.result
-
-    with ThreadPoolExecutor() as pool:
-        first, second = pool.map(run, ("first", "second"), (FIRST, SECOND))
-    return Pair(first, second, folder / "frames")
+def make_run(folder: Path, tokenizer: Path, replies: Mapping[str, Turns], *, frames: Path | None = None) -> Ran:
+    with ScriptedServer(Script(replies)) as server:
+        bench = Bench(folder, server.base_url, tokenizer)
+        for video in ("clip.mp4", NASTY_VIDEO):
+            make_video(bench.videos / video)
+        bench.write(questions())
+        frames = frames or bench.frame_root
+        done = bench.run("-v", "60", "--max-concurrent", "8", frame_root=str(frames))
+        assert done.code == 0, done.said
+        return Ran(done.result, frames)

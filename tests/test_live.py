@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 from browser import Watched, chromium, needs_chromium
 from harness import ROOT, environment, only_sentence, read_records
-from page_runs import INDEX, Pair
+from page_runs import INDEX, Ran
 
 from eva.records import encode, open_cache
 
@@ -71,14 +71,14 @@ def serving(folder: Path, frames: Path) -> Iterator[Served]:
 
 
 @pytest.fixture
-def served(report_runs: Pair, tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path, report_runs.frames) as found:
+def served(report_run: Ran, tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path, report_run.frames) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def records(report_runs: Pair) -> list[dict[str, Any]]:
-    return read_records(report_runs.first)
+def records(report_run: Ran) -> list[dict[str, Any]]:
+    return read_records(report_run.result)
 
 
 def append(cache: Path, *records: dict[str, Any]) -> None:
@@ -88,7 +88,7 @@ def append(cache: Path, *records: dict[str, Any]) -> None:
 
 @needs_chromium
 def test_the_page_grows_with_the_run_and_the_reader_stays_where_they_are(
-    served: Served, report_runs: Pair, records: list[dict[str, Any]]
+    served: Served, report_run: Ran, records: list[dict[str, Any]]
 ) -> None:
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 900})
@@ -96,7 +96,7 @@ def test_the_page_grows_with_the_run_and_the_reader_stays_where_they_are(
         page.goto(served.url)
         page.wait_for_selector("#nothing:visible")
         append(served.cache, *records[:3])
-        served.cache.with_suffix(".meta.json").write_bytes(report_runs.first.with_suffix(".meta.json").read_bytes())
+        served.cache.with_suffix(".meta.json").write_bytes(report_run.result.with_suffix(".meta.json").read_bytes())
         page.wait_for_selector("text=3 samples")
         page.evaluate("() => { window.loadedOnce = true; }")
 
@@ -163,11 +163,11 @@ def test_only_the_address_127_0_0_1_is_listened_on(served: Served) -> None:
 
 
 def test_nothing_but_the_page_and_frames_is_served(
-    served: Served, report_runs: Pair, records: list[dict[str, Any]], tmp_path: Path
+    served: Served, report_run: Ran, records: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret.png"
-    secret.write_bytes(next(report_runs.frames.rglob("*.bmp")).read_bytes())
-    names = [str(secret), "/etc/passwd", f"{report_runs.frames}/../x.png", f"file://{secret}", "x", "\ud800", "a\0b"]
+    secret.write_bytes(next(report_run.frames.rglob("*.bmp")).read_bytes())
+    names = [str(secret), "/etc/passwd", f"{report_run.frames}/../x.png", f"file://{secret}", "x", "\ud800", "a\0b"]
     hostile = json.loads(json.dumps(records[INDEX["one look"]]))
     hostile["trajectory"][0]["calls"][0]["frames"] += names
     append(served.cache, hostile)

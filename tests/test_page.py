@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import Browser, Page, Watched, chromium, needs_chromium, opened
 from harness import ROOT, environment, only_sentence, read_records
-from page_runs import INDEX, LONG, NASTY, PWN, Pair
+from page_runs import INDEX, LONG, NASTY, PWN, SECOND, Ran, make_run
 
 pytestmark = needs_chromium
 
@@ -39,9 +40,20 @@ def browser() -> Iterator[Browser]:
         yield found
 
 
+@dataclass(frozen=True)
+class Pair:
+    """The results of two runs on the same questions, and where their frames lie."""
+
+    first: Path
+    second: Path
+    frames: Path
+
+
 @pytest.fixture(scope="module")
-def runs(report_runs: Pair) -> Pair:
-    return report_runs
+def runs(report_run: Ran, tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Pair:
+    folder = tmp_path_factory.mktemp("second_run")
+    second = make_run(folder, tokenizer_dir, SECOND, frames=report_run.frames)
+    return Pair(report_run.result, second.result, report_run.frames)
 
 
 @pytest.fixture(scope="module")
