@@ -167,12 +167,18 @@ function walk(step) {
   show(next);
 }
 
-function route() {
+// The run and the index that the address names.
+function wanted() {
   const found = /^#(.+)\/(-?\d+)$/.exec(location.hash);
-  if (!found) return close();
-  const row = rowAt(decoded(found[1]), Number(found[2]));
+  return found && [decoded(found[1]), Number(found[2])];
+}
+
+function route() {
+  const place = wanted();
+  if (!place) return close();
+  const row = rowAt(...place);
   if (row) show(row);
-  else missing(`There is no sample ${found[2]} of ${decoded(found[1])}${settings.live ? " yet" : ""}.`);
+  else missing(`There is no sample ${place[1]} of ${place[0]}${settings.live ? " yet" : ""}.`);
 }
 
 function decoded(text) {
@@ -204,6 +210,7 @@ function missing(message) {
   view.current = null;
   reading(true);
   byId("sample").replaceChildren(trouble(message));
+  byId("sample").setAttribute("aria-label", "Sample");
   drawRows();
 }
 
@@ -216,11 +223,15 @@ async function show(row, { quietly = false } = {}) {
   const nodes = await sampleNodes(row).catch((error) => [trouble(`This sample cannot be shown: ${error.message}`)]);
   if (mine !== opening) return;
   byId("sample").replaceChildren(...nodes);
-  byId("sample").setAttribute("aria-label", `Sample ${row.label}`);
+  byId("sample").setAttribute("aria-label", nameOf(row));
   if (quietly) return;
   window.scrollTo(0, 0);
   const busy = [byId("table"), byId("filters")].some((part) => part.contains(document.activeElement));
   if (!busy) byId("sample").focus({ preventScroll: true });
+}
+
+function nameOf(row) {
+  return `Sample ${row.label}`;
 }
 
 function trouble(text) {
@@ -290,22 +301,29 @@ async function poll() {
 }
 
 function take(news) {
-  const before = view.current && JSON.stringify([view.current.answer, view.current.tokens, view.current.seconds]);
-  const place = view.current && [view.current.run.key, view.current.index];
+  const shown = view.current && outcome(view.current);
   const changed = news.runs.map(takeRun).some(Boolean);
   const heads = JSON.stringify(store.runs.map((run) => run.head));
   if (heads !== drawnHeads) drawHead();
   drawnHeads = heads;
   byId("status").textContent = news.status;
-  if (!changed) return;
-  if (place) view.current = rowAt(...place) || null;
+  if (changed) takeRows(shown);
+}
+
+// A sample that is being read stays, also while it runs again; its new record takes its place.
+function takeRows(shown) {
+  const row = wanted() && rowAt(...wanted());
+  view.current = row || null;
   refresh();
   // Not under the hand of a reader who is choosing.
-  if (!document.activeElement || document.activeElement.tagName !== "SELECT") drawFilters();
+  if (document.activeElement.tagName !== "SELECT") drawFilters();
   drawCount();
-  const after = view.current && JSON.stringify([view.current.answer, view.current.tokens, view.current.seconds]);
-  if (!place) route();
-  else if (view.current && before !== after) show(view.current, { quietly: true });
+  const here = row && byId("sample").getAttribute("aria-label") === nameOf(row);
+  if (row && shown !== outcome(row)) show(row, { quietly: here });
+}
+
+function outcome(row) {
+  return JSON.stringify([row.answer, row.stop, row.tokens, row.seconds]);
 }
 
 function takeRun(update) {

@@ -121,6 +121,13 @@ def test_the_page_grows_with_the_run_and_the_reader_stays_where_they_are(
         page.wait_for_function("() => document.querySelector('#count').textContent === '4 samples'")
         assert page.locator("#table tbody a").all_inner_texts() == ["own/1", "own/3", "own/4", "own/5"]
         assert page.locator("#sample").get_attribute("aria-label") == "Sample own/1"
+
+        with open_cache(served.cache, print) as cache:  # the sample that is being read runs again
+            cache.drop([1])
+        page.wait_for_function("() => document.querySelector('#count').textContent === '3 samples'")
+        assert page.locator(".frames img").count() == 3
+        append(served.cache, {**records[1], "answer": "C"})
+        page.wait_for_function("() => document.querySelector('.facts').textContent.includes('Answer' + 'C, truth B')")
         assert page.evaluate("() => window.loadedOnce")
         watched.calm()
 
