@@ -49,6 +49,14 @@ class Pair:
     frames: Path
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A page of two runs, and what the command said when it made it."""
+
+    page: Path
+    said: str
+
+
 @pytest.fixture(scope="module")
 def runs(report_run: Ran, tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Pair:
     folder = tmp_path_factory.mktemp("second_run")
@@ -81,9 +89,9 @@ def rows_shown(page: Page) -> list[str]:
     return page.locator("#table tbody a").all_inner_texts()
 
 
-def sample(page: Page, name: str) -> Page:
-    page.goto(re.sub("#.*", "", page.url) + f"#own/{INDEX[name]}")
-    page.wait_for_selector(f"#sample[aria-label$='own/{INDEX[name]}']")
+def sample(page: Page, name: str, *, run: str = "own") -> Page:
+    page.goto(re.sub("#.*", "", page.url) + f"#{run}/{INDEX[name]}")
+    page.wait_for_selector(f"#sample[aria-label$='{run}/{INDEX[name]}']")
     return page
 
 
@@ -274,19 +282,6 @@ def test_a_long_reply_is_cut_until_it_is_asked_for(page_file: Path, open_page: O
     assert len(words.inner_text()) < 30_000
     words.get_by_role("button").click()
     assert words.inner_text() == LONG
-
-
-def test_records_of_the_reference_open_with_their_transcript(runs: Pair, tmp_path: Path, open_page: Open) -> None:
-    keys = ("index", "videos", "messages", "gt", "answer", "stop_reason", "num_rounds", "total_tokens")
-    old = [{key: record[key] for key in keys} for record in read_records(runs.first)]
-    (tmp_path / "result_own.jsonl").write_text("".join(json.dumps(record) + "\n" for record in old))
-    watched = open_page(made("result_own.jsonl", cwd=tmp_path))
-    page = sample(watched.page, "two looks")
-    assert page.locator(".turn h4").all_inner_texts()[:3] == ["SYSTEM", "USER", "ASSISTANT"]
-    assert "I look at 2." in page.locator("#sample").inner_text()
-    page.fill("#search", "zebrafish")
-    page.wait_for_function("() => document.querySelector('#count').textContent.startsWith('1 of')")
-    watched.calm()
 
 
 # --- hostile text
@@ -482,31 +477,31 @@ def test_what_cannot_be_used_is_said_and_nothing_is_written(runs: Pair, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"empty.jsonl", "broken.jsonl", "copy.jsonl"}
 
 
-def test_frames_over_the_cap_are_shown_from_their_files(runs: Pair, tmp_path: Path, open_page: Open) -> None:
-    done = report(runs.first, "--frame-root", runs.frames, "--thumbnails-mb", "0.001", cwd=tmp_path)
-    embedded, frames, linked = map(
-        int, re.search(r"(\d+) of (\d+) frames embedded .*, (\d+) over the cap", done.stdout).groups()
-    )
-    assert embedded > 0 and linked > 0 and embedded + linked == frames
-    watched = open_page(tmp_path / "report.html", frames=runs.frames)
-    page = sample(watched.page, "two looks")
-    loaded = "() => [...document.querySelectorAll('.frames img')].filter((image) => image.naturalWidth > 0).length"
-    page.wait_for_function(f"() => ({loaded})() === 6")
-    assert page.locator(".frames img[src^='file:']").count() > 0
-    watched.calm()
-
-
-def test_frames_outside_the_frame_root_are_not_in_the_page(runs: Pair, tmp_path: Path, open_page: Open) -> None:
-    done = report(runs.first, runs.second, "--frame-root", tmp_path, cwd=tmp_path)
+def test_several_results_stand_side_by_side_with_the_reference_s_and_without_foreign_frames(
+    runs: Pair, tmp_path: Path, open_page: Open
+) -> None:
+    keys = ("index", "videos", "messages", "gt", "answer", "stop_reason", "num_rounds", "total_tokens")
+    old = [{key: record[key] for key in keys} for record in read_records(runs.first)]
+    (tmp_path / "result_old.jsonl").write_text("".join(json.dumps(record) + "\n" for record in old))
+    done = report(runs.first, runs.second, "result_old.jsonl", "--frame-root", tmp_path, cwd=tmp_path)
     assert re.search(r"Thumbnails: 0 of (\d+) frames embedded .*, \1 outside the frame root", done.stdout), done.stdout
     assert "--frame-root" in done.stderr
     assert str(runs.frames) not in (tmp_path / "report.html").read_text()
-    page = open_page(tmp_path / "report.html").page
-    assert page.locator("#runs tbody .name").all_inner_texts() == ["own", "own-2"]  # of several files a row each
+
+    watched = open_page(tmp_path / "report.html")
+    page = watched.page
+    assert page.locator("#runs tbody .name").all_inner_texts() == ["own", "own-2", "old"]
     page.select_option("select[name=run]", "own-2")
-    assert len(rows_shown(page)) == len(INDEX)
+    assert page.locator("#count").inner_text() == f"{len(INDEX)} of {3 * len(INDEX)} samples"
+    page.select_option("select[name=run]", "")
     sample(page, "one look")
     assert page.locator(".frames .gone").all_inner_texts() == ["outside the frame root"] * 3
+    sample(page, "two looks", run="old")
+    assert page.locator(".turn h4").all_inner_texts()[:3] == ["SYSTEM", "USER", "ASSISTANT"]
+    assert "I look at 2." in page.locator("#sample").inner_text()
+    page.fill("#search", "zebrafish")  # in the transcript's replies too
+    page.wait_for_function("() => document.querySelector('#count').textContent.startsWith('3 of')")
+    watched.calm()
 
 
 def test_the_default_frame_root_is_eval_eva_s() -> None:
