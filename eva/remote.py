@@ -1,0 +1,110 @@
+"""Ray: joining its cluster, which machines it has, and an actor on each of them. No other module knows it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import ray
+from ray._private.services import canonicalize_bootstrap_address_or_die
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from eva.errors import EvaError
+from eva.node import Node, Orders
+from eva.tool import Usage
+
+CONNECT_TIMEOUT_S = 10.0
+# Calls of one actor under way: a sample waits in one or two of them.
+MOST_CALLS = 100_000
+
+
+class ClusterError(EvaError):
+    """A cluster that no run can start on."""
+
+
+class NodeGone(EvaError):
+    """The actor of a node can no longer be reached."""
+
+
+def connect(address: str) -> None:
+    """Join the cluster at `address` (HOST:PORT, or "auto" for the one that this machine is in) as its driver.
+
+    Raises ClusterError, within a minute, where there is none or where it runs another Ray or Python.
+    """
+    # Nothing of a run is told to anybody.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        # Ray itself would start a cluster of its own where it finds none, and abort where the address is dead.
+        found = canonicalize_bootstrap_address_or_die(address)
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+        ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError, RayError) as error:
+        raise ClusterError(
+            f"no Ray cluster can be joined at {address} ({first_line(error)}): this machine must be one of its nodes, "
+            "start it there with  ray start --address=HOST:PORT"
+        ) from error
+
+
+def disconnect() -> None:
+    """Leave the cluster; the actors that this process started end."""
+    ray.shutdown()
+
+
+def first_line(error: Exception) -> str:
+    """Ray's errors go on for pages."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine of the cluster, as Ray knows it."""
+
+    node_id: str
+    name: str
+
+
+@dataclass(eq=False)
+class Remote:
+    """The actor on a node."""
+
+    host: Host
+    actor: Any
+    usage: Usage = field(default_factory=Usage)
+
+    async def call(self, method: str, *arguments: object) -> Any:
+        """Raises NodeGone where no answer will come."""
+        try:
+            return await getattr(self.actor, method).remote(*arguments)
+        except RayTaskError as error:
+            raise EvaError(f"the node {self.host.name} failed in {method}: {error}") from error
+        except RayError as error:
+            raise NodeGone(f"the node {self.host.name} was lost: {first_line(error)}") from error
+
+    def kill(self) -> None:
+        """End the actor at once."""
+        ray.kill(self.actor)
+
+
+def make_remote(host: Host, orders: Orders) -> Remote:
+    """An actor on that machine, which ends with this process. It takes no CPU from Ray's books: the cluster is ours, or
+    the servers that run on it are."""
+    options = {
+        "num_cpus": 0,
+        "max_concurrency": MOST_CALLS,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(host.node_id, soft=False),
+    }
+    return Remote(host, ray.remote(Node).options(**options).remote(orders))
+
+
+def hosts() -> list[Host]:
+    """The machines that are up and lend CPUs: one started with --num-cpus=0 plays nothing."""
+    return [
+        Host(node["NodeID"], node["NodeManagerHostname"])
+        for node in cast(Any, ray).nodes()  # it has no types
+        if node["Alive"] and node["Resources"].get("CPU", 0) > 0
+    ]
