@@ -18,7 +18,6 @@ from typing import Any
 from eva.agent import Episode
 from eva.errors import EvaError
 from eva.items import Item
-from eva.meta import differences
 from eva.model import BadRequest, ChatModel, Unavailable
 from eva.node import Arrival, Orders, Turn, versions
 from eva.placement import Placement
@@ -39,7 +38,7 @@ MAX_PAUSE_S = 60.0
 
 
 class VersionsDiffer(ClusterError):
-    """A node runs something else than the driver."""
+    """A node runs other code than the driver, or has other packages."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Cluster:
 
     async def start(self) -> None:
         """Have the nodes that there are make ready. Raises ClusterError where one runs other code, or none can play."""
-        self._versions = versions(self._orders.own_tool.parent)
+        self._versions = versions(self._orders.own_tool)
         problems = await asyncio.gather(*map(self._join, hosts()))
         if not self._nodes:
             raise ClusterError("no node of the cluster can play samples; " + "; ".join(filter(None, problems)))
@@ -214,10 +213,12 @@ class Cluster:
         return ""
 
     async def _arrival(self, node: Remote) -> Arrival:
-        lines = differences(self._versions, await node.call("versions"))
-        if lines:
+        here, there = self._versions, await node.call("versions")
+        differing = [name for name in here.keys() | there.keys() if here.get(name) != there.get(name)]
+        if differing:
             raise VersionsDiffer(
-                f"the node {node.host.name} runs something else than this driver (driver, node): " + "; ".join(lines)
+                f"the node {node.host.name} is not set up as this machine: "
+                + ", ".join(f"{name} {there.get(name)} there, {here.get(name)} here" for name in sorted(differing))
             )
         arrival: Arrival = await node.call("start", self._videos)
         return arrival

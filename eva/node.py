@@ -74,16 +74,18 @@ class Turn:
     usage: Usage
 
 
-def versions(home: Path) -> Mapping[str, str]:
+def versions(own_tool: Path) -> Mapping[str, str]:
     """What must be the same on all machines of a run, or its records would not be of one kind."""
     python = ".".join(platform.python_version_tuple()[:2])
-    return {"Python": python, "this code": _code_sha256(home)[:12], **package_versions()}
+    imported, beside_tool = Path(__file__).parent, own_tool.parent / "eva"
+    files = [*sorted(imported.glob("*.py")), own_tool, *sorted(beside_tool.glob("*.py"))]
+    return {"Python": python, "this code": _sha256(files)[:12], **package_versions()}
 
 
-def _code_sha256(home: Path) -> str:
+def _sha256(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(home.glob("eva/*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + (file.read_bytes() if file.is_file() else b"missing"))
     return digest.hexdigest()
 
 
@@ -160,7 +162,7 @@ class Node:
 
     async def versions(self) -> Mapping[str, str]:
         """See `versions`."""
-        return await asyncio.to_thread(versions, self._orders.own_tool.parent)
+        return await asyncio.to_thread(versions, self._orders.own_tool)
 
     async def start(self, videos: Collection[str]) -> Arrival:
         """Make ready: tokenizer, frame tool, which of `videos` are here, how images reach the servers."""

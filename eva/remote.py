@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import ray
+import ray._private.worker
 from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -43,9 +44,11 @@ def connect(address: str) -> None:
         host, _, port = found.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
         ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
+        # What the cluster's own processes complain of would still be printed, among the run's summary.
+        ray._private.worker._worker_logs_enabled = False
     except (OSError, ValueError, RuntimeError, RayError) as error:
         raise ClusterError(
-            f"no Ray cluster can be joined at {address} ({first_line(error)}): this machine must be one of its nodes, "
+            f"no Ray cluster can be joined at {address} ({brief(error)}): this machine must be one of its nodes, "
             "start it there with  ray start --address=HOST:PORT"
         ) from error
 
@@ -55,9 +58,10 @@ def disconnect() -> None:
     ray.shutdown()
 
 
-def first_line(error: Exception) -> str:
-    """Ray's errors go on for pages."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def brief(error: Exception) -> str:
+    """Ray's errors go on for pages: what was tried stands in the first line, the reason in the last."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines) == 1 else f"{lines[0].strip()} ... {lines[-1].strip()}"
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,9 @@ class Remote:
         try:
             return await getattr(self.actor, method).remote(*arguments)
         except RayTaskError as error:
-            raise EvaError(f"the node {self.host.name} failed in {method}: {error}") from error
+            raise EvaError(f"the node {self.host.name} failed in {method}: {brief(error)}") from error
         except RayError as error:
-            raise NodeGone(f"the node {self.host.name} was lost: {first_line(error)}") from error
+            raise NodeGone(f"the node {self.host.name} was lost: {brief(error)}") from error
 
     def kill(self) -> None:
         """End the actor at once."""
@@ -104,7 +108,7 @@ def make_remote(host: Host, orders: Orders) -> Remote:
 def hosts() -> list[Host]:
     """The machines that are up and lend CPUs: one started with --num-cpus=0 plays nothing."""
     return [
-        Host(node["NodeID"], node["NodeManagerHostname"])
+        Host(node["NodeID"], f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})")
         for node in cast(Any, ray).nodes()  # it has no types
         if node["Alive"] and node["Resources"].get("CPU", 0) > 0
     ]

@@ -35,13 +35,13 @@ class Nodes:
     def disk(self, name: str) -> Path:
         return self.folder / name
 
-    def add(self, name: str, videos: Iterable[Path] = ()) -> None:
-        """A node whose disk has these videos."""
+    def add(self, name: str, videos: Iterable[Path], **variables: str) -> None:
+        """A node whose disk has these videos, and whose environment these variables."""
         folder = self.disk(name) / "videos"
         folder.mkdir(parents=True, exist_ok=True)
         for video in videos:
             (folder / video.name).symlink_to(video)
-        env = environment(**{DISK: str(self.disk(name))})
+        env = environment(**variables, **{DISK: str(self.disk(name))})
         self.nodes[name] = self.cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, env_vars=env)
 
     def kill(self, name: str) -> None:
