@@ -1,8 +1,8 @@
 """What the driver of a run on several nodes costs, and how many samples a minute come of them.
 
-Logical nodes, all on this machine, against a scripted server that takes half a second a reply. Each question looks once,
-at a few frames of a small video that many questions share, so that frames cost little and the rest is seen: the
-nodes, the driver and the server share the cores of one machine, which then tell where it ends.
+Logical nodes, all on this machine, against a scripted server that takes half a second a reply. Each question looks
+once, at a few frames of a small video that many questions share, so that frames cost little and the rest is seen. The
+nodes, the driver and the server share the cores of this machine: where they are all taken, it ends.
 
     python benchmarks/scale.py [--nodes 1,2,4,8] [--slots 4] [--minutes 0.5]      prints a table
 """
@@ -113,17 +113,18 @@ def watched(process: subprocess.Popen[str], bench: Bench, nodes: Nodes) -> Readi
 
 def read(pid: int, bench: Bench, nodes: Nodes) -> Reading:
     records = bench.cache.read_bytes().count(b"\n") if bench.cache.exists() else 0
-    on_nodes = sum(map(cpu_s, playing(nodes.folder)))
+    on_nodes = sum(cpu_s(pid) for pid in playing(nodes.folder))
     with Path("/proc/stat").open() as stat:
         user, nice, system, *_ = map(int, stat.readline().split()[1:])
     return Reading(time.monotonic(), records, cpu_s(pid), on_nodes, (user + nice + system) / TICKS_A_SECOND)
 
 
 def playing(folder: Path) -> Iterator[int]:
-    """The processes that run on the nodes, whose disks are below `folder`."""
+    """The actors and frame workers of the nodes, whose disks are below `folder`."""
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and f"{DISK}={folder}".encode() in (entry / "environ").read_bytes():
+            ours = entry.name.isdigit() and f"{DISK}={folder}".encode() in (entry / "environ").read_bytes()
+            if ours and any(word in (entry / "cmdline").read_bytes() for word in (b"ray::Node", b"--worker")):
                 yield int(entry.name)
         except OSError:
             continue

@@ -26,6 +26,9 @@ set -euo pipefail
 
 cd "${SLURM_SUBMIT_DIR:?is set by sbatch: submit this script with it}"
 export RAY_USAGE_STATS_ENABLED=0
+# Who can reach Ray's port can run anything as you: only who has this job's token may.
+RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')}
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 
 steps=()
 on() { # on MACHINE COMMAND...: start it there, as a step that ends with this job

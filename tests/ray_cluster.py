@@ -58,3 +58,17 @@ def ray_cluster(folder: Path) -> Iterator[Nodes]:
         nodes = Nodes(folder)
         stack.callback(nodes.shutdown)
         yield nodes
+
+
+def processes_on(disk: Path, *words: str) -> list[str]:
+    """The command lines of the processes whose disk that is and that hold one of the words."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            ours = entry.name.isdigit() and f"{DISK}={disk}".encode() in (entry / "environ").read_bytes().split(b"\0")
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode() if ours else ""
+        except OSError:
+            continue
+        if any(word in command for word in words):
+            found.append(command)
+    return found

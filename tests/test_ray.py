@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from harness import Bench, Run, block, call, environment, make_video, only_sentence, read_whole_lines, row, wait_until
 from killable import KillableServer, killable
-from ray_cluster import DISK, Nodes, ray_cluster
+from ray_cluster import DISK, Nodes, processes_on, ray_cluster
 from scripted_server import Script, ScriptedServer
 
 ANSWER = "<answer>B</answer>"
@@ -84,18 +84,8 @@ def where_played(run: Run, nodes: Nodes) -> dict[str, Counter[str]]:
     return found
 
 
-def processes_on(disk: Path) -> list[str]:
-    """The command lines of actors and frame workers of the node with this disk."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            ours = entry.name.isdigit() and f"{DISK}={disk}".encode() in (entry / "environ").read_bytes().split(b"\0")
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode() if ours else ""
-        except OSError:
-            continue
-        if "ray::Node" in command or "--worker" in command:
-            found.append(command)
-    return found
+def left_on(nodes: Nodes, name: str) -> list[str]:
+    return processes_on(nodes.disk(name), "ray::Node", "--worker")
 
 
 # --- three nodes, one dies, one comes
@@ -188,10 +178,10 @@ def test_a_run_whose_server_and_driver_die_and_that_is_interrupted_goes_on_and_l
         server.kill()
         server.start()
         wait_until(lambda: len(recorded(bench)) >= 18)
-        assert processes_on(nodes.disk("one")), "there is something to leave behind"
+        assert left_on(nodes, "one"), "there is something to leave behind"
         process.kill()
         process.communicate()
-        wait_until(lambda: not processes_on(nodes.disk("one")) and not processes_on(nodes.disk("two")))
+        wait_until(lambda: not left_on(nodes, "one") and not left_on(nodes, "two"))
         before = recorded(bench)
         process = on_ray(bench, nodes, *flags)
         wait_until(lambda: len(recorded(bench)) >= len(before) + 6)
@@ -200,7 +190,7 @@ def test_a_run_whose_server_and_driver_die_and_that_is_interrupted_goes_on_and_l
         assert interrupted.code == 130, interrupted.said
         assert "to go on:" in interrupted.stderr
         assert "Traceback" not in interrupted.stderr
-        wait_until(lambda: not processes_on(nodes.disk("one")) and not processes_on(nodes.disk("two")))
+        wait_until(lambda: not left_on(nodes, "one") and not left_on(nodes, "two"))
         kept = recorded(bench)
         asked = Counter(server.asked())
         run = bench.finish(on_ray(bench, nodes, *flags))
