@@ -35,6 +35,8 @@ END_TIMEOUT_S = 10.0
 # Before a node on which the actor died or could not start is tried again; doubling.
 PAUSE_S = 2.0
 MAX_PAUSE_S = 60.0
+# So long after the last loss, what only a lost node has is still waited for: where its actor died, it soon is back.
+COMEBACK_S = 120.0
 
 
 class VersionsDiffer(ClusterError):
@@ -73,12 +75,12 @@ class Cluster:
         self._placement = Placement()
         self._attempts = count()
         self._full = ""
+        self._lost_at = 0.0
         self._spent = Usage()
         self._trials: dict[str, int] = {}
         self._due: dict[str, float] = {}
-        self._changed = asyncio.Condition()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._watcher: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._end: BaseException | None = None
 
     async def start(self) -> None:
         """Have the nodes that there are make ready. Raises ClusterError where one runs other code, or none can play."""
@@ -86,7 +88,7 @@ class Cluster:
         problems = await asyncio.gather(*map(self._join, hosts()))
         if not self._nodes:
             raise ClusterError("no node of the cluster can play samples; " + "; ".join(filter(None, problems)))
-        self._watcher = asyncio.create_task(self._watch())
+        self._spawn(self._watch())
 
     @property
     def usage(self) -> Usage:
@@ -100,6 +102,7 @@ class Cluster:
 
     async def run(self, item: Item, seat: Seat) -> Record:
         """See Executor. A node that is lost counts as a server that is lost: the sample starts again, elsewhere."""
+        self._check()
         try:
             node = await self._node_for(item)
             if node is None:
@@ -149,18 +152,20 @@ class Cluster:
         return turn
 
     async def _node_for(self, item: Item) -> Remote | None:
-        """Where to play the item; None where its video went with a node. Waits for a node if there is none."""
-        waited_since = time.monotonic()
-        while not self._nodes:
-            if self._full:
+        """Where to play the item; waits for a node if there is none. None where its video went with a node that did
+        not come back."""
+        asked, outage_s = time.monotonic(), self._orders.options.outage_timeout
+        while (node_id := self._placement.node_of(item)) is None:
+            now = time.monotonic()
+            self._check()
+            if self._full and (not self._nodes or self._placement.gone(item) == self._full):
                 raise NoRoomForFrames(self._full)
-            if time.monotonic() - waited_since > self._orders.options.outage_timeout:
-                raise Outage(f"the cluster has had no node for {self._orders.options.outage_timeout:g} s")
-            await asyncio.sleep(PAUSE_S)
-        node_id = self._placement.node_of(item)
-        if node_id is None and self._full:
-            raise NoRoomForFrames(self._full)
-        return None if node_id is None else self._nodes[node_id]
+            if self._nodes and now - self._lost_at > COMEBACK_S:
+                return None
+            if not self._nodes and now - asked > outage_s:
+                raise Outage(f"the cluster has had no node that can play for {outage_s:g} s")
+            await asyncio.sleep(POLL_S / 2)
+        return self._nodes[node_id]
 
     async def try_out(self, url: str) -> str:
         """Why the server at `url` does not answer what it answered before to some node, or the empty text."""
@@ -224,11 +229,14 @@ class Cluster:
         return arrival
 
     def _out(self, host: Host, reason: str) -> str:
-        trial = self._trials[host.node_id] = self._trials.get(host.node_id, 0) + 1
-        self._due[host.node_id] = time.monotonic() + min(MAX_PAUSE_S, PAUSE_S * 2**trial)
+        self._put_off(host)
         sentence = f"node {host.name} is left out: {reason}"
         self._report(sentence)
         return sentence
+
+    def _put_off(self, host: Host) -> None:
+        trial = self._trials[host.node_id] = self._trials.get(host.node_id, -1) + 1
+        self._due[host.node_id] = time.monotonic() + min(MAX_PAUSE_S, PAUSE_S * 2**trial)
 
     def _lose(self, node: Remote, reason: str, *, full: bool = False) -> None:
         """Play on without the node. All its samples come here, the first one does it."""
@@ -236,22 +244,31 @@ class Cluster:
             return
         del self._nodes[node.host.node_id]
         self._spent = Usage(self._spent.asked + node.usage.asked, self._spent.decoded + node.usage.decoded)
-        samples = self._placement.leave(node.host.node_id, reason)
-        self._out(node.host, f"{reason}; {len(samples)} samples start again elsewhere")
+        samples, self._lost_at = self._placement.leave(node.host.node_id, reason), time.monotonic()
+        self._put_off(node.host)
+        self._report(f"{reason}; {len(samples)} of its samples start again elsewhere")
         if full:
             self._full, self._due[node.host.node_id] = reason, float("inf")
         node.kill()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that `close` ends. Its own error ends the run: nobody would look after the nodes any more."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            self._end = task.exception() or self._end
+
+    def _check(self) -> None:
+        if self._end is not None:
+            raise self._end
 
     async def close(self) -> None:
         """End the actors, and leave the cluster as it was."""
-        if self._watcher is not None:
-            self._watcher.cancel()
         for task in tuple(self._tasks):
             task.cancel()
         closing = [node.call("close") for node in self._nodes.values()]

@@ -19,6 +19,7 @@ from eva.node import Node, Orders
 from eva.tool import Usage
 
 CONNECT_TIMEOUT_S = 10.0
+MOST_OF_A_LINE = 160
 # Calls of one actor under way: a sample waits in one or two of them.
 MOST_CALLS = 100_000
 
@@ -61,7 +62,8 @@ def disconnect() -> None:
 def brief(error: Exception) -> str:
     """Ray's errors go on for pages: what was tried stands in the first line, the reason in the last."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if len(lines) == 1 else f"{lines[0].strip()} ... {lines[-1].strip()}"
+    ends = lines[:1] if len(lines) == 1 else [lines[0], lines[-1]]
+    return " ... ".join(line.strip()[:MOST_OF_A_LINE] for line in ends)
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,13 @@ def make_remote(host: Host, orders: Orders) -> Remote:
 
 
 def hosts() -> list[Host]:
-    """The machines that are up and lend CPUs: one started with --num-cpus=0 plays nothing."""
+    """The machines that are up and lend CPUs: one started with --num-cpus=0 plays nothing. Raises ClusterError."""
+    try:
+        nodes = cast(Any, ray).nodes()  # it has no types
+    except (RayError, ConnectionError) as error:
+        raise ClusterError(f"the head of the Ray cluster does not answer: {brief(error)}") from error
     return [
         Host(node["NodeID"], f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})")
-        for node in cast(Any, ray).nodes()  # it has no types
+        for node in nodes
         if node["Alive"] and node["Resources"].get("CPU", 0) > 0
     ]
