@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -158,10 +157,10 @@ def test_300_samples_on_three_nodes_of_which_one_is_killed_and_one_added_have_th
     assert all(line.startswith("eval-eva.py: ") for line in lines if "PyTorch" not in line), lines
 
 
-# --- the driver is killed, interrupted, and goes on; the server goes down meanwhile
+# --- the driver is killed, and the server goes down meanwhile
 
 
-def test_a_run_whose_server_and_driver_die_and_that_is_interrupted_goes_on_and_leaves_nothing_behind(
+def test_a_run_whose_server_and_driver_die_leaves_nothing_behind_and_goes_on(
     nodes: Nodes, bench_at: Callable[..., Bench], videos: list[Path], tmp_path: Path
 ) -> None:
     count = 60
@@ -172,8 +171,7 @@ def test_a_run_whose_server_and_driver_die_and_that_is_interrupted_goes_on_and_l
     with killable(server):
         bench = bench_at(server.base_url)
         bench.write(row(f"question {number}", video=f"clip {number // 10}.mp4") for number in range(count))
-        flags = ("--max-concurrent", "6")
-        process = on_ray(bench, nodes, *flags)
+        process = on_ray(bench, nodes, "--max-concurrent", "6")
         wait_until(lambda: len(recorded(bench)) >= 6)
         server.kill()
         server.start()
@@ -182,18 +180,8 @@ def test_a_run_whose_server_and_driver_die_and_that_is_interrupted_goes_on_and_l
         process.kill()
         process.communicate()
         wait_until(lambda: not left_on(nodes, "one") and not left_on(nodes, "two"))
-        before = recorded(bench)
-        process = on_ray(bench, nodes, *flags)
-        wait_until(lambda: len(recorded(bench)) >= len(before) + 6)
-        process.send_signal(signal.SIGINT)
-        interrupted = bench.finish(process)
-        assert interrupted.code == 130, interrupted.said
-        assert "to go on:" in interrupted.stderr
-        assert "Traceback" not in interrupted.stderr
-        wait_until(lambda: not left_on(nodes, "one") and not left_on(nodes, "two"))
-        kept = recorded(bench)
-        asked = Counter(server.asked())
-        run = bench.finish(on_ray(bench, nodes, *flags))
+        kept, asked = recorded(bench), Counter(server.asked())
+        run = bench.finish(on_ray(bench, nodes, "--max-concurrent", "6"))
         asked_again = Counter(server.asked()) - asked
     for name in ("one", "two"):
         nodes.kill(name)
@@ -267,13 +255,10 @@ def test_a_local_run_does_not_import_ray_and_without_it_the_flag_says_what_to_in
     assert recorded(bench) == [0], "nothing was changed"
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:9", "nonsense"])
-def test_an_address_where_no_cluster_is_ends_the_run_in_time_with_a_sentence(
-    bench_at: Callable[..., Bench], address: str, _quiet_ray: None
-) -> None:
+def test_an_address_where_no_cluster_is_ends_the_run_in_time_with_a_sentence(bench_at: Callable[..., Bench]) -> None:
     with ScriptedServer(Script(lambda key: [ANSWER])) as server:
         bench = bench_at(server.base_url)
         bench.write([row("question", video="clip 0.mp4")])
-        run = bench.run("--ray", address, timeout_s=60)
+        run = bench.run("--ray", "127.0.0.1:9", timeout_s=60)
     assert run.code == 2, run.said
-    assert f"no Ray cluster can be joined at {address}" in only_sentence(run.stderr)
+    assert "no Ray cluster can be joined at 127.0.0.1:9" in only_sentence(run.stderr)
