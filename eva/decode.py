@@ -7,19 +7,18 @@ PyAV is the default decoder; decord, the one the published numbers were measured
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol, TypeVar
 
 from eva.decode_av import AvVideo
 from eva.decode_decord import DecordVideo
 from eva.errors import UndecodableError, VideoError
 from eva.frames import Timeline
 from eva.index import Indexes
+from eva.pictures import Rgb
 
+Made = TypeVar("Made")
 BACKENDS = ("auto", "av", "decord")
 
 
@@ -29,9 +28,10 @@ class Video(Protocol):
     decoder: str
     timeline: Timeline
 
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """(index, RGB of height x width x 3) once for each distinct index, in ascending order.
+    def frames(self, indices: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
+        """(index, what `make` makes of its RGB) once for each distinct index, in ascending order.
 
+        `make` is called from any thread, for several frames at the same time.
         Raises VideoError for a frame that cannot be decoded, MiscountedError where the timeline proves wrong.
         """
         ...

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import dropwhile, groupby, pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from av.container import InputContainer
@@ -24,15 +26,20 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from eva.container import moving_pictures, open_container
 from eva.errors import MiscountedError, UndecodableError, VideoError
 from eva.frames import Timeline
+from eva.lanes import in_turns
 from eva.packets import EntryPoint, Survey, VideoIndex, is_disposable, make_survey, note_packet, packets_of
+from eva.pictures import Rgb
 
 # Each decoding thread holds frames of its own; more of them cost memory without making one video much faster.
 MAX_THREADS = 4
+
+Made = TypeVar("Made")
+# A keyframe to begin with (None: the file's start) and the indices to decode from it, in ascending order.
+Pass = tuple[EntryPoint | None, list[int]]
 
 
 @dataclass(frozen=True)
@@ -59,30 +66,47 @@ class AvVideo:
         self.timeline = self.index.timeline
         self._pts = self.index.pts
 
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """(index, RGB) once for each distinct index, in ascending order; see decode.Video."""
-        wanted = sorted(set(indices))
-        to_rgb, done = RgbConverter(), 0
+    def frames(self, indices: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
+        """(index, what `make` makes of its RGB) once for each distinct index; see decode.Video."""
+        wanted, done = sorted(set(indices)), 0
+        if self._pts is None:
+            yield from self._decoded(list(passes(wanted, ())), make, sparsely=False)
+            return
         try:
-            for index, frame in self._decoded(wanted, sparsely=self._pts is not None):
-                yield index, to_rgb(frame)
+            for made in self._sparse(wanted, make):
+                yield made
                 done += 1
         except VideoError:
-            if self._pts is None:
-                raise
             # Whether it is the file's fault, decoding everything tells.
-            yield from ((index, to_rgb(frame)) for index, frame in self._decoded(wanted[done:], sparsely=False))
+            yield from self._decoded(list(passes(wanted[done:], self.index.entries)), make, sparsely=False)
 
-    def _decoded(self, wanted: Sequence[int], *, sparsely: bool) -> Iterator[tuple[int, VideoFrame]]:
-        """The frames with the indices `wanted`; `sparsely`: without decoding frames that these do not need."""
+    def _sparse(self, wanted: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
+        """Without decoding frames that these do not need; independent passes at the same time."""
+        groups = list(passes(wanted, self.index.entries))
+        lanes = min(len(groups), threads_at_most())
+        if lanes < 2:
+            return self._decoded(groups, make, sparsely=True)
+        # Decoders with a thread each take less of the processor than one with several.
+        decoders = [
+            partial(self._decoded, groups[lane::lanes], make, sparsely=True, threads=1) for lane in range(lanes)
+        ]
+        turns = (place % lanes for place, (_, targets) in enumerate(groups) for _ in targets)
+        return in_turns(decoders, turns)
+
+    def _decoded(
+        self, groups: Sequence[Pass], make: Callable[[Rgb], Made], *, sparsely: bool, threads: int | None = None
+    ) -> Iterator[tuple[int, Made]]:
+        """The targets of each pass, made."""
+        to_rgb = RgbConverter()
         with _opened(self._path) as (container, stream):
-            decoding = Decoding(container, stream)
-            for entry, targets in passes(wanted, self.index.entries):
+            decoding = Decoding(container, stream, threads=threads or threads_at_most())
+            for entry, targets in groups:
                 if entry is not None:
                     decoding.enter_at(entry)
                 frames = decoding.sparsely({self._pts_of(target) for target in targets}) if sparsely else decoding
                 numbered = self._numbered(frames, decoding, first=entry.index if entry else 0)
-                yield from self._chosen(numbered, targets, decoding)
+                for index, frame in self._chosen(numbered, targets, decoding):
+                    yield index, make(to_rgb(frame))
 
     def _chosen(
         self, numbered: Iterator[tuple[int, VideoFrame]], targets: list[int], decoding: Decoding
@@ -169,7 +193,7 @@ def _mean_fps(times_s: tuple[float, ...]) -> float:
 def _counted_times_s(path: Path, clock: Clock) -> tuple[float, ...]:
     """Times of frames counted by decoding; evenly spaced where the file gives none, or none that rise."""
     with _opened(path) as (container, stream):
-        pts = [frame.pts for frame in Decoding(container, stream)]
+        pts = [frame.pts for frame in Decoding(container, stream, threads=threads_at_most())]
     known = [time for time in pts if time is not None]
     if len(known) < len(pts) or any(late >= later for late, later in pairwise(known)):
         return tuple(index / (clock.average_fps or 25.0) for index in range(len(pts)))
@@ -179,14 +203,14 @@ def _counted_times_s(path: Path, clock: Clock) -> tuple[float, ...]:
 class Decoding:
     """Passes over a video's frames in presentation order. A damaged packet is noted and gives no frame."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(self, container: InputContainer, stream: VideoStream, *, threads: int) -> None:
         self._container, self._stream = container, stream
         self._entry: EntryPoint | None = None
         self.given: set[int | None] | None = None  # pts that the decoder was given; None: all
         self._unsound_to: float | None = None  # pts: until a keyframe after it, pictures may be pieced together
         self.damaged = False
         stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = min(MAX_THREADS, os.cpu_count() or 1)
+        stream.codec_context.thread_count = threads
 
     def enter_at(self, entry: EntryPoint) -> None:
         """Let the next pass begin with the keyframe `entry`."""
@@ -217,8 +241,8 @@ class Decoding:
         packets, entry = packets_of(self._container, self._stream), self._entry
         if entry is None:
             return packets
-        # Seeking may land on an earlier keyframe.
-        return dropwhile(lambda packet: packet.pts != entry.pts, packets)
+        # Seeking may land on an earlier keyframe; and what an edit list cuts off may bear the same time.
+        return dropwhile(lambda packet: packet.pts != entry.pts or packet.is_discard, packets)
 
     def decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """The frames that come out when `packet` goes in; None: those still held back at the end."""
@@ -236,7 +260,11 @@ class Decoding:
         return self._unsound_to is None
 
 
-def passes(indices: Iterable[int], entries: Sequence[EntryPoint]) -> Iterator[tuple[EntryPoint | None, list[int]]]:
+def threads_at_most() -> int:
+    return min(MAX_THREADS, os.cpu_count() or 1)
+
+
+def passes(indices: Iterable[int], entries: Sequence[EntryPoint]) -> Iterator[Pass]:
     """The distinct `indices` in ascending order, grouped by the keyframe to decode from; None: the file's start."""
     starts = [entry.index for entry in entries]
 
@@ -254,7 +282,7 @@ class RgbConverter:
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
 
-    def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
+    def __call__(self, frame: VideoFrame) -> Rgb:
         """RGB of height x width x 3, uint8."""
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray().astype(np.uint8, copy=False)
         turns = _quarter_turns(frame)
@@ -287,15 +315,13 @@ def _clock(stream: VideoStream) -> Clock:
 
 def _surveyed(container: InputContainer, stream: VideoStream) -> tuple[Survey, VideoFrame | None]:
     """Read every packet, and decode the first frame on the way."""
-    decoding = Decoding(container, stream)
+    decoding = Decoding(container, stream, threads=1)
     first: VideoFrame | None = None
-    read, notes = 0, []
+    notes = []
     for packet in packets_of(container, stream):
-        read += 1
         notes.append(note_packet(packet, stream.codec_context))
         if first is None:
             first = next(iter(decoding.decode(packet)), None)
     if first is None:
         first = next(iter(decoding.decode(None)), None)
-    shown = [note for note in notes if note is not None]
-    return make_survey(shown, container, stream, cut=len(shown) < read), first
+    return make_survey([note for note in notes if note is not None], container, stream), first

@@ -5,15 +5,15 @@ decord is optional: it has no wheels beyond Linux on x86-64, and it cannot open 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, TypeVar
 
 from eva.errors import UndecodableError, VideoError
 from eva.frames import Timeline
+from eva.pictures import Rgb
+
+Made = TypeVar("Made")
 
 
 class DecordVideo:
@@ -31,17 +31,18 @@ class DecordVideo:
         except self._errors as error:
             raise UndecodableError(f"decord cannot open {path}: {_first_line(error)}") from error
 
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """(index, RGB) once for each distinct index, in ascending order; see decode.Video.
+    def frames(self, indices: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
+        """(index, what `make` makes of its RGB) once for each distinct index; see decode.Video.
 
         One batch, as the reference asks for it: which wrong frames decord gives depends on what it decoded before.
         """
         wanted = sorted(set(indices))
         try:
-            batch: NDArray[np.uint8] = self._reader.get_batch(wanted).asnumpy()
+            batch = self._reader.get_batch(wanted).asnumpy()
         except self._errors as error:
             raise VideoError(f"decord cannot decode the frames of {self._path}: {_first_line(error)}") from error
-        yield from zip(wanted, batch, strict=True)
+        for index, rgb in zip(wanted, batch, strict=True):
+            yield index, make(rgb)
 
     def _timeline(self) -> Timeline:
         height, width = self._reader[0].shape[:2]

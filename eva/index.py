@@ -21,7 +21,7 @@ from eva.packets import EntryPoint, VideoIndex
 from eva.store import VideoFile, video_folder, write_whole
 
 # Raised when what an index says of the same video changes.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

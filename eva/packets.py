@@ -16,6 +16,10 @@ from eva.frames import Timeline
 # Seeking by the containers' own index lands where it should in these two. In MPEG-TS it lands late; AVI and FLV
 # are too loose with times. There, decoding begins at the start.
 SEEKABLE = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
+VP8 = {"vp8", "libvpx"}
+VP9 = {"vp9", "libvpx-vp9"}
+MAY_HIDE = VP8 | VP9  # frames
+AV1 = {"av1", "libdav1d"}
 H264_IDR = {5}
 H264_SLICES = set(range(1, 6))
 H264_ASIDES = {6, 9, 12}  # supplemental information, delimiters, filler
@@ -83,8 +87,8 @@ def note_packet(packet: Packet[VideoStream], context: CodecContext) -> Note | No
     return Note(packet.pts, packet.dts, packet.is_keyframe and begins_anew(packet, context))
 
 
-def make_survey(notes: list[Note], container: InputContainer, stream: VideoStream, *, cut: bool) -> Survey:
-    """Put the notes of all packets together. `cut`: an edit list or a hidden frame dropped some of them."""
+def make_survey(notes: list[Note], container: InputContainer, stream: VideoStream) -> Survey:
+    """Put the notes of all packets that show a frame together."""
     pts = sorted(note.pts for note in notes if note.pts is not None)
     one_each = len(set(pts)) == len(notes) > 0
     if not one_each:
@@ -92,7 +96,7 @@ def make_survey(notes: list[Note], container: InputContainer, stream: VideoStrea
     lost = _lost_dts(container, stream)
     if lost:
         return Survey(*_held(notes, lost), entries=())
-    return Survey(tuple(pts), True, 0, () if cut else tuple(_entries(notes, pts, container)))
+    return Survey(tuple(pts), True, 0, tuple(_entries(notes, pts, container)))
 
 
 def _entries(notes: list[Note], pts: list[int], container: InputContainer) -> Iterator[EntryPoint]:
@@ -133,10 +137,12 @@ def _held(notes: list[Note], lost: list[int]) -> tuple[tuple[int, ...], bool, in
 
 def shows_frame(packet: Packet[VideoStream], codec: str) -> bool:
     """False for a VP8 or VP9 frame that is only there to predict others; see their bitstream specifications."""
+    if codec not in MAY_HIDE:
+        return True
     first, last = memoryview(packet)[0], memoryview(packet)[-1]
-    if codec in ("vp8", "libvpx"):
+    if codec in VP8:
         return bool(first >> 4 & 1)
-    if codec not in ("vp9", "libvpx-vp9") or last & 0xE0 == 0xC0:  # a superframe shows its last frame
+    if last & 0xE0 == 0xC0:  # a superframe shows its last frame
         return True
     shift = 0 if first >> 4 & 3 != 3 else 1  # profile 3 has one more header bit
     shown_again, shown = first >> 3 - shift & 1, first >> 1 - shift & 1
@@ -149,7 +155,7 @@ def begins_anew(packet: Packet[VideoStream], context: CodecContext) -> bool:
     Containers mark more than that as keyframes: in H.264, pictures that may be used for entry but do not end
     references across them (open GOP). HEVC forbids those references for pictures shown after the keyframe.
     """
-    if context.name in ("vp8", "vp9", "libvpx", "libvpx-vp9", "libdav1d", "av1"):
+    if context.name in MAY_HIDE | AV1:
         return True
     if context.name == "h264":
         slices = [unit & 0x1F for unit in _unit_headers(packet, context, length_byte=4) if unit & 0x1F in H264_SLICES]

@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 # PPM 3 ms, 8 ms and 2.8 MB.
 FORMATS = ("png", "bmp", "ppm")
 
+# height x width x 3
+Rgb = NDArray[np.uint8]
 
-def encode(rgb: NDArray[np.uint8], picture_format: str) -> bytes:
-    """An RGB picture (height, width, 3) as the bytes of a file in one of FORMATS."""
+
+def encode(rgb: Rgb, picture_format: str) -> bytes:
+    """An RGB picture as the bytes of a file in one of FORMATS."""
     if picture_format == "ppm":
         height, width = rgb.shape[:2]
         return b"P6\n%d %d\n255\n" % (width, height) + rgb.tobytes()

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from eva.decode import Video
 from eva.frames import Window, check_window, clamp_window, frame_indices, output_size, sample_times
-from eva.pictures import encode
+from eva.pictures import Rgb, encode
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,14 @@ def selected(video: Video, request: Request, plan: Plan, *, seconds: float) -> S
 
 def pictures(video: Video, indices: Sequence[int], plan: Plan, picture_format: str) -> Iterator[tuple[int, bytes]]:
     """(index, picture file) for each distinct index, one by one, so that memory does not grow with their number."""
-    for index, rgb in video.frames(indices):
-        yield index, encode(resized(rgb, width=plan.width, height=plan.height), picture_format)
+
+    def make(rgb: Rgb) -> bytes:
+        return encode(resized(rgb, width=plan.width, height=plan.height), picture_format)
+
+    return video.frames(indices, make)
 
 
-def resized(rgb: NDArray[np.uint8], *, width: int, height: int) -> NDArray[np.uint8]:
+def resized(rgb: Rgb, *, width: int, height: int) -> Rgb:
     """Bicubic as OpenCV does it, without antialiasing: the published numbers were measured so."""
     if rgb.shape[:2] == (height, width):
         return rgb

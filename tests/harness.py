@@ -82,16 +82,12 @@ class Run:
     code: int
     stdout: str
     stderr: str
-    output_dir: Path
-    dataset: str
+    cache: Path
+    result: Path
 
     @property
-    def cache(self) -> Path:
-        return self.output_dir / f"cache_{self.dataset}.jsonl"
-
-    @property
-    def result(self) -> Path:
-        return self.output_dir / f"result_{self.dataset}.jsonl"
+    def output_dir(self) -> Path:
+        return self.result.parent
 
     @property
     def said(self) -> str:
@@ -201,7 +197,7 @@ class Bench:
             kill_group(process)
             stdout, stderr = process.communicate()
             pytest.fail(f"the run did not end within {timeout_s} s\n{stdout[-2000:]}\n{stderr[-4000:]}")
-        return Run(process.returncode, stdout, stderr, self.output_dir, self.dataset)
+        return Run(process.returncode, stdout, stderr, self.cache, self.result)
 
     def run(self, *flags: str, timeout_s: float = 120, **settings: str | None) -> Run:
         return self.finish(self.start(*flags, **settings), timeout_s=timeout_s)

@@ -220,7 +220,7 @@ def resume(run: Run, bench: Bench) -> Run:
         [sys.executable, *shlex.split(command)],
         capture_output=True, text=True, timeout=120, env=environment(), cwd=bench.folder, check=False,
     )  # fmt: skip
-    return Run(process.returncode, process.stdout, process.stderr, bench.output_dir, bench.dataset)
+    return Run(process.returncode, process.stdout, process.stderr, bench.cache, bench.result)
 
 
 def test_an_outage_that_lasts_ends_the_run_saved_merged_and_with_the_command_that_goes_on(
