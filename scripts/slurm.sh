@@ -59,7 +59,7 @@ head=${machines[0]} # where this script runs too
 ray="$HARNESS_ENV/bin/ray"
 
 on "$head" "$ray" start --head --port="$RAY_PORT" --block --include-dashboard=false --disable-usage-stats
-wait_for "Ray on $head" "$ray" health-check --address "$head:$RAY_PORT"
+wait_for "Ray on $head" bash -c "exec 3<> /dev/tcp/$head/$RAY_PORT"
 for machine in "${machines[@]:1}"; do
     on "$machine" "$ray" start --address="$head:$RAY_PORT" --block --disable-usage-stats
 done
