@@ -124,7 +124,7 @@ def playing(folder: Path) -> Iterator[int]:
     for entry in Path("/proc").iterdir():
         try:
             ours = entry.name.isdigit() and f"{DISK}={folder}".encode() in (entry / "environ").read_bytes()
-            if ours and any(word in (entry / "cmdline").read_bytes() for word in (b"ray::Node", b"--worker")):
+            if ours and any(word in (entry / "cmdline").read_bytes() for word in (b"ray::Node", b"select_frame")):
                 yield int(entry.name)
         except OSError:
             continue

@@ -88,7 +88,7 @@ def where_played(run: Run, nodes: Nodes) -> dict[str, Counter[str]]:
 
 
 def left_on(nodes: Nodes, name: str) -> list[str]:
-    return processes_on(nodes.disk(name), "ray::Node", "--worker")
+    return processes_on(nodes.disk(name), "ray::Node", "select_frame")
 
 
 # --- three nodes, one dies, one comes

@@ -91,4 +91,4 @@ def test_a_job_that_is_told_to_end_saves_what_finished_and_stops_all_that_it_sta
     assert 8 <= len(read_records(job.result)) < 600
     assert re.search(r"node \S+ \(\w+\): 1 frame workers, 1 of 1 videos, images as file", stderr), stderr
     assert "Token authentication is disabled" not in stderr
-    wait_until(lambda: not processes_on(job.folder, "ray", "--worker", "scripted_server"), timeout_s=20)
+    wait_until(lambda: not processes_on(job.folder, "ray", "select_frame", "scripted_server"), timeout_s=20)
