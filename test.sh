@@ -12,4 +12,5 @@ bash demo/install_server.sh || echo "test.sh: vLLM for the CPU cannot be install
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-exec .venv/bin/python -m pytest "$@"
+# The tests of one file share what they started, and files run side by side, in the order of their names.
+exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

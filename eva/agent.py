@@ -31,11 +31,13 @@ class Round:
 class Episode:
     """A sample as it unfolds; `stop_reason` is empty until it ends.
 
-    `video_file` is the file that is shown, where it is not the annotated one but stands in for it.
+    `video_file` is the file that is shown, where it is not the annotated one but stands in for it;
+    `video_duration_s` is None until the video was opened.
     """
 
     messages: list[Message] = field(default_factory=list)
     video_file: str = ""
+    video_duration_s: float | None = None
     rounds: list[Round] = field(default_factory=list)
     answer: str = ""
     stop_reason: str = ""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from eva.interval import Interval
 from eva.meta import Meta, read_meta
@@ -14,10 +15,12 @@ from eva.scoring import Outcome
 
 @dataclass(frozen=True)
 class Figure:
-    """One published accuracy as a fraction, and where it stands."""
+    """One published accuracy as a fraction, and where it stands; rounds and tokens where they stand there too."""
 
     accuracy: float
     source: str
+    average_rounds: float | None = None
+    average_total_tokens: float | None = None
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,15 @@ def load_published(path: Path) -> dict[str, Published]:
         name: Published(
             dataset=name,
             rows=entry["rows"],
-            figures=tuple(Figure(row["accuracy_percent"] / 100, row["source"]) for row in entry["published"]),
+            figures=tuple(map(_figure, entry["published"])),
         )
         for name, entry in content["datasets"].items()
     }
+
+
+def _figure(row: Mapping[str, Any]) -> Figure:
+    accuracy = row["accuracy_percent"] / 100
+    return Figure(accuracy, row["source"], row.get("average_rounds"), row.get("average_total_tokens"))
 
 
 def identify(result: Path, outcomes: Sequence[Outcome], published: Mapping[str, Published]) -> Published | None:
@@ -56,12 +64,36 @@ def comparison_lines(
 ) -> list[str]:
     """The result beside each published figure; a part of a dataset is said to be one."""
     lines = [f"Dataset: {entry.dataset}"]
-    covered = len({outcome.index for outcome in outcomes} & set(range(entry.rows)))
+    covered = _covered(entry, outcomes)
     if covered < entry.rows:
         lines.append(
             f"This result covers only {covered} of {entry.rows} questions; the published figures are over all of them"
         )
     return lines + [_beside(figure, accuracy, interval) for figure in entry.figures]
+
+
+def comparison_json(
+    entry: Published, outcomes: Sequence[Outcome], accuracy: float, interval: Interval | None
+) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "dataset": entry.dataset,
+        "questions": entry.rows,
+        "covered": _covered(entry, outcomes),
+        "published": [
+            {
+                "source": figure.source,
+                "accuracy": figure.accuracy,
+                "difference": accuracy - figure.accuracy,
+                "inside_interval": None if interval is None else figure.accuracy in interval,
+            }
+            for figure in entry.figures
+        ],
+    }
+
+
+def _covered(entry: Published, outcomes: Sequence[Outcome]) -> int:
+    return len({outcome.index for outcome in outcomes} & set(range(entry.rows)))
 
 
 def caveat_lines(meta: Meta, dataset: str, published: Path, manifest: Path) -> list[str]:

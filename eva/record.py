@@ -57,7 +57,7 @@ def _carried(item: Item) -> Record:
     """The annotation's other keys, for reports; one that bears a record's own name cannot be carried."""
     taken = _record(item, [], answer="", stop_reason="").keys() | {
         "num_rounds", "total_tokens", "estimated_visual_tokens", "error", "error_detail",
-        "failure", "video_file", "trajectory", "seconds",
+        "failure", "video_file", "video_duration_s", "trajectory", "seconds",
     }  # fmt: skip
     return {key: value for key, value in item.extra.items() if key not in taken}
 
@@ -67,6 +67,8 @@ def _additions(episode: Episode, failure: str) -> Record:
     additions: Record = {"failure": failure} if failure else {}
     if episode.video_file:
         additions["video_file"] = episode.video_file
+    if episode.video_duration_s is not None:
+        additions["video_duration_s"] = episode.video_duration_s
     return additions | {"trajectory": trajectory(episode.rounds)}
 
 

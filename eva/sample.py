@@ -56,6 +56,7 @@ class Sampler:
         if path != annotated:
             episode.video_file = str(path.relative_to(self.video_root))
         video = await asyncio.to_thread(self.probe, path)
+        episode.video_duration_s = video.duration_s
         opening = opening_messages(item.prompt, video)
         episode.messages.extend(opening.messages)
         await play(

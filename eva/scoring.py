@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import Any
 EXCEPTION = "exception"
 # Whose failure a record without an answer is.
 MODEL, SAMPLE, INFRASTRUCTURE = FAILURES = ("model", "sample", "infrastructure")
+# Up to here a float counts exactly; what lies beyond counts nothing.
+_MAX_COUNT = 2**53
 # A record with any other stop reason did not end by the model's own doing; --retry-error runs it again.
 SETTLED = frozenset({"answer_found", "max_turns_exceeded", "no_answer_no_tool_call", "no_valid_tool_call"})
 
@@ -100,7 +101,7 @@ def read_outcome(record: object, *, default_index: int | None = None) -> Outcome
         total_tokens=_number(record, "total_tokens"),
         error=_text(record, "error"),
         video=_first_video(record),
-        seconds=record["seconds"] if isinstance(record.get("seconds"), float) else None,
+        seconds=_number(record, "seconds"),
         failure=_failure(record),
     )
 
@@ -125,9 +126,9 @@ def _text(record: Mapping[str, Any], name: str) -> str:
 
 
 def _number(record: Mapping[str, Any], name: str) -> int | float | None:
-    value = record.get(name)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return value if is_number else None
+    value: Any = record.get(name)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if is_number and abs(value) <= _MAX_COUNT else None
 
 
 def score(outcomes: Sequence[Outcome], *, total: int) -> Score:

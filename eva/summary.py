@@ -7,6 +7,7 @@ from typing import Any
 
 from eva.interval import Interval
 from eva.scoring import Score
+from eva.text import printable
 from eva.tool import Usage
 
 
@@ -73,7 +74,7 @@ def summary_json(score: Score, interval: Interval | None, wall_s: float, frames:
         "correct": score.correct,
         "accuracy": score.accuracy,
         "accuracy_bounds": list(score.bounds),
-        "interval_95": [interval.low, interval.high] if interval else None,
+        "interval_95": interval_json(interval),
         "answered": score.answered,
         "empty": score.empty,
         "missing": score.missing,
@@ -89,9 +90,27 @@ def summary_json(score: Score, interval: Interval | None, wall_s: float, frames:
     }
 
 
+def file_json(score: Score, interval: Interval | None) -> dict[str, Any]:
+    """What accuracy.py says of a result file, for programs; accuracies are fractions."""
+    return {
+        "total": score.total,
+        "correct": score.correct,
+        "accuracy": score.accuracy,
+        "interval_95": interval_json(interval),
+        "empty": score.empty,
+        "average_rounds": score.average_rounds,
+        "average_total_tokens": score.average_tokens,
+        "stop_reasons": dict(score.stop_reasons),
+    }
+
+
+def interval_json(interval: Interval | None) -> list[float] | None:
+    return [interval.low, interval.high] if interval else None
+
+
 def _averages(score: Score) -> list[str]:
     return [f"Average rounds: {score.average_rounds:.4f}", f"Average total tokens: {score.average_tokens:.4f}"]
 
 
 def _stop_reasons(score: Score) -> list[str]:
-    return ["Stop reasons:", *(f"  {reason}: {count}" for reason, count in score.stop_reasons)]
+    return ["Stop reasons:", *(f"  {printable(reason)}: {count}" for reason, count in score.stop_reasons)]

@@ -11,6 +11,11 @@ from tokenizer import build_tokenizer
 from videos import Recipe, encode
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits longest for others begins first: a real server takes a minute to start."""
+    items.sort(key=lambda item: item.path.name != "test_vllm.py")
+
+
 @pytest.fixture(scope="session")
 def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tokenizer(tmp_path_factory.mktemp("tokenizer"))

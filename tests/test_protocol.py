@@ -323,6 +323,14 @@ def test_a_bad_sample_is_an_exception_record_and_never_reaches_the_model(played:
     assert played.journal.of(key) == []
 
 
+def test_a_record_says_how_long_the_video_is_where_it_could_be_opened(played: Played) -> None:
+    assert {played.records[key]["video_duration_s"] for key, case in CASES.items() if case.video == "clip.mp4"} == {
+        FRAMES / FPS
+    }
+    assert played.records["no user turn"]["video_duration_s"] == FRAMES / FPS
+    assert [key for key in BAD_SAMPLES if "video_duration_s" in played.records[key]] == ["no user turn"]
+
+
 def test_the_summary_counts_all_items_and_names_the_errors(played: Played) -> None:
     total = len(CASES) + len(BAD_SAMPLES)
     right = sum(case.answer == "B" for case in CASES.values())

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from harness import ROOT, environment, write_rows
 
-from accuracy import read_outcomes, report
+from accuracy import report
 from eva.interval import Interval, clustered_interval
 from eva.meta import Meta, write_meta
 from eva.published import Figure, Published, comparison_lines, identify, load_published
+from eva.results import read_outcomes
 from eva.scoring import Outcome
 
 PUBLISHED = load_published(ROOT / "results-12k" / "published.json")

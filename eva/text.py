@@ -1,0 +1,13 @@
+"""Strangers' text -> text for people's eyes. Pure."""
+
+from __future__ import annotations
+
+
+def printable(text: str, *, limit: int = 200) -> str:
+    """One line of `text` that no terminal and no XML reader stumbles over, of at most `limit` characters.
+
+    White space becomes a space; control characters, direction marks and lone surrogates become U+FFFD.
+    """
+    start = text[: limit + 1]
+    clean = "".join(" " if char.isspace() else char if char.isprintable() else "\ufffd" for char in start)
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"

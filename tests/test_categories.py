@@ -1,0 +1,168 @@
+"""eva/categories.py: the group of a question, the length of its video, and where the answer stands in it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+from harness import SHARED
+from own_rows import own_rows
+
+from eva.categories import categories, time_reference_s, video_duration_s
+
+ANNOTATIONS = SHARED / "annotations"
+FILES = {
+    "lvbench": "LVBench_raw_full_root.jsonl",
+    "videoholmes": "videoholmes_raw_full.jsonl",
+    "mlvu": "MLVU_MCQ_raw_full.jsonl",
+}
+
+
+# --- categories
+
+
+@pytest.mark.parametrize(
+    ("dataset", "owed"),
+    [
+        ("lvbench", {("reasoning", "entity recognition")}),
+        ("videoholmes", {("SR",)}),
+        ("mlvu", {("1_plotQA",), ("2_needle",), ("4_count",), ("7_topic_reasoning",)}),
+        ("videomme", {()}),
+        ("longvideobench", {()}),
+        ("lsdbench", {()}),
+    ],
+)
+def test_each_dataset_has_its_own_place_for_the_category(dataset: str, owed: set[tuple[str, ...]]) -> None:
+    assert {categories(dataset, row) for row in own_rows(dataset)} == owed
+
+
+@pytest.mark.parametrize(
+    ("text", "owed"),
+    [
+        ("['reasoning']", ("reasoning",)),
+        ("['event understanding', 'temporal grounding']", ("event understanding", "temporal grounding")),
+        ("[\"the artist's\", 'b']", ("the artist's", "b")),
+        ("['a', 'a']", ("a",)),
+        ("[]", ()),
+        ("['']", ()),
+        ("[__import__('os').system('false')]", ("os", "false")),
+        ("[" * 100_000, ()),
+        (["a", 1, "b"], ("a", "b")),
+        ("reasoning", ("reasoning",)),
+        (None, ()),
+        (3, ()),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_the_text_of_a_list_is_read_as_texts_and_nothing_of_it_runs(text: object, owed: tuple[str, ...]) -> None:
+    assert categories("lvbench", {"question_type": text}) == owed
+
+
+@pytest.mark.parametrize(
+    ("seconds", "owed"),
+    [(11, "short"), (121, "short"), (240, "medium"), (905, "medium"), (1800, "long"), (1e5, "long")],
+)
+def test_videommes_groups_reach_to_where_the_next_one_begins(seconds: float, owed: str) -> None:
+    assert categories("videomme", {"video_duration_s": seconds}) == (owed,)
+
+
+@pytest.mark.parametrize("path", ["clip.mp4", "/videos/clip.mp4", "", "a\0b", 3])
+def test_a_path_without_a_task_folder_has_no_category(path: object) -> None:
+    assert categories("mlvu", {"videos": [path]}) == ()
+
+
+@pytest.mark.parametrize("dataset", ["", "own", "longvideobench"])
+def test_any_other_dataset_may_name_a_category(dataset: str) -> None:
+    assert categories(dataset, {"category": " cats "}) == ("cats",)
+    for value in ("", " ", None, 3, ["cats"], {"a": 1}):
+        assert categories(dataset, {"category": value}) == ()
+
+
+def real_rows(dataset: str) -> list[dict[str, Any]]:
+    path = ANNOTATIONS / FILES[dataset]
+    if not path.is_file():
+        pytest.skip("the annotation files are not here")
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+@pytest.mark.parametrize(("dataset", "kinds"), [("lvbench", 6), ("videoholmes", 7), ("mlvu", 7)])
+def test_every_real_row_has_a_category(dataset: str, kinds: int) -> None:
+    found = [categories(dataset, row) for row in real_rows(dataset)]
+    assert all(found)
+    assert len(Counter(name for names in found for name in names)) == kinds
+
+
+# --- the video's length
+
+
+def opening(seconds: str) -> str:
+    return (
+        f"<|im_start|>user\nVideo Length: {seconds} seconds. Original video resolution: 360p. "
+        "Video Length: 9 seconds. Original video resolution: 9p. Who?<|im_end|>\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("record", "owed"),
+    [
+        ({"video_duration_s": 12.5, "messages": opening("11")}, 12.5),
+        ({"messages": opening("3600")}, 3600.0),
+        ({"messages": []}, None),
+        ({"messages": "Video Length: many seconds."}, None),
+        ({"messages": opening("9" * 400)}, 9.0),
+        ({"video_duration_s": "12", "messages": opening("11")}, 11.0),
+        ({"video_duration_s": float("nan")}, None),
+        ({"video_duration_s": float("inf")}, None),
+        ({"video_duration_s": 10**400}, None),
+        ({"video_duration_s": 1e-300}, None),
+        ({"video_duration_s": -1}, None),
+        ({"video_duration_s": True}, None),
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_the_length_is_the_records_own_else_that_of_the_opening_message(
+    record: dict[str, Any], owed: float | None
+) -> None:
+    assert video_duration_s(record) == owed
+
+
+# --- where the answer stands
+
+
+@pytest.mark.parametrize(
+    ("text", "owed"),
+    [
+        ("00:15-00:19", (15, 19)),
+        ("61:45-113:00", (3705, 6780)),
+        ("00:41-00:41", (41, 41)),
+        ("08:17-None", None),
+        ("None-None", None),
+        ("63:20-03:35", None),
+        ("0:15", None),
+        ("00:15-00:19 ", None),
+        (15, None),
+        (None, None),
+    ],
+)
+def test_a_time_reference_is_two_clock_times_in_order(text: object, owed: tuple[float, float] | None) -> None:
+    assert time_reference_s({"time_reference": text}) == owed
+
+
+def test_of_the_real_time_references_only_the_open_and_the_reversed_are_none() -> None:
+    unread = [row["time_reference"] for row in real_rows("lvbench") if time_reference_s(row) is None]
+    assert {"08:17-None", "None-None"} < set(unread)
+    for text in set(unread) - {"08:17-None", "None-None"}:
+        start, end = text.split("-")
+        assert seconds(start) > seconds(end), text
+
+
+def seconds(clock: str) -> int:
+    minutes, rest = clock.split(":")
+    return 60 * int(minutes) + int(rest)
+
+
+def test_own_rows_have_a_time_reference() -> None:
+    assert {time_reference_s(row) for row in own_rows("lvbench")} == {(15.0, 19.0)}

@@ -1,0 +1,281 @@
+"""The pictures of a report: what stands in them, that they are safe and the same each time, and what is left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from eva.charts import Chart, charts, density
+from eva.grouping import by_category, by_evidence, by_length, by_rounds, by_stop_reason, by_tokens, token_edges
+from eva.published import Figure
+from eva.results import Entry
+from eva.runs import Run, read_sample
+from eva.scoring import read_outcome
+
+SVG = "{http://www.w3.org/2000/svg}"
+HOSTILE = '</text><script>alert(1)</script>$\\frac{$_\x00\x1b\ud800\u202e" onload=alert(1) café 日本'
+
+
+def record(index: int, *, right: bool = True, **more: Any) -> dict[str, Any]:
+    basic = {"gt": "B", "answer": "B" if right else "C", "stop_reason": "answer_found", "num_rounds": 1 + index % 3}
+    video = {"videos": [f"{index % 5}.mp4"], "video_duration_s": 30.0 * 4 ** (index % 5)}
+    return {"index": index, **basic, **video, "total_tokens": 1000 * (1 + index % 10), **more}
+
+
+def look(*times_s: float) -> dict[str, Any]:
+    return {"calls": [{"executed": {"times_s": list(times_s)}}]}
+
+
+def run(records: Sequence[Mapping[str, Any]], name: str = "result_a", dataset: str = "own", **more: Any) -> Run:
+    entries = [Entry(read_outcome(dict(one)), one) for one in records]
+    return Run(name, dataset, [read_sample(dataset, entry) for entry in entries], **more)
+
+
+def full_run(name: str = "result_lvbench", *, shift: int = 0) -> Run:
+    """Every chart has something to draw; one sample in three is right."""
+    records = [
+        record(
+            n,
+            right=(n + shift) % 3 == 0,
+            question_type=("['reasoning']", "['reasoning', 'summarization']")[n % 2],
+            time_reference="00:10-00:20",
+            trajectory=[look(1.0, 15.0 if n % 4 == 0 else 2.0), look(29.0)],
+        )
+        for n in range(60)
+    ]
+    return run(records, name, "lvbench", published=(Figure(0.4332, "repository", 2.62, 20412), Figure(0.5, "paper")))
+
+
+ALL = [
+    "Accuracy by rounds",
+    "Accuracy by total tokens",
+    "Accuracy by video length",
+    "Accuracy by category, lvbench",
+    "Stop reasons",
+    "Tokens and accuracy",
+    "Where in the video the agent looked",
+    "Frames in the annotated time",
+]
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, Chart]:
+    return {chart.title: chart for chart in charts([full_run(), full_run("result_again", shift=1)])}
+
+
+def texts(chart: Chart) -> list[str]:
+    return ["".join(element.itertext()) for element in ElementTree.fromstring(chart.svg).iter(f"{SVG}text")]  # noqa: S314
+
+
+def test_every_picture_is_there_in_its_order(drawn: Mapping[str, Chart]) -> None:
+    assert list(drawn) == ALL
+
+
+# --- the numbers
+
+
+def test_the_rows_of_a_picture_stand_in_it_with_their_numbers_of_samples(drawn: Mapping[str, Chart]) -> None:
+    shown = texts(drawn["Accuracy by rounds"])
+    assert {"1", "2", "3", "result_lvbench", "result_again"} <= set(shown)
+    assert shown.count("n = 20") == 6
+
+
+def test_the_description_says_every_number_in_words(drawn: Mapping[str, Chart]) -> None:
+    said = drawn["Accuracy by category, lvbench"].description
+    assert said.startswith("Accuracy by category, lvbench. result_lvbench: reasoning 33.3% (")
+    assert re.search(r"summarization 33\.3% \(\d+\.\d% to \d+\.\d%\) of 30\.", said)
+
+
+def test_the_published_figure_stands_beside_the_run_where_its_tokens_are_known(drawn: Mapping[str, Chart]) -> None:
+    said = drawn["Tokens and accuracy"].description
+    assert "result_lvbench: 5,500 tokens, 33.3% (" in said
+    assert said.count("Published for lvbench: 20,412 tokens, 43.32%.") == 1, "once for all runs of the dataset"
+    assert "50.00%" not in said
+
+
+def test_the_annotated_time_is_told_with_both_accuracies(drawn: Mapping[str, Chart]) -> None:
+    said = drawn["Frames in the annotated time"].description
+    assert "Looked into the annotated time 25.0% (" in said
+    assert re.search(r"Accuracy where it did not 33\.3% .* of 45\.", said)
+
+
+def test_a_row_is_the_accuracy_of_its_own_samples() -> None:
+    records = [record(n, right=n < 12, num_rounds=1 + n // 10) for n in range(20)]
+    (one, two) = by_rounds([run(records)])
+    assert [(row.label, row.estimates[0].count, row.estimates[0].value) for row in (one, two) if row.estimates[0]] == [
+        ("1", 10, 1.0),
+        ("2", 10, 0.2),
+    ]
+    assert two.estimates[0] is not None
+    assert two.estimates[0].interval is not None
+    assert two.estimates[0].interval.low < 0.2 < two.estimates[0].interval.high
+
+
+def test_very_many_rounds_share_a_row() -> None:
+    rows = by_rounds([run([record(n, num_rounds=rounds) for n, rounds in enumerate((0, 9, 10, 500))])])
+    assert [row.label for row in rows] == ["0", "9", "10 or more"]
+
+
+def test_lengths_have_fixed_borders_and_a_border_belongs_to_the_longer() -> None:
+    seconds = (59.9, 60, 179, 180, 3600, 1e9)
+    rows = by_length([run([record(n, video_duration_s=s) for n, s in enumerate(seconds)])])
+    assert [(row.label, row.estimates[0].count) for row in rows if row.estimates[0]] == [
+        ("under 1 min", 1),
+        ("1 to 3 min", 2),
+        ("3 to 10 min", 1),
+        ("60 min and more", 2),
+    ]
+
+
+def test_token_bins_hold_about_as_many_samples_each() -> None:
+    assert token_edges([100 * n for n in range(1001)]) == [20000, 40000, 60000, 80000]
+    assert token_edges([7] * 50) == [7]
+    assert token_edges([]) == []
+    rows = by_tokens([run([record(n, total_tokens=100 * n) for n in range(1001)])])
+    assert [row.label for row in rows][:2] == ["under 20,000", "20,000 to 40,000"]
+    assert [row.estimates[0].count for row in rows if row.estimates[0]] == [200, 200, 200, 200, 201]
+
+
+def test_runs_stand_side_by_side_and_one_without_such_a_sample_has_a_gap() -> None:
+    rows = by_rounds([run([record(0, num_rounds=1)]), run([record(0, num_rounds=2)])])
+    assert [(row.label, [one is not None for one in row.estimates]) for row in rows] == [
+        ("1", [True, False]),
+        ("2", [False, True]),
+    ]
+
+
+def test_stop_reasons_are_shares_of_all_samples_and_rare_ones_stand_together() -> None:
+    reasons = ["answer_found"] * 20 + [f"reason {n // 2}" for n in range(20)]
+    rows = by_stop_reason([run([record(n, stop_reason=reason) for n, reason in enumerate(reasons)])])
+    assert len(rows) == 9
+    assert rows[0].label == "answer_found"
+    assert rows[-1].label == "other (3 reasons)"
+    shares = [row.estimates[0].value for row in rows if row.estimates[0]]
+    assert (shares[0], sum(shares)) == (0.5, pytest.approx(1))
+
+
+def test_frames_spread_evenly_have_the_density_one_and_every_sample_weighs_the_same() -> None:
+    even = np.linspace(0.025, 0.975, 20, dtype=np.float32)
+    assert density([even]) == pytest.approx(np.ones(20))
+    both = density([even, np.array([0.01], dtype=np.float32)])
+    assert both is not None
+    assert (both[0], both[1], both.mean()) == (pytest.approx(10.5), pytest.approx(0.5), pytest.approx(1))
+    assert density([np.array([], dtype=np.float32)]) is None
+
+
+def test_places_are_relative_to_the_video_and_the_first_look_is_that_of_the_first_round_with_frames() -> None:
+    rounds = [{"calls": []}, look(0.0, 15.0), look(30.0, 99.0)]
+    (sample,) = run([record(0, video_duration_s=30.0, trajectory=rounds)]).samples
+    assert sample.first_look.tolist() == [0.0, 0.5]
+    assert sample.later_looks.tolist() == [1.0, 1.0]
+
+
+# --- the page that they stand in
+
+
+def test_a_picture_has_no_ink_of_its_own_and_brings_nothing_from_outside(drawn: Mapping[str, Chart]) -> None:
+    for chart in drawn.values():
+        assert chart.svg.startswith('<svg role="img" aria-label="')
+        assert chart.svg.endswith("</svg>")
+        assert "currentColor" in chart.svg
+        assert not re.search(r"#000000|#ffffff|: (black|white)", chart.svg)
+        assert set(re.findall(r"\w+://[^\"']*", chart.svg)) <= {
+            "http://www.w3.org/2000/svg",
+            "http://www.w3.org/1999/xlink",
+        }
+        tags = {element.tag.removeprefix(SVG) for element in ElementTree.fromstring(chart.svg).iter()}  # noqa: S314
+        assert tags <= {"svg", "defs", "g", "path", "text", "tspan", "use", "clipPath", "rect"}, tags
+
+
+def test_no_two_elements_of_a_page_share_an_id(drawn: Mapping[str, Chart]) -> None:
+    svgs = [chart.svg for chart in drawn.values()]
+    ids = [name for svg in svgs for name in re.findall(r'\bid="([^"]+)"', svg)]
+    assert len(ids) == len(set(ids))
+    referred = {name for svg in svgs for name in re.findall(r'(?:href="|url\()#([^")]+)', svg)}
+    assert referred <= set(ids)
+
+
+def test_the_same_runs_give_the_same_bytes_and_leave_matplotlibs_settings_alone(drawn: Mapping[str, Chart]) -> None:
+    before = dict(mpl.rcParams)
+    with mpl.rc_context({"lines.linewidth": 9, "axes.facecolor": "black", "svg.fonttype": "path"}):
+        again = charts([full_run(), full_run("result_again", shift=1)])
+    assert {chart.title: chart for chart in again} == drawn
+    assert dict(mpl.rcParams) == before
+
+
+def test_hostile_text_is_only_ever_text() -> None:
+    records = [record(n, stop_reason=HOSTILE, category=HOSTILE + "x" * 10_000) for n in range(6)]
+    runs = [run(records, name, HOSTILE) for name in (HOSTILE, "_hidden")]
+    found = charts(runs)
+    assert [chart.title for chart in found][3].startswith("Accuracy by category, </text><script>")
+    for chart in found:
+        elements = list(ElementTree.fromstring(chart.svg).iter())  # noqa: S314
+        assert not any(name.startswith("on") for element in elements for name in element.attrib)
+        assert f"{SVG}script" not in {element.tag for element in elements}
+        assert len(chart.svg) < 200_000
+        assert len(chart.description) < 5000
+        assert "_hidden" in texts(chart)
+        assert any(text.startswith("</text><script>") for text in texts(chart))
+        assert "\ufffd" in chart.description
+        chart.svg.encode()
+
+
+# --- what is left out
+
+
+def test_records_of_the_reference_give_what_can_be_drawn() -> None:
+    old = [record(n, messages="Video Length: 59 seconds. Original video resolution: 360p. Who?") for n in range(6)]
+    for one in old:
+        del one["video_duration_s"]
+    assert [chart.title for chart in charts([run(old)])] == [
+        "Accuracy by rounds", "Accuracy by total tokens", "Accuracy by video length", "Stop reasons",
+        "Tokens and accuracy",
+    ]  # fmt: skip
+
+
+def test_records_without_counts_give_what_can_be_drawn() -> None:
+    bare = [{"index": n, "gt": "B", "answer": "B", "stop_reason": "answer_found"} for n in range(3)]
+    assert [chart.title for chart in charts([run(bare)])] == ["Stop reasons"]
+
+
+def test_no_runs_and_empty_runs_are_no_pictures() -> None:
+    assert charts([]) == []
+    assert charts([run([])]) == []
+    assert [row.estimates for row in by_evidence([run([])])] == []
+
+
+def test_one_video_alone_is_drawn_without_intervals() -> None:
+    (chart, *_) = charts([run([record(n, videos=["a.mp4"]) for n in range(3)])])
+    assert "100.0% of 1" in chart.description
+
+
+def test_of_very_many_categories_the_largest_are_drawn_and_the_rest_is_said() -> None:
+    many = run([record(n, category=f"category {min(n, 40)}") for n in range(80)])
+    assert len(by_category([many])) == 24
+    (chart,) = [chart for chart in charts([many]) if "category" in chart.title]
+    assert "category 40 100.0%" in chart.description
+    assert "The 24 largest of 41 categories." in chart.description
+
+
+def test_a_run_looks_the_same_in_every_picture_also_where_it_stands_alone() -> None:
+    first = run([record(n) for n in range(4)], "first", "own")
+    second = run([record(n, Question_Type="SR") for n in range(4)], "second", "videoholmes")
+    found = {chart.title: chart.svg for chart in charts([first, second])}
+    assert "--run-2" in found["Accuracy by category, videoholmes"]
+    assert "--run-1" not in found["Accuracy by category, videoholmes"]
+    assert "--run-1" in found["Accuracy by rounds"]
+
+
+def test_numbers_beyond_sense_are_drawn_all_the_same() -> None:
+    far = [-(2.0**53), 2.0**53, 0.5, 1e-12]
+    records = [
+        record(n, num_rounds=value, total_tokens=value, trajectory=[look(value, 0.0)], video_duration_s=0.001)
+        for n, value in enumerate(far)
+    ]
+    assert len(charts([run(records)])) == 6

@@ -1,0 +1,80 @@
+"""eva/evidence.py: which frames a record shows, and whether one lay where the answer is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from eva.evidence import Estimate, Glance, estimate, evidence, glances, looked_into_reference
+from eva.interval import Interval
+
+
+def trajectory(*rounds: list[list[float]]) -> list[dict[str, Any]]:
+    """Rounds of calls of frame times."""
+    return [{"calls": [{"executed": {"times_s": times}, "error": None} for times in calls]} for calls in rounds]
+
+
+def test_every_call_that_showed_frames_is_a_glance_of_its_round() -> None:
+    record = {"trajectory": trajectory([[0.0, 5.5]], [], [[1], [2.0, 3.0]])}
+    assert glances(record) == [Glance(0, (0.0, 5.5)), Glance(2, (1.0,)), Glance(2, (2.0, 3.0))]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        None,
+        "text",
+        [None, 3, {}, {"calls": None}, {"calls": ["x", None, {}]}],
+        [{"calls": [{"executed": None}, {"executed": {"times_s": "12"}}, {"executed": {"seconds": 1.0}}]}],
+        [{"calls": [{"executed": {"times_s": [None, "3", True, float("nan"), float("inf"), 10**400, []]}}]}],
+    ],
+)
+def test_a_strangers_trajectory_is_no_glance_and_no_error(broken: object) -> None:
+    assert glances({"trajectory": broken}) == []
+
+
+def looked(times_s: list[float], reference: str = "00:41-00:43", **more: Any) -> bool | None:
+    record = {"time_reference": reference, "trajectory": trajectory([times_s]), "stop_reason": "answer_found", **more}
+    return looked_into_reference(record, glances(record))
+
+
+@pytest.mark.parametrize(
+    ("times_s", "owed"),
+    [([41.0], True), ([0.0, 43.9], True), ([40.99, 44.0], False), ([0.0, 600.0], False), ([], False)],
+)
+def test_a_frame_inside_the_reference_counts_and_a_window_around_it_does_not(times_s: list[float], owed: bool) -> None:
+    assert looked(times_s) is owed
+
+
+def test_a_reference_of_one_second_lasts_that_second() -> None:
+    assert looked([41.5], "00:41-00:41") is True
+    assert looked([42.0], "00:41-00:41") is False
+
+
+@pytest.mark.parametrize(
+    "unknown", [{"time_reference": "08:17-None"}, {"trajectory": None}, {"stop_reason": "exception"}], ids=str
+)
+def test_without_a_reference_a_trajectory_or_a_fair_chance_nothing_is_known(unknown: dict[str, Any]) -> None:
+    assert looked([41.0], **{"reference": "00:41-00:43", **unknown}) is None
+
+
+def test_the_shares_are_over_the_samples_that_are_known() -> None:
+    found = evidence(["a", "a", "b", "b", "c"], [True, False, True, None, True], [True, False, False, True, True])
+    assert found is not None
+    assert (found.looked.count, found.looked.value) == (4, 0.75)
+    assert found.accuracy_with is not None
+    assert (found.accuracy_with.count, found.accuracy_with.value) == (3, pytest.approx(2 / 3))
+    assert found.accuracy_without == Estimate(1, 0.0, None)
+
+
+def test_without_a_known_sample_there_are_no_figures() -> None:
+    assert evidence(["a"], [None], [True]) is None
+    assert estimate([], []) is None
+
+
+def test_an_accuracy_that_no_sample_stands_for_is_none() -> None:
+    found = evidence(["a", "b"], [True, True], [True, True])
+    assert found is not None
+    assert found.accuracy_without is None
+    assert found.looked == Estimate(2, 1.0, Interval(1.0, 1.0))
