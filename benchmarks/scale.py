@@ -101,9 +101,10 @@ def watched(process: subprocess.Popen[str], bench: Bench, nodes: Nodes) -> Readi
     """What was spent between the first tenth of the records, with all warm, and the last."""
     wanted = sum(1 for _ in bench.jsonl.open())
     first = last = None
+    spent: dict[int, float] = {}
     while process.poll() is None and (last is None or last.records < wanted):
         time.sleep(0.1)
-        last = read(process.pid, bench, nodes)
+        last = read(process.pid, bench, nodes, spent)
         first = last if first is None and last.records >= wanted / 10 else first
     run = bench.finish(process)
     if run.code or first is None or last is None or len(run.records()) != wanted:
@@ -111,12 +112,15 @@ def watched(process: subprocess.Popen[str], bench: Bench, nodes: Nodes) -> Readi
     return last - first
 
 
-def read(pid: int, bench: Bench, nodes: Nodes) -> Reading:
+def read(driver: int, bench: Bench, nodes: Nodes, spent: dict[int, float]) -> Reading:
+    """`spent` remembers the CPU seconds of each process, which with the last record ends."""
     records = bench.cache.read_bytes().count(b"\n") if bench.cache.exists() else 0
-    on_nodes = sum(cpu_s(pid) for pid in playing(nodes.folder))
+    for pid in (driver, *playing(nodes.folder)):
+        spent[pid] = max(spent.get(pid, 0), cpu_s(pid))
     with Path("/proc/stat").open() as stat:
         user, nice, system, *_ = map(int, stat.readline().split()[1:])
-    return Reading(time.monotonic(), records, cpu_s(pid), on_nodes, (user + nice + system) / TICKS_A_SECOND)
+    on_nodes = sum(spent.values()) - spent[driver]
+    return Reading(time.monotonic(), records, spent[driver], on_nodes, (user + nice + system) / TICKS_A_SECOND)
 
 
 def playing(folder: Path) -> Iterator[int]:

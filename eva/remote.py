@@ -40,10 +40,12 @@ def connect(address: str) -> None:
     # Nothing of a run is told to anybody.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
-        # Ray itself would start a cluster of its own where it finds none, and abort where the address is dead.
+        # Ray itself would start a cluster of its own where it finds none, and try for minutes where something else
+        # answers.
         found = canonicalize_bootstrap_address_or_die(address)
         host, _, port = found.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+        cast(Any, ray)._raylet.GcsClient(address=found)
         ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
         # What the cluster's own processes complain of would still be printed, among the run's summary.
         ray._private.worker._worker_logs_enabled = False

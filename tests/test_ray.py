@@ -132,10 +132,10 @@ def test_300_samples_on_three_nodes_of_which_one_is_killed_and_one_added_have_th
         for one in (bench, local_bench):
             one.write(mixed_rows())
         process = on_ray(bench, nodes)
-        wait_until(lambda: len(recorded(bench)) >= 60)
+        wait_until(lambda: len(recorded(bench)) >= 60, timeout_s=120)
         nodes.kill("first")
         nodes.add("fourth", videos)
-        run = bench.finish(process)
+        run = bench.finish(process, timeout_s=240)
         local = local_bench.run("--frame-workers", "1")
         asked, asked_locally = server.journal.keys(), local_server.journal.keys()
     nodes.kill("fourth")
@@ -171,16 +171,16 @@ def test_a_run_whose_server_and_driver_die_leaves_nothing_behind_and_goes_on(
         bench = bench_at(server.base_url)
         bench.write(row(f"question {number}", video=f"clip {20 + number // 12}.mp4") for number in range(count))
         process = on_ray(bench, nodes, "--max-concurrent", "6")
-        wait_until(lambda: len(recorded(bench)) >= 6)
+        wait_until(lambda: len(recorded(bench)) >= 6, timeout_s=120)
         server.kill()
         server.start()
-        wait_until(lambda: len(recorded(bench)) >= 18)
+        wait_until(lambda: len(recorded(bench)) >= 18, timeout_s=120)
         assert left_on(nodes, "second"), "there is something to leave behind"
         process.kill()
         process.communicate()
         wait_until(lambda: not left_on(nodes, "second") and not left_on(nodes, "third"))
         kept, asked = recorded(bench), Counter(server.asked())
-        run = bench.finish(on_ray(bench, nodes, "--max-concurrent", "6"))
+        run = bench.finish(on_ray(bench, nodes, "--max-concurrent", "6"), timeout_s=240)
         asked_again = Counter(server.asked()) - asked
     assert run.code == 0, run.said
     assert sorted(recorded(bench)) == list(range(count))
@@ -203,7 +203,7 @@ def test_without_a_shared_file_system_images_travel_themselves_and_a_full_disk_i
     with ScriptedServer(script) as server:
         bench = bench_at(server.base_url)
         bench.write(row(f"question {number}", video=f"clip {10 + number % 4}.mp4") for number in range(12))
-        run = bench.finish(on_ray(bench, nodes, "--api-key", "sesame"))
+        run = bench.finish(on_ray(bench, nodes, "--api-key", "sesame"), timeout_s=240)
         urls = {url[:10] for seen in server.journal.seen for url in seen.urls}
     assert run.code == 0, run.said
     assert [record["stop_reason"] for record in run.records()] == ["answer_found"] * 12
@@ -227,7 +227,7 @@ def test_a_node_with_another_version_of_a_package_is_named_and_nothing_runs(
     with ScriptedServer(Script({})) as server:
         bench = bench_at(server.base_url)
         bench.write([row("question")])
-        run = bench.finish(on_ray(bench, nodes))
+        run = bench.finish(on_ray(bench, nodes), timeout_s=240)
     nodes.kill("other")
     assert run.code == 2, run.said
     assert re.search(r"the node \S+ \(\w+\) is not set up as this machine: av 1.0 there, 17\.", run.stderr), run.stderr
