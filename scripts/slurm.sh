@@ -12,8 +12,8 @@
 #     sbatch --nodes=4 scripts/slurm.sh [flags of eval-eva.py, for instance --output-dir results]
 #
 # From the folder of this checkout, which all machines must see, as they must the videos and the model. Before the time
-# is up, or when the job is cancelled, running samples get their grace and all that finished is kept: submit the same
-# line again, and it goes on. Settings, from the environment:
+# is up, or after  scancel --batch --signal=TERM JOB , running samples get their grace and all that finished is kept:
+# submit the same line again, and it goes on. Settings, from the environment:
 MODEL=${MODEL:-models/EVA}
 HARNESS_ENV=${HARNESS_ENV:-.venv}       # has requirements.txt and requirements-ray.txt
 SERVER_ENV=${SERVER_ENV:-.venv-server}  # has requirements-server.txt
