@@ -2,6 +2,8 @@
 # The reference run: the six datasets, one after the other. Arguments go to each run, for instance --base-url URL.
 # A dataset that fails does not keep the next from running; the exit code is 1 if any failed. An interrupt ends all.
 set -u
+# Bash would end at once and leave the run alone, which has its samples to finish: its own exit code says it.
+trap 'exit 143' TERM
 
 failed=()
 for dataset in videomme longvideobench mlvu lsdbench videoholmes lvbench; do

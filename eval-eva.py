@@ -8,7 +8,6 @@ before any model call; 130 and 143 interrupted (SIGINT, SIGTERM).
 from __future__ import annotations
 
 import asyncio
-import functools
 import importlib.util
 import json
 import os
@@ -26,26 +25,24 @@ from typing import Any
 from tqdm import tqdm
 
 from eva.agent import Episode
+from eva.assembly import make_sampler, make_tool
 from eva.check import FAILED, OK, Finding, check_disk, check_items, check_server, check_videos, table
 from eva.errors import EvaError
+from eva.executor import Executor, LocalExecutor
 from eva.interval import clustered_interval
 from eva.items import Item, load_items
-from eva.leases import Leases
-from eva.look import Looker, LookSettings
 from eva.meta import Meta, begin, file_sha256, read_meta, write_meta
 from eva.model import ChatModel, ServerError, connect, make_client
+from eva.node import Orders
 from eva.options import Defaults, Options, parse_options
 from eva.record import exception_record
 from eva.records import Cache, CacheError, open_cache, replace_text
-from eva.sample import Sampler
 from eva.schedule import Interrupted, Schedule, by_video
 from eva.scoring import score
 from eva.servers import Failing, Server, Servers
 from eva.summary import summary_json, summary_lines, truth_lines
-from eva.tool import CommandTool, FrameTool, ToolSettings, Usage
+from eva.tool import Usage
 from eva.transcript import Transcribe, load_transcriber
-from eva.video import probe
-from eva.workers import Limits, Workers, WorkerTool
 
 # The settings of a run. Every one of them can be given as a flag, which wins.
 BASE_URL = "http://127.0.0.1:8000/v1"
@@ -176,18 +173,19 @@ async def evaluate(options: Options) -> int:
         pending = [item for item in items if item.index in forgotten or item.index not in cache.outcomes]
         models = await connect_all(options) if pending else []
         meta = begin_meta(cache, models, dataset, options)
+        executor = await make_executor(pending, models, transcribe, dataset, options)
         forget(cache, forgotten, options)
-        tool = make_tool(options)
         try:
             if meta is not None and models:
                 write_meta(cache.path, meta)
-                sampler = make_sampler(transcribe, tool, dataset, options)
-                await run_all(pending, sampler, models, cache, options)
+                await run_all(pending, executor, models, cache, options)
         finally:
             try:
                 finish(everything, cache, dataset, meta)
             finally:
-                print_summary(items, cache, dataset, monotonic() - started, frames=tool.usage, json_file=options.json)
+                print_summary(
+                    items, cache, dataset, monotonic() - started, frames=executor.usage, json_file=options.json
+                )
     return 0
 
 
@@ -205,7 +203,7 @@ async def check(options: Options) -> int:
             progress.refresh()
 
         memory = options.frame_root / "checked_videos.json"
-        tool = make_tool(replace(options, fallback=True))
+        tool = make_tool(replace(options, fallback=True), own_tool=HOME / FRAME_TOOL_PATH)
         try:
             findings.append(await check_videos(items, dataset.video_root, tool, memory, show))
         finally:
@@ -238,7 +236,7 @@ def choose_dataset(options: Options) -> Dataset:
         )
     return Dataset(
         jsonl=options.jsonl or HOME / config["jsonl"],
-        video_root=(options.video_root or HOME / config["video_root"]).absolute(),
+        video_root=absolute(options.video_root or HOME / config["video_root"]),
         cache=options.output_dir / config.get("cache", f"cache_{name}.jsonl"),
         result=options.output_dir / config.get("result", f"result_{name}.jsonl"),
     )
@@ -261,17 +259,43 @@ def choose_items(items: Sequence[Item], options: Options) -> list[Item]:
     return list(items[: options.sample])
 
 
+def absolute(path: Path) -> Path:
+    """`path` as it is to be found from any folder; `$SCRATCH/videos` is for each node of a cluster to find."""
+    return path if str(path).startswith("$") else path.absolute()
+
+
+def absolute_paths(options: Options) -> Options:
+    tokenizer = Path(options.tokenizer)
+    return replace(
+        options,
+        frame_tool=options.frame_tool.absolute(),
+        frame_root=absolute(options.frame_root),
+        tokenizer=str(tokenizer.absolute()) if tokenizer.is_dir() else options.tokenizer,
+    )
+
+
 def check_settings(dataset: Dataset, options: Options) -> None:
     if (options.new_cache or options.retry_error) and not options.yes and not sys.stdin.isatty():
         raise SettingsError("--new-cache and --retry-error ask first, and there is no terminal to ask on: add --yes")
-    if not dataset.video_root.is_dir():
-        raise SettingsError(f"there is no video folder {dataset.video_root}: give it with --video-root")
+    check_place(dataset, options)
     if not options.frame_tool.is_file():
         raise SettingsError(f"there is no frame tool {options.frame_tool}: give it with --frame-tool")
     if options.backend == "decord" and importlib.util.find_spec("decord") is None:
         raise SettingsError("--backend decord: the package decord is not installed (pip install decord)")
-    for flag, folder in (("--frame-root", options.frame_root), ("--output-dir", options.output_dir)):
-        check_writable(flag, folder)
+    check_writable("--output-dir", options.output_dir)
+
+
+def check_place(dataset: Dataset, options: Options) -> None:
+    """The folders and the package that the place needs where the samples run; the nodes of a cluster check theirs."""
+    if options.ray is not None:
+        if importlib.util.find_spec("ray") is None:
+            raise SettingsError("--ray needs the package ray: pip install -r requirements-ray.txt")
+        if options.check:
+            raise SettingsError("--check looks at one machine: leave --ray out, and run it on every node")
+        return
+    if not dataset.video_root.is_dir():
+        raise SettingsError(f"there is no video folder {dataset.video_root}: give it with --video-root")
+    check_writable("--frame-root", options.frame_root)
 
 
 def check_writable(flag: str, folder: Path) -> None:
@@ -354,47 +378,22 @@ def begin_meta(cache: Cache, models: Sequence[ChatModel], dataset: Dataset, opti
     return begin(cache.path, settings, has_records=kept, force=options.force, home=HOME)
 
 
-def make_tool(options: Options) -> FrameTool:
-    """This project's own tool keeps its processes warm; a foreign one is started for each call."""
-    settings = ToolSettings(
-        path=options.frame_tool.absolute(),
-        save_root=options.frame_root.absolute(),
-        backend=options.backend,
-        fallback=options.fallback,
-        timeout_s=options.frame_timeout,
-    )
-    if not settings.path.samefile(HOME / FRAME_TOOL_PATH):
-        return CommandTool(settings, asyncio.Semaphore(options.frame_workers))
-    workers = Workers([*settings.program(), "--worker"], options.frame_workers)
-    return WorkerTool(
-        settings,
-        workers,
-        Limits(options.frame_timeout, options.frame_memory_mb * 2**20),
-        Leases(settings.save_root, int(options.frame_cache_gb * 1e9)),
-        options.frame_format,
-    )
+async def make_executor(
+    items: Sequence[Item], models: Sequence[ChatModel], transcribe: Transcribe, dataset: Dataset, options: Options
+) -> Executor:
+    """What plays the samples: this process, or the nodes of a Ray cluster."""
+    own_tool = HOME / FRAME_TOOL_PATH
+    if options.ray is None or not models:
+        tool = make_tool(options, own_tool=own_tool)
+        return LocalExecutor(make_sampler(transcribe, tool, dataset.video_root, options, warn))
+    from eva.cluster import join_cluster  # noqa: PLC0415  a local run needs no Ray
 
-
-def make_sampler(transcribe: Transcribe, tool: FrameTool, dataset: Dataset, options: Options) -> Sampler:
-    settings = LookSettings(
-        max_visual_tokens=options.max_visual_tokens,
-        maxp=options.maxp,
-        timestamps=options.timestamps,
-        image_transport=options.image_transport,
-    )
-    return Sampler(
-        looker=Looker(tool, settings),
-        # Many questions ask of one video.
-        probe=functools.lru_cache(maxsize=None)(probe),
-        transcribe=transcribe,
-        video_root=dataset.video_root,
-        max_turns=options.max_turns,
-        report=warn,
-    )
+    orders = Orders(absolute_paths(options), models[0].name, str(dataset.video_root), own_tool)
+    return await join_cluster(options.ray, orders, {item.videos[0] for item in items}, warn)
 
 
 async def run_all(
-    items: Sequence[Item], sampler: Sampler, models: Sequence[ChatModel], cache: Cache, options: Options
+    items: Sequence[Item], executor: Executor, models: Sequence[ChatModel], cache: Cache, options: Options
 ) -> None:
     """Run the items to their records; each is on disk before its sample counts as done."""
     # A log file gets a line now and then, a terminal a bar that moves.
@@ -408,7 +407,7 @@ async def run_all(
 
         async def run(item: Item, avoiding: Collection[Server]) -> None:
             async with servers.seat(avoiding=avoiding) as seat:
-                cache.append(await sampler.run(item, seat.complete))
+                cache.append(await executor.run(item, seat))
             progress.update()
 
         def give_up(item: Item, failing: Failing) -> None:
@@ -416,7 +415,7 @@ async def run_all(
             cache.append(exception_record(item, failing.failure, Episode()))
             progress.update()
 
-        schedule = Schedule(run, servers.serves_others, give_up, options.outage_timeout)
+        schedule = Schedule(run, servers.serves_others, give_up, options.outage_timeout, executor.take)
         try:
             await schedule.run_all(by_video(items), max_concurrent=options.max_concurrent, grace_s=options.grace)
         except Interrupted:
@@ -425,7 +424,7 @@ async def run_all(
             raise RunEnded(str(error)) from error
         finally:
             await servers.close()
-            await sampler.looker.tool.close()
+            await executor.close()
 
 
 def finish(everything: Sequence[Item], cache: Cache, dataset: Dataset, meta: Meta | None) -> None:

@@ -137,15 +137,15 @@ async def check_server(model: ChatModel, *, max_turns: int, max_visual_tokens: i
     """The context against what a sample may need, and the images: one by its address, one inside, many at once."""
     what = f"server {model.base_url}"
     findings = [_context(what, await model.context_length(), max_turns, max_visual_tokens)]
-    with _black_frame(frame_root) as frame:
-        by_address, inside = _images(file_url(frame), 1), _images(data_url(frame), IMAGES_A_PROMPT)
+    with black_frame(frame_root) as frame:
+        by_address, inside = one_image(file_url(frame)), _images(data_url(frame), IMAGES_A_PROMPT)
         findings.append(_asked(f"{what}, a frame by file://", await model.try_out([by_address])))
         findings.append(_asked(f"{what}, {IMAGES_A_PROMPT} images", await model.try_out([inside])))
     return findings
 
 
 @contextmanager
-def _black_frame(folder: Path) -> Iterator[Path]:
+def black_frame(folder: Path) -> Iterator[Path]:
     """A picture of one visual token, readable by a server that runs as another user."""
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".png") as file:
         Image.fromarray(np.zeros((28, 28, 3), np.uint8)).save(file, format="PNG")
@@ -161,6 +161,11 @@ def _context(what: str, length: int | None, max_turns: int, max_visual_tokens: i
         return Finding(f"{what}, context", WARNING, f"it does not say; {max_turns} turns may need {needed} tokens")
     verdict = OK if length >= needed else WARNING
     return Finding(f"{what}, context", verdict, f"{length} tokens; {max_turns} turns may need {needed}")
+
+
+def one_image(url: str) -> Message:
+    """A question about one picture."""
+    return _images(url, 1)
 
 
 def _images(url: str, count: int) -> Message:

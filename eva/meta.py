@@ -118,10 +118,11 @@ def file_sha256(path: Path) -> str:
 
 def environment(home: Path) -> dict[str, Any]:
     """Versions of what touches pixels and messages, and the commit of this code, `+dirty` if it was changed."""
-    return {"python": platform.python_version(), "packages": _versions(), "commit": _commit(home)}
+    return {"python": platform.python_version(), "packages": package_versions(), "commit": _commit(home)}
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """The installed packages that touch pixels and messages."""
     versions = {}
     for name in _PACKAGES:
         try:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from eva.pictures import FORMATS
@@ -35,7 +34,7 @@ class Options:
     ids: frozenset[int] | None
     output_dir: Path
     base_url: tuple[str, ...]
-    api_key: str
+    api_key: str = field(repr=False)
     model: str | None
     tokenizer: str
     request_timeout: float
@@ -48,14 +47,15 @@ class Options:
     frame_tool: Path
     frame_root: Path
     backend: str
-    image_transport: str
-    frame_workers: int
+    image_transport: str | None
+    frame_workers: int | None
     frame_timeout: float
     frame_memory_mb: int
     frame_cache_gb: float
     frame_format: str
     max_concurrent: int
     grace: float
+    ray: str | None
     json: Path | None
     check: bool
     new_cache: bool
@@ -132,9 +132,11 @@ def _add_frame_options(group: argparse._ArgumentGroup, defaults: Defaults) -> No
     )
     group.add_argument("--backend", choices=("auto", "av", "decord"), default="auto", help="decoder of the frame tool")
     group.add_argument(
-        "--image-transport", choices=("file", "base64"), default="file", help="send addresses, or the images themselves"
+        "--image-transport",
+        choices=("file", "base64"),
+        help="send addresses, or the images themselves (default: file; with --ray, what a node's servers can read)",
     )
-    group.add_argument("--frame-workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="calls at once")
+    group.add_argument("--frame-workers", type=positive, metavar="N", help="calls at once (default: the node's cores)")
     group.add_argument(
         "--frame-timeout", type=positive_seconds, default=600.0, metavar="S", help="seconds for one call"
     )
@@ -159,6 +161,13 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
         default=60.0,
         metavar="S",
         help="seconds for running samples after an interrupt",
+    )
+    group.add_argument(
+        "--ray",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS",
+        help="run the samples on the nodes of this Ray cluster (HOST:PORT; without: the one that this machine is in)",
     )
     group.add_argument("--check", action="store_true", help="check questions, videos and servers, and run nothing")
     group.add_argument("--json", type=Path, metavar="FILE", help="write the summary's figures there")

@@ -40,6 +40,11 @@ def by_video(items: Sequence[Item]) -> list[Item]:
     return sorted(items, key=lambda item: first[item.videos[0]])
 
 
+def first_come(waiting: deque[Item]) -> Item:
+    """Take the one that has waited longest."""
+    return waiting.popleft()
+
+
 @dataclass
 class _Trouble:
     """A sample that failed on servers that answer others, or whose servers went down: how often, where, since when."""
@@ -59,13 +64,15 @@ class Schedule:
     """The samples of a run.
 
     `run` gives a sample to a server, where it can to another one than those named; `serves_others` tells whether one of
-    them answers other samples, None if no server has yet; `give_up` records a sample that keeps failing.
+    them answers other samples, None if no server has yet; `give_up` records a sample that keeps failing; `take` takes
+    the next one out of those that wait.
     """
 
     run: Callable[[Item, Collection[Server]], Awaitable[None]]
     serves_others: Callable[[Collection[Server]], Awaitable[bool | None]]
     give_up: Callable[[Item, Failing], None]
     outage_timeout_s: float
+    take: Callable[[deque[Item]], Item] = first_come
     _waiting: deque[Item] = field(default_factory=deque)
     _troubles: defaultdict[int, _Trouble] = field(default_factory=lambda: defaultdict(_Trouble))
     _alone: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -90,7 +97,7 @@ class Schedule:
 
     async def _work(self) -> None:
         while self._waiting and not self._stopping:
-            item = self._waiting.popleft()
+            item = self.take(self._waiting)
             self._running += 1
             try:
                 await self._attempt(item)

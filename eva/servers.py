@@ -12,13 +12,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from eva.errors import EvaError
 from eva.model import ChatModel, Reply, Unavailable
 from eva.prompt import Message
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 PROBE_EVERY_S = 2.0
 # vLLM closes the connection after a 500 without saying so, so the next request fails whatever it asks: a few tries
@@ -48,6 +49,43 @@ class KeepsFailing(Failing):
 
 class Outage(EvaError):
     """No server has answered for longer than the run may wait."""
+
+
+class Request(Protocol[T_co]):
+    """What a server is asked for a sample, from wherever that sample runs."""
+
+    @property
+    def size(self) -> int:
+        """How many messages it has."""
+        ...
+
+    async def send(self, model: ChatModel) -> T_co:
+        """Ask once. Raises as ChatModel.complete."""
+        ...
+
+    async def try_out(self, model: ChatModel) -> str:
+        """Ask for one token of it; why that failed, or the empty text."""
+        ...
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """The messages of a sample that runs in this process."""
+
+    messages: Sequence[Message]
+
+    @property
+    def size(self) -> int:
+        """See Request."""
+        return len(self.messages)
+
+    async def send(self, model: ChatModel) -> Reply:
+        """See Request."""
+        return await model.complete(self.messages)
+
+    async def try_out(self, model: ChatModel) -> str:
+        """See Request."""
+        return await model.try_out([as_one_message(self.messages)])
 
 
 class AdaptiveLimit:
@@ -100,7 +138,7 @@ class Server:
     last_reply: float = field(default_factory=time.monotonic)
     trouble: str = ""
     down_since: float = 0.0
-    witness: Sequence[Message] = ()
+    witness: Request[object] | None = None
     probing: asyncio.Task[bool] | None = None
 
     @property
@@ -137,7 +175,7 @@ class Servers:
         try:
             yield seat
             # The longest shows most of what the server must be able to do, the latest is the surest to be on disk.
-            server.witness = max(seat.answered, server.witness, key=len)
+            server.witness = _longest(seat.answered, server.witness)
         finally:
             server.samples -= 1
 
@@ -165,7 +203,7 @@ class Servers:
         if not any(server.witness for server in self._servers):
             return None
         for server in servers:
-            if server.up and server.witness and not await server.model.try_out([as_one_message(server.witness)]):
+            if server.up and server.witness and not await server.witness.try_out(server.model):
                 return True
         return False
 
@@ -249,10 +287,14 @@ class Seat:
 
     pool: Servers
     server: Server
-    answered: Sequence[Message] = ()
+    answered: Request[object] | None = None
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """The next reply, however long the server takes to come back.
+        """The next reply, however long the server takes to come back. Raises as `ask`."""
+        return await self.ask(Conversation(tuple(messages)))
+
+    async def ask(self, request: Request[T]) -> T:
+        """What the request brings, however long the server takes to come back.
 
         Raises BadRequest (HTTP 400), ServerLost, KeepsFailing, Outage.
         """
@@ -262,7 +304,7 @@ class Seat:
             await self.pool.wait_for(self.server)
             try:
                 async with self.server.limit.slot() as started:
-                    return await self._ask(messages)
+                    return await self._ask(request)
             except Unavailable as failure:
                 failures += 1
                 # Behind a 500 comes the closed connection, which says nothing.
@@ -277,11 +319,15 @@ class Seat:
                     if outages >= OUTAGES_A_REQUEST:
                         raise ServerLost(failure, self.server) from failure
 
-    async def _ask(self, messages: Sequence[Message]) -> Reply:
-        reply = await self.server.model.complete(messages)
+    async def _ask(self, request: Request[T]) -> T:
+        reply = await request.send(self.server.model)
         self.server.last_reply = time.monotonic()
-        self.answered = tuple(messages)
+        self.answered = request
         return reply
+
+
+def _longest(latest: Request[object] | None, before: Request[object] | None) -> Request[object] | None:
+    return max((one for one in (latest, before) if one is not None), key=lambda one: one.size, default=None)
 
 
 def as_one_message(messages: Sequence[Message]) -> Message:

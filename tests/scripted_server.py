@@ -427,10 +427,11 @@ def script_from_file(path: Path) -> Script:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--script", type=Path, required=True, help="JSON file with the replies")
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
     parser.add_argument("--log", type=Path, help="append one JSON line per chat request: key, turn, attempt")
     args = parser.parse_args()
-    server = ScriptedServer(script_from_file(args.script), port=args.port)
+    server = ScriptedServer(script_from_file(args.script), port=args.port, host=args.host)
     if args.log:
         log_to(server.journal, args.log)
     print(server.base_url, flush=True)

@@ -1,0 +1,259 @@
+"""Runs on a Ray cluster of several nodes: the records are those of a local run, whatever becomes of the nodes."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Bench, Run, block, call, environment, make_video, only_sentence, read_whole_lines, row, wait_until
+from killable import KillableServer, killable
+from ray_cluster import DISK, Nodes, processes_on, ray_cluster
+from scripted_server import Script, ScriptedServer
+
+ANSWER = "<answer>B</answer>"
+VIDEOS = 30
+COUNT = 300
+# What differs between two runs of one sample: times, and where the frames went.
+PASSING = frozenset({"seconds", "extract_s", "frames"})
+ON_NODES = {"video_root": f"${DISK}/videos", "frame_root": f"${DISK}/frames"}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """They differ in length, so that no two have the same record."""
+    folder = tmp_path_factory.mktemp("videos")
+    return [make_video(folder / f"clip {number}.mp4", frames=10 + number) for number in range(VIDEOS)]
+
+
+@pytest.fixture(scope="module")
+def _quiet_ray() -> Iterator[None]:
+    """No word about this cluster leaves the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(RAY_USAGE_STATS_ENABLED="0").items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory, _quiet_ray: None, videos: list[Path]) -> Iterator[Nodes]:
+    """Two nodes; what both of them have are clips 10 to 14 and 20 to 24."""
+    with ray_cluster(tmp_path_factory.mktemp("nodes")) as nodes:
+        nodes.add("second", videos[10:])
+        nodes.add("third", videos[:15] + videos[20:25])
+        yield nodes
+
+
+@pytest.fixture
+def bench_at(tmp_path: Path, tokenizer_dir: Path, videos: list[Path]) -> Callable[..., Bench]:
+    def make(base_url: str, name: str = "bench") -> Bench:
+        bench = Bench(tmp_path / name, base_url, tokenizer_dir)
+        for video in videos:
+            (bench.videos / video.name).symlink_to(video)
+        return bench
+
+    return make
+
+
+def on_ray(bench: Bench, nodes: Nodes, *flags: str, **settings: str) -> subprocess.Popen[str]:
+    return bench.start("--ray", nodes.address, "--frame-workers", "1", *flags, **{**ON_NODES, **settings})
+
+
+def lasting(value: Any) -> Any:
+    """A record without what passes; a node's disk is called as the local run's is."""
+    if isinstance(value, Mapping):
+        return {key: lasting(inner) for key, inner in value.items() if key not in PASSING}
+    if isinstance(value, str):
+        return re.sub(r"/\S*?/videos/", "/videos/", value)
+    return [lasting(inner) for inner in value] if isinstance(value, list) else value
+
+
+def recorded(bench: Bench) -> list[int]:
+    return [record["index"] for record in read_whole_lines(bench.cache)]
+
+
+def where_played(run: Run, nodes: Nodes) -> dict[str, Counter[str]]:
+    """Of each video, how many samples took frames on which node."""
+    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for record in run.records():
+        for round_ in record["trajectory"]:
+            for path in {frame for one in round_["calls"] for frame in one["frames"][:1]}:
+                found[record["videos"][0]][Path(path).relative_to(nodes.folder).parts[0]] += 1
+    return found
+
+
+def left_on(nodes: Nodes, name: str) -> list[str]:
+    return processes_on(nodes.disk(name), "ray::Node", "select_frame")
+
+
+# --- three nodes, one dies, one comes
+
+
+def mixed_replies(key: str) -> list[Any]:
+    """Every way that a sample can end, most of them after a look."""
+    number = int(key.split()[1])
+    look = block(call(0, 1 + number % 3, 2))
+    endings: list[list[Any]] = [
+        [look, ANSWER],
+        [look, "<answer>C</answer>"],
+        [look, "I give up."],
+        [block(call("x", 1, 2))],
+        [look, {"status": 400, "message": "too long"}],
+    ]
+    ending = endings[number % 7 if number % 7 < 5 else 0]
+    return [reply if isinstance(reply, dict) else {"text": reply} for reply in ending]
+
+
+def mixed_rows() -> list[dict[str, Any]]:
+    """Ten questions a video; the last video is nowhere."""
+    names = [f"clip {number}.mp4" for number in range(VIDEOS - 1)] + ["nowhere.mp4"]
+    return [row(f"question {number}", video=names[number * VIDEOS // COUNT]) for number in range(COUNT)]
+
+
+def test_300_samples_on_three_nodes_of_which_one_is_killed_and_one_added_have_the_records_of_a_local_run(
+    nodes: Nodes, bench_at: Callable[..., Bench], videos: list[Path]
+) -> None:
+    only_on_second = videos[25:28]
+    nodes.add("first", videos[:20])
+    at_work = nodes.disk("fourth") / "frames" / "store"
+
+    def replies(key: str) -> list[Any]:
+        """Slow after the death until the new node has cut a frame, or a slow machine would be through before that."""
+        waiting = int(key.split()[1]) >= 60 and not at_work.exists()
+        return [{**reply, "delay_s": 2.0 if waiting else 0.1} for reply in mixed_replies(key)]
+
+    with ScriptedServer(Script(replies)) as server, ScriptedServer(Script(mixed_replies)) as local_server:
+        bench, local_bench = bench_at(server.base_url), bench_at(local_server.base_url, "local")
+        for one in (bench, local_bench):
+            one.write(mixed_rows())
+        process = on_ray(bench, nodes)
+        wait_until(lambda: len(recorded(bench)) >= 60, timeout_s=120)
+        nodes.kill("first")
+        nodes.add("fourth", videos)
+        run = bench.finish(process, timeout_s=240)
+        local = local_bench.run("--frame-workers", "1")
+        asked, asked_locally = server.journal.keys(), local_server.journal.keys()
+    nodes.kill("fourth")
+    assert run.code == 0, run.said
+    assert sorted(recorded(bench)) == list(range(COUNT)), "each once, also in the cache"
+    assert [lasting(record) for record in run.records()] == [lasting(record) for record in local.records()]
+    assert sum(asked.values()) <= sum(asked_locally.values()) + 30 * 2, (
+        "only what the node had under way is asked again"
+    )
+    played = where_played(run, nodes)
+    assert {node for counts in played.values() for node in counts} == {"first", "second", "third", "fourth"}
+    assert all("first" not in played[video.name] and "third" not in played[video.name] for video in only_on_second)
+    assert sum(len(counts) == 1 for counts in played.values()) > VIDEOS // 2, "most videos are cut on one node"
+    assert len(re.findall(r"was lost: .* start again elsewhere", run.stderr)) == 1, run.stderr
+    figures = [re.sub(r"\d+ s$|: [\d.]+$", "", line) for line in run.stdout.splitlines()]
+    expected = [re.sub(r"\d+ s$|: [\d.]+$", "", line) for line in local.stdout.splitlines()]
+    changing = ("Frames of this run", "Result")
+    assert [f for f in figures if not f.startswith(changing)] == [f for f in expected if not f.startswith(changing)]
+    lines = [line for line in re.split(r"[\r\n]+", run.stderr) if line.strip() and "sample/s" not in line]
+    assert all(line.startswith("eval-eva.py: ") for line in lines if "PyTorch" not in line), lines
+
+
+# --- the driver is killed, and the server goes down meanwhile
+
+
+def test_a_run_whose_server_and_driver_die_leaves_nothing_behind_and_goes_on(
+    nodes: Nodes, bench_at: Callable[..., Bench], tmp_path: Path
+) -> None:
+    count = 60
+    script = {"replies": {"*": [{"text": block(call(0, 1, 2))}, {"text": ANSWER, "delay_s": 0.3}]}}
+    server = KillableServer(tmp_path / "server", script)
+    with killable(server):
+        bench = bench_at(server.base_url)
+        bench.write(row(f"question {number}", video=f"clip {20 + number // 12}.mp4") for number in range(count))
+        process = on_ray(bench, nodes, "--max-concurrent", "6")
+        wait_until(lambda: len(recorded(bench)) >= 6, timeout_s=120)
+        server.kill()
+        server.start()
+        wait_until(lambda: len(recorded(bench)) >= 18, timeout_s=120)
+        assert left_on(nodes, "second"), "there is something to leave behind"
+        process.kill()
+        process.communicate()
+        wait_until(lambda: not left_on(nodes, "second") and not left_on(nodes, "third"))
+        kept, asked = recorded(bench), Counter(server.asked())
+        run = bench.finish(on_ray(bench, nodes, "--max-concurrent", "6"), timeout_s=240)
+        asked_again = Counter(server.asked()) - asked
+    assert run.code == 0, run.said
+    assert sorted(recorded(bench)) == list(range(count))
+    assert [record["stop_reason"] for record in run.records()] == ["answer_found"] * count
+    assert not {f"question {index}" for index in kept} & set(asked_again), "what is recorded is not asked again"
+
+
+# --- a disk that is full, a server that cannot read the nodes' disks
+
+
+def test_without_a_shared_file_system_images_travel_themselves_and_a_full_disk_is_played_around(
+    nodes: Nodes, bench_at: Callable[..., Bench]
+) -> None:
+    # Where the store should be is a file: nothing can be written there.
+    store = nodes.disk("third") / "frames" / "store"
+    shutil.rmtree(store, ignore_errors=True)
+    store.parent.mkdir(exist_ok=True)
+    store.write_text("", encoding="utf-8")
+    script = Script(lambda key: [block(call(0, 1, 2)), ANSWER], may_read=False, api_key="sesame")
+    with ScriptedServer(script) as server:
+        bench = bench_at(server.base_url)
+        bench.write(row(f"question {number}", video=f"clip {10 + number % 4}.mp4") for number in range(12))
+        run = bench.finish(on_ray(bench, nodes, "--api-key", "sesame"), timeout_s=240)
+        urls = {url[:10] for seen in server.journal.seen for url in seen.urls}
+    assert run.code == 0, run.said
+    assert [record["stop_reason"] for record in run.records()] == ["answer_found"] * 12
+    assert urls == {"data:image"}
+    assert re.search(r"images as base64 \(.*cannot open a frame of this node", run.stderr), run.stderr
+    assert re.search(r"on the node .* cannot .*start again elsewhere", run.stderr), run.stderr
+    assert "sesame" not in run.said
+    assert set.union(*map(set, where_played(run, nodes).values())) == {"second"}
+
+
+# --- what a run on a cluster refuses
+
+
+def test_a_node_with_another_version_of_a_package_is_named_and_nothing_runs(
+    nodes: Nodes, bench_at: Callable[..., Bench], videos: list[Path], tmp_path: Path
+) -> None:
+    about = tmp_path / "other" / "av-1.0.dist-info" / "METADATA"
+    about.parent.mkdir(parents=True)
+    about.write_text("Metadata-Version: 2.1\nName: av\nVersion: 1.0\n", encoding="utf-8")
+    nodes.add("other", videos[:1], PYTHONPATH=str(tmp_path / "other"))
+    with ScriptedServer(Script({})) as server:
+        bench = bench_at(server.base_url)
+        bench.write([row("question")])
+        run = bench.finish(on_ray(bench, nodes), timeout_s=240)
+    nodes.kill("other")
+    assert run.code == 2, run.said
+    assert re.search(r"the node \S+ \(\w+\) is not set up as this machine: av 1.0 there, 17\.", run.stderr), run.stderr
+    assert not bench.cache.exists()
+
+
+def test_a_local_run_does_not_import_ray_and_without_it_the_flag_says_what_to_install(
+    bench_at: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['ray'] = None\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with ScriptedServer(Script(lambda key: [ANSWER])) as server:
+        bench = bench_at(server.base_url)
+        bench.write([row("question", video="clip 0.mp4")])
+        run = bench.run()
+        refused = bench.run("--ray", "--new-cache", "--yes")
+    assert run.code == 0, run.said
+    assert refused.code == 2
+    assert "pip install -r requirements-ray.txt" in only_sentence(refused.stderr)
+    assert recorded(bench) == [0], "nothing was changed"
+
+
+def test_an_address_where_no_cluster_is_ends_the_run_in_time_with_a_sentence(bench_at: Callable[..., Bench]) -> None:
+    with ScriptedServer(Script(lambda key: [ANSWER])) as server:
+        bench = bench_at(server.base_url)
+        bench.write([row("question", video="clip 0.mp4")])
+        run = bench.run("--ray", "127.0.0.1:9", timeout_s=60)
+    assert run.code == 2, run.said
+    assert "no Ray cluster can be joined at 127.0.0.1:9" in only_sentence(run.stderr)
