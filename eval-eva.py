@@ -470,8 +470,14 @@ def print_summary(
 
 
 def resume_command(argv: Sequence[str]) -> str:
-    """The same command, less what would throw away the records that there are."""
-    return shlex.join(["python", *(word for word in argv if word not in ("--new-cache", "--retry-error"))])
+    """The same command, less what would throw away the records that there are, and the key, for it goes into logs."""
+    words = [word for word in argv if word not in ("--new-cache", "--retry-error")]
+    for place, word in enumerate(words):
+        if word.startswith("--api-key="):
+            words[place] = "--api-key=YOUR_KEY"
+        elif place and words[place - 1] == "--api-key":
+            words[place] = "YOUR_KEY"
+    return shlex.join(["python", *words])
 
 
 def warn(message: str) -> None:

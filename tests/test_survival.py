@@ -237,7 +237,9 @@ def test_an_outage_that_lasts_ends_the_run_saved_merged_and_with_the_command_tha
     with ScriptedServer(script) as server:
         bench = bench_at(server.base_url, "a folder with spaces")
         bench.write(numbered(count))
-        run = bench.run("--outage-timeout", "3", "--max-concurrent", "4", "--new-cache", "--yes")
+        flags = ("--outage-timeout", "3", "--max-concurrent", "4", "--new-cache", "--yes", "--api-key", "sesame")
+        run = bench.run(*flags)
+        assert "sesame" not in run.said, "a log is no place for a key"
         done = recorded(bench)
         assert run.code == 1, run.said
         assert "no server has answered for 3 s" in run.stderr
