@@ -5,10 +5,12 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
+bash demo/install_server.sh &
+server=$!
 [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
 # The tests against a real vLLM are skipped, by name, where it cannot be installed.
-bash demo/install_server.sh || echo "test.sh: vLLM for the CPU cannot be installed here" >&2
+wait "$server" || echo "test.sh: vLLM for the CPU cannot be installed here" >&2
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
