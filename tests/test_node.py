@@ -70,8 +70,10 @@ def test_a_sample_waits_for_each_reply_and_for_a_server_that_fails(orders: Order
         second = await node.go_on(1)
         answers.append(await node.ask(1, server.base_url))
         # As the driver does: the connection that the refusal came by may be closed by now, which the next one meets.
-        while (answer := await node.ask(1, server.base_url)) is not True:
-            await asyncio.sleep(0.1)
+        for _ in range(3):
+            answer = await node.ask(1, server.base_url)
+            if answer is True:
+                break
         answers.append(answer)
         last = await node.go_on(1)
         assert (first.size, second.size) == (2, 4)
