@@ -12,9 +12,14 @@ from tokenizer import build_tokenizer
 from videos import Recipe, encode
 
 
+# Where files run side by side, these begin first, so that none of them is alone at the end: in this order, some keep the
+# processor busy while others wait.
+LONGEST = ("test_vllm.py", "test_survival.py", "test_ray.py", "test_cache.py", "test_page.py", "test_six_datasets.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What waits longest for others begins first: a real server takes a minute to start."""
-    items.sort(key=lambda item: item.path.name != "test_vllm.py")
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture(scope="session")
