@@ -11,7 +11,6 @@ from page_runs import FIRST, Ran, make_run
 from tokenizer import build_tokenizer
 from videos import Recipe, encode
 
-
 # Where files run side by side, these begin first, so that none of them is alone at the end; in this order, some keep
 # the processor busy while others wait.
 LONGEST = ("test_vllm.py", "test_survival.py", "test_ray.py", "test_cache.py", "test_page.py", "test_six_datasets.py")
