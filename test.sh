@@ -4,6 +4,8 @@
 # Arguments go to pytest. PYTHON names the interpreter to build the environment with.
 set -euo pipefail
 cd "$(dirname "$0")"
+# Hundreds of processes start below: none is to compile the project again.
+unset PYTHONDONTWRITEBYTECODE
 
 bash demo/install_server.sh &
 server=$!
