@@ -29,7 +29,7 @@ from eva.options import Options
 from eva.prompt import Message
 from eva.record import Record
 from eva.sample import Sampler
-from eva.servers import as_one_message
+from eva.servers import Conversation, Request, longest
 from eva.tool import NoRoomForFrames, Usage
 from eva.transcript import load_transcriber
 
@@ -158,7 +158,7 @@ class Node:
         self._orders = orders
         self._plays: dict[int, Play] = {}
         self._said: list[str] = []
-        self._witnesses: dict[str, Sequence[Message]] = {}
+        self._witnesses: dict[str, Request[object] | None] = {}
 
     async def versions(self) -> Mapping[str, str]:
         """See `versions`."""
@@ -245,14 +245,14 @@ class Node:
 
     def _remember(self, play: Play) -> None:
         """Keep of a finished sample what a server answered, to be asked again as a proof that it can."""
-        if len(play.answered) >= len(self._witnesses.get(play.answered_by, ())):
-            self._witnesses[play.answered_by] = play.answered
+        if play.answered:
+            before = self._witnesses.get(play.answered_by)
+            self._witnesses[play.answered_by] = longest(Conversation(play.answered), before)
 
     async def try_out(self, url: str) -> str:
         """Why the server at `url` does not answer what it answered before, or the empty text."""
-        if not self._witnesses.get(url):
-            return "it has answered nothing to this node yet"
-        return await self._models[url].try_out([as_one_message(self._witnesses[url])])
+        witness = self._witnesses.get(url)
+        return await witness.try_out(self._models[url]) if witness else "it has answered nothing to this node yet"
 
     async def drop(self, number: int) -> None:
         """Give a sample up; it is over when this returns."""

@@ -175,7 +175,7 @@ class Servers:
         try:
             yield seat
             # The longest shows most of what the server must be able to do, the latest is the surest to be on disk.
-            server.witness = _longest(seat.answered, server.witness)
+            server.witness = longest(seat.answered, server.witness)
         finally:
             server.samples -= 1
 
@@ -326,7 +326,8 @@ class Seat:
         return reply
 
 
-def _longest(latest: Request[object] | None, before: Request[object] | None) -> Request[object] | None:
+def longest(latest: Request[object] | None, before: Request[object] | None) -> Request[object] | None:
+    """The one of more messages, of equals the latest; None where there is neither."""
     return max((one for one in (latest, before) if one is not None), key=lambda one: one.size, default=None)
 
 
