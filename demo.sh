@@ -61,7 +61,7 @@ find_vllm() {
     fi
     vllm=(.venv-server/bin/python .venv-server/bin/vllm)
     bash demo/install_server.sh ||
-        fail "vLLM for the CPU cannot be installed here (see above, and requirements-server-cpu.txt for what it needs);" \
+        fail "vLLM for the CPU cannot be installed here (see above, and requirements/server-cpu.txt for what it needs);" \
             "start a vLLM that serves demo/model elsewhere and set EVA_DEMO_URL to its /v1 address."
 }
 

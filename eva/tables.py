@@ -60,7 +60,7 @@ def read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         import pyarrow  # noqa: PLC0415 - optional: only who has Parquet files needs it
         import pyarrow.parquet  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise ConvertError("Parquet files need pyarrow: pip install -r requirements-convert.txt") from error
+        raise ConvertError("Parquet files need pyarrow: pip install -r requirements/convert.txt") from error
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             _require(path, columns, file.schema_arrow.names)

@@ -85,7 +85,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path):
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.path.insert(0, {str(tmp_path)!r})\n"
     code += "from pathlib import Path; from eva.tables import read_parquet; list(read_parquet(Path('x'), []))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert "Parquet files need pyarrow: pip install -r requirements-convert.txt" in done.stderr
+    assert "Parquet files need pyarrow: pip install -r requirements/convert.txt" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from demo.episodes import dialogue, drill_frames, drill_times, play, token_grid
 from demo.make_data import plan, render, rows
 from demo.questions import KINDS, Question, draw
 from demo.scenes import COLOURS, SIZES, Clip
-from demo.tokenizer import IM_END, build_tokenizer
+from demo.training.episodes import dialogue, drill_frames, drill_times, play, token_grid
+from demo.training.tokenizer import IM_END, build_tokenizer
 from demo.video_writer import FPS
 from eva.budget import visual_tokens
 from eva.items import load_items

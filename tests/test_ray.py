@@ -246,7 +246,7 @@ def test_a_local_run_does_not_import_ray_and_without_it_the_flag_says_what_to_in
         refused = bench.run("--ray", "--new-cache", "--yes")
     assert run.code == 0, run.said
     assert refused.code == 2
-    assert "pip install -r requirements-ray.txt" in only_sentence(refused.stderr)
+    assert "pip install -r requirements/ray.txt" in only_sentence(refused.stderr)
     assert recorded(bench) == [0], "nothing was changed"
 
 

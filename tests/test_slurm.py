@@ -1,4 +1,4 @@
-"""scripts/slurm.sh on two machines that are this one: Slurm's commands are stand-ins, Ray and the run are real."""
+"""examples/slurm.sh on two machines that are this one: Slurm's commands are stand-ins, Ray and the run are real."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def submit(job: Bench) -> subprocess.Popen[str]:
         DISK: str(job.folder),
     }
     return subprocess.Popen(
-        ["bash", str(ROOT / "scripts" / "slurm.sh"), "--output-dir", "out", "--max-concurrent", "4"],
+        ["bash", str(ROOT / "examples" / "slurm.sh"), "--output-dir", "out", "--max-concurrent", "4"],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=job.folder,
         env=environment(**settings, **ports), start_new_session=True,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from demo.questions import LETTERS
 from demo.scenes import MAX_DURATION_S
-from demo.tokenizer import spellings
+from demo.training.tokenizer import spellings
 
 LOOK_BACK = (1, 1, 2, 3)  # tokens, by head; the other heads start as usual
 STRENGTH = 6.0

@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from demo.tokenizer import END_OF_TEXT, IM_END, IMAGE_PAD, VISION_END, VISION_START
+from demo.training.tokenizer import END_OF_TEXT, IM_END, IMAGE_PAD, VISION_END, VISION_START
 
 HIDDEN = 192
 LAYERS = 4

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from demo.episodes import FIRST_LOOK, LAST_LOOK, RESIZE
 from demo.questions import clock
 from demo.scenes import COLOURS, MAX_DURATION_S, SIZES
+from demo.training.episodes import FIRST_LOOK, LAST_LOOK, RESIZE
 from eva.prompt import SYSTEM_PROMPT
 from eva.prompt import clock as stamp
 

@@ -1,4 +1,4 @@
-"""Trains the demo's tiny agent model: `python -m demo.train --out demo/model` (see demo/README.md for times)."""
+"""Trains the tiny agent model: `python -m demo.training.train --out demo/model` (demo/README.md has the times)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from demo.architecture import save_configs
-from demo.batches import Batch, Encoder, Sample, collate, pack
-from demo.episodes import Episode, drill_frames, drill_times, play
-from demo.initial import head_start
-from demo.muon import Muon
 from demo.questions import KINDS
-from demo.sight import NAMES, Memory, make_album, train_sight
-from demo.tokenizer import build_tokenizer, save_tokenizer
+from demo.training.architecture import save_configs
+from demo.training.batches import Batch, Encoder, Sample, collate, pack
+from demo.training.episodes import Episode, drill_frames, drill_times, play
+from demo.training.initial import head_start
+from demo.training.muon import Muon
+from demo.training.sight import NAMES, Memory, make_album, train_sight
+from demo.training.tokenizer import build_tokenizer, save_tokenizer
 
 MUON_LR, ADAM_LR = 0.02, 3e-3
 WARM_UP_STEPS = 40

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from demo.episodes import Shown, token_grid
 from demo.scenes import COLOURS, SIZES, paint
+from demo.training.episodes import Shown, token_grid
 from demo.video_writer import write_pictures
 
 VARIANTS = 12  # of each colour at each video size

@@ -9,14 +9,14 @@
 #SBATCH --output=eva-%j.log
 # The six datasets on several machines: on each of them a vLLM on its GPUs and a node of a Ray cluster on its cores.
 #
-#     sbatch --nodes=4 scripts/slurm.sh [flags of eval-eva.py, for instance --output-dir results]
+#     sbatch --nodes=4 examples/slurm.sh [flags of eval-eva.py, for instance --output-dir results]
 #
 # From the folder of this checkout, which all machines must see, as they must the videos and the model. Before the time
 # is up, or after  scancel --batch --signal=TERM JOB , running samples get their grace and all that finished is kept:
 # submit the same line again, and it goes on. Settings, from the environment:
 MODEL=${MODEL:-models/EVA}
-HARNESS_ENV=${HARNESS_ENV:-.venv}       # has requirements.txt and requirements-ray.txt
-SERVER_ENV=${SERVER_ENV:-.venv-server}  # has requirements-server.txt
+HARNESS_ENV=${HARNESS_ENV:-.venv}       # has requirements.txt and requirements/ray.txt
+SERVER_ENV=${SERVER_ENV:-.venv-server}  # has requirements/server.txt
 FRAMES=${FRAMES:-$PWD/frames}           # seen by all machines: images go as addresses; else they go themselves
 SERVER_PORT=${SERVER_PORT:-8000}
 RAY_PORT=${RAY_PORT:-6379}

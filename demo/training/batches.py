@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from demo.episodes import Episode
-from demo.sight import Memory
-from demo.tokenizer import BRANCH_MARKS, IM_END, IM_START, IMAGE_PAD, OPTION_MARKS
+from demo.training.episodes import Episode
+from demo.training.sight import Memory
+from demo.training.tokenizer import BRANCH_MARKS, IM_END, IM_START, IMAGE_PAD, OPTION_MARKS
 
 # The agent's own words count in full, the choice between the next line and the end twice. A little weight on the
 # tool's text trains copying: the question stands in it for the second time.
