@@ -20,6 +20,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+GOLDEN = ROOT / "tests" / "golden"
 EVAL = ROOT / "eval-eva.py"
 FRAME_TOOL = ROOT / "select_frame_fallback.py"
 GREY_STEP = 2

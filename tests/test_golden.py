@@ -12,15 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import SHARED, Bench, Run, row
+from harness import GOLDEN, Bench, Run, row
 from restated import Conversation, Window, decode_all, opening
 from scripted_server import MODEL, Journal, Script, ScriptedServer
 
-GOLDEN = SHARED / "golden"
-CASES: dict[str, Any] = (
-    json.loads((GOLDEN / "golden.json").read_text(encoding="utf-8")) if (GOLDEN / "golden.json").exists() else {}
-)
-pytestmark = pytest.mark.skipif(not CASES, reason="the measured cases (../shared/golden) are not here")
+CASES: dict[str, Any] = json.loads((GOLDEN / "golden.json").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)

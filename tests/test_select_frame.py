@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import pytest
 import restated
-from harness import FRAME_TOOL, SHARED
+from harness import FRAME_TOOL, GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 from videos import Recipe, encode, read_number
@@ -388,10 +388,7 @@ def test_a_folder_name_is_one_printable_part_and_never_a_way_up(stem: str) -> No
 
 # --- measured pixels of the reference
 
-GOLDEN = SHARED / "golden"
-CASES: dict[str, Any] = (
-    json.loads((GOLDEN / "golden.json").read_text(encoding="utf-8")) if (GOLDEN / "golden.json").exists() else {}
-)
+CASES: dict[str, Any] = json.loads((GOLDEN / "golden.json").read_text(encoding="utf-8"))
 ARGUMENTS = re.compile(r'"(?:arguments|parameters)":\s*(\{[^{}]*\})\s*\}')
 
 
@@ -416,7 +413,6 @@ def golden_calls(reply: str) -> Iterator[tuple[float, float, int, float]]:
             yield call["start_time"], call["end_time"], call["nframes"], call.get("resize") or 1.0
 
 
-@pytest.mark.skipif(not CASES, reason="the measured cases (../shared/golden) are not here")
 @pytest.mark.parametrize(
     ("name", "video", "looks", "shas"),
     [pytest.param(*look, id=f"{look[0]}-{n}") for n, look in enumerate(golden_looks())],
