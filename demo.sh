@@ -49,6 +49,7 @@ make_harness() {
     cmp --silent requirements.txt .venv/installed.txt && return
     say "installing the harness into .venv"
     [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null # uv's have none
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
     cp requirements.txt .venv/installed.txt
 }

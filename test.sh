@@ -10,7 +10,9 @@ unset PYTHONDONTWRITEBYTECODE
 bash demo/install_server.sh &
 server=$!
 [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/test.txt
+.venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null # uv's have none
+.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    -r requirements.txt -r requirements/convert.txt -r requirements/ray.txt -r requirements/test.txt
 # The tests against a real vLLM are skipped, by name, where it cannot be installed.
 wait "$server" || echo "test.sh: vLLM for the CPU cannot be installed here" >&2
 .venv/bin/ruff check .

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from eva import __version__
 from eva.errors import EvaError
 from eva.records import replace_text
 
@@ -117,8 +118,13 @@ def file_sha256(path: Path) -> str:
 
 
 def environment(home: Path) -> dict[str, Any]:
-    """Versions of what touches pixels and messages, and the commit of this code, `+dirty` if it was changed."""
-    return {"python": platform.python_version(), "packages": package_versions(), "commit": _commit(home)}
+    """Versions of this code and of what touches pixels and messages; the commit, `+dirty` if the code was changed."""
+    return {
+        "eva": __version__,
+        "python": platform.python_version(),
+        "packages": package_versions(),
+        "commit": _commit(home),
+    }
 
 
 def package_versions() -> dict[str, str]:
