@@ -1,4 +1,4 @@
-"""The cache and the result: JSON lines on disk, one a record. No other module writes them.
+"""The cache and the result: JSON lines on disk, one a record. No other module decides what is in them.
 
 The cache grows by one line a finished sample, and that line is on disk before the next one starts. Only offsets and
 outcomes are held in memory, so ten thousand records weigh nothing.
@@ -158,6 +158,9 @@ class Cache:
             except CacheError as error:
                 reasons.append(str(error))
                 continue
+            if not saved:
+                rescue.unlink()
+                return f"none of its records can be read any more: see what is at {self.path} now"
             self._rescue = rescue
             return (
                 f"{saved} of the {len(self._spans) + len(self._unsaved)} records of this run are in {rescue}: see what "

@@ -408,6 +408,12 @@ def test_a_cache_touched_after_the_last_record_gives_no_result(
     assert [record for record in case.before if record in read_records(case.rescued)] == case.before[4 - kept :]
 
 
+def test_where_nothing_is_left_of_a_cache_no_empty_file_passes_for_its_records(place: Place) -> None:
+    case = touched(place, lambda cache: os.truncate(cache, 0), interrupt=True)
+    case.check_ended("none of its records can be read any more")
+    assert not case.rescued.exists()
+
+
 def test_records_rescued_before_are_not_overwritten(place: Place) -> None:
     place.bench.output_dir.mkdir(parents=True)
     earlier = place.bench.output_dir / "cache_own.jsonl.rescued"
