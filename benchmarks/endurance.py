@@ -3,7 +3,7 @@
 Every question looks twice at one of a few videos: at frames that the store has, and at a stretch of its own. Some are
 refused by the server, some fail once, some look in vain. The store's cap is so small that frames are evicted.
 
-    nice python benchmarks/endurance.py [--samples 3000] [--cap-mb 50]      prints a table
+    nice python benchmarks/endurance.py [--samples 3000] [--cap-mb 20]      prints a table
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HEAD = "| records | seconds | run MB | descriptors | workers | workers MB | fram
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=3000)
-    parser.add_argument("--cap-mb", type=int, default=50, help="--frame-cache-gb, in MB")
+    parser.add_argument("--cap-mb", type=int, default=20, help="--frame-cache-gb, in MB")
     arguments = parser.parse_args()
     samples = arguments.samples
     with tempfile.TemporaryDirectory() as name:
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def replies(number: int) -> list[Any]:
-    start_s = number * 0.01 % (LENGTH_S - 2)
+    start_s = number * 0.37 % (LENGTH_S - 2)
     looks = [block(call(0, LENGTH_S, 6)), block(call(start_s, start_s + 1, 4))]
     endings: dict[int, Any] = {
         3: {"status": 400, "message": "too long"},
