@@ -183,9 +183,10 @@ async def evaluate(options: Options) -> int:
             try:
                 finish(everything, cache, dataset, meta)
             finally:
-                print_summary(
-                    items, cache, dataset, monotonic() - started, frames=executor.usage, json_file=options.json
-                )
+                if not cache.lost:
+                    print_summary(
+                        items, cache, dataset, monotonic() - started, frames=executor.usage, json_file=options.json
+                    )
     return 0
 
 
@@ -412,7 +413,7 @@ async def run_all(
 
         def give_up(item: Item, failing: Failing) -> None:
             warn(f"sample {item.index} keeps failing while others do not: {failing}")
-            cache.append(exception_record(item, failing.failure, Episode()))
+            cache.append(failing.record or exception_record(item, failing.failure, Episode()))
             progress.update()
 
         schedule = Schedule(run, servers.serves_others, give_up, options.outage_timeout, executor.take)

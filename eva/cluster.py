@@ -23,7 +23,7 @@ from eva.node import Arrival, Orders, Turn, versions
 from eva.placement import Placement
 from eva.record import Record, exception_record
 from eva.remote import ClusterError, Host, NodeGone, Remote, connect, disconnect, hosts, make_remote
-from eva.servers import KeepsFailing, Outage, Seat, ServerLost
+from eva.servers import Failing, KeepsFailing, Outage, Seat, ServerLost
 from eva.tool import FrameToolError, NoRoomForFrames, Usage
 
 # How often the cluster is asked which nodes it has.
@@ -132,8 +132,11 @@ class Cluster:
             over = True
             self._lose(node, str(full), full=True)
             raise ServerLost(Unavailable(str(full)), seat.server) from full
-        except KeepsFailing:
-            self._placement.failed(item)
+        except Failing as failing:
+            if isinstance(failing, KeepsFailing):
+                self._placement.failed(item)
+            with suppress(NodeGone):
+                failing.record = await node.call("give_up", number, failing.failure)
             raise
         finally:
             if not over:

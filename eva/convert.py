@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from eva.errors import EvaError
+from eva.json_text import parse_json
 
 AnswerKind = Literal["letter", "index0", "index1", "text"]
 ANSWER_KINDS: tuple[AnswerKind, ...] = ("letter", "index0", "index1", "text")
@@ -130,8 +131,8 @@ def _options(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 
 def _list(cell: object) -> list[Any]:
     try:
-        value = json.loads(cell) if isinstance(cell, str) else cell
-    except (ValueError, RecursionError) as error:
+        value = parse_json(cell) if isinstance(cell, str) else cell
+    except ValueError as error:
         raise RowError("the options are not a JSON list", str(error)) from error
     if not isinstance(value, list):
         raise RowError("the options are not a list", type(value).__name__)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from eva.frames import Timeline
+from eva.json_text import parse_json
 from eva.packets import EntryPoint, VideoIndex
 from eva.store import VideoFile, video_folder, write_whole
 
@@ -78,7 +79,7 @@ def _about(file: VideoFile) -> dict[str, Any]:
 def _parsed(data: bytes, file: VideoFile) -> VideoIndex | None:
     line, _, numbers = data.partition(b"\n")
     try:
-        header = json.loads(line)
+        header = parse_json(line)
     except ValueError:
         return None
     if not isinstance(header, dict):

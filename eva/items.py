@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eva.errors import EvaError, VideoError
+from eva.json_text import parse_json
 
 # MLVU's annotations carry the absolute paths of the machine they were written on; what follows this
 # folder is the path inside the dataset.
@@ -78,9 +78,9 @@ def parse_item(line: str, *, default_index: int) -> Item:
     A missing or non-integer `index` becomes `default_index`, the 0-based line number.
     """
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON: {error}") from error
+        row = parse_json(line)
+    except ValueError as error:
+        raise ValueError(f"cannot be read as JSON: {error}") from error
     if not isinstance(row, dict):
         raise ValueError("not an item: a JSON object is expected")
     index = row.get("index")

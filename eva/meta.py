@@ -15,6 +15,7 @@ from typing import Any
 
 from eva import __version__
 from eva.errors import EvaError
+from eva.json_text import parse_json
 from eva.records import replace_text
 
 # Raised when a change of this code changes what the model is sent or how its replies are judged.
@@ -90,7 +91,7 @@ def read_meta(records: Path) -> Meta | None:
     """The meta file beside a cache or result, None where there is none. Raises EvaError where it is broken."""
     path = meta_path(records)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         return Meta(
             settings=dict(content["settings"]),
             environment=dict(content["environment"]),
@@ -101,7 +102,7 @@ def read_meta(records: Path) -> Meta | None:
         )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvaError(f"{path} cannot be read ({error}): mend it, or delete it to go on without") from error
 
 

@@ -16,6 +16,7 @@ import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from eva.assembly import make_sampler, make_tool
 from eva.check import black_frame, one_image
@@ -29,7 +30,7 @@ from eva.options import Options
 from eva.prompt import Message
 from eva.record import Record
 from eva.sample import Sampler
-from eva.servers import Conversation, Request, longest
+from eva.servers import Conversation, Request, Unanswered, longest
 from eva.tool import NoRoomForFrames, Usage
 from eva.transcript import load_transcriber
 
@@ -142,8 +143,15 @@ class Play:
         self._wants.clear()
         return self._reply
 
+    async def give_up(self, failure: Unavailable) -> Mapping[str, Any] | None:
+        """End a sample that waits for a reply: its record, with the rounds that it completed."""
+        self._resume().set_exception(Unanswered(failure))
+        await asyncio.wait({self._task})
+        error = self._task.exception()
+        return error.record if isinstance(error, Unanswered) else None
+
     async def end(self) -> None:
-        """Give the sample up, wherever it is."""
+        """Stop the sample, wherever it is."""
         running = [task for task in (self.request, self._task) if task is not None]
         for task in running:
             task.cancel()
@@ -254,8 +262,13 @@ class Node:
         witness = self._witnesses.get(url)
         return await witness.try_out(self._models[url]) if witness else "it has answered nothing to this node yet"
 
+    async def give_up(self, number: int, failure: Unavailable) -> Mapping[str, Any] | None:
+        """End a sample whose request keeps failing: its record, with the rounds that it completed."""
+        play = self._plays.pop(number, None)
+        return await play.give_up(failure) if play is not None else None
+
     async def drop(self, number: int) -> None:
-        """Give a sample up; it is over when this returns."""
+        """Stop a sample; it is over when this returns."""
         play = self._plays.pop(number, None)
         if play is not None:
             await play.end()

@@ -10,12 +10,15 @@ from typing import Any
 from eva.agent import BAD_REQUEST, Episode, Round
 from eva.errors import EvaError, VideoError
 from eva.items import Item
+from eva.json_text import MOST_LEVELS, is_deeper
 from eva.look import Look
 from eva.prompt import PromptError
 from eva.scoring import EXCEPTION, INFRASTRUCTURE, MODEL, SAMPLE
 
 Record = dict[str, Any]
 
+# A record holds what was asked some levels down, and must be readable itself.
+MOST_ASKED_LEVELS = MOST_LEVELS // 2
 BAD_REQUEST_ERROR = "OpenAI BadRequestError after retries"
 _EXECUTED = ("start_s", "end_s", "indices", "times_s", "width", "height", "decoder", "extract_s")
 
@@ -100,11 +103,14 @@ def _call(look: Look) -> Record:
 
 def _asked(look: Look) -> Mapping[str, Any] | str:
     """The arguments, or the model's own text where they are not JSON that every reader takes (NaN, bottomless)."""
-    try:
-        json.dumps(look.call.arguments, allow_nan=False)
-    except (ValueError, RecursionError):
+    arguments = look.call.arguments
+    if arguments is None or is_deeper(arguments, MOST_ASKED_LEVELS):
         return look.call.raw
-    return look.call.raw if look.call.arguments is None else look.call.arguments
+    try:
+        json.dumps(arguments, allow_nan=False)
+    except ValueError:
+        return look.call.raw
+    return arguments
 
 
 def _executed(look: Look) -> Record | None:

@@ -1,4 +1,4 @@
-"""The cache and the result: JSON lines on disk, one a record. No other module writes them.
+"""The cache and the result: JSON lines on disk, one a record. No other module decides what is in them.
 
 The cache grows by one line a finished sample, and that line is on disk before the next one starts. Only offsets and
 outcomes are held in memory, so ten thousand records weigh nothing.
@@ -11,14 +11,16 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from itertools import chain, count
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import filelock
 
 from eva.errors import EvaError
+from eva.json_text import parse_json
+from eva.own_file import OwnFile, Span, span_of
 from eva.scoring import Outcome, read_outcome
 
 
@@ -26,22 +28,22 @@ class CacheError(EvaError):
     """A cache or result file that cannot be used; the message names it."""
 
 
-@dataclass(frozen=True)
-class Span:
-    """Where a line lies in the cache, in bytes."""
-
-    offset: int
-    size: int
+class CacheLostError(CacheError):
+    """Another program deleted, replaced or changed the cache of this run; the message says what is where."""
 
 
 class Cache:
-    """An append-only JSONL file of records, held by one run at a time (see `open_cache`)."""
+    """An append-only JSONL file of records, held by one run at a time (see `open_cache`).
+
+    Each method that uses the file raises CacheLostError where another program deleted, replaced or changed it.
+    """
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
         self.path = path
         self._warn = warn
-        self._outcomes: dict[int, Outcome] = {}
-        self._spans: dict[int, Span] = {}
+        self._loss = ""
+        self._unsaved: list[bytes] = []
+        self._rescue: Path | None = None
         self._load()
 
     @property
@@ -49,55 +51,69 @@ class Cache:
         """The recorded outcomes by item index; of several lines for one index the last."""
         return self._outcomes
 
+    @property
+    def lost(self) -> bool:
+        """Whether a CacheLostError was raised."""
+        return bool(self._loss)
+
     def append(self, record: Mapping[str, Any]) -> None:
-        """Put one record on disk, whole: a single write, then fsync. Raises CacheError, for instance on a full disk."""
+        """Put one record on disk, whole. Raises CacheError, as on a full disk, and then the cache is as before."""
         line = encode(record)
+        self._check(line)
         try:
-            with self.path.open("ab", buffering=0) as file:
-                offset = file.tell()
-                if file.write(line) != len(line):
-                    file.truncate(offset)
-                    raise OSError("the disk took only part of the record, is it full?")
-                os.fsync(file.fileno())
+            span = self._file.append(line)
         except OSError as error:
             raise CacheError(f"cannot write to the cache {self.path}: {error.strerror or error}") from error
-        self._note(read_outcome(dict(record)), Span(offset, len(line)))
+        self._note(read_outcome(dict(record)), span)
 
     def drop(self, indices: Collection[int]) -> None:
-        """Take every line of these indices out of the cache."""
+        """Take every line of these indices out of the cache. Raises CacheError."""
+        self._check()
         with replacing(self.path) as new:
             for _, line in self._lines():
                 outcome = _outcome(line)
                 if outcome is None or outcome.index not in indices:
                     new.write(line)
-        self._load()
+        self._reload()
 
     def clear(self) -> None:
         """Delete the cache."""
+        self._check()
         self.path.unlink(missing_ok=True)
-        self._load()
+        self._reload()
 
     def merge(self, result: Path) -> None:
         """Write the records sorted by index, one line each, to `result`. Raises CacheError."""
+        self._check()
         with replacing(result) as new:
-            if self._spans:
-                with self.path.open("rb") as cache:
-                    for _, span in sorted(self._spans.items()):
-                        cache.seek(span.offset)
-                        new.write(cache.read(span.size))
+            for index, span in sorted(self._spans.items()):
+                line = self._file.read(span)
+                if line is None:
+                    self._lose(f"was changed by another program: the record of item {index} is not there any more")
+                new.write(line)
+
+    def close(self) -> None:
+        self._file.close()
 
     def _note(self, outcome: Outcome, span: Span) -> None:
         self._outcomes[outcome.index], self._spans[outcome.index] = outcome, span
 
+    def _reload(self) -> None:
+        self.close()
+        self._load()
+
     def _load(self) -> None:
-        self._outcomes, self._spans = {}, {}
-        if not self.path.exists():
-            return
-        self._mend_tail()
+        self._outcomes: dict[int, Outcome] = {}
+        self._spans: dict[int, Span] = {}
+        try:
+            self._file = OwnFile(self.path)
+            self._mend_tail()
+        except OSError as error:
+            raise CacheError(f"cannot open the cache {self.path}: {error.strerror}") from error
         for number, (offset, line) in enumerate(self._lines(), start=1):
             outcome = _outcome(line)
             if outcome is not None:
-                self._note(outcome, Span(offset, len(line)))
+                self._note(outcome, span_of(offset, line))
             elif line.strip():
                 self._warn(f"{self.path}, line {number} is not a record and is skipped")
 
@@ -108,23 +124,58 @@ class Cache:
             pass
         if not last or last.endswith(b"\n"):
             return
-        with self.path.open("r+b") as file:
-            if _outcome(last) is None:
-                file.truncate(offset)
-                self._warn(f"{self.path}: the last line was cut short ({len(last)} bytes) and is taken off")
-            else:
-                file.seek(0, os.SEEK_END)
-                file.write(b"\n")
+        if _outcome(last) is None:
+            self._file.truncate(offset)
+            self._warn(f"{self.path}: the last line was cut short ({len(last)} bytes) and is taken off")
+        else:
+            self._file.append(b"\n")
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
-        offset = 0
         try:
-            with self.path.open("rb") as file:
-                for line in file:
-                    yield offset, line
-                    offset += len(line)
+            yield from self._file.lines()
         except OSError as error:
             raise CacheError(f"cannot read the cache {self.path}: {error.strerror}") from error
+
+    def _check(self, line: bytes = b"") -> None:
+        """Raise CacheLostError, and rescue `line` too, where the file is not as this run left it."""
+        loss = self._loss or self._file.foreign_change()
+        if loss:
+            self._unsaved += [line] if line else []
+            self._lose(loss)
+
+    def _lose(self, loss: str) -> NoReturn:
+        self._loss = loss
+        held = f"which held {len(self._spans)} records in {self._file.size} bytes"
+        raise CacheLostError(f"the cache {self.path}, {held}, {loss}; {self._save_elsewhere()}")
+
+    def _save_elsewhere(self) -> str:
+        """Write the records that can still be read to a file of their own; gives what is where."""
+        reasons = []
+        for folder in (self.path.parent, Path(tempfile.gettempdir())):
+            rescue = self._rescue or _free_name(folder / f"{self.path.name}.rescued")
+            try:
+                saved = self._save(rescue)
+            except CacheError as error:
+                reasons.append(str(error))
+                continue
+            if not saved:
+                rescue.unlink()
+                return f"none of its records can be read any more: see what is at {self.path} now"
+            self._rescue = rescue
+            return (
+                f"{saved} of the {len(self._spans) + len(self._unsaved)} records of this run are in {rescue}: see what "
+                f"is at {self.path} now, then move {rescue} there; what is missing will be asked again"
+            )
+        return f"its records could not be saved elsewhere: {'; '.join(reasons)}"
+
+    def _save(self, rescue: Path) -> int:
+        saved = 0
+        with replacing(rescue) as new:
+            for line in chain(map(self._file.read, self._spans.values()), self._unsaved):
+                if line is not None:
+                    new.write(line)
+                    saved += 1
+        return saved
 
 
 @contextmanager
@@ -146,7 +197,8 @@ def open_cache(path: Path, warn: Callable[[str], None]) -> Iterator[Cache]:
         raise CacheError(f"cannot lock the cache {path}: {error.strerror}") from error
     try:
         replace_text(holder, f"process {os.getpid()} on {socket.gethostname()}")
-        yield Cache(path, warn)
+        with closing(Cache(path, warn)) as cache:
+            yield cache
     finally:
         lock.release()
 
@@ -163,10 +215,16 @@ def encode(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", errors="backslashreplace")
 
 
+def _free_name(path: Path) -> Path:
+    """`path`, with a number behind it where there is such a file already."""
+    names = (path.with_name(f"{path.name}{number or ''}") for number in count())
+    return next(name for name in names if not name.exists())
+
+
 def _outcome(line: bytes) -> Outcome | None:
     try:
-        return read_outcome(json.loads(line))
-    except (ValueError, RecursionError):
+        return read_outcome(parse_json(line))
+    except ValueError:
         return None
 
 

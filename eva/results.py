@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eva.errors import EvaError
+from eva.json_text import parse_json
 from eva.scoring import Outcome, read_outcome
 
 
@@ -39,7 +39,7 @@ def read_entries(path: Path, *, growing: bool = False) -> Iterator[Entry]:
                     continue
                 try:
                     yield _entry(line, number)
-                except (ValueError, RecursionError) as error:
+                except ValueError as error:
                     if growing and not line.endswith(b"\n"):
                         return
                     raise ResultError(f"{path}, line {number}: {error}") from error
@@ -48,7 +48,7 @@ def read_entries(path: Path, *, growing: bool = False) -> Iterator[Entry]:
 
 
 def _entry(line: bytes, number: int) -> Entry:
-    record = json.loads(line)
+    record = parse_json(line)
     return Entry(read_outcome(record, default_index=number - 1), record, number)
 
 

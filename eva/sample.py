@@ -14,13 +14,13 @@ from eva.locate import locate_video
 from eva.look import Looker
 from eva.prompt import opening_messages
 from eva.record import Record, episode_record, exception_record
-from eva.servers import Failing, Outage
+from eva.servers import Outage, Unanswered
 from eva.tool import NoRoomForFrames
 from eva.transcript import Transcribe
 from eva.video import VideoInfo
 
 # What is not the sample's trouble: the scheduler decides what becomes of it.
-_NOT_THE_SAMPLES = (Failing, NoRoomForFrames, Outage)
+_NOT_THE_SAMPLES = (NoRoomForFrames, Outage)
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,16 @@ class Sampler:
     report: Callable[[str], None]
 
     async def run(self, item: Item, complete: Complete) -> Record:
-        """The item's record, its own failure included. Raises what is the servers' or the disk's failure."""
+        """The item's record, its own failure included. Raises what is the servers' or the disk's failure; an Unanswered
+        brings the record with it that the sample has if it is given up."""
         episode = Episode()
         started = monotonic()
         try:
             await self._play(item, episode, complete)
             record = episode_record(item, episode, self.transcribe(episode.messages))
+        except Unanswered as unanswered:
+            unanswered.record = exception_record(item, unanswered.failure, episode) | _since(started)
+            raise
         except _NOT_THE_SAMPLES:
             raise
         except Exception as error:  # one bad sample never ends a run; its record and a line say what happened
@@ -48,7 +52,7 @@ class Sampler:
             record = exception_record(item, error, episode)
         finally:
             self.looker.tool.release(item.index)
-        return record | {"seconds": round(monotonic() - started, 3)}
+        return record | _since(started)
 
     async def _play(self, item: Item, episode: Episode, complete: Complete) -> None:
         annotated = video_path(item, self.video_root)
@@ -66,3 +70,7 @@ class Sampler:
             look_at=lambda call: self.looker.look(call, path, video, sample=item.index),
             max_turns=self.max_turns,
         )
+
+
+def _since(started: float) -> Record:
+    return {"seconds": round(monotonic() - started, 3)}

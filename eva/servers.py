@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -31,12 +31,24 @@ OUTAGES_A_REQUEST = 2
 MAX_BACKOFF_S = 8.0
 
 
-class Failing(EvaError):
-    """A sample cannot go on where it is; `failure` is the last one, on `server`."""
+class Unanswered(EvaError):
+    """A sample gets no reply where it is; `failure` is the last one.
+
+    `record` is the sample's, with the rounds that it completed, for the case that it is given up.
+    """
+
+    def __init__(self, failure: Unavailable) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.record: Mapping[str, Any] | None = None
+
+
+class Failing(Unanswered):
+    """The same, with the `server` that the sample was on."""
 
     def __init__(self, failure: Unavailable, server: Server) -> None:
-        super().__init__(str(failure))
-        self.failure, self.server = failure, server
+        super().__init__(failure)
+        self.server = server
 
 
 class ServerLost(Failing):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eva.convert import ConvertError, RowError
+from eva.json_text import parse_json
 
 Row = Mapping[str, Any] | RowError
 
@@ -48,8 +48,8 @@ def read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 def _json_object(line: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
+        value = parse_json(line)
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from eva.json_text import parse_json
 from eva.results import Entry
 from eva.scoring import read_outcome
 
@@ -116,7 +116,7 @@ class Tail:
 def _entry(line: bytes) -> Entry | None:
     """None for what is no record, which a run passes over as well."""
     try:
-        record = json.loads(line)
+        record = parse_json(line)
         return Entry(read_outcome(record), record)
-    except (ValueError, RecursionError):
+    except ValueError:
         return None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from eva.errors import EvaError
+from eva.json_text import parse_json
 
 # Frames are cut to whole visual tokens.
 FACTOR = 28
@@ -239,7 +240,7 @@ def _frames(printed: str) -> tuple[Path, ...]:
 
 def _details(folder: Path) -> Mapping[str, Any]:
     try:
-        details = json.loads((folder / "frames.json").read_text(encoding="utf-8"))
+        details = parse_json((folder / "frames.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

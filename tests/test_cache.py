@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pty
 import random
 import select
+import signal
 import subprocess
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ from typing import Any
 import pytest
 from harness import Bench, Run, environment, kill_group, make_video, read_records, read_whole_lines, row, wait_until
 from scripted_server import Script, ScriptedServer
+
+from eva.records import CacheError, open_cache
 
 ANSWER = "<answer>B</answer>"
 SETTLED = ("answer_found", "max_turns_exceeded", "no_answer_no_tool_call", "no_valid_tool_call")
@@ -78,7 +83,7 @@ def records_in(cache: Path) -> set[int]:
     """The indices that someone finds who reads the cache line by line and passes over what is not JSON."""
     found = set()
     for text in cache.read_bytes().split(b"\n"):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             record = json.loads(text)
             found |= {record["index"]} if isinstance(record, dict) and "stop_reason" in record else set()
     return found
@@ -106,6 +111,7 @@ def test_recorded_items_are_not_run_again_and_every_broken_line_costs_only_itsel
         "\n",
         '{"index": "2", "answer": "B"}\n',
         "null\n",
+        f'{{"index": 3, "answer": "B", "more": {"[" * 980}{"]" * 980}}}\n',
         line(old_record(1, answer="C")),
         line(old_record(7, answer="B")),
         line(old_record(2, stop_reason="exception", error="RuntimeError")),
@@ -123,7 +129,7 @@ def test_recorded_items_are_not_run_again_and_every_broken_line_costs_only_itsel
     assert records[1]["answer"] == "C", "the last line for an index wins"
     assert records[2]["stop_reason"] == "exception", "an error is not run again without --retry-error"
     assert [records[index]["answer"] for index in (3, 4, 5)] == ["B", "B", "視é🎬"]
-    assert "line 2" in run.stderr, "a line that is not JSON is skipped with a warning"
+    assert all(f"line {number}" in run.stderr for number in (2, 9)), "a line that is not JSON is skipped with a warning"
     assert "2/6 = 33.3333%" in run.stdout, "the items of the run are the denominator"
     assert records_in(run.cache) >= {3, 4, 5}, "no new record is glued to the torn line"
     for path in (run.cache, run.result):
@@ -267,3 +273,212 @@ def test_a_second_run_on_a_cache_in_use_is_refused_and_the_earlier_result_stays_
     assert str(process.pid) in second.stderr, "it says who holds the cache"
     assert place.bench.result.read_text(encoding="utf-8") == "an earlier result\n"
     assert place.asked() == {0: 1, 1: 1, 2: 1}
+
+
+# --- another program touches the cache while the run goes on
+
+
+COUNT = 12
+
+
+@dataclass(frozen=True)
+class Touched:
+    """A run whose cache another program touched after some records; `before` holds its lines up to then."""
+
+    run: Run
+    before: list[dict[str, Any]]
+    rescued: Path
+
+    def check_ended(self, *said: str) -> None:
+        assert self.run.code == 1, self.run.said
+        assert "Traceback" not in self.run.stderr
+        assert all(text in self.run.stderr for text in (str(self.run.cache), *said)), self.run.stderr
+        assert "to go on:" in self.run.stderr
+        assert "Accuracy" not in self.run.stdout, "no figures of records that are not there"
+        assert not self.run.result.exists()
+        assert not self.run.result.with_suffix(".meta.json").exists()
+
+
+def touched(place: Place, touch: Callable[[Path], object], *, interrupt: bool = False) -> Touched:
+    """A run of COUNT samples. The fifth is answered once `touch` was done to the cache, or never, but interrupted."""
+    done = threading.Event()
+    place.bench.write(numbered(COUNT))
+
+    def replies(key: str) -> list[Any]:
+        if key == "question 4":
+            done.wait(60)
+        return [ANSWER]
+
+    place.server.script.replies = replies
+    process = place.bench.start("--max-concurrent", "1")
+    wait_until(lambda: len(read_whole_lines(place.bench.cache)) == 4)
+    before = read_whole_lines(place.bench.cache)
+    touch(place.bench.cache)
+    if interrupt:
+        interrupt_at_once(process)
+    else:
+        done.set()
+    run = place.bench.finish(process)
+    done.set()
+    return Touched(run, before, place.bench.output_dir / "cache_own.jsonl.rescued")
+
+
+def interrupt_at_once(process: subprocess.Popen[str]) -> None:
+    """The first signal gives samples under way their grace, the second none."""
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+
+
+def change_an_answer(cache: Path) -> None:
+    """In place, to a file of the same size."""
+    with cache.open("r+b") as file:
+        changed = file.read().replace(b'"answer": "B"', b'"answer": "A"', 1)
+        file.seek(0)
+        file.write(changed)
+
+
+def go_on(place: Place, rescued: Path) -> Run:
+    """What the message says: the rescued records take the cache's place, and the same command goes on."""
+    rescued.replace(place.bench.cache)
+    run = place.bench.run()
+    check_whole(run, COUNT)
+    return run
+
+
+def test_a_cache_deleted_in_mid_run_ends_the_run_and_every_record_is_rescued(place: Place) -> None:
+    case = touched(place, Path.unlink)
+    case.check_ended("was deleted or moved", f"5 of the 5 records of this run are in {case.rescued}")
+    assert not case.run.cache.exists()
+    rescued = read_records(case.rescued)
+    assert rescued[:4] == case.before
+    assert [record["index"] for record in rescued] == list(range(5)), "the one that found it out is there too"
+    go_on(place, case.rescued)
+    assert set(place.asked().values()) == {1}, "nothing is asked again"
+
+
+def test_a_cache_replaced_in_mid_run_is_left_alone_and_every_record_is_rescued(place: Place) -> None:
+    other = place.bench.folder / "other.jsonl"
+    other.write_text(line(old_record(0)) + line(old_record(1)), encoding="utf-8")
+    theirs = other.read_bytes()
+    case = touched(place, other.replace)
+    case.check_ended(f"another program put a file of {len(theirs)} bytes there", str(case.rescued))
+    assert case.run.cache.read_bytes() == theirs
+    assert read_records(case.rescued)[:4] == case.before
+    go_on(place, case.rescued)
+    assert set(place.asked().values()) == {1}
+
+
+@pytest.mark.parametrize(("size", "kept"), [(0, 0), (None, 2)], ids=["to nothing", "in the middle"])
+def test_a_cache_truncated_in_mid_run_ends_the_run_with_what_is_left_of_it(
+    place: Place, size: int | None, kept: int
+) -> None:
+    def truncate(cache: Path) -> None:
+        lines = cache.read_bytes().splitlines(keepends=True)
+        os.truncate(cache, len(lines[0] + lines[1]) + 30 if size is None else size)
+
+    case = touched(place, truncate)
+    case.check_ended("was changed by another program", f"{kept + 1} of the 5 records", str(case.rescued))
+    assert [record["index"] for record in read_records(case.rescued)] == [*range(kept), 4]
+    go_on(place, case.rescued)
+    assert {index for index, times in place.asked().items() if times == 2} == set(range(kept, 4)), "only what is lost"
+
+
+@pytest.mark.parametrize("theirs", [line(old_record(1, answer="A")), '{"index": 9, "vid'], ids=["a line", "half"])
+def test_a_foreign_line_in_the_cache_ends_the_run_and_stays_out_of_the_result(place: Place, theirs: str) -> None:
+    def append(cache: Path) -> None:
+        with cache.open("a", encoding="utf-8") as file:
+            file.write(theirs)
+
+    case = touched(place, append)
+    case.check_ended("was changed by another program", f"5 of the 5 records of this run are in {case.rescued}")
+    assert case.run.cache.read_text(encoding="utf-8").endswith(theirs), "it is there to be looked at"
+    assert read_records(case.rescued)[:4] == case.before
+    run = go_on(place, case.rescued)
+    assert run.by_index()[1]["answer"] == "B"
+
+
+@pytest.mark.parametrize(("touch", "kept"), [(Path.unlink, 4), (change_an_answer, 3)], ids=["deleted", "rewritten"])
+def test_a_cache_touched_after_the_last_record_gives_no_result(
+    place: Place, touch: Callable[[Path], object], kept: int
+) -> None:
+    """The run is interrupted, so that nothing is appended any more: the merge finds it out."""
+    case = touched(place, touch, interrupt=True)
+    case.check_ended(f"{kept} of the 4 records", str(case.rescued))
+    assert [record for record in case.before if record in read_records(case.rescued)] == case.before[4 - kept :]
+
+
+def test_where_nothing_is_left_of_a_cache_no_empty_file_passes_for_its_records(place: Place) -> None:
+    case = touched(place, lambda cache: os.truncate(cache, 0), interrupt=True)
+    case.check_ended("none of its records can be read any more")
+    assert not case.rescued.exists()
+
+
+def test_records_rescued_before_are_not_overwritten(place: Place) -> None:
+    place.bench.output_dir.mkdir(parents=True)
+    earlier = place.bench.output_dir / "cache_own.jsonl.rescued"
+    earlier.write_text("earlier", encoding="utf-8")
+    case = touched(place, Path.unlink)
+    case.check_ended(f"{earlier}1")
+    assert earlier.read_text(encoding="utf-8") == "earlier"
+
+
+def test_a_cache_whose_folder_was_moved_away_is_rescued_to_the_temporary_folder(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = place.bench.folder / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    case = touched(place, lambda cache: cache.parent.rename(place.bench.folder / "moved"))
+    case.check_ended(str(temporary / "cache_own.jsonl.rescued"))
+    assert len(read_records(temporary / "cache_own.jsonl.rescued")) == 5
+
+
+def test_of_two_runs_on_one_cache_whose_lock_was_deleted_one_ends_and_nothing_is_lost(place: Place) -> None:
+    """Both ask the second question. The run that finds the other one's line ends; that one goes on alone."""
+    both = threading.Barrier(2)
+
+    def replies(key: str) -> list[Any]:
+        if key == "question 1":
+            both.wait(60)
+        return [ANSWER]
+
+    place.server.script.replies = replies
+    place.bench.write(numbered(COUNT))
+    processes = [place.bench.start("--max-concurrent", "1")]
+    wait_until(lambda: len(read_whole_lines(place.bench.cache)) == 1)
+    (place.bench.output_dir / ".cache_own.jsonl.lock").unlink()
+    processes.append(place.bench.start("--max-concurrent", "1"))
+    runs = [place.bench.finish(process) for process in processes]
+    assert "was changed by another program" in "".join(run.stderr for run in runs)
+    assert 1 in {run.code for run in runs}
+    assert records_in(place.bench.cache) >= {0, 1}
+    place.server.script.replies = lambda key: [ANSWER]
+    again = place.bench.run()
+    check_whole(again, COUNT)
+    assert {record["answer"] for record in again.records()} == {"B"}
+
+
+# --- a record that cannot be written
+
+
+def test_a_record_that_does_not_reach_the_disk_leaves_the_cache_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No half line and no line that is not known, so that the run's result is what its cache says."""
+    with open_cache(tmp_path / "cache_x.jsonl", pytest.fail) as cache:
+        cache.append(old_record(0))
+        before = cache.path.read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fail_to_sync)
+            with pytest.raises(CacheError, match=r"cannot write to the cache .*cache_x\.jsonl: Input/output error"):
+                cache.append(old_record(1))
+        assert cache.path.read_bytes() == before
+        assert set(cache.outcomes) == {0}
+        cache.append(old_record(2))
+        cache.merge(tmp_path / "result_x.jsonl")
+    assert [record["index"] for record in read_records(tmp_path / "result_x.jsonl")] == [0, 2]
+
+
+def fail_to_sync(fd: int) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))

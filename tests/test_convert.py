@@ -132,6 +132,7 @@ def test_an_answer_that_is_none_of_the_options_drops_the_row(kind, answer):
         ({"options": ["x"] * 27}, "more than 26 options"),
         ({"options": "['one', 'two']"}, "the options are not a JSON list"),
         ({"options": "[" * 100_000}, "the options are not a JSON list"),
+        ({"options": "[" * 500 + "]" * 500}, "the options are not a JSON list"),
         ({"options": {"A": "one"}}, "the options are not a list"),
         ({"options": ["one", "two", "two"]}, "the right option stands there twice"),
         ({"answer": ""}, "no answer"),

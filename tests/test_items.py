@@ -142,9 +142,10 @@ def test_unicode_line_separators_inside_a_line_do_not_split_it(tmp_path: Path) -
         json.dumps({k: v for k, v in row("q").items() if k != "prompt"}),
         json.dumps({k: v for k, v in row("q").items() if k != "reward_model"}),
         "[" * 100_000,
+        json.dumps(row("q"))[:-1] + ', "more": ' + "[" * 500 + "]" * 500 + "}",
         '{"index": ' + "9" * 10_000 + "}",
     ],
-    ids=lambda text: text[:40],
+    ids=lambda text: text[:40] + text[-5:],
 )
 def test_a_line_that_is_not_an_item_is_named_by_file_and_number(tmp_path: Path, bad: str) -> None:
     with pytest.raises(AnnotationError) as caught:

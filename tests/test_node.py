@@ -131,6 +131,26 @@ def test_a_sample_that_is_dropped_is_over_in_the_middle_of_a_request(orders: Ord
     on_node(orders, drop)
 
 
+def test_a_sample_that_is_given_up_gives_its_record_with_the_rounds_that_it_completed(
+    orders: Orders, server: ScriptedServer
+) -> None:
+    server.script.replies = {"q": [LOOK, {"status": 500, "message": "cannot decode this image"}]}
+
+    async def give_up(node: Node) -> tuple[Any, Any]:
+        await node.begin(1, item("q"))
+        await node.ask(1, server.base_url)
+        await node.go_on(1)
+        failure = await node.ask(1, server.base_url)
+        assert isinstance(failure, Unavailable)
+        return await node.give_up(1, failure), await node.give_up(1, failure)
+
+    record, again = on_node(orders, give_up)
+    assert (record["index"], record["stop_reason"], record["num_rounds"]) == (7, "exception", 0)
+    assert "cannot decode this image" in record["error"]
+    assert [len(round_["calls"][0]["frames"]) for round_ in record["trajectory"]] == [2]
+    assert again is None, "it is over"
+
+
 def test_a_machine_that_cannot_play_says_why(orders: Orders, server: ScriptedServer, tmp_path: Path) -> None:
     def problem(of: Orders) -> str:
         return asyncio.run(Node(of).start([])).problem

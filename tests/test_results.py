@@ -74,7 +74,12 @@ def test_a_broken_line_that_has_its_end_is_an_error_in_a_growing_file_too(tmp_pa
         list(read_entries(write(tmp_path, b'{"index": 0\n', encode(record())), growing=True))
 
 
-@pytest.mark.parametrize("line", [b"[]", b"7", b"\xff", b"[" * 100_000, b'{"index": "1"}'], ids=lambda line: line[:9])
+NESTED = b'{"index": 1, "more": ' + b"[" * 500 + b"]" * 500 + b"}"
+
+
+@pytest.mark.parametrize(
+    "line", [b"[]", b"7", b"\xff", b"[" * 100_000, NESTED, b'{"index": "1"}'], ids=lambda line: line[:16]
+)
 def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: bytes) -> None:
     with pytest.raises(ResultError, match=r"result_x\.jsonl, line 2"):
         list(read_entries(write(tmp_path, encode(record()), line + b"\n")))

@@ -210,6 +210,28 @@ def test_a_run_starts_with_the_servers_that_answer(bench_at: Callable[..., Bench
     assert "127.0.0.1:9" in run.stderr, "it says which server is silent"
 
 
+# --- a sample that is given up
+
+
+def test_a_sample_given_up_in_its_second_round_keeps_the_first_in_its_record(bench_at: Callable[..., Bench]) -> None:
+    """The person who reads the record sees what the agent asked and saw before the server failed it."""
+    script = {"question 2": [block(call(0, 1, 2)), {"status": 500, "message": "cannot decode this image"}]}
+    with ScriptedServer(Script(lambda key: script.get(key, [ANSWER]))) as server:
+        bench = bench_at(server.base_url)
+        bench.write(numbered(6))
+        run = bench.run()
+    assert run.code == 0, run.said
+    assert "sample 2 keeps failing while others do not" in run.stderr
+    record = run.by_index()[2]
+    assert (record["stop_reason"], record["failure"], record["messages"]) == ("exception", "infrastructure", [])
+    assert "cannot decode this image" in record["error"]
+    assert [record[name] for name in ("num_rounds", "total_tokens", "estimated_visual_tokens")] == [0, 0, 0]
+    (only,) = record["trajectory"]
+    assert len(only["calls"][0]["frames"]) == 2
+    assert record["video_duration_s"] == pytest.approx(1)
+    assert record["seconds"] > 0
+
+
 # --- outage
 
 

@@ -52,7 +52,7 @@ def test_a_torn_line_waits_until_it_is_whole(cache: Path) -> None:
 
 
 def test_what_is_no_record_is_passed_over(cache: Path) -> None:
-    append(cache, "\nnonsense\n[1]\n" + "[" * 100_000 + "\n" + line(3))
+    append(cache, "\nnonsense\n[1]\n" + "[" * 100_000 + "\n" + "[" * 500 + "]" * 500 + "\n" + line(3))
     assert indices(Tail(cache)) == [3]
 
 

@@ -1,0 +1,41 @@
+"""JSON from anybody's files -> values that can be written again. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+# Python reads and writes JSON by recursion, and how deep it gets depends on the caller's own depth: what one function
+# just read another one may fail to write. A fixed limit is far below both.
+MOST_LEVELS = 200
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value in a JSON text. Raises ValueError, also for lists and objects that are nested more than MOST_LEVELS
+    deep."""
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise _too_deep() from error
+    if is_deeper(value, MOST_LEVELS):
+        raise _too_deep()
+    return value
+
+
+def is_deeper(value: object, levels: int) -> bool:
+    """Whether lists and objects are nested more than `levels` deep in a JSON value; `[]` is one level."""
+    nodes = [value]
+    for _ in range(levels):
+        if not nodes:
+            return False
+        nodes = [child for node in nodes if isinstance(node, (dict, list)) for child in _children(node)]
+    return any(isinstance(node, (dict, list)) for node in nodes)
+
+
+def _children(node: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return node.values() if isinstance(node, dict) else node
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"lists and objects are nested more than {MOST_LEVELS} deep")
