@@ -107,7 +107,9 @@ def _differences(meta: Meta, dataset: str, published: Path, manifest: Path) -> l
             now = meta.settings.get(name, "not known")
             lines.append(f"Not the published settings: {name} is {now}, published with {owed[name]}")
     annotations = json.loads(manifest.read_text(encoding="utf-8"))["files"][dataset]["sha256"]
-    if meta.settings.get("annotations_sha256") != annotations:
+    if "annotations_sha256" not in meta.settings:
+        lines.append("Not known whether these are the published questions: the meta file names no annotation file")
+    elif meta.settings["annotations_sha256"] != annotations:
         lines.append("Not the published questions: the annotation file of this run has another SHA-256")
     return lines
 

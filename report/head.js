@@ -44,7 +44,7 @@ function soFarOf(head) {
 }
 
 function boundsOf(head) {
-  if (!head.bounds) return small("nobody knows how many are to go");
+  if (!head.bounds) return small("–");
   return small(`in the end from ${percent(head.bounds[0])} (the rest wrong) to ${percent(head.bounds[1])} (right)`);
 }
 

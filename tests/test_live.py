@@ -251,6 +251,27 @@ def test_a_line_without_end_is_said_and_costs_neither_memory_nor_the_records_aft
     assert peak_kb < 300 << 10, "the line was held"
 
 
+def test_a_cache_without_a_meta_file_has_the_dataset_and_the_categories_that_the_other_tools_give_it(
+    served: Served,
+) -> None:
+    basic = {"gt": "B", "answer": "B", "stop_reason": "answer_found", "num_rounds": 1, "total_tokens": 9}
+    rows = [{"index": n, "videos": [f"{n}.mp4"], "video_duration_s": 60.0, **basic} for n in range(2700)]
+    append(served.cache, *rows[:-1])
+    while (answer := served.json("/updates?since="))["more"]:
+        pass
+    (run,) = answer["runs"]
+    assert (run["head"]["dataset"], set(map(tuple, run["rows"]["categories"]))) == ("", {()})
+    assert run["head"]["so_far"] == "So far: 2699 of 2699 answered are right; nobody knows how many are to go"
+    assert (run["head"]["accuracy"], run["head"]["interval"]) == (None, None)
+    append(served.cache, rows[-1])
+    while (answer := served.json("/updates?since="))["more"]:
+        pass
+    (again,) = answer["runs"]
+    assert again["generation"] != run["generation"], "a page forgets the rows that it has"
+    assert len(again["rows"]["index"]) == 2700
+    assert {again["rows"]["names"][number] for (number,) in again["rows"]["categories"]} == {"short"}
+
+
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

@@ -362,6 +362,16 @@ def test_a_run_unlike_the_published_one_says_so(
     assert owed in said(path)[-1]
 
 
+def test_settings_that_the_meta_file_does_not_name_are_said_to_be_unknown(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "result_x.jsonl", LSDBENCH)
+    write_meta(path, Meta({"dataset": "lsdbench"}, {}, ()))
+    assert [line for line in said(path) if line.startswith("Not ")] == [
+        "Not the published settings: max_turns is not known, published with 6",
+        "Not the published settings: max_visual_tokens is not known, published with 12000",
+        "Not known whether these are the published questions: the meta file names no annotation file",
+    ]
+
+
 def test_a_meta_file_that_cannot_be_read_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "result_x.jsonl", ONE_VIDEO)
     (tmp_path / "result_x.meta.json").write_text(json.dumps({"settings": 1}), encoding="utf-8")
