@@ -100,6 +100,16 @@ def test_rounds_and_tokens_are_compared_by_their_means() -> None:
     assert compared.tokens.interval.low < compared.tokens.difference < compared.tokens.interval.high
 
 
+def test_a_pair_of_which_a_count_is_not_known_is_left_out_of_its_mean_alone() -> None:
+    a = side([record(0, total_tokens=2**60), record(1, total_tokens=50), record(2)])
+    b = side([record(0, num_rounds=-1), record(1, total_tokens=70), record(2)])
+    compared = compare(a, b)
+    assert compared.flips.count == 3
+    assert compared.tokens is not None and (compared.tokens.a, compared.tokens.b) == (75, 85)
+    assert compared.rounds is not None and (compared.rounds.a, compared.rounds.b) == (2, 2)
+    assert compare(side([record(0, num_rounds="2")]), side([record(0)])).rounds is None
+
+
 def made_up(seed: int, *, videos: int = 60, shift: float = 0.1) -> tuple[list[Record], list[Record]]:
     """Four questions a video that stand or fall together; B is right `shift` more often."""
     dice = np.random.default_rng(seed)
@@ -367,6 +377,17 @@ def test_a_file_that_cannot_be_scored_cannot_be_compared(twice: tuple[Path, Path
     b.write_bytes(content)
     with pytest.raises(Exception, match=r"b\.jsonl"):
         said(a, b)
+
+
+def test_unusable_counts_are_named_and_are_no_error(tmp_path: Path) -> None:
+    a = write(tmp_path / "a.jsonl", [record(0, total_tokens=2**60), record(1)])
+    b = write(tmp_path / "b.jsonl", [record(0, num_rounds="2"), record(1, num_rounds=None)])
+    lines = said(a, b)
+    assert "A: 1 record has no usable total_tokens: 0, left out where A is compared" in lines
+    assert "B: 2 records have no usable num_rounds: 0, 1, left out where B is compared" in lines
+    assert "Rounds: not known of any question in both" in lines
+    content = told(a, b)
+    assert (content["average_rounds"], content["average_total_tokens"]["a"]) == (None, 100)
 
 
 def test_counts_at_their_limits_stay_numbers(tmp_path: Path) -> None:
