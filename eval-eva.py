@@ -2,7 +2,8 @@
 """Evaluate EVA on a multiple-choice video dataset: items -> agent loop -> cache -> result -> summary.
 
 Exit codes: 0 the run finished; 1 it was called off or failed on the way; 2 unusable arguments or settings, found
-before any model call; 130 and 143 interrupted (SIGINT, SIGTERM).
+before any model call; 3 it finished, but samples ended by failures of the infrastructure and are to run again
+(--retry-error); 130 and 143 interrupted (SIGINT, SIGTERM).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tqdm import tqdm
 from eva.agent import Episode
 from eva.assembly import make_sampler, make_tool
 from eva.check import FAILED, OK, Finding, check_disk, check_items, check_server, check_videos, table
+from eva.coverage import measure, read_spans, write_spans
 from eva.errors import EvaError
 from eva.executor import Executor, LocalExecutor
 from eva.interval import clustered_interval
@@ -38,9 +40,9 @@ from eva.options import Defaults, Options, parse_options
 from eva.record import exception_record
 from eva.records import Cache, CacheError, open_cache, replace_text
 from eva.schedule import Interrupted, Schedule, by_video
-from eva.scoring import score
+from eva.scoring import INFRASTRUCTURE, Outcome, score
 from eva.servers import Failing, Server, Servers
-from eva.summary import summary_json, summary_lines, truth_lines
+from eva.summary import choice_line, summary_json, summary_lines, truth_lines
 from eva.tool import Usage
 from eva.transcript import Transcribe, load_transcriber
 
@@ -95,6 +97,9 @@ DATASET_CONFIG = {
         "result": "result_demo.jsonl",
     },
 }
+
+# The exit code of a run some samples of which are to run again.
+UNFINISHED = 3
 
 HOME = Path(__file__).resolve().parent
 DEFAULTS = Defaults(
@@ -172,11 +177,11 @@ async def evaluate(options: Options) -> int:
         forgotten = outdated(cache, items, options)
         pending = [item for item in items if item.index in forgotten or item.index not in cache.outcomes]
         models = await connect_all(options) if pending else []
-        meta = begin_meta(cache, models, dataset, options)
+        meta = with_choice(begin_meta(cache, models, dataset, options), everything, items)
         executor = await make_executor(pending, models, transcribe, dataset, options)
         forget(cache, forgotten, options)
         try:
-            if meta is not None and models:
+            if models:
                 write_meta(cache.path, meta)
                 await run_all(pending, executor, models, cache, options)
         finally:
@@ -184,10 +189,9 @@ async def evaluate(options: Options) -> int:
                 finish(everything, cache, dataset, meta)
             finally:
                 if not cache.lost:
-                    print_summary(
-                        items, cache, dataset, monotonic() - started, frames=executor.usage, json_file=options.json
-                    )
-    return 0
+                    wall_s = monotonic() - started
+                    print_summary(items, cache, dataset, meta, wall_s, frames=executor.usage, json_file=options.json)
+        return say_failures(items, cache)
 
 
 async def check(options: Options) -> int:
@@ -379,6 +383,14 @@ def begin_meta(cache: Cache, models: Sequence[ChatModel], dataset: Dataset, opti
     return begin(cache.path, settings, has_records=kept, force=options.force, home=HOME)
 
 
+def with_choice(meta: Meta | None, everything: Sequence[Item], items: Sequence[Item]) -> Meta:
+    """Note how many questions there are and which are to be asked; what an earlier run was to ask stays to be asked."""
+    meta = meta or Meta.unknown()
+    before = read_spans(meta.coverage.get("chosen")) or frozenset()
+    chosen = (before | {item.index for item in items}) & {item.index for item in everything}
+    return replace(meta, coverage={"items": len(everything), "chosen": write_spans(chosen)})
+
+
 async def make_executor(
     items: Sequence[Item], models: Sequence[ChatModel], transcribe: Transcribe, dataset: Dataset, options: Options
 ) -> Executor:
@@ -428,11 +440,11 @@ async def run_all(
             await executor.close()
 
 
-def finish(everything: Sequence[Item], cache: Cache, dataset: Dataset, meta: Meta | None) -> None:
+def finish(everything: Sequence[Item], cache: Cache, dataset: Dataset, meta: Meta) -> None:
     """Merge what there is into the result, and say beside it what it was made with and covers."""
     try:
         cache.merge(dataset.result)
-        write_meta(dataset.result, replace(meta or Meta.unknown(), coverage=coverage(everything, cache)))
+        write_meta(dataset.result, replace(meta, coverage={**meta.coverage, **coverage(everything, cache)}))
     except CacheError as error:
         raise RunEnded(str(error)) from error
 
@@ -450,24 +462,50 @@ def coverage(everything: Sequence[Item], cache: Cache) -> dict[str, Any]:
 
 
 def print_summary(
-    items: Sequence[Item], cache: Cache, dataset: Dataset, wall_s: float, *, frames: Usage, json_file: Path | None
+    items: Sequence[Item],
+    cache: Cache,
+    dataset: Dataset,
+    meta: Meta,
+    wall_s: float,
+    *,
+    frames: Usage,
+    json_file: Path | None,
 ) -> None:
-    """The reference's summary, then what it leaves out."""
-    recorded = cache.outcomes
-    outcomes = [
-        replace(recorded[item.index], ground_truth=item.ground_truth) for item in items if item.index in recorded
-    ]
+    """The reference's summary, then what it leaves out; of an unfinished run, what can be said so far."""
+    outcomes = outcomes_of(items, cache)
     figures = score(outcomes, total=len(items))
-    right = {outcome.index for outcome in outcomes if outcome.correct}
-    interval = clustered_interval([item.videos[0] for item in items], [item.index in right for item in items])
+    interval = None
+    if not figures.missing:
+        interval = clustered_interval([outcome.video for outcome in outcomes], [one.correct for one in outcomes])
     print("\n".join([*summary_lines(figures), *truth_lines(figures, interval, wall_s, frames)]))
-    print(f"Result: {dataset.result}" + (" (of a partial run)" if figures.missing else ""))
+    covered = measure(dataset.result, meta.coverage, cache.outcomes, rows=None)
+    print(f"Result: {dataset.result}" + (" (of a partial run)" if covered.partial else ""))
+    if covered.of_a_choice:
+        print(choice_line(covered))
     if json_file is not None:
         figures_json = summary_json(figures, interval, wall_s, frames)
         try:
             replace_text(json_file, json.dumps(figures_json, indent=1) + "\n")
         except CacheError as error:
             raise RunEnded(str(error)) from error
+
+
+def outcomes_of(items: Sequence[Item], cache: Cache) -> list[Outcome]:
+    """Those of the items that have one, against the truths of this annotation file."""
+    pairs = [(item, cache.outcomes[item.index]) for item in items if item.index in cache.outcomes]
+    return [replace(one, ground_truth=item.ground_truth, video=item.videos[0]) for item, one in pairs]
+
+
+def say_failures(items: Sequence[Item], cache: Cache) -> int:
+    """The exit code of a run that finished; says how to go on where failures say nothing of the agent."""
+    failed = sum(outcome.failure == INFRASTRUCTURE for outcome in outcomes_of(items, cache))
+    if not failed:
+        return 0
+    warn(
+        f"{failed} of {len(items)} samples ended by failures of the infrastructure and count as wrong; "
+        f"to run them again:  {resume_command(sys.argv)} --retry-error"
+    )
+    return UNFINISHED
 
 
 def resume_command(argv: Sequence[str]) -> str:

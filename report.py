@@ -27,7 +27,7 @@ from eva.meta import meta_path
 from eva.page import LIVE_SOURCES, Assets, Blocks, Page, whole, write_page
 from eva.page_head import Known
 from eva.page_paired import paired_figures
-from eva.page_runs import Collected, Source, collect, differences
+from eva.page_runs import Collected, collect, differences, read_source
 from eva.records import replacing
 from eva.runs import Run
 from eva.text import printable
@@ -107,7 +107,7 @@ def write(options: argparse.Namespace) -> int:
     ):
         blocks = Blocks(details)
         album = Album(FrameRoot.at(options.frame_root), int(options.thumbnails_mb * 1e6), blocks.write, pool)
-        runs = collect_all(paths, blocks, album)
+        runs = collect_all(paths, known, blocks, album)
         album.close()
         page = Page(title_of(runs), draw([run.chart_run(known) for run in runs]), data_of(runs, options, album, known))
         write_page(file, page, assets, details)
@@ -131,10 +131,10 @@ def check_output(output: Path, inputs: Sequence[Path]) -> None:
         raise Unusable(f"there is no folder {output.parent} for the page")
 
 
-def collect_all(paths: Sequence[Path], blocks: Blocks, album: Album) -> list[Collected]:
+def collect_all(paths: Sequence[Path], known: Known, blocks: Blocks, album: Album) -> list[Collected]:
     runs: list[Collected] = []
     for number, path in enumerate(paths):
-        source = Source.of(path, taken=[run.source.key for run in runs])
+        source = read_source(path, known, taken=[run.source.key for run in runs])
         runs.append(collect(source, number, blocks, album))
     return runs
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from eva.drawing import Mark, Point, densities, forest, forest_height_in, label, legend, render, scatter
-from eva.evidence import Estimate
+from eva.evidence import Estimate, without_interval
 from eva.grouping import (
     MAX_CATEGORIES,
     Row,
@@ -44,7 +44,7 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
 
     Runs without samples are left out.
     """
-    marked = [(Mark(number, run.name), run) for number, run in enumerate(runs) if run.samples]
+    marked = [(Mark(number, _name(run)), run) for number, run in enumerate(runs) if run.samples]
     if not marked:
         return []
     found = [
@@ -60,6 +60,10 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
     return [chart for chart in found if chart is not None]
 
 
+def _name(run: Run) -> str:
+    return f"{run.name}, so far" if run.partial else run.name
+
+
 def _forest_chart(
     key: str,
     title: str,
@@ -69,12 +73,21 @@ def _forest_chart(
     unit: str = "Accuracy, %",
     note: str = "",
 ) -> Chart | None:
-    rows, marks = group([run for _, run in marked]), [mark for mark, _ in marked]
+    runs, marks = [run for _, run in marked], [mark for mark, _ in marked]
+    rows = [_shown(row, runs) for row in group(runs)]
     if not rows:
         return None
-    draw = partial(forest, rows=rows, runs=marks, unit=f"{unit}, with 95 % interval clustered by video")
+    if not all(run.partial for run in runs):
+        unit += ", with 95 % interval clustered by video"
+    draw = partial(forest, rows=rows, runs=marks, unit=unit)
     svg = render(draw, height_in=forest_height_in(rows), key=key, title=title)
     return Chart(title, svg, f"{title}. {_rows_in_words(rows, marks)}{note}")
+
+
+def _shown(row: Row, runs: Sequence[Run]) -> Row:
+    """Without the intervals of unfinished runs."""
+    pairs = zip(row.estimates, runs, strict=True)
+    return Row(row.label, tuple(without_interval(one) if one and run.partial else one for one, run in pairs))
 
 
 def _category_charts(marked: Sequence[Marked]) -> list[Chart | None]:
@@ -123,11 +136,11 @@ def _point(mark: Mark, run: Run, *, with_published: bool) -> Point | None:
         for figure in run.published
         if with_published and figure.average_total_tokens is not None
     )
-    return Point(mark, float(np.mean(tokens)), share, published)
+    return Point(mark, float(np.mean(tokens)), without_interval(share) if run.partial else share, published)
 
 
 def _point_in_words(point: Point, run: Run) -> str:
-    words = [f"{label(run.name)}: {point.tokens:,.0f} tokens, {_in_words(point.accuracy)}."]
+    words = [f"{label(_name(run))}: {point.tokens:,.0f} tokens, {_in_words(point.accuracy)}."]
     words += [f"Published for {label(run.dataset)}: {tokens:,.0f} tokens, {it:.2%}." for tokens, it in point.published]
     return " ".join(words)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from eva.categories import time_reference_s
@@ -80,6 +80,11 @@ def estimate(videos: Sequence[str], values: Sequence[float]) -> Estimate | None:
     return Estimate(
         len(values), sum(values) / len(values), clustered_interval(videos, values, n_resamples=SIDE_RESAMPLES)
     )
+
+
+def without_interval(one: Estimate) -> Estimate:
+    """As it is shown of an unfinished run, whose samples are no draw from all."""
+    return replace(one, interval=None)
 
 
 def _list(value: object) -> list[Any]:

@@ -20,14 +20,16 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from eva.errors import EvaError
+from eva.meta import read_meta
+from eva.origin import dataset_of, find_origin, named_dataset
 from eva.page_details import Detail, detail, frames_of
 from eva.page_head import Head, Known, make_head
 from eva.page_rows import columns, make_row
-from eva.page_runs import Source
+from eva.page_runs import Source, make_run
 from eva.results import Entry
 from eva.runs import Run, Sample, read_sample
 from eva.scoring import Outcome
-from eva.tail import Tail
+from eva.tail import MAX_LINE_BYTES, Tail
 from eva.thumbnails import FrameRoot, NoFrame
 
 HOST = "127.0.0.1"
@@ -54,11 +56,15 @@ class NotThere(Exception):
 
 @dataclass
 class LiveRun:
-    """A cache, and what the page shows of it. Of several lines for one index the last counts, as for the run itself."""
+    """A cache, and what the page shows of it. Of several lines for one index the last counts, as for the run itself.
+
+    `dataset` is what the meta file and the records tell so far; rows and samples are made anew when that changes.
+    """
 
     key: str
     tail: Tail
     known: Known
+    dataset: str = ""
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     samples: dict[int, Sample] = field(default_factory=dict)
     _head: Head | None = None
@@ -68,7 +74,7 @@ class LiveRun:
     @property
     def source(self) -> Source:
         """As the meta file says now: a run that starts over may have other settings."""
-        return replace(Source.of(self.tail.path), key=self.key)
+        return replace(Source.of(self.tail.path, self.dataset), key=self.key)
 
     def follow(self) -> bool:
         """Read on; whether there is more to read."""
@@ -76,16 +82,23 @@ class LiveRun:
         entries = self.tail.follow()
         if self.tail.generation != generation:
             self.outcomes, self.samples = {}, {}
-        dataset = self.source.dataset
         for entry in entries:
             self.outcomes[entry.outcome.index] = entry.outcome
-            self.samples[entry.outcome.index] = read_sample(dataset, entry)
-        return self.tail.more
+            self.samples[entry.outcome.index] = read_sample(self.dataset, entry)
+        return self._name_dataset() or self.tail.more
+
+    def _name_dataset(self) -> bool:
+        """Begin anew, with the outcomes that are known, where the dataset turns out to be another one."""
+        dataset = dataset_of(read_meta(self.tail.path), self.outcomes.keys(), self.known.published)
+        if dataset == self.dataset:
+            return False
+        self.dataset, self.samples = dataset, {}
+        self.tail.restart()
+        return True
 
     def chart_run(self) -> Run:
-        source = self.source
-        published = self.known.published.get(source.dataset)
-        return Run(self.key, source.dataset, list(self.samples.values()), published.figures if published else ())
+        origin = find_origin(self.tail.path, self.outcomes.keys(), self.known.published)
+        return make_run(self.key, origin, list(self.samples.values()))
 
     def head(self) -> Head:
         """The figures, a few seconds old at most."""
@@ -100,8 +113,7 @@ class LiveRun:
     def update(self, generation: int, offset: int) -> dict[str, Any]:
         """What is new for a page that came to `offset` of this file, or of another one in its place before."""
         lines = self.tail.after(offset if generation == self.tail.generation else 0)
-        dataset = self.source.dataset
-        rows = [make_row(entry, dataset) for entry in lines.entries]
+        rows = [make_row(entry, self.dataset) for entry in lines.entries]
         return {
             "key": self.key,
             "generation": self.tail.generation,
@@ -116,8 +128,7 @@ class LiveRun:
         entry = self.tail.entry(index)
         if entry is None:
             raise NotThere(f"there is no sample {index} of {self.key}")
-        source = self.source
-        return detail(entry.record, make_row(entry, source.dataset), timestamps=source.timestamps)
+        return detail(entry.record, make_row(entry, self.dataset), timestamps=self.source.timestamps)
 
 
 def _said(entry: Entry) -> str:
@@ -214,7 +225,8 @@ class Live:
         for path in sorted(self.folder.glob("cache_*.jsonl")):
             if path not in self._runs and path.is_file():
                 taken = [run.key for run in self._runs.values()]
-                self._runs[path] = LiveRun(Source.of(path, taken=taken).key, Tail(path), self.known)
+                key = Source.of(path, named_dataset(read_meta(path)), taken=taken).key
+                self._runs[path] = LiveRun(key, Tail(path), self.known)
         # Every one of them reads on, so no generator that stops at the first.
         behind = [run.follow() for run in self._runs.values()]
         return any(behind)
@@ -223,7 +235,11 @@ class Live:
         times_s = [written for run in self._runs.values() if (written := run.tail.written_s()) is not None]
         if not times_s:
             return f"Live: there is no cache in {self.folder} yet"
-        return f"Live: the last record came {_ago(time.time() - max(times_s))} ago"
+        return f"Live: the last record came {_ago(time.time() - max(times_s))} ago" + "".join(
+            f"; {run.tail.path.name} has {run.tail.skipped} lines of more than {MAX_LINE_BYTES >> 20} MiB, passed over"
+            for run in self._runs.values()
+            if run.tail.skipped
+        )
 
     def _run(self, query: Mapping[str, str]) -> LiveRun:
         for run in self._runs.values():
@@ -262,9 +278,12 @@ class Handler(BaseHTTPRequestHandler):
     server: LiveServer
 
     def do_GET(self) -> None:
-        address = urlsplit(self.path)
         if not is_loopback(self.headers.get("Host", "")):
             return self._send(421, "text/plain; charset=utf-8", b"this server answers to 127.0.0.1 and localhost alone")
+        try:
+            address = urlsplit(self.path)
+        except ValueError:  # such as http://[::1
+            return self._send(400, "text/plain; charset=utf-8", b"that is not an address")
         try:
             kind, body = self.server.live.answer(address.path, dict(parse_qsl(address.query)))
         except NotThere as error:

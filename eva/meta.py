@@ -32,7 +32,8 @@ class Meta:
     """`settings` are those that change results; `started` holds one ISO time a run.
 
     `mixed` holds the settings of earlier runs that a later one overrode, `adopted` says that the cache held records
-    of unknown settings before this file was first written.
+    of unknown settings before this file was first written. `coverage` says how many questions there are and which were
+    chosen (eva/coverage.py).
     """
 
     settings: Mapping[str, Any]
@@ -74,7 +75,9 @@ def _continued(before: Meta, now: Meta, cache: Path, *, force: bool) -> Meta:
             "Start over with --new-cache, use another --output-dir, or mix the two with --force."
         )
     mixed = (*before.mixed, before.settings) if lines else before.mixed
-    return replace(now, started=before.started + now.started, mixed=mixed, adopted=before.adopted)
+    return replace(
+        now, started=before.started + now.started, mixed=mixed, adopted=before.adopted, coverage=before.coverage
+    )
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

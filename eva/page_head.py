@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eva.evidence import Estimate, evidence
+from eva.evidence import Estimate, evidence, without_interval
 from eva.interval import clustered_interval
-from eva.meta import Meta, read_meta
+from eva.meta import Meta
+from eva.origin import Origin, find_origin
 from eva.page_details import text
-from eva.published import Published, caveat_lines, comparison_json, identify, load_published
+from eva.published import Published, caveat_lines, comparison_json, load_published
 from eva.runs import Sample
-from eva.scoring import Outcome, score
+from eva.scoring import INFRASTRUCTURE, Outcome, Score, score
+from eva.summary import choice_line, partial_line, so_far_line, unusable_lines
 
 Head = dict[str, Any]
 
@@ -33,33 +35,29 @@ class Known:
         return cls(path, home / "data" / "manifest.json", load_published(path))
 
 
-def dataset_of(path: Path, meta: Meta | None) -> str:
-    """The dataset of a result or cache: as the meta file beside it says, else as the file is called."""
-    if meta is not None and meta.settings.get("dataset"):
-        return str(meta.settings["dataset"])
-    name = path.stem
-    for beginning in ("result_", "cache_"):
-        name = name.removeprefix(beginning)
-    return {"mlvu_mcq": "mlvu"}.get(name, name)
-
-
 def make_head(path: Path, key: str, outcomes: Sequence[Outcome], samples: Sequence[Sample], known: Known) -> Head:
     """The figures over all `outcomes`, as accuracy.py counts them; accuracies are fractions. `samples` are the same.
 
+    Of a run that has not finished `so_far` and `bounds` stand in the place of the accuracy and its interval.
     Raises EvaError for a broken meta file.
     """
-    meta = read_meta(path)
-    figures = score(outcomes, total=len(outcomes))
-    interval = clustered_interval([o.video for o in outcomes], [o.correct for o in outcomes])
-    published = identify(path, outcomes, known.published) if outcomes else None
-    beside = comparison_json(published, outcomes, figures.accuracy, interval) if published else {}
+    indices = {outcome.index for outcome in outcomes}
+    origin = find_origin(path, indices, known.published)
+    partial, to_go = origin.coverage.partial, origin.coverage.to_go
+    figures = score(outcomes, total=len(outcomes) + (to_go or 0))
+    interval = None if partial else clustered_interval([o.video for o in outcomes], [o.correct for o in outcomes])
+    accuracy = None if partial else figures.accuracy
+    published = origin.published if outcomes else None
+    beside = comparison_json(published, indices, accuracy, interval) if published else {}
     return {
         "key": key,
         "file": str(path),
-        "dataset": dataset_of(path, meta),
+        "dataset": origin.dataset,
         "total": figures.total,
         "correct": figures.correct,
-        "accuracy": figures.accuracy,
+        "so_far": so_far_line(figures, to_go) if partial else None,
+        "bounds": list(figures.bounds) if partial and to_go is not None else None,
+        "accuracy": accuracy,
         "interval": [interval.low, interval.high] if interval else None,
         "published": beside.get("published", []),
         "answered": figures.answered,
@@ -69,13 +67,13 @@ def make_head(path: Path, key: str, outcomes: Sequence[Outcome], samples: Sequen
         "seconds": figures.average_seconds if any(o.seconds is not None for o in outcomes) else None,
         "failures": [list(pair) for pair in figures.failures],
         "stop_reasons": [list(pair) for pair in figures.stop_reasons],
-        "evidence": _evidence(samples),
-        "caveats": _caveats(meta, published, beside, known),
-        "settings": _settings(meta),
+        "evidence": _evidence(samples, partial=partial),
+        "caveats": _caveats(origin, figures, beside, known),
+        "settings": _settings(origin.meta),
     }
 
 
-def _evidence(samples: Sequence[Sample]) -> list[str]:
+def _evidence(samples: Sequence[Sample], *, partial: bool) -> list[str]:
     """Whether the agent looked where the annotators found the answer, which only LVBench tells."""
     found = evidence(
         [sample.video for sample in samples],
@@ -86,7 +84,7 @@ def _evidence(samples: Sequence[Sample]) -> list[str]:
         return []
     parts = [("Looked into the annotated time", found.looked), ("accuracy where it did", found.accuracy_with),
              ("where it did not", found.accuracy_without)]  # fmt: skip
-    return [f"{name}: {_estimate(one)}" for name, one in parts if one is not None]
+    return [f"{name}: {_estimate(without_interval(one) if partial else one)}" for name, one in parts if one is not None]
 
 
 def _estimate(one: Estimate) -> str:
@@ -94,17 +92,28 @@ def _estimate(one: Estimate) -> str:
     return f"{one.value:.1%}{between} of {one.count:,}"
 
 
-def _caveats(meta: Meta | None, published: Published | None, beside: Mapping[str, Any], known: Known) -> list[str]:
+def _caveats(origin: Origin, figures: Score, beside: Mapping[str, Any], known: Known) -> list[str]:
     """What keeps the figures from being those of one whole run, at the published settings where there are any."""
-    lines = []
+    meta, coverage = origin.meta, origin.coverage
+    lines = [partial_line(figures, coverage.to_go)] if coverage.partial else []
     if beside and beside["covered"] < beside["questions"]:
         lines.append(f"Only {beside['covered']} of {beside['questions']} questions; the published figures are over all")
-    elif meta and meta.coverage and not meta.coverage.get("complete"):
-        lines.append(f"Partial: {meta.coverage.get('pending')} of {meta.coverage.get('items')} questions are to come")
+    elif coverage.of_a_choice:
+        lines.append(choice_line(coverage))
+    failed = dict(figures.failures)[INFRASTRUCTURE]
+    if failed:
+        lines.append(f"{failed} ended by a failure of the infrastructure, which counts as wrong until they run again")
+    return [*lines, *unusable_lines(figures), *_settings_caveats(meta, beside.get("dataset"), known)]
+
+
+def _settings_caveats(meta: Meta | None, dataset: str | None, known: Known) -> list[str]:
+    lines = []
     if meta is None:
-        return [*lines, "The settings are unknown: there is no meta file beside this one"]
-    if published:
-        lines += caveat_lines(meta, published.dataset, known.published_path, known.manifest_path)
+        return ["The settings are unknown: there is no meta file beside this one"]
+    if not meta.settings:
+        lines.append("The settings are unknown: the meta file beside this one does not name them")
+    if dataset:
+        lines += caveat_lines(meta, dataset, known.published_path, known.manifest_path)
     elif meta.mixed:
         lines.append("Mixed: parts of this result were made with different settings")
     if meta.adopted:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from eva.interval import Interval
 from eva.page_head import Known
-from eva.paired import Change, Comparison, compare
-from eva.side import read_side, same_settings, side_notes
+from eva.paired import Change, Comparison
+from eva.side import compare_sides, partial_lines, read_side, same_settings, side_notes
 
 Figures = dict[str, list[list[str]] | list[str]]
 
@@ -18,10 +18,10 @@ def paired_figures(ours: Path, theirs: Path, known: Known) -> Figures:
     Raises EvaError where the two have no question in common, or different ones under one index.
     """
     a, b = read_side(ours, known.published), read_side(theirs, known.published)
-    compared = compare(b.samples, a.samples)
+    compared = compare_sides(b, a)
     return {
         "figures": [*_figures(compared), *(_noise(compared) if same_settings(a, b) else [])],
-        "notes": side_notes(a, b),
+        "notes": [*partial_lines(a, b), *side_notes(a, b)],
     }
 
 
@@ -35,7 +35,7 @@ def _figures(compared: Comparison) -> list[list[str]]:
             f"{100 * flips.accuracy.difference:+.2f} points{_interval(flips.accuracy.interval, 100, '.2f')}",
         ],
         ["Gained, lost", f"{len(flips.only_b)}, {len(flips.only_a)}"],
-        ["McNemar's exact test", f"p = {flips.p_value:.3g}"],
+        *([] if flips.p_value is None else [["McNemar's exact test", f"p = {flips.p_value:.3g}"]]),
         ["Rounds", _change(compared.rounds, ".2f")],
         ["Tokens", _change(compared.tokens, ",.0f")],
     ]
@@ -47,7 +47,9 @@ def _noise(compared: Comparison) -> list[list[str]]:
     return [["Same settings: another answer", f"{compared.answers_changed / count:.2%} of the questions"]]
 
 
-def _change(change: Change, form: str) -> str:
+def _change(change: Change | None, form: str) -> str:
+    if change is None:
+        return "not known"
     return f"{change.b:{form}} against {change.a:{form}}"
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from eva.album import Album
 from eva.meta import read_meta
+from eva.origin import Origin, dataset_of, find_origin, named_dataset
 from eva.page import Blocks
 from eva.page_details import Detail, detail, frames_of
-from eva.page_head import Head, Known, dataset_of, make_head
+from eva.page_head import Head, Known, make_head
 from eva.page_rows import Row, columns, make_row
-from eva.published import identify
-from eva.results import Entry, read_scored
+from eva.results import Entry, read_entries, read_scored
 from eva.runs import Run, Sample, read_sample
 from eva.scoring import Outcome
 from eva.text import printable
@@ -27,7 +27,8 @@ BLOCK = 100
 
 @dataclass(frozen=True)
 class Source:
-    """A result file, the name that its samples are known by on the page, and the dataset that it is of."""
+    """A result file, the name that its samples are known by on the page, and the dataset that it is of ('': nobody
+    knows)."""
 
     path: Path
     key: str
@@ -35,13 +36,27 @@ class Source:
     timestamps: str
 
     @classmethod
-    def of(cls, path: Path, *, taken: Sequence[str] = ()) -> Source:
+    def of(cls, path: Path, dataset: str, *, taken: Sequence[str] = ()) -> Source:
         """Raises EvaError for a broken meta file."""
         meta = read_meta(path)
-        dataset = dataset_of(path, meta)
         timestamps = str(meta.settings.get("timestamps")) if meta else "requested"
         # The name becomes part of an address, so it holds no lone surrogate and is not empty.
-        return cls(path, unique(printable(dataset, limit=80) or "run", taken), dataset, timestamps)
+        return cls(path, unique(printable(dataset or file_key(path), limit=80) or "run", taken), dataset, timestamps)
+
+
+def read_source(path: Path, known: Known, *, taken: Sequence[str] = ()) -> Source:
+    """Of a finished file, whose indices tell the dataset where no meta file does. Raises EvaError."""
+    meta = read_meta(path)
+    indices = set() if named_dataset(meta) else {entry.outcome.index for entry in read_entries(path)}
+    return Source.of(path, dataset_of(meta, indices, known.published), taken=taken)
+
+
+def file_key(path: Path) -> str:
+    """What a file is called on the page whose dataset nobody knows: `result_cats.jsonl` is `cats`."""
+    for beginning in ("result_", "cache_"):
+        if path.stem.startswith(beginning):
+            return path.stem.removeprefix(beginning)
+    return path.stem
 
 
 def unique(name: str, taken: Sequence[str]) -> str:
@@ -75,11 +90,16 @@ class Collected:
         return make_head(self.source.path, self.source.key, self.outcomes, self.samples, known)
 
     def chart_run(self, known: Known) -> Run:
-        published = identify(self.source.path, self.outcomes, known.published)
-        return Run(self.source.key, self.source.dataset, self.samples, published.figures if published else ())
+        origin = find_origin(self.source.path, {outcome.index for outcome in self.outcomes}, known.published)
+        return make_run(self.source.key, origin, self.samples)
 
     def columns(self) -> dict[str, Any]:
         return columns(self.rows)
+
+
+def make_run(key: str, origin: Origin, samples: Sequence[Sample]) -> Run:
+    figures = origin.published.figures if origin.published else ()
+    return Run(key, origin.dataset, samples, figures, partial=origin.coverage.partial)
 
 
 def collect(source: Source, number: int, blocks: Blocks, album: Album) -> Collected:

@@ -67,13 +67,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Flips:
-    """Accuracies over `count` pairs, the indices that are right on one side only, and McNemar's exact p value."""
+    """Accuracies over `count` pairs, the indices that are right on one side only, and McNemar's exact p value (None
+    where a side is unfinished)."""
 
     count: int
     accuracy: Change
     only_a: tuple[int, ...]
     only_b: tuple[int, ...]
-    p_value: float
+    p_value: float | None
 
     @property
     def total(self) -> int:
@@ -84,38 +85,41 @@ class Flips:
 class Comparison:
     """`missing_in_b` are the indices that A alone has. `failed` counts each side's exceptions, which say nothing of
     the agent and yet count as wrong. `categories` come largest first; smaller ones beyond MAX_CATEGORIES are only
-    counted, in `categories_left_out`."""
+    counted, in `categories_left_out`. `rounds` and `tokens` are over the pairs of which both sides have a usable count,
+    None where there is no such pair. With `partial`, of an unfinished run, nothing has an interval or a p value: which
+    questions came first is no chance."""
 
     missing_in_a: tuple[int, ...]
     missing_in_b: tuple[int, ...]
     flips: Flips
-    rounds: Change
-    tokens: Change
+    rounds: Change | None
+    tokens: Change | None
     answers_changed: int
     failed: tuple[int, int]
     categories: tuple[tuple[str, Flips], ...]
     categories_left_out: int
+    partial: bool = False
 
 
-def compare(a: Mapping[int, Answered], b: Mapping[int, Answered]) -> Comparison:
-    """Both results, as samples by index, over the indices that they share.
+def compare(a: Mapping[int, Answered], b: Mapping[int, Answered], *, partial: bool = False) -> Comparison:
+    """Both results, as samples by index, over the indices that they share; `partial` where a run has not finished.
 
     Raises NotTheSameQuestions where there are none, or where an index means another question in the other result.
     """
     pairs = pair_up(a, b)
     categories = _by_category(pairs)
+    whole, side = (0, 0) if partial else (RESAMPLES, SIDE_RESAMPLES)
     return Comparison(
         missing_in_a=tuple(sorted(b.keys() - a.keys())),
         missing_in_b=tuple(sorted(a.keys() - b.keys())),
-        flips=flips(pairs),
-        rounds=_change(pairs, lambda outcome: outcome.num_rounds or 0, SIDE_RESAMPLES),
-        tokens=_change(pairs, lambda outcome: outcome.total_tokens or 0, SIDE_RESAMPLES),
+        flips=flips(pairs, n_resamples=whole),
+        rounds=_count_change(pairs, lambda outcome: outcome.num_rounds, side),
+        tokens=_count_change(pairs, lambda outcome: outcome.total_tokens, side),
         answers_changed=sum(pair.answer_changed for pair in pairs),
         failed=(_failed([pair.a for pair in pairs]), _failed([pair.b for pair in pairs])),
-        categories=tuple(
-            (name, flips(group, n_resamples=SIDE_RESAMPLES)) for name, group in categories[:MAX_CATEGORIES]
-        ),
+        categories=tuple((name, flips(group, n_resamples=side)) for name, group in categories[:MAX_CATEGORIES]),
         categories_left_out=max(0, len(categories) - MAX_CATEGORIES),
+        partial=partial,
     )
 
 
@@ -141,11 +145,13 @@ def question_difference(a: Answered, b: Answered) -> str:
     return ""
 
 
-def flips(pairs: Sequence[Pair], *, n_resamples: int = RESAMPLES) -> Flips:
+def flips(pairs: Sequence[Pair], *, n_resamples: int) -> Flips:
+    """With no resamples, nothing is tested."""
     only_a = tuple(pair.index for pair in pairs if pair.a.outcome.correct and not pair.b.outcome.correct)
     only_b = tuple(pair.index for pair in pairs if pair.b.outcome.correct and not pair.a.outcome.correct)
     accuracy = _change(pairs, lambda outcome: outcome.correct, n_resamples)
-    return Flips(len(pairs), accuracy, only_a, only_b, mcnemar_p(len(only_a), len(only_b)))
+    p_value = mcnemar_p(len(only_a), len(only_b)) if n_resamples else None
+    return Flips(len(pairs), accuracy, only_a, only_b, p_value)
 
 
 def mcnemar_p(only_a: int, only_b: int) -> float:
@@ -161,8 +167,14 @@ def _change(pairs: Sequence[Pair], measure: Callable[[Outcome], float], n_resamp
     a = [measure(pair.a.outcome) for pair in pairs]
     b = [measure(pair.b.outcome) for pair in pairs]
     differences = [second - first for first, second in zip(a, b, strict=True)]
-    interval = clustered_interval([pair.video for pair in pairs], differences, n_resamples=n_resamples)
+    videos = [pair.video for pair in pairs]
+    interval = clustered_interval(videos, differences, n_resamples=n_resamples) if n_resamples else None
     return Change(sum(a) / len(pairs), sum(b) / len(pairs), interval)
+
+
+def _count_change(pairs: Sequence[Pair], count: Callable[[Outcome], float | None], n_resamples: int) -> Change | None:
+    known = [pair for pair in pairs if count(pair.a.outcome) is not None and count(pair.b.outcome) is not None]
+    return _change(known, lambda outcome: count(outcome) or 0, n_resamples) if known else None
 
 
 def _failed(samples: Sequence[Answered]) -> int:

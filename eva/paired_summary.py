@@ -10,23 +10,28 @@ from eva.paired import Change, Comparison, Flips
 from eva.summary import interval_json
 from eva.text import printable
 
+# Why there is no interval.
+ONE_VIDEO = "fewer than two videos"
+UNFINISHED = "a run has not finished"
+
 
 def paired_lines(comparison: Comparison, *, same_settings: bool) -> list[str]:
     """For people. Differences are B minus A."""
     whole = comparison.flips
+    none = UNFINISHED if comparison.partial else ONE_VIDEO
     return [
         f"Questions in both: {whole.count}"
         f" (only in A: {len(comparison.missing_in_b)}, only in B: {len(comparison.missing_in_a)})",
         f"Accuracy of A: {whole.accuracy.a:.4%}",
         f"Accuracy of B: {whole.accuracy.b:.4%}",
-        f"Difference: {_points(whole.accuracy)}",
-        f"McNemar's exact test: p = {whole.p_value:.4g}",
+        f"Difference: {_points(whole.accuracy, none)}",
+        *([] if whole.p_value is None else [f"McNemar's exact test: p = {whole.p_value:.4g}"]),
         _flips_line("Right only in A", whole.only_a),
         _flips_line("Right only in B", whole.only_b),
-        _change_line("Rounds", comparison.rounds),
-        _change_line("Total tokens", comparison.tokens),
+        _change_line("Rounds", comparison.rounds, none),
+        _change_line("Total tokens", comparison.tokens, none),
         *_failed_lines(comparison.failed),
-        *_category_lines(comparison),
+        *_category_lines(comparison, none),
         *(_noise_lines(comparison) if same_settings else []),
     ]
 
@@ -38,8 +43,8 @@ def paired_json(comparison: Comparison, *, same_settings: bool) -> dict[str, Any
         "only_in_a": list(comparison.missing_in_b),
         "only_in_b": list(comparison.missing_in_a),
         **_flips_json(comparison.flips),
-        "average_rounds": _change_json(comparison.rounds),
-        "average_total_tokens": _change_json(comparison.tokens),
+        "average_rounds": _change_json(comparison.rounds) if comparison.rounds else None,
+        "average_total_tokens": _change_json(comparison.tokens) if comparison.tokens else None,
         "exceptions": {"a": comparison.failed[0], "b": comparison.failed[1]},
         "answers_changed": comparison.answers_changed,
         "categories": {name: {"common": part.count, **_flips_json(part)} for name, part in comparison.categories},
@@ -48,13 +53,14 @@ def paired_json(comparison: Comparison, *, same_settings: bool) -> dict[str, Any
     }
 
 
-def _points(accuracy: Change) -> str:
-    return f"{100 * accuracy.difference:+.2f} points, {_between(accuracy.interval, 100, '.2f')}"
+def _points(accuracy: Change, none: str) -> str:
+    return f"{100 * accuracy.difference:+.2f} points, {_between(accuracy.interval, 100, '.2f', none)}"
 
 
-def _between(interval: Interval | None, scale: float, form: str) -> str:
+def _between(interval: Interval | None, scale: float, form: str, none: str) -> str:
+    """`none` is the reason why there is no interval, where there is none."""
     if interval is None:
-        return "no interval (fewer than two videos)"
+        return f"no interval ({none})"
     low, high = (format(scale * end, "+" + form) for end in (interval.low, interval.high))
     return f"95 % interval, clustered by video: {low} to {high}"
 
@@ -63,9 +69,11 @@ def _flips_line(label: str, indices: Sequence[int]) -> str:
     return f"{label}: {len(indices)}" + (f" (indices {', '.join(map(str, indices))})" if indices else "")
 
 
-def _change_line(label: str, change: Change) -> str:
+def _change_line(label: str, change: Change | None, none: str) -> str:
+    if change is None:
+        return f"{label}: not known of any question in both"
     return f"{label}: {change.a:.4f} in A, {change.b:.4f} in B, difference {change.difference:+.4f}, " + _between(
-        change.interval, 1, ".4f"
+        change.interval, 1, ".4f", none
     )
 
 
@@ -75,20 +83,22 @@ def _failed_lines(failed: tuple[int, int]) -> list[str]:
     return [f"Exceptions, which say nothing of the agent and count as wrong: {failed[0]} in A, {failed[1]} in B"]
 
 
-def _category_lines(comparison: Comparison) -> list[str]:
+def _category_lines(comparison: Comparison, none: str) -> list[str]:
     if not comparison.categories:
         return []
-    lines = ["By category (p values are not corrected for how many there are):"]
-    lines += [f"  {printable(name, limit=60)}: {_part(part)}" for name, part in comparison.categories]
+    tested = "" if comparison.partial else " (p values are not corrected for how many there are)"
+    lines = [f"By category{tested}:"]
+    lines += [f"  {printable(name, limit=60)}: {_part(part, none)}" for name, part in comparison.categories]
     if comparison.categories_left_out:
         lines.append(f"  {comparison.categories_left_out} smaller categories are left out")
     return lines
 
 
-def _part(part: Flips) -> str:
+def _part(part: Flips, none: str) -> str:
+    p_value = "" if part.p_value is None else f", p = {part.p_value:.4g}"
     return (
-        f"n = {part.count}, {part.accuracy.a:.2%} in A, {part.accuracy.b:.2%} in B, {_points(part.accuracy)}, "
-        f"right only in A {len(part.only_a)}, only in B {len(part.only_b)}, p = {part.p_value:.4g}"
+        f"n = {part.count}, {part.accuracy.a:.2%} in A, {part.accuracy.b:.2%} in B, {_points(part.accuracy, none)}, "
+        f"right only in A {len(part.only_a)}, only in B {len(part.only_b)}{p_value}"
     )
 
 

@@ -1,16 +1,15 @@
-"""Which dataset a result belongs to, and how it stands beside the published figures."""
+"""The published figures, and how a result stands beside them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eva.interval import Interval
-from eva.meta import Meta, read_meta
-from eva.scoring import Outcome
+from eva.meta import Meta
 
 
 @dataclass(frozen=True)
@@ -50,21 +49,15 @@ def _figure(row: Mapping[str, Any]) -> Figure:
     return Figure(accuracy, row["source"], row.get("average_rounds"), row.get("average_total_tokens"))
 
 
-def identify(result: Path, outcomes: Sequence[Outcome], published: Mapping[str, Published]) -> Published | None:
-    """The dataset of a result: as the meta file beside it says, else the one that has just these indices."""
-    meta = read_meta(result)
-    if meta is not None:
-        return published.get(str(meta.settings.get("dataset")))
-    indices = sorted(outcome.index for outcome in outcomes)
-    return next((entry for entry in published.values() if indices == list(range(entry.rows))), None)
-
-
 def comparison_lines(
-    entry: Published, outcomes: Sequence[Outcome], accuracy: float, interval: Interval | None
+    entry: Published, indices: Iterable[int], accuracy: float | None, interval: Interval | None
 ) -> list[str]:
-    """The result beside each published figure; a part of a dataset is said to be one."""
+    """The result beside each published figure; a part of a dataset is said to be one.
+
+    Without an accuracy, as of an unfinished run, the published figures stand alone.
+    """
     lines = [f"Dataset: {entry.dataset}"]
-    covered = _covered(entry, outcomes)
+    covered = _covered(entry, indices)
     if covered < entry.rows:
         lines.append(
             f"This result covers only {covered} of {entry.rows} questions; the published figures are over all of them"
@@ -73,18 +66,18 @@ def comparison_lines(
 
 
 def comparison_json(
-    entry: Published, outcomes: Sequence[Outcome], accuracy: float, interval: Interval | None
+    entry: Published, indices: Iterable[int], accuracy: float | None, interval: Interval | None
 ) -> dict[str, Any]:
     """The same for programs."""
     return {
         "dataset": entry.dataset,
         "questions": entry.rows,
-        "covered": _covered(entry, outcomes),
+        "covered": _covered(entry, indices),
         "published": [
             {
                 "source": figure.source,
                 "accuracy": figure.accuracy,
-                "difference": accuracy - figure.accuracy,
+                "difference": None if accuracy is None else accuracy - figure.accuracy,
                 "inside_interval": None if interval is None else figure.accuracy in interval,
             }
             for figure in entry.figures
@@ -92,31 +85,38 @@ def comparison_json(
     }
 
 
-def _covered(entry: Published, outcomes: Sequence[Outcome]) -> int:
-    return len({outcome.index for outcome in outcomes} & set(range(entry.rows)))
+def _covered(entry: Published, indices: Iterable[int]) -> int:
+    return len(frozenset(indices) & frozenset(range(entry.rows)))
 
 
 def caveat_lines(meta: Meta, dataset: str, published: Path, manifest: Path) -> list[str]:
     """What keeps a run's figures from being those of the published settings on the published questions.
 
-    `published` is `results-12k/published.json`, `manifest` is `data/manifest.json`.
+    `published` is `results-12k/published.json`, `manifest` is `data/manifest.json`. A meta file without settings says
+    nothing of them, and is like none.
     """
+    mixed = ["Mixed: parts of this result were made with different settings"] if meta.mixed else []
+    return [*(_differences(meta, dataset, published, manifest) if meta.settings else []), *mixed]
+
+
+def _differences(meta: Meta, dataset: str, published: Path, manifest: Path) -> list[str]:
     lines = []
     owed = json.loads(published.read_text(encoding="utf-8"))["settings"]
     for name in ("max_turns", "max_visual_tokens"):
         if meta.settings.get(name) != owed[name]:
-            lines.append(
-                f"Not the published settings: {name} is {meta.settings.get(name)}, published with {owed[name]}"
-            )
+            now = meta.settings.get(name, "not known")
+            lines.append(f"Not the published settings: {name} is {now}, published with {owed[name]}")
     annotations = json.loads(manifest.read_text(encoding="utf-8"))["files"][dataset]["sha256"]
-    if meta.settings.get("annotations_sha256") != annotations:
+    if "annotations_sha256" not in meta.settings:
+        lines.append("Not known whether these are the published questions: the meta file names no annotation file")
+    elif meta.settings["annotations_sha256"] != annotations:
         lines.append("Not the published questions: the annotation file of this run has another SHA-256")
-    if meta.mixed:
-        lines.append("Mixed: parts of this result were made with different settings")
     return lines
 
 
-def _beside(figure: Figure, accuracy: float, interval: Interval | None) -> str:
+def _beside(figure: Figure, accuracy: float | None, interval: Interval | None) -> str:
+    if accuracy is None:
+        return f"Published ({figure.source}): {figure.accuracy:.2%}"
     points = 100 * (accuracy - figure.accuracy)
     line = f"Published ({figure.source}): {figure.accuracy:.2%}, difference {points:+.2f} points"
     if interval is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from eva.errors import EvaError
 from eva.json_text import parse_json
-from eva.scoring import Outcome, read_outcome
+from eva.scoring import COUNTS, Outcome, read_outcome
 
 
 class ResultError(EvaError):
@@ -53,14 +53,14 @@ def _entry(line: bytes, number: int) -> Entry:
 
 
 def read_scored(path: Path) -> Iterator[Entry]:
-    """`read_entries` of a file that is to be scored, which needs the two counts on every line. Raises ResultError,
-    for a file without entries too."""
+    """`read_entries` of a file that is to be scored, which needs the two counts on every line. One with an unusable
+    value is None in the outcome. Raises ResultError, for a file without entries too."""
     empty = True
     for entry in read_entries(path):
         empty = False
-        for name in ("num_rounds", "total_tokens"):
-            if getattr(entry.outcome, name) is None:
-                raise ResultError(f"{path}, line {entry.line}: {name!r} is missing or is not a number")
+        for name in COUNTS:
+            if name not in entry.record:
+                raise ResultError(f"{path}, line {entry.line}: {name!r} is missing")
         yield entry
     if empty:
         raise ResultError(f"{path} holds no entries")

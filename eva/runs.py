@@ -36,12 +36,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Run:
-    """A result under the name that a reader knows it by; `published` are its dataset's published figures."""
+    """A result under the name that a reader knows it by; `published` are its dataset's published figures, `partial`
+    says that the run has not finished."""
 
     name: str
     dataset: str
     samples: Sequence[Sample]
     published: tuple[Figure, ...] = ()
+    partial: bool = False
 
 
 def read_sample(dataset: str, entry: Entry) -> Sample:

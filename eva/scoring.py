@@ -10,6 +10,8 @@ from typing import Any
 EXCEPTION = "exception"
 # Whose failure a record without an answer is.
 MODEL, SAMPLE, INFRASTRUCTURE = FAILURES = ("model", "sample", "infrastructure")
+# The counts that a record which is scored must have; one with an unusable value is left out of the averages.
+COUNTS = ("num_rounds", "total_tokens")
 # Up to here a float counts exactly; what lies beyond counts nothing.
 _MAX_COUNT = 2**53
 # A record with any other stop reason did not end by the model's own doing; --retry-error runs it again.
@@ -18,7 +20,10 @@ SETTLED = frozenset({"answer_found", "max_turns_exceeded", "no_answer_no_tool_ca
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a record counts for. `video` is the first one's path, `seconds` the sample's wall time (None: unknown)."""
+    """What a record counts for. `video` is the first one's path, `seconds` the sample's wall time.
+
+    A count and the seconds are None where the record does not say, or says what cannot be: a text, NaN, less than 0.
+    """
 
     index: int
     ground_truth: str
@@ -42,7 +47,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Score:
-    """`total` is the denominator; the averages run over the `recorded` samples (0 where there are none)."""
+    """`total` is the denominator; the averages run over the `recorded` samples (0 where there are none).
+
+    `unusable` names for each of COUNTS the indices of the records that the average leaves out.
+    """
 
     total: int
     recorded: int
@@ -54,6 +62,7 @@ class Score:
     error_indices: tuple[int, ...]
     failures: tuple[tuple[str, int], ...]
     average_seconds: float
+    unusable: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -128,7 +137,7 @@ def _text(record: Mapping[str, Any], name: str) -> str:
 def _number(record: Mapping[str, Any], name: str) -> int | float | None:
     value: Any = record.get(name)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value if is_number and abs(value) <= _MAX_COUNT else None
+    return value if is_number and 0 <= value <= _MAX_COUNT else None
 
 
 def score(outcomes: Sequence[Outcome], *, total: int) -> Score:
@@ -144,7 +153,12 @@ def score(outcomes: Sequence[Outcome], *, total: int) -> Score:
         error_indices=tuple(sorted(outcome.index for outcome in outcomes if outcome.error)),
         failures=tuple((kind, sum(outcome.failure == kind for outcome in outcomes)) for kind in FAILURES),
         average_seconds=_mean(outcome.seconds for outcome in outcomes),
+        unusable=tuple((name, _without(name, outcomes)) for name in COUNTS),
     )
+
+
+def _without(count: str, outcomes: Sequence[Outcome]) -> tuple[int, ...]:
+    return tuple(sorted(outcome.index for outcome in outcomes if getattr(outcome, count) is None))
 
 
 def _mean(values: Iterable[int | float | None]) -> float:

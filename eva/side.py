@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from eva.categories import categories, video_duration_s
-from eva.meta import Meta, read_meta
-from eva.paired import Answered, question_difference
-from eva.published import Published, identify
+from eva.coverage import Coverage
+from eva.meta import Meta
+from eva.origin import find_origin
+from eva.paired import Answered, Comparison, compare, question_difference
+from eva.published import Published
 from eva.results import Entry, read_scored
+from eva.scoring import Score, score
+from eva.summary import partial_line, so_far_lines, unusable_lines
 
 # All but these is small, and these can be gigabytes.
 _LARGE = ("messages", "trajectory")
@@ -28,6 +32,12 @@ class Side:
     samples: Mapping[int, Answered]
     repeated: int
     mixed: tuple[int, ...]
+    coverage: Coverage
+
+    @property
+    def figures(self) -> Score:
+        outcomes = [sample.outcome for sample in self.samples.values()]
+        return score(outcomes, total=len(outcomes) + (self.coverage.to_go or 0))
 
 
 def read_side(path: Path, published: Mapping[str, Published]) -> Side:
@@ -42,13 +52,27 @@ def read_side(path: Path, published: Mapping[str, Published]) -> Side:
             if question_difference(samples[index], sample):
                 mixed.add(index)
         samples[index], light[index] = sample, _light(entry.record)
-    meta = read_meta(path)
-    dataset = _dataset(path, meta, samples, published)
+    origin = find_origin(path, samples, published)
     named = {
-        index: Answered(sample.outcome, sample.videos, categories(dataset, light[index]))
+        index: Answered(sample.outcome, sample.videos, categories(origin.dataset, light[index]))
         for index, sample in samples.items()
     }
-    return Side(path, meta, dataset, named, repeated, tuple(sorted(mixed)))
+    return Side(path, origin.meta, origin.dataset, named, repeated, tuple(sorted(mixed)), origin.coverage)
+
+
+def compare_sides(a: Side, b: Side) -> Comparison:
+    """Over the questions that they share; nothing is tested of an unfinished run. Raises NotTheSameQuestions."""
+    return compare(a.samples, b.samples, partial=a.coverage.partial or b.coverage.partial)
+
+
+def partial_lines(a: Side, b: Side) -> list[str]:
+    """Which of the two is of an unfinished run, and what can be said of it so far."""
+    return [line for name, side in (("A", a), ("B", b)) if side.coverage.partial for line in _so_far(name, side)]
+
+
+def _so_far(name: str, side: Side) -> list[str]:
+    figures, to_go = side.figures, side.coverage.to_go
+    return [f"{partial_line(figures, to_go)} in {name}", *(f"{line} ({name})" for line in so_far_lines(figures, to_go))]
 
 
 def same_settings(a: Side, b: Side) -> bool:
@@ -81,7 +105,7 @@ def _notes(name: str, side: Side) -> list[str]:
         )
     if side.meta and side.meta.mixed:
         notes.append(f"{name} is mixed: parts of it were made with different settings")
-    return notes
+    return notes + [f"{name}: {line}, left out where {name} is compared" for line in unusable_lines(side.figures)]
 
 
 def _sample(entry: Entry) -> Answered:
@@ -92,10 +116,3 @@ def _sample(entry: Entry) -> Answered:
 def _light(record: Mapping[str, Any]) -> Mapping[str, Any]:
     small = {key: value for key, value in record.items() if key not in _LARGE}
     return {**small, "video_duration_s": video_duration_s(record)}
-
-
-def _dataset(path: Path, meta: Meta | None, samples: Mapping[int, Answered], published: Mapping[str, Published]) -> str:
-    if meta is not None and "dataset" in meta.settings:
-        return str(meta.settings["dataset"])
-    found = identify(path, [sample.outcome for sample in samples.values()], published)
-    return found.dataset if found else ""

@@ -21,8 +21,8 @@ function runsTable(runs) {
 function runRow({ key, head }) {
   return element("tr", { "data-run": key },
     element("th", { scope: "row" }, element("span", { class: "name" }, key), element("small", {}, head.file)),
-    element("td", {}, element("div", { class: "big" }, percent(head.accuracy)), small(countOf(head))),
-    element("td", {}, forest(head), ...head.published.map(publishedLine), ...head.evidence.map(small)),
+    element("td", {}, ...(head.so_far ? soFarOf(head) : accuracyOf(head))),
+    element("td", {}, head.so_far ? boundsOf(head) : forest(head), ...head.published.map(publishedLine), ...head.evidence.map(small)),
     element("td", { class: "number" }, fixed(head.rounds, 2)),
     element("td", { class: "number" }, grouped(head.tokens)),
     element("td", { class: "number" }, head.seconds === null ? "–" : fixed(head.seconds, 1)),
@@ -33,8 +33,19 @@ function small(text) {
   return element("small", {}, text);
 }
 
-function countOf(head) {
-  return `${grouped(head.correct)} of ${grouped(head.total)}`;
+function accuracyOf(head) {
+  return [element("div", { class: "big" }, percent(head.accuracy)),
+    small(`${grouped(head.correct)} of ${grouped(head.total)}`)];
+}
+
+// A run that has not finished has no accuracy yet, and no interval: what came first is no draw from all.
+function soFarOf(head) {
+  return [element("div", {}, head.so_far)];
+}
+
+function boundsOf(head) {
+  if (!head.bounds) return small("–");
+  return small(`in the end from ${percent(head.bounds[0])} (the rest wrong) to ${percent(head.bounds[1])} (right)`);
 }
 
 function stopsOf(head) {
@@ -47,6 +58,7 @@ function failuresOf(head) {
 }
 
 function publishedLine(figure) {
+  if (figure.difference === null) return small(`${percent(figure.accuracy)} published (${figure.source})`);
   const points = `${figure.difference >= 0 ? "+" : "−"}${Math.abs(100 * figure.difference).toFixed(2)} points`;
   const inside = figure.inside_interval;
   const where = inside === null ? "" : `, ${inside ? "inside" : "outside"} the interval`;

@@ -87,20 +87,34 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["num_rounds", "total_tokens"])
-@pytest.mark.parametrize("value", ["2", None, [], "absent"], ids=repr)
-def test_a_field_that_is_no_number_is_an_error_that_names_line_and_field(
-    tmp_path: Path, field: str, value: object
-) -> None:
+def test_a_field_that_is_missing_is_an_error_that_names_line_and_field(tmp_path: Path, field: str) -> None:
     bad = record()
-    bad[field] = value
-    if value == "absent":
-        del bad[field]
+    del bad[field]
     done = score(tmp_path, record(), record(), bad)
     assert done.returncode != 0
     sentence = only_sentence(done.stderr)
     assert field in sentence
     assert re.search(r"\bline 3\b", sentence)
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(("field", "name"), [("num_rounds", "rounds"), ("total_tokens", "total tokens")])
+@pytest.mark.parametrize("value", ["2**60", "-1", '"2"', "null", "NaN", "1e400", "[]", "true"])
+def test_a_count_that_cannot_be_costs_its_average_one_record_and_not_the_file(
+    tmp_path: Path, field: str, name: str, value: str
+) -> None:
+    text = str(2**60) if value == "2**60" else value
+    bad = [re.sub(rf'"{field}": \d+', f'"{field}": {text}', json.dumps(record(index=index))) for index in (93, 17)]
+    done = score(tmp_path, record(**{field: 3}), *bad, record(index=1, **{field: 4}))
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert f"Average {name}: 3.5000" in lines
+    assert f"2 records have no usable {field}: 17, 93" in lines
+    assert "Accuracy: 4/4 = 100.0000%" in lines
+
+
+def test_a_usable_file_says_nothing_of_unusable_counts(tmp_path: Path) -> None:
+    assert "usable" not in score(tmp_path, record(), record(index=1, num_rounds=0, total_tokens=2**53)).stdout
 
 
 @pytest.mark.parametrize("bad", ["{", "[]", "7", "null"])

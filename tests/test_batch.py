@@ -11,10 +11,10 @@ import pytest
 from harness import ROOT, environment
 
 DATASETS = ("videomme", "longvideobench", "mlvu", "lsdbench", "videoholmes", "lvbench")
-# Writes its arguments down, one a line, and fails on the dataset that $FAILS names.
+# Writes its arguments down, one a line, fails on the dataset that $FAILS names, and leaves that of $LEAVES unfinished.
 FAKE_PYTHON = """#!/bin/sh
 { echo "$PWD"; printf '%s\\n' "$@"; echo --; } >> "$WROTE"
-case " $* " in *" $FAILS "*) exit 1 ;; esac
+case " $* " in *" $FAILS "*) exit 1 ;; *" $LEAVES "*) exit 3 ;; esac
 exit 0
 """
 
@@ -37,9 +37,9 @@ def python(tmp_path: Path) -> Path:
     return folder
 
 
-def run_batch(python: Path, *arguments: str, fails: str = "none", cwd: Path = ROOT) -> Batch:
+def run_batch(python: Path, *arguments: str, fails: str = "none", leaves: str = "none", cwd: Path = ROOT) -> Batch:
     notes = python.parent / "notes"
-    env = environment(PATH=f"{python}{os.pathsep}{os.environ['PATH']}", WROTE=str(notes), FAILS=fails)
+    env = environment(PATH=f"{python}{os.pathsep}{os.environ['PATH']}", WROTE=str(notes), FAILS=fails, LEAVES=leaves)
     env.pop("PYTHON", None)
     command = ["bash", str(ROOT / "batch.sh"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd, timeout=60, check=False)
@@ -73,6 +73,22 @@ def test_a_dataset_that_fails_does_not_keep_the_next_from_running_and_the_end_is
     assert sorted(datasets(batch)) == sorted(DATASETS)
     assert batch.code != 0
     assert fails in batch.stderr, "a person must learn which one failed"
+
+
+@pytest.mark.parametrize("leaves", [DATASETS[0], DATASETS[-1]])
+def test_a_dataset_that_did_not_finish_does_not_keep_the_next_from_running_and_the_end_is_3(
+    python: Path, leaves: str
+) -> None:
+    batch = run_batch(python, leaves=leaves)
+    assert sorted(datasets(batch)) == sorted(DATASETS)
+    assert batch.code == 3
+    assert f"to run again with --retry-error: {leaves}" in batch.stderr
+
+
+def test_a_failure_outweighs_what_did_not_finish(python: Path) -> None:
+    batch = run_batch(python, fails=DATASETS[1], leaves=DATASETS[4])
+    assert batch.code == 1
+    assert DATASETS[1] in batch.stderr and DATASETS[4] in batch.stderr
 
 
 def test_it_runs_from_any_folder(python: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -279,3 +280,13 @@ def test_numbers_beyond_sense_are_drawn_all_the_same() -> None:
         for n, value in enumerate(far)
     ]
     assert len(charts([run(records)])) == 6
+
+
+def test_an_unfinished_run_has_no_intervals_and_is_called_so() -> None:
+    whole, part = full_run(), replace(full_run("result_b"), partial=True)
+    for chart in charts([part]):
+        assert not re.search(r"\(\d+\.\d% to", chart.description), chart.description
+        assert "95 %" not in chart.svg
+    both = {chart.title: chart.description for chart in charts([whole, part])}["Accuracy by rounds"]
+    first, second = both.split("result_b, so far: ")
+    assert re.search(r"\(\d+\.\d% to", first) and not re.search(r"\(\d+\.\d% to", second)

@@ -197,6 +197,81 @@ def test_nothing_but_the_page_and_frames_is_served(
     assert served.cache.read_bytes() == encode(hostile)
 
 
+def raw(served: Served, request: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", urlsplit(served.url).port), timeout=30) as client:
+        client.sendall(request)
+        client.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+@pytest.mark.parametrize(
+    "target", ["http://[::1", "http://[", "http://[x]/", "http://[::1]x/", "http://\u2100.example/"]
+)
+def test_an_address_that_is_none_is_a_400_and_no_traceback(served: Served, target: str) -> None:
+    try:
+        urlsplit(target.encode().decode("iso-8859-1"))
+        owed = b"200"  # some of them are addresses for this Python
+    except ValueError:
+        owed = b"400"
+    answer = raw(served, f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    assert answer.split()[1] == owed, answer[:200]
+    assert served.get("/updates?since=")[0] == 200
+
+
+def test_garbage_on_the_wire_is_no_traceback(served: Served) -> None:
+    """`served` looks at what the server says on stderr."""
+    for request in (
+        b"\0\0\0\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET " + b"/" * 70_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /updates?since=%ff%00 HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\nConnection: close\r\n\r\n",
+        b"GET /?" + b"&" * 60_000 + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", b"GET http://[::1 HTTP/0.9\r\n\r\n", b"",
+    ):  # fmt: skip
+        raw(served, request)
+    assert served.get("/updates?since=")[0] == 200
+
+
+def test_a_line_without_end_is_said_and_costs_neither_memory_nor_the_records_after_it(
+    served: Served, records: list[dict[str, Any]]
+) -> None:
+    append(served.cache, records[0])
+    with served.cache.open("ab") as file:
+        file.truncate(file.tell() + (300 << 20))  # a hole: 300 MiB that take no room
+    answer = served.json("/updates?since=")
+    while answer["more"]:
+        answer = served.json("/updates?since=")
+    assert "cache_own.jsonl has 1 lines of more than 64 MiB, passed over" in answer["status"]
+    with served.cache.open("ab") as file:
+        file.write(b"\n")
+    append(served.cache, records[1])
+    while (answer := served.json("/updates?since="))["more"]:
+        pass
+    assert answer["runs"][0]["rows"]["index"] == [0, 1]
+    status = Path(f"/proc/{served.process.pid}/status").read_text(encoding="ascii")
+    peak_kb = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+    assert peak_kb < 300 << 10, "the line was held"
+
+
+def test_a_cache_without_a_meta_file_has_the_dataset_and_the_categories_that_the_other_tools_give_it(
+    served: Served,
+) -> None:
+    basic = {"gt": "B", "answer": "B", "stop_reason": "answer_found", "num_rounds": 1, "total_tokens": 9}
+    rows = [{"index": n, "videos": [f"{n}.mp4"], "video_duration_s": 60.0, **basic} for n in range(2700)]
+    append(served.cache, *rows[:-1])
+    while (answer := served.json("/updates?since="))["more"]:
+        pass
+    (run,) = answer["runs"]
+    assert (run["head"]["dataset"], set(map(tuple, run["rows"]["categories"]))) == ("", {()})
+    assert run["head"]["so_far"] == "So far: 2699 of 2699 answered are right; nobody knows how many are to go"
+    assert (run["head"]["accuracy"], run["head"]["interval"]) == (None, None)
+    append(served.cache, rows[-1])
+    while (answer := served.json("/updates?since="))["more"]:
+        pass
+    (again,) = answer["runs"]
+    assert again["generation"] != run["generation"], "a page forgets the rows that it has"
+    assert len(again["rows"]["index"]) == 2700
+    assert {again["rows"]["names"][number] for (number,) in again["rows"]["categories"]} == {"short"}
+
+
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

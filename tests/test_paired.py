@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from harness import ROOT, environment, only_sentence, write_rows
 
-from accuracy import comparison, report
+from accuracy import comparison, comparison_content, read_scored_file, report
 from eva.meta import Meta, write_meta
 from eva.paired import MAX_CATEGORIES, Answered, NotTheSameQuestions, compare, mcnemar_p
-from eva.results import read_outcomes
+from eva.published import load_published
 from eva.scoring import read_outcome
+from eva.side import read_side
 
 Record = dict[str, Any]
+PUBLISHED = load_published(ROOT / "results-12k" / "published.json")
 SETTINGS = {"dataset": "own", "model": "EVA", "max_turns": 6}
 
 
@@ -96,6 +98,16 @@ def test_rounds_and_tokens_are_compared_by_their_means() -> None:
     assert (compared.rounds.interval.low, compared.rounds.interval.high) == (1, 1)
     assert compared.tokens.interval is not None
     assert compared.tokens.interval.low < compared.tokens.difference < compared.tokens.interval.high
+
+
+def test_a_pair_of_which_a_count_is_not_known_is_left_out_of_its_mean_alone() -> None:
+    a = side([record(0, total_tokens=2**60), record(1, total_tokens=50), record(2)])
+    b = side([record(0, num_rounds=-1), record(1, total_tokens=70), record(2)])
+    compared = compare(a, b)
+    assert compared.flips.count == 3
+    assert compared.tokens is not None and (compared.tokens.a, compared.tokens.b) == (75, 85)
+    assert compared.rounds is not None and (compared.rounds.a, compared.rounds.b) == (2, 2)
+    assert compare(side([record(0, num_rounds="2")]), side([record(0)])).rounds is None
 
 
 def made_up(seed: int, *, videos: int = 60, shift: float = 0.1) -> tuple[list[Record], list[Record]]:
@@ -200,12 +212,13 @@ def write(path: Path, records: Iterable[Record], **settings: Any) -> Path:
 
 
 def said(a: Path, b: Path) -> list[str]:
-    return comparison(a, b, as_json=False)
+    return comparison(read_side(a, PUBLISHED), read_side(b, PUBLISHED))
 
 
 def told(a: Path, b: Path) -> dict[str, Any]:
-    (text,) = comparison(a, b, as_json=True)
-    content: dict[str, Any] = json.loads(text)
+    content: dict[str, Any] = json.loads(
+        json.dumps(comparison_content(read_side(a, PUBLISHED), read_side(b, PUBLISHED)))
+    )
     return content
 
 
@@ -314,7 +327,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(files: tuple[Path, Path]) -> 
 
 def test_a_strangers_stop_reason_cannot_write_lines_of_its_own(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [record(0, stop_reason="x\nAccuracy: 1/1\x1b[2J")])
-    assert "  x Accuracy: 1/1\ufffd[2J: 1" in report(path, read_outcomes(path))
+    assert "  x Accuracy: 1/1\ufffd[2J: 1" in report(read_scored_file(path, PUBLISHED))
 
 
 # --- the noise floor
@@ -358,7 +371,7 @@ def test_other_unknown_or_mixed_settings_are_no_noise_floor(twice: tuple[Path, P
 # --- hostile files
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"{\n", b'{"index": 0, "total_tokens": NaN, "num_rounds": 1}\n'])
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"{\n", b'{"index": 0, "num_rounds": 1}\n'])
 def test_a_file_that_cannot_be_scored_cannot_be_compared(twice: tuple[Path, Path], content: bytes) -> None:
     a, b = twice
     b.write_bytes(content)
@@ -366,8 +379,19 @@ def test_a_file_that_cannot_be_scored_cannot_be_compared(twice: tuple[Path, Path
         said(a, b)
 
 
+def test_unusable_counts_are_named_and_are_no_error(tmp_path: Path) -> None:
+    a = write(tmp_path / "a.jsonl", [record(0, total_tokens=2**60), record(1)])
+    b = write(tmp_path / "b.jsonl", [record(0, num_rounds="2"), record(1, num_rounds=None)])
+    lines = said(a, b)
+    assert "A: 1 record has no usable total_tokens: 0, left out where A is compared" in lines
+    assert "B: 2 records have no usable num_rounds: 0, 1, left out where B is compared" in lines
+    assert "Rounds: not known of any question in both" in lines
+    content = told(a, b)
+    assert (content["average_rounds"], content["average_total_tokens"]["a"]) == (None, 100)
+
+
 def test_counts_at_their_limits_stay_numbers(tmp_path: Path) -> None:
-    huge: Sequence[int] = [2**53, -(2**53)]
+    huge: Sequence[int] = [2**53, 0]
     a = write(tmp_path / "a.jsonl", [record(n, total_tokens=huge[n % 2]) for n in range(30)])
     b = write(tmp_path / "b.jsonl", [record(n, total_tokens=huge[1 - n % 2]) for n in range(30)])
     assert "NaN" not in json.dumps(told(a, b))

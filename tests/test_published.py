@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from harness import ROOT, environment, write_rows
 
-from accuracy import report
+from accuracy import read_scored_file, report
+from eva.coverage import write_spans
 from eva.interval import Interval, clustered_interval
 from eva.meta import Meta, write_meta
-from eva.published import Figure, Published, comparison_lines, identify, load_published
-from eva.results import read_outcomes
-from eva.scoring import Outcome
+from eva.origin import dataset_of
+from eva.published import Figure, Published, comparison_lines, load_published
 
 PUBLISHED = load_published(ROOT / "results-12k" / "published.json")
 ROWS = {
@@ -63,12 +63,14 @@ REPEATED = [*LSDBENCH[:-4], *LSDBENCH[:4]]
 ONE_VIDEO = results(30, videos=1, share=0.5)
 LSDBENCH_SHA256 = json.loads((ROOT / "data" / "manifest.json").read_text())["files"]["lsdbench"]["sha256"]
 AS_PUBLISHED = {"max_turns": 6, "max_visual_tokens": 12000, "annotations_sha256": LSDBENCH_SHA256}
-# Name -> the records and the dataset of their meta file, if they have one.
+# Name -> the records and the dataset of their meta file, if they have one. All but the unfinished are of runs that were
+# to ask just these questions.
 FILES: dict[str, tuple[Sequence[Record], str | None]] = {
     "whole": (LSDBENCH, None),
     "whole, shuffled": ([LSDBENCH[n] for n in np.random.default_rng(3).permutation(len(LSDBENCH))], None),
     "whole, with meta": (LSDBENCH, "lsdbench"),
     "part, with meta": (LSDBENCH[:600], "lsdbench"),
+    "part, unfinished": (LSDBENCH[:600], "lsdbench"),
     "repeated, with meta": (REPEATED, "lsdbench"),
     "of one's own": (LSDBENCH, "own"),
     "one video": (ONE_VIDEO, "lvbench"),
@@ -79,16 +81,26 @@ FILES: dict[str, tuple[Sequence[Record], str | None]] = {
 def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """The lines that accuracy.py prints of each file: of the first as a process, of the others by its report."""
     folder = tmp_path_factory.mktemp("results")
-    paths = {name: write_result(folder / f"result_{n}.jsonl", *FILES[name]) for n, name in enumerate(FILES)}
+    paths = {
+        name: write_result(folder / f"result_{n}.jsonl", *FILES[name], unfinished="unfinished" in name)
+        for n, name in enumerate(FILES)
+    }
     done = run(paths["whole"])
     assert (done.returncode, done.stderr) == (0, "")
-    reports = {name: report(path, read_outcomes(path)) for name, path in paths.items() if name != "whole"}
+    reports = {name: said(path) for name, path in paths.items() if name != "whole"}
     return {"whole": done.stdout.splitlines(), **reports}
 
 
-def write_result(path: Path, records: Sequence[Record], dataset: str | None) -> Path:
+def said(path: Path) -> list[str]:
+    return report(read_scored_file(path, PUBLISHED))
+
+
+def write_result(path: Path, records: Sequence[Record], dataset: str | None, *, unfinished: bool = False) -> Path:
     if dataset is not None:
-        write_meta(path, Meta({"dataset": dataset, **AS_PUBLISHED}, {}, ()))
+        chosen = write_spans({record["index"] for record in records})
+        items = {"items": ROWS.get(dataset, len(records))}
+        coverage = items if unfinished else {**items, "chosen": chosen}
+        write_meta(path, Meta({"dataset": dataset, **AS_PUBLISHED}, {}, (), coverage=coverage))
     return write_rows(path, records)
 
 
@@ -111,7 +123,7 @@ def reference_lines(records: Sequence[Record]) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [name for name in FILES if "unfinished" not in name])
 def test_the_references_lines_stay_first_and_as_they_are(printed: Mapping[str, list[str]], name: str) -> None:
     owed = reference_lines(FILES[name][0])
     assert printed[name][: len(owed)] == owed
@@ -137,15 +149,30 @@ def test_a_set_of_ones_own_has_no_published_figures_even_if_its_indices_would_fi
     assert len(printed["of one's own"]) == len(reference_lines(LSDBENCH)) + 1
 
 
-def outcomes(indices: Sequence[int]) -> list[Outcome]:
-    return [Outcome(index, "B", "B", "answer_found", 1, 1, "") for index in indices]
+def test_a_meta_file_without_settings_hides_neither_the_dataset_nor_makes_up_settings(tmp_path: Path) -> None:
+    """As the harness writes beside the records of another program."""
+    bare = write_rows(tmp_path / "bare.jsonl", LSDBENCH)
+    empty = write_rows(tmp_path / "empty.jsonl", LSDBENCH)
+    write_meta(empty, Meta.unknown())
+    assert said(empty) == said(bare)
+
+
+# A meta file that names no dataset says as little as none.
+NAMELESS: dict[str, Meta | None] = {
+    "no meta file": None,
+    "an empty one": Meta.unknown(),
+    "one without the dataset": Meta({"model": "EVA"}, {}, ()),
+    "an empty name": Meta({"dataset": ""}, {}, ()),
+    "a null": Meta({"dataset": None}, {}, ()),
+    "a number": Meta({"dataset": 7}, {}, ()),
+}
 
 
 @pytest.mark.parametrize("dataset", ROWS)
-def test_each_dataset_is_known_by_its_indices_alone(tmp_path: Path, dataset: str) -> None:
-    found = identify(tmp_path / "result.jsonl", outcomes(range(ROWS[dataset])[::-1]), PUBLISHED)
-    assert found is not None
-    assert (found.dataset, found.rows) == (dataset, ROWS[dataset])
+@pytest.mark.parametrize("meta", NAMELESS)
+def test_each_dataset_is_known_by_its_indices_alone(dataset: str, meta: str) -> None:
+    assert dataset_of(NAMELESS[meta], range(ROWS[dataset])[::-1], PUBLISHED) == dataset
+    assert dataset_of(NAMELESS[meta], [0, *range(ROWS[dataset])], PUBLISHED) == dataset, "a line may stand there twice"
 
 
 UNKNOWN: dict[str, Callable[[list[int]], list[int]]] = {
@@ -153,15 +180,14 @@ UNKNOWN: dict[str, Callable[[list[int]], list[int]]] = {
     "one too many": lambda indices: [*indices, len(indices)],
     "counted from 1": lambda indices: [index + 1 for index in indices],
     "one twice, one missing": lambda indices: [0, *indices[:-1]],
-    "one twice": lambda indices: [*indices, 0],
 }
 
 
 @pytest.mark.parametrize("change", UNKNOWN)
-def test_other_indices_are_those_of_no_dataset(tmp_path: Path, change: str) -> None:
+def test_other_indices_are_those_of_no_dataset(change: str) -> None:
     for rows in ROWS.values():
         indices = UNKNOWN[change](list(range(rows)))
-        assert identify(tmp_path / "result.jsonl", outcomes(indices), PUBLISHED) is None
+        assert dataset_of(None, indices, PUBLISHED) == ""
 
 
 # --- what it covers
@@ -171,12 +197,33 @@ def coverage_lines(lines: Sequence[str]) -> list[str]:
     return [line for line in lines if "covers only" in line]
 
 
-@pytest.mark.parametrize(("name", "covered"), [("part, with meta", 600), ("repeated, with meta", 1300)])
+@pytest.mark.parametrize(
+    ("name", "covered"), [("part, with meta", 600), ("part, unfinished", 600), ("repeated, with meta", 1300)]
+)
 def test_a_part_of_a_dataset_is_said_to_be_one(printed: Mapping[str, list[str]], name: str, covered: int) -> None:
     """Questions count, not lines: those that stand there twice cover nothing more."""
     (line,) = coverage_lines(printed[name])
     assert f"covers only {covered} of 1304 questions" in line
     assert printed[name].index(line) < printed[name].index(published_lines(printed[name])[0])
+
+
+def test_an_unfinished_run_has_no_interval_and_no_difference(printed: Mapping[str, list[str]]) -> None:
+    right = sum(map(is_right, LSDBENCH[:600]))
+    assert printed["part, unfinished"][:3] == [
+        "Partial: 600 of 1304 questions have a record",
+        f"So far: {right} of 600 answered are right; 704 to go",
+        f"Accuracy in the end: from {right / 1304:.4%} if the rest were wrong, "
+        f"to {(right + 704) / 1304:.4%} if it were right",
+    ]
+    assert published_lines(printed["part, unfinished"]) == [
+        "Published (repository): 49.31%",
+        "Published (paper): 51.00%",
+    ]
+    assert not any("interval" in line or line.startswith("Accuracy:") for line in printed["part, unfinished"])
+
+
+def test_a_part_that_was_chosen_is_complete(printed: Mapping[str, list[str]]) -> None:
+    assert "Complete for 600 of 1304 questions: the others were not chosen" in printed["part, with meta"]
 
 
 @pytest.mark.parametrize("name", ["whole", "whole, with meta"])
@@ -185,7 +232,7 @@ def test_a_whole_dataset_is_not_said_to_be_a_part(printed: Mapping[str, list[str
 
 
 def test_indices_that_the_dataset_does_not_have_cover_nothing() -> None:
-    (line,) = coverage_lines(comparison_lines(PUBLISHED["lvbench"], outcomes([0, 1, 1549, -1]), 1.0, None))
+    (line,) = coverage_lines(comparison_lines(PUBLISHED["lvbench"], [0, 1, 1549, -1], 1.0, None))
     assert "covers only 2 of 1549 questions" in line
 
 
@@ -210,7 +257,7 @@ def test_both_figures_of_lsdbench_stand_there_with_difference_and_whether_inside
 )
 def test_a_figure_is_inside_or_outside_the_interval(low: float, high: float, where: str) -> None:
     entry = Published("lvbench", 1, (Figure(0.5, "repository"),))
-    _, line = comparison_lines(entry, outcomes([0]), 0.55, Interval(low, high))
+    _, line = comparison_lines(entry, [0], 0.55, Interval(low, high))
     assert line == f"Published (repository): 50.00%, difference +5.00 points, {where} the 95 % interval"
 
 
@@ -299,7 +346,7 @@ def test_fewer_than_two_videos_have_no_interval(videos: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "mixed", "said"),
+    ("changed", "mixed", "owed"),
     [
         ({"max_visual_tokens": 6000}, (), "max_visual_tokens is 6000, published with 12000"),
         ({"max_turns": 3}, (), "max_turns is 3, published with 6"),
@@ -308,11 +355,21 @@ def test_fewer_than_two_videos_have_no_interval(videos: list[str]) -> None:
     ],
 )
 def test_a_run_unlike_the_published_one_says_so(
-    tmp_path: Path, changed: dict[str, object], mixed: tuple[dict[str, object], ...], said: str
+    tmp_path: Path, changed: dict[str, object], mixed: tuple[dict[str, object], ...], owed: str
 ) -> None:
     path = write_rows(tmp_path / "result_x.jsonl", LSDBENCH)
     write_meta(path, Meta({"dataset": "lsdbench", **AS_PUBLISHED, **changed}, {}, (), mixed=mixed))
-    assert said in report(path, read_outcomes(path))[-1]
+    assert owed in said(path)[-1]
+
+
+def test_settings_that_the_meta_file_does_not_name_are_said_to_be_unknown(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "result_x.jsonl", LSDBENCH)
+    write_meta(path, Meta({"dataset": "lsdbench"}, {}, ()))
+    assert [line for line in said(path) if line.startswith("Not ")] == [
+        "Not the published settings: max_turns is not known, published with 6",
+        "Not the published settings: max_visual_tokens is not known, published with 12000",
+        "Not known whether these are the published questions: the meta file names no annotation file",
+    ]
 
 
 def test_a_meta_file_that_cannot_be_read_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:

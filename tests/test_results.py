@@ -85,16 +85,24 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: bytes) -> None:
         list(read_entries(write(tmp_path, encode(record()), line + b"\n")))
 
 
-NO_COUNTS = {"text": "2", "NaN": float("nan"), "infinite": float("inf"), "beyond the floats": 10**400, "true": True}
+NO_COUNTS = {
+    "text": "2", "NaN": float("nan"), "infinite": float("inf"), "beyond the floats": 10**400, "true": True,
+    "null": None, "negative": -1, "a negative part": -0.5, "absurd": 2**60, "a list": [],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("value", NO_COUNTS)
-def test_a_count_that_is_no_number_keeps_a_file_from_being_scored_but_not_from_being_read(
-    tmp_path: Path, value: str
-) -> None:
+def test_a_count_that_cannot_be_is_not_known(tmp_path: Path, value: str) -> None:
     path = write(tmp_path, encode(record()), encode(record(1, total_tokens=NO_COUNTS[value])))
     assert [entry.outcome.total_tokens for entry in read_entries(path)] == [100, None]
-    with pytest.raises(ResultError, match="line 2: 'total_tokens'"):
+    assert [outcome.total_tokens for outcome in read_outcomes(path)] == [100, None]
+
+
+def test_a_count_that_is_missing_keeps_a_file_from_being_scored_but_not_from_being_read(tmp_path: Path) -> None:
+    del (bare := record(1))["total_tokens"]
+    path = write(tmp_path, encode(record()), encode(bare))
+    assert [entry.outcome.total_tokens for entry in read_entries(path)] == [100, None]
+    with pytest.raises(ResultError, match="line 2: 'total_tokens' is missing"):
         read_outcomes(path)
 
 

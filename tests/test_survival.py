@@ -127,7 +127,8 @@ def test_a_run_killed_at_random_moments_ends_with_the_records_of_an_undisturbed_
     assert all(asked[index] == asked_before[index] for index in before), "what is recorded is not asked again"
     at_work = 4 * 2
     assert sum(asked.values()) <= sum(numbers(quiet_server.journal.keys()).values()) + KILLS * at_work
-    assert meta(run.result)["coverage"] == {"items": count, "recorded": count, "pending": 0, "complete": True}
+    covered = {"items": count, "chosen": [[0, count - 1]], "recorded": count, "pending": 0, "complete": True}
+    assert meta(run.result)["coverage"] == covered
     assert len(meta(run.result)["started"]) == KILLS + 1
 
 
@@ -271,8 +272,10 @@ def test_an_outage_that_lasts_ends_the_run_saved_merged_and_with_the_command_tha
         assert {record["index"] for record in run.records()} == done
         assert 15 <= len(done) < count
         assert all(record["stop_reason"] == "answer_found" for record in run.records())
-        expected = {"items": count, "recorded": len(done), "pending": count - len(done), "complete": False}
+        chosen = {"items": count, "chosen": [[0, count - 1]]}
+        expected = {**chosen, "recorded": len(done), "pending": count - len(done), "complete": False}
         assert meta(run.result)["coverage"] == expected
+        assert meta(run.cache)["coverage"] == chosen
         asked = numbers(server.journal.keys())
         script.down, script.replies = False, lambda key: [ANSWER]
         on = resume(run, bench)

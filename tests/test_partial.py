@@ -1,0 +1,276 @@
+"""A run that was interrupted, and one that was to ask a part: every tool says the same of each, and none an accuracy
+that it does not have."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import ROOT, Bench, Run, environment, make_video, read_whole_lines, row, wait_until, write_rows
+from scripted_server import Script, ScriptedServer
+
+from eva.coverage import Coverage, measure, read_spans, write_spans
+from eva.meta import Meta, write_meta
+
+RIGHT, WRONG = "<answer>B</answer>", "<answer>A</answer>"
+COUNT = 30
+FAST = 12
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_video(tmp_path_factory.mktemp("videos") / "clip.mp4", frames=10)
+
+
+@pytest.fixture
+def bench_at(tmp_path: Path, tokenizer_dir: Path, clip: Path) -> Callable[[str], Bench]:
+    def make(base_url: str) -> Bench:
+        bench = Bench(tmp_path, base_url, tokenizer_dir)
+        for number in range(3):
+            (bench.videos / f"clip{number}.mp4").symlink_to(clip)
+        bench.write([row(f"question {n}", video=f"clip{min(n // 6, 2)}.mp4", category="cats") for n in range(COUNT)])
+        return bench
+
+    return make
+
+
+def number_of(key: str) -> int:
+    return int(key.split()[1])
+
+
+def slow_at_last(key: str) -> list[Any]:
+    """The questions on the first two videos are answered at once, the first of all wrongly; the others take an hour."""
+    if number_of(key) < FAST:
+        return [WRONG if number_of(key) == 0 else RIGHT]
+    return [{"text": RIGHT, "delay_s": 3600}]
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer(Script(slow_at_last)) as found:
+        yield found
+
+
+def interrupted(bench: Bench, *flags: str) -> Run:
+    process = bench.start("--max-concurrent", "3", "--grace", "1", *flags)
+    wait_until(lambda: len(read_whole_lines(bench.cache)) >= FAST)
+    process.send_signal(signal.SIGINT)
+    run = bench.finish(process)
+    assert run.code == 130, run.said
+    return run
+
+
+def tool(name: str, *arguments: object, code: int = 0) -> str:
+    command = [sys.executable, str(ROOT / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def on_page(page: Path, block: str) -> Any:
+    found = re.search(rf'id="data-{block}">(.*?)</script>', page.read_text(encoding="utf-8"))
+    assert found
+    return json.loads(found[1])
+
+
+SO_FAR = f"So far: {FAST - 1} of {FAST} answered are right; {COUNT - FAST} to go"
+LOW, HIGH = (FAST - 1) / COUNT, (COUNT - 1) / COUNT
+IN_THE_END = f"Accuracy in the end: from {LOW:.4%} if the rest were wrong, to {HIGH:.4%} if it were right"
+PARTIAL = f"Partial: {FAST} of {COUNT} questions have a record"
+
+
+def check_figures(content: dict[str, Any]) -> None:
+    assert (content["partial"], content["to_go"], content["recorded"]) == (True, COUNT - FAST, FAST)
+    assert (content["accuracy"], content["interval_95"]) == (None, None)
+    assert content["accuracy_bounds"] == pytest.approx([LOW, HIGH])
+
+
+def test_of_an_interrupted_run_every_tool_says_how_far_it_is_and_none_an_accuracy(
+    bench_at: Callable[[str], Bench], server: ScriptedServer, tmp_path: Path
+) -> None:
+    bench = bench_at(server.base_url)
+    run = interrupted(bench, "--json", str(tmp_path / "run.json"))
+    assert run.stdout.splitlines()[:2] == [SO_FAR, IN_THE_END]
+    assert "95 %" not in run.stdout and "Accuracy:" not in run.stdout
+    check_figures(json.loads((tmp_path / "run.json").read_text()))
+    for path in (run.result, run.cache):
+        lines = tool("accuracy.py", path, code=3).splitlines()
+        assert lines[:3] == [PARTIAL, SO_FAR, IN_THE_END]
+        assert not any("95 %" in line or line.startswith("Accuracy:") for line in lines)
+        assert tool("accuracy.py", path, "--partial").splitlines() == lines
+        check_figures(json.loads(tool("accuracy.py", path, "--json", code=3)))
+    tool("report.py", run.result, "-o", tmp_path / "page.html")
+    (head,) = on_page(tmp_path / "page.html", "heads")
+    assert (head["so_far"], head["accuracy"], head["interval"]) == (SO_FAR, None, None)
+    assert head["bounds"] == pytest.approx([LOW, HIGH])
+    assert PARTIAL in head["caveats"]
+    assert "95 %" not in (tmp_path / "page.html").read_text().split("<script")[0], "the charts have no interval either"
+
+
+def test_a_comparison_with_an_interrupted_run_tests_nothing(
+    bench_at: Callable[[str], Bench], server: ScriptedServer, tmp_path: Path
+) -> None:
+    bench = bench_at(server.base_url)
+    part = tmp_path / "part.jsonl"
+    run = interrupted(bench)
+    part.write_bytes(run.result.read_bytes())
+    part.with_suffix(".meta.json").write_bytes(run.result.with_suffix(".meta.json").read_bytes())
+    server.script.replies = lambda key: [RIGHT]
+    whole = bench.run()
+    assert whole.code == 0, whole.said
+    lines = tool("accuracy.py", whole.result, part, code=3).splitlines()
+    assert lines[:3] == [f"{PARTIAL} in B", f"{SO_FAR} (B)", f"{IN_THE_END} (B)"]
+    assert not any("95 %" in line or "p =" in line for line in lines), lines
+    assert f"Questions in both: {FAST} (only in A: {COUNT - FAST}, only in B: 0)" in lines
+    assert any("(a run has not finished)" in line for line in lines if line.startswith("Difference"))
+    content = json.loads(tool("accuracy.py", whole.result, part, "--json", "--partial"))
+    assert (content["partial"], content["to_go"]) == ({"a": False, "b": True}, {"a": 0, "b": COUNT - FAST})
+    assert (content["mcnemar_p"], content["accuracy"]["interval_95"]) == (None, None)
+    tool("report.py", "--against", whole.result, part, "-o", tmp_path / "page.html")
+    paired = on_page(tmp_path / "page.html", "paired")
+    assert f"{SO_FAR} (A)" in paired["notes"], "on the page A is the newer one"
+    assert not any("McNemar" in name for name, _ in paired["figures"])
+    assert tool("accuracy.py", whole.result, whole.result).startswith("A: ")
+
+
+def test_a_finished_run_of_a_chosen_part_is_complete_for_it(
+    bench_at: Callable[[str], Bench], server: ScriptedServer, tmp_path: Path
+) -> None:
+    bench = bench_at(server.base_url)
+    run = bench.run("--sample", str(FAST), "--json", str(tmp_path / "run.json"))
+    assert run.code == 0, run.said
+    complete = f"Complete for {FAST} of {COUNT} questions: the others were not chosen"
+    accuracy = f"Accuracy: {FAST - 1}/{FAST} = {(FAST - 1) / FAST:.4%}"
+    assert run.stdout.startswith(accuracy) and "95 % interval" in run.stdout
+    assert run.stdout.splitlines()[-2:] == [f"Result: {run.result}", complete]
+    assert json.loads((tmp_path / "run.json").read_text())["partial"] is False
+    for path in (run.result, run.cache):
+        said = tool("accuracy.py", path)
+        assert said.splitlines()[1] == accuracy
+        assert complete in said and "95 % interval" in said
+        content = json.loads(tool("accuracy.py", path, "--json"))
+        assert [content[name] for name in ("partial", "covered", "questions")] == [False, FAST, COUNT]
+    tool("report.py", run.result, "-o", tmp_path / "page.html")
+    (head,) = on_page(tmp_path / "page.html", "heads")
+    assert (head["so_far"], head["accuracy"]) == (None, (FAST - 1) / FAST)
+    assert complete in head["caveats"]
+
+
+def test_what_an_interrupted_run_was_to_ask_stays_to_go_after_a_smaller_one(
+    bench_at: Callable[[str], Bench], server: ScriptedServer
+) -> None:
+    """Those of its questions that have a record came first, which is no choice that anybody made."""
+    bench = bench_at(server.base_url)
+    interrupted(bench)
+    small = bench.run("--sample", "5")
+    assert small.code == 0, small.said
+    assert small.stdout.startswith("Accuracy: 4/5 = ")
+    assert f"Result: {small.result} (of a partial run)" in small.stdout
+    assert tool("accuracy.py", small.result, code=3).splitlines()[:2] == [PARTIAL, SO_FAR]
+    server.script.replies = lambda key: [RIGHT]
+    whole = bench.run()
+    assert whole.code == 0, whole.said
+    assert tool("accuracy.py", whole.result).startswith(f"Total entries: {COUNT}\n")
+
+
+def test_a_run_whose_infrastructure_failed_some_samples_ends_with_3_and_the_command_that_mends_it(
+    bench_at: Callable[[str], Bench], server: ScriptedServer
+) -> None:
+    def replies(key: str) -> list[Any]:
+        # The others come later, so that a server that does answer them is known to be well.
+        return [{"status": 500, "message": "broken"} if number_of(key) == 3 else {"text": RIGHT, "delay_s": 0.4}]
+
+    server.script.replies = replies
+    bench = bench_at(server.base_url)
+    run = bench.run("--max-concurrent", "2")
+    assert run.by_index()[3]["failure"] == "infrastructure"
+    assert run.code == 3, run.said
+    assert run.stdout.startswith(f"Accuracy: {COUNT - 1}/{COUNT} = ")
+    command = re.search(r"1 of 30 samples ended by failures of the infrastructure .*:  python (.*)", run.stderr)
+    assert command, run.stderr
+    server.script.replies = lambda key: [RIGHT]
+    again = subprocess.run(
+        [sys.executable, *shlex.split(command[1]), "--yes"],
+        capture_output=True, text=True, env=environment(), cwd=bench.folder, timeout=120, check=False,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith(f"Accuracy: {COUNT}/{COUNT} = ")
+
+
+# --- what tells it
+
+
+def test_spans_are_read_as_they_were_written() -> None:
+    for indices in (set(), {0}, {-3, -2, 0, 1, 2, 9}, set(range(5000))):
+        assert read_spans(json.loads(json.dumps(write_spans(indices)))) == indices
+    assert write_spans(range(2700)) == [[0, 2699]]
+
+
+@pytest.mark.parametrize("value", [None, "0-9", 7, [0, 9], [[0]], [[9, 0]], [[0, "9"]], [[0, 10**18]], [[True, 2]]])
+def test_a_broken_choice_is_none(value: object) -> None:
+    assert read_spans(value) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "indices", "rows", "owed"),
+    [
+        ("result_x.jsonl", {}, range(9), None, Coverage(9, 0)),
+        ("cache_x.jsonl", {}, range(9), None, Coverage(9, None)),
+        ("cache_x.jsonl", {}, range(9), 9, Coverage(9, 0, 9)),
+        ("result_x.jsonl", {}, range(9), 30, Coverage(9, 21, 30)),
+        ("result_x.jsonl", {"items": 30}, range(9), None, Coverage(9, 21, 30)),
+        ("result_x.jsonl", {"items": "many", "chosen": "all"}, range(9), None, Coverage(9, 0)),
+        ("cache_x.jsonl", {"items": 30, "chosen": [[0, 8]]}, range(9), 200, Coverage(9, 0, 30)),
+        ("result_x.jsonl", {"items": 30, "chosen": [[0, 9]]}, [*range(9), 20], None, Coverage(10, 1, 30)),
+    ],
+)
+def test_a_file_is_held_against_what_was_chosen_else_against_what_there_is(
+    name: str, said: dict[str, Any], indices: Any, rows: int | None, owed: Coverage
+) -> None:
+    assert measure(Path(name), said, indices, rows=rows) == owed
+
+
+def test_a_cache_of_which_nobody_knows_the_questions_is_not_taken_for_whole(tmp_path: Path) -> None:
+    record = {"gt": "B", "answer": "B", "stop_reason": "answer_found", "num_rounds": 1, "total_tokens": 9}
+    path = write_rows(tmp_path / "cache_cats.jsonl", [{"index": n, **record} for n in range(9)])
+    assert tool("accuracy.py", path, code=3).splitlines()[:2] == [
+        "Partial: 9 of an unknown number of questions have a record",
+        "So far: 9 of 9 answered are right; nobody knows how many are to go",
+    ]
+    content = json.loads(tool("accuracy.py", path, "--json", "--partial"))
+    assert [content[name] for name in ("partial", "to_go", "total", "accuracy_bounds")] == [True, None, None, None]
+    tool("report.py", path, "-o", tmp_path / "page.html")
+
+
+@pytest.mark.parametrize("meta", [None, Meta.unknown()], ids=["no meta file", "an empty one"])
+def test_a_renamed_result_has_its_categories_in_every_tool(tmp_path: Path, meta: Meta | None) -> None:
+    """VideoMME is known by its indices, whatever the file is called."""
+    record = {"gt": "B", "answer": "B", "stop_reason": "answer_found", "num_rounds": 1, "total_tokens": 9}
+    rows = [{"index": n, "videos": [f"{n}.mp4"], "video_duration_s": 60.0, **record} for n in range(2700)]
+    path = write_rows(tmp_path / "result_lvbench.jsonl", rows)
+    if meta is not None:
+        write_meta(path, meta)
+    assert "Dataset: videomme" in tool("accuracy.py", path)
+    assert list(json.loads(tool("accuracy.py", path, path, "--json"))["categories"]) == ["short"]
+    tool("report.py", path, "-o", tmp_path / "page.html")
+    (head,) = on_page(tmp_path / "page.html", "heads")
+    assert head["dataset"] == "videomme"
+    assert on_page(tmp_path / "page.html", "rows-0")["names"].count("short") == 1
+
+
+def test_a_renamed_part_without_a_meta_file_has_categories_in_none(tmp_path: Path) -> None:
+    record = {"gt": "B", "answer": "B", "stop_reason": "answer_found", "num_rounds": 1, "total_tokens": 9}
+    rows = [{"index": n, "videos": [f"{n}.mp4"], "video_duration_s": 60.0, **record} for n in range(20)]
+    path = write_rows(tmp_path / "result_videomme.jsonl", rows)
+    assert "Dataset" not in tool("accuracy.py", path)
+    assert json.loads(tool("accuracy.py", path, path, "--json"))["categories"] == {}
+    tool("report.py", path, "-o", tmp_path / "page.html")
+    assert "short" not in on_page(tmp_path / "page.html", "rows-0")["names"]
