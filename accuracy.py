@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from eva.results import read_outcomes
 from eva.scoring import Outcome, score
 from eva.side import read_side, same_settings, side_notes
 from eva.summary import file_json, file_lines, interval_line
+from eva.terminal import run_command
 from eva.text import printable
 
 HOME = Path(__file__).resolve().parent
@@ -31,13 +30,8 @@ MANIFEST = HOME / "data" / "manifest.json"
 
 def main() -> int:
     options = parse_arguments()
-    # Stop reasons and categories are strangers' text, which the terminal's encoding may not have.
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        print("\n".join(answer(options)), flush=True)
-    except BrokenPipeError:  # whoever reads this has seen enough, as `head` does; nothing more can be written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print("\n".join(answer(options)))
     except EvaError as error:
         print(f"accuracy.py: {printable(str(error), limit=2000)}", file=sys.stderr)
         return 2
@@ -105,4 +99,4 @@ def to_json(content: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))
