@@ -61,12 +61,10 @@ def _check_head(response: httpx2.Response) -> None:
             f"{here} redirects to {there}, which is not followed: give the server's own address with --base-url",
             response.request,
         )
-    encoding = response.headers.get("Content-Encoding", "identity")
+    encoding = printable(response.headers.get("Content-Encoding", "identity"), limit=40)
     if encoding.strip().lower() != "identity":
-        # The size of what it unpacks to is not known before.
-        raise UnusableServer(
-            f"{here} answers in the encoding {printable(encoding, limit=40)}, unasked", response.request
-        )
+        # What it unpacks to may have any size.
+        raise UnusableServer(f"{here} packs its reply ({encoding}), which was not asked for", response.request)
 
 
 async def _body(response: httpx2.Response) -> bytes:
