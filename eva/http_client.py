@@ -11,8 +11,9 @@ import openai
 
 from eva.text import printable
 
-# A completion of 2,048 tokens has some kilobytes, a long list of models a megabyte.
-MAX_REPLY_BYTES = 4 * 2**20
+# A completion of 2,048 tokens has some kilobytes, a long list of models a megabyte. The worst JSON of this size takes
+# two seconds to read, in which the run hears no signal.
+MAX_REPLY_BYTES = 8 * 2**20
 
 
 class UnusableServer(openai.APIError):
@@ -36,8 +37,9 @@ class BoundedClient(openai.DefaultAsyncHttpxClient):
         except TimeoutError:
             raise openai.APITimeoutError(request) from None
         except httpx2.ConnectError as error:
-            problem = _handshake_problem(error)
-            raise UnusableServer(problem, request) if problem else error from error
+            if problem := _handshake_problem(error):
+                raise UnusableServer(problem, request) from error
+            raise
 
     async def _send(self, request: httpx2.Request, options: dict[str, Any]) -> httpx2.Response:
         response = await super().send(request, **{**options, "stream": True, "follow_redirects": False})

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from eva.http_client import MAX_REPLY_BYTES
+
 MODEL = "hostile"
 Play = Callable[[socket.socket, "Hostile"], None]
 
@@ -73,7 +75,7 @@ def bomb() -> bytes:
 
 def megabytes_of(item: str) -> bytes:
     """A reply of nearly as many bytes as one may have."""
-    count = (4 * 2**20 - 100) // (len(item) + 1)
+    count = (MAX_REPLY_BYTES - 100) // (len(item) + 1)
     return whole(('{"choices":[' + ",".join([item] * count) + "]}").encode())
 
 
