@@ -103,11 +103,14 @@ def _serve(listener: socket.socket, server: Hostile, play: Play) -> None:
 
 
 def _answer(connection: socket.socket, server: Hostile, play: Play) -> None:
-    with connection, contextlib.suppress(OSError):
-        request = b""
-        while b"\r\n\r\n" not in request:
-            request += connection.recv(65536)
-        if request.startswith(b"GET"):
+    with connection, contextlib.suppress(OSError), connection.makefile("rb") as request:
+        first, length = request.readline(), 0
+        while (line := request.readline()).strip():
+            name, _, value = line.partition(b":")
+            length = int(value) if name.lower() == b"content-length" else length
+        # To the end: a connection that is closed before is reset, and the client loses the reply.
+        request.read(length)
+        if first.startswith(b"GET"):
             models = {"object": "list", "data": [{"id": MODEL, "object": "model"}]}
             connection.sendall(whole(json.dumps(models).encode(), "Connection: close"))
         else:

@@ -110,7 +110,9 @@ NONSENSE = {
 @pytest.mark.parametrize("name", NONSENSE)
 def test_nonsense_is_the_servers_failure_and_read_in_a_moment(name: str) -> None:
     with hostile_server(answers(NONSENSE[name])) as server:
-        failure_of(server.base_url, timeout_s=600)
+        failure = failure_of(server.base_url, timeout_s=600)
+    assert not failure.unconnected
+    assert not failure.timeout
 
 
 def test_a_server_that_sends_a_byte_now_and_then_costs_no_sample(bench_at: Callable[..., Bench]) -> None:
