@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from eva.summary import (
     partial_file_lines,
     unusable_lines,
 )
+from eva.terminal import run_command
 from eva.text import printable
 
 HOME = Path(__file__).resolve().parent
@@ -66,15 +65,10 @@ class Scored:
 
 def main() -> int:
     options = parse_arguments()
-    # Stop reasons and categories are strangers' text, which the terminal's encoding may not have.
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         answer = make_answer(options)
         code = UNFINISHED if answer.partial and not options.partial else 0
-        print("\n".join(answer.lines), flush=True)
-    except BrokenPipeError:  # whoever reads this has seen enough, as `head` does; nothing more can be written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print("\n".join(answer.lines))
     except EvaError as error:
         print(f"accuracy.py: {printable(str(error), limit=2000)}", file=sys.stderr)
         return 2
@@ -175,4 +169,4 @@ def to_json(content: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -17,7 +17,7 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -43,6 +43,8 @@ from eva.schedule import Interrupted, Schedule, by_video
 from eva.scoring import INFRASTRUCTURE, Outcome, score
 from eva.servers import Failing, Server, Servers
 from eva.summary import choice_line, summary_json, summary_lines, truth_lines
+from eva.terminal import run_command
+from eva.text import printable, printable_lines
 from eva.tool import Usage
 from eva.transcript import Transcribe, load_transcriber
 
@@ -149,7 +151,7 @@ def main() -> int:
 
 def fail(error: EvaError) -> int:
     """Say what happened, and how to go on where samples have run; gives the exit code."""
-    message, code = str(error), 2
+    message, code = printable_lines(str(error)), 2
     if isinstance(error, (Interrupted, RunEnded)):
         message += f"; to go on:  {resume_command(sys.argv)}"
         code = 128 + error.number if isinstance(error, Interrupted) else 1
@@ -224,8 +226,8 @@ async def check(options: Options) -> int:
                 frame_root=options.frame_root,
             )
         except ServerError as error:
-            findings.append(Finding(f"server {url}", FAILED, str(error)))
-    print("\n".join(table(findings)))
+            findings.append(Finding(f"server {without_secrets(url)}", FAILED, str(error)))
+    print(printable_lines("\n".join(table(findings))))
     return int(any(finding.verdict == FAILED for finding in findings))
 
 
@@ -415,7 +417,7 @@ async def run_all(
             models,
             ceiling=options.max_concurrent,
             outage_timeout_s=options.outage_timeout,
-            notify=progress.set_postfix_str,
+            notify=lambda text: progress.set_postfix_str(printable(text)),
         )
 
         async def run(item: Item, avoiding: Collection[Server]) -> None:
@@ -477,17 +479,18 @@ def print_summary(
     interval = None
     if not figures.missing:
         interval = clustered_interval([outcome.video for outcome in outcomes], [one.correct for one in outcomes])
-    print("\n".join([*summary_lines(figures), *truth_lines(figures, interval, wall_s, frames)]))
-    covered = measure(dataset.result, meta.coverage, cache.outcomes, rows=None)
-    print(f"Result: {dataset.result}" + (" (of a partial run)" if covered.partial else ""))
-    if covered.of_a_choice:
-        print(choice_line(covered))
+    # First what is kept, then what is said.
     if json_file is not None:
         figures_json = summary_json(figures, interval, wall_s, frames)
         try:
             replace_text(json_file, json.dumps(figures_json, indent=1) + "\n")
         except CacheError as error:
             raise RunEnded(str(error)) from error
+    print("\n".join([*summary_lines(figures), *truth_lines(figures, interval, wall_s, frames)]))
+    covered = measure(dataset.result, meta.coverage, cache.outcomes, rows=None)
+    print(f"Result: {dataset.result}" + (" (of a partial run)" if covered.partial else ""))
+    if covered.of_a_choice:
+        print(choice_line(covered))
 
 
 def outcomes_of(items: Sequence[Item], cache: Cache) -> list[Outcome]:
@@ -509,19 +512,30 @@ def say_failures(items: Sequence[Item], cache: Cache) -> int:
 
 
 def resume_command(argv: Sequence[str]) -> str:
-    """The same command, less what would throw away the records that there are, and the key, for it goes into logs."""
+    """The same command, less what would throw away the records that there are, and less what is secret, for it goes
+    into logs."""
     words = [word for word in argv if word not in ("--new-cache", "--retry-error")]
     for place, word in enumerate(words):
-        if word.startswith("--api-key="):
-            words[place] = "--api-key=YOUR_KEY"
-        elif place and words[place - 1] == "--api-key":
-            words[place] = "YOUR_KEY"
+        name, joined, value = word.partition("=")
+        if joined and name in SECRET_FLAGS:
+            words[place] = f"{name}={SECRET_FLAGS[name](value)}"
+        elif place and words[place - 1] in SECRET_FLAGS:
+            words[place] = SECRET_FLAGS[words[place - 1]](word)
     return shlex.join(["python", *words])
 
 
+def without_secrets(urls: str) -> str:
+    """Addresses with placeholders for the values of their queries, and for their user and password."""
+    urls = re.sub(r"([?&][^=&,]*=)[^&,]*", r"\1YOUR_KEY", urls)
+    return re.sub(r"//[^/,]*@", "//YOUR_USER:YOUR_PASSWORD@", urls)
+
+
+SECRET_FLAGS: Mapping[str, Callable[[str], str]] = {"--api-key": lambda _: "YOUR_KEY", "--base-url": without_secrets}
+
+
 def warn(message: str) -> None:
-    tqdm.write(f"eval-eva.py: {message}", file=sys.stderr)
+    tqdm.write(f"eval-eva.py: {printable(message, limit=2000)}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

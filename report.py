@@ -30,6 +30,7 @@ from eva.page_paired import paired_figures
 from eva.page_runs import Collected, collect, differences, read_source
 from eva.records import replacing
 from eva.runs import Run
+from eva.terminal import run_command
 from eva.text import printable
 from eva.thumbnails import FrameRoot
 
@@ -203,4 +204,4 @@ def serve(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

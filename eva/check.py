@@ -135,7 +135,7 @@ def check_disk(frame_root: Path, questions: int, max_visual_tokens: int, cap_byt
 
 async def check_server(model: ChatModel, *, max_turns: int, max_visual_tokens: int, frame_root: Path) -> list[Finding]:
     """The context against what a sample may need, and the images: one by its address, one inside, many at once."""
-    what = f"server {model.base_url}"
+    what = f"server {model.address}"
     findings = [_context(what, await model.context_length(), max_turns, max_visual_tokens)]
     with black_frame(frame_root) as frame:
         by_address, inside = one_image(file_url(frame)), _images(data_url(frame), IMAGES_A_PROMPT)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import httpx2
 import openai
-from openai.types.chat import ChatCompletion
 
 from eva.errors import EvaError
+from eva.http_client import BoundedClient, UnusableServer, shown_address
 from eva.prompt import Message
 
 TEMPERATURE = 0.0
@@ -91,17 +91,22 @@ class ChatModel:
     def base_url(self) -> str:
         return str(self.client.base_url).rstrip("/")
 
+    @property
+    def address(self) -> str:
+        """The base URL as people and files may see it: without a password."""
+        return shown_address(self.client.base_url)
+
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Ask once for the next message. Raises BadRequest (HTTP 400), Unavailable, or openai.APIStatusError for
         other refusals."""
         started = time.monotonic()
         try:
-            completion = await self._create(messages, MAX_TOKENS, openai.not_given)
+            reply = _read(await self._create(messages, MAX_TOKENS, None))
         except openai.BadRequestError as error:
             raise BadRequest(error.message) from error
         except NO_COMPLETION as error:
             raise unavailable(error) or error from error
-        return replace(_read(completion), seconds=round(time.monotonic() - started, 3))
+        return replace(reply, seconds=round(time.monotonic() - started, 3))
 
     async def probe(self) -> str:
         """Why the server cannot serve, or the empty text: it lists the model, and completes a tiny image prompt.
@@ -140,18 +145,18 @@ class ChatModel:
             return str(error)
         return ""
 
-    async def _create(self, messages: Sequence[Message], max_tokens: int, timeout_s: float | openai.NotGiven) -> object:
-        ask = functools.partial(
-            self.client.chat.completions.create,
-            model=self.name,
-            temperature=TEMPERATURE,
-            max_tokens=max_tokens,
-            timeout=timeout_s,
-        )
+    async def _create(self, messages: Sequence[Message], max_tokens: int, timeout_s: float | None) -> object:
+        """The JSON of a completion, read here: the client's own types take a minute for some megabytes of nonsense."""
         try:
-            return await ask(messages=cast(Any, list(messages)))
+            return await self._post(messages, max_tokens, timeout_s)
         except UnicodeEncodeError:
-            return await ask(messages=cast(Any, without_surrogates(messages)))
+            return await self._post(without_surrogates(messages), max_tokens, timeout_s)
+
+    async def _post(self, messages: Sequence[Message], max_tokens: int, timeout_s: float | None) -> object:
+        body = {"messages": messages, "model": self.name, "max_tokens": max_tokens, "temperature": TEMPERATURE}
+        options: Any = {} if timeout_s is None else {"timeout": timeout_s}
+        reply = await self.client.post("/chat/completions", cast_to=httpx2.Response, body=body, options=options)
+        return json.loads(reply.content)
 
 
 def without_surrogates(messages: Sequence[Message]) -> list[Message]:
@@ -170,20 +175,23 @@ def unavailable(error: Exception) -> Unavailable | None:
             return None
         overload = error.status_code >= 500 or error.status_code == _BUSY
         return Unavailable(f"{name}: {error.message}", overload=overload)
+    if isinstance(error, UnusableServer):
+        return Unavailable(error.message)
     return Unavailable(f"{name}: {error}", unconnected=isinstance(error, openai.APIConnectionError))
 
 
-def _read(completion: object) -> Reply:
-    # The client checks no types: what a failing server or proxy sends may lack any field.
+def _read(completion: Any) -> Reply:
+    # What a failing server or proxy sends may lack any field.
     try:
-        choice, usage = cast(ChatCompletion, completion).choices[0], cast(Any, completion).usage
-        counts = Usage(int(usage.prompt_tokens), int(usage.completion_tokens), int(usage.total_tokens))
-        text = choice.message.content
+        choice, usage = completion["choices"][0], completion["usage"]
+        counts = Usage(*(int(usage[name]) for name in ("prompt_tokens", "completion_tokens", "total_tokens")))
+        text, reason = choice["message"].get("content"), choice.get("finish_reason")
         if text is not None and not isinstance(text, str):
             raise TypeError("the content is no text")
     except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
-        raise Unavailable(f"the server's reply is no chat completion: {str(completion)[:200]!r}") from None
-    return Reply(text or "", counts, choice.finish_reason)
+        shown = json.dumps(completion, ensure_ascii=False)[:200]
+        raise Unavailable(f"the server's reply is no chat completion: {shown!r}") from None
+    return Reply(text or "", counts, reason if isinstance(reason, str) else None)
 
 
 async def connect(*, base_url: str, api_key: str, model: str | None, timeout_s: float) -> ChatModel:
@@ -193,38 +201,56 @@ async def connect(*, base_url: str, api_key: str, model: str | None, timeout_s: 
     """
     client = make_client(base_url, api_key, timeout_s)
     served = await _checked_models(client)
+    address = shown_address(client.base_url)
     if not served:
-        raise ServerError(f"the server at {base_url} serves no model: start vLLM with the model's folder")
+        raise ServerError(f"the server at {address} serves no model: start vLLM with the model's folder")
     if model is not None and model not in served:
-        raise ServerError(f"the server at {base_url} does not serve {model!r} but {', '.join(served)}: see --model")
+        raise ServerError(f"the server at {address} does not serve {model!r} but {', '.join(served)}: see --model")
     return ChatModel(client, model or next(iter(served)))
 
 
 def make_client(base_url: str, api_key: str, timeout_s: float) -> openai.AsyncOpenAI:
-    """A client that tries nothing again by itself: what is retried is decided in eva.servers."""
-    return openai.AsyncOpenAI(base_url=base_url, api_key=api_key, timeout=timeout_s, max_retries=0)
+    """A client that tries nothing again by itself: what is retried is decided in eva.servers. Raises ServerError."""
+    try:
+        http = BoundedClient(headers={"Accept-Encoding": "identity"})
+        return openai.AsyncOpenAI(
+            base_url=base_url, api_key=api_key, timeout=timeout_s, max_retries=0, http_client=http
+        )
+    except httpx2.InvalidURL as error:
+        # The address is not repeated: what makes it invalid may be its password.
+        raise ServerError("--base-url has an address that is not valid (special characters: as %40)") from error
+    except OSError as error:
+        raise ServerError(
+            f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read: {error}"
+        ) from error
 
 
 async def _checked_models(client: openai.AsyncOpenAI) -> dict[str, int | None]:
-    url = client.base_url
+    address = shown_address(client.base_url)
     try:
         return await _served(client)
+    except UnusableServer as error:
+        raise ServerError(f"the server at {address} cannot be used: {error.message}") from error
     except openai.APIConnectionError as error:
-        raise ServerError(f"no server answers at {url}: start vLLM, or name its address with --base-url") from error
+        raise ServerError(f"no server answers at {address}: start vLLM, or name its address with --base-url") from error
     except openai.APIStatusError as error:
-        raise ServerError(f"the server at {url} refuses to list its models: {error.message}") from error
+        raise ServerError(f"the server at {address} refuses to list its models: {error.message}") from error
     except NO_COMPLETION as error:
-        raise ServerError(f"what answers at {url} is no OpenAI-compatible server (is /v1 missing?)") from error
+        raise ServerError(f"what answers at {address} is no OpenAI-compatible server (is /v1 missing?)") from error
 
 
 async def _served(client: openai.AsyncOpenAI) -> dict[str, int | None]:
     """Model names in the server's order, with their context in tokens where it is told."""
+    timeout: Any = {"timeout": _at_most(LISTING_TIMEOUT_S, client)}
+    listing = json.loads((await client.get("/models", cast_to=httpx2.Response, options=timeout)).content)
     try:
-        listing = await client.models.list(timeout=_at_most(LISTING_TIMEOUT_S, client))
-        return {str(model.id): getattr(model, "max_model_len", None) for model in listing.data}
-    except (AttributeError, TypeError) as error:
-        # The client itself stumbles over what is no object, such as the page of a proxy.
+        return {str(model["id"]): _context(model.get("max_model_len")) for model in listing["data"]}
+    except (AttributeError, LookupError, TypeError) as error:
         raise ValueError("this is no list of models") from error
+
+
+def _context(length: object) -> int | None:
+    return length if isinstance(length, int) else None
 
 
 def _at_most(seconds: float, client: openai.AsyncOpenAI) -> float:

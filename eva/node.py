@@ -211,9 +211,9 @@ class Node:
         with black_frame(frame_root) as frame:
             question = one_image(file_url(frame))
             refusals = await asyncio.gather(*(model.try_out([question]) for model in self._models.values()))
-        for url, refusal in zip(self._models, refusals, strict=True):
+        for model, refusal in zip(self._models.values(), refusals, strict=True):
             if refusal:
-                return "base64", f"{url} cannot open a frame of this node: {refusal}"
+                return "base64", f"{model.address} cannot open a frame of this node: {refusal}"
         return "file", "every server opens a frame of this node"
 
     async def begin(self, number: int, item: Item) -> Turn:

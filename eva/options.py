@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from eva.pictures import FORMATS
+
+# Where the key is looked for when no flag gives it.
+API_KEY_VARIABLE = "EVA_API_KEY"
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Options:
     sample: int | None
     ids: frozenset[int] | None
     output_dir: Path
-    base_url: tuple[str, ...]
+    base_url: tuple[str, ...] = field(repr=False)
     api_key: str = field(repr=False)
     model: str | None
     tokenizer: str
@@ -77,8 +81,9 @@ def parse_options(argv: Sequence[str], defaults: Defaults) -> Options:
     _add_frame_options(parser.add_argument_group("frames"), defaults)
     _add_run_options(parser.add_argument_group("run"))
     flags = vars(parser.parse_args(argv))
+    key = flags["api_key"] or os.environ.get(API_KEY_VARIABLE, "").strip() or defaults.api_key
     urls = [url for text in flags["base_url"] or [defaults.base_url] for url in text.split(",") if url]
-    return Options(**{**flags, "base_url": tuple(dict.fromkeys(urls))})
+    return Options(**{**flags, "base_url": tuple(dict.fromkeys(urls)), "api_key": key})
 
 
 def _add_data_options(group: argparse._ArgumentGroup, defaults: Defaults) -> None:
@@ -97,7 +102,9 @@ def _add_server_options(group: argparse._ArgumentGroup, defaults: Defaults) -> N
         metavar="URL",
         help=f"a server's /v1 address; repeat it, or separate by commas, for several (default: {defaults.base_url})",
     )
-    group.add_argument("--api-key", default=defaults.api_key, help="as the server expects it")
+    group.add_argument(
+        "--api-key", help=f"as the server expects it; the process list shows it, {API_KEY_VARIABLE} is not shown there"
+    )
     group.add_argument("--model", help="name of the served model (default: the first that the server lists)")
     group.add_argument("--tokenizer", default=defaults.tokenizer, help="folder or Hub id of the model's tokenizer")
     group.add_argument(

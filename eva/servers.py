@@ -259,7 +259,7 @@ class Servers:
     async def _change(self, server: Server, trouble: str) -> None:
         server.trouble = trouble
         down = [server for server in self._servers if not server.up]
-        self._notify("; ".join(f"waiting for {server.model.base_url}: {server.trouble}" for server in down))
+        self._notify("; ".join(f"waiting for {server.model.address}: {server.trouble}" for server in down))
         await self._wake()
 
     async def _wake(self) -> None:

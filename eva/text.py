@@ -11,3 +11,8 @@ def printable(text: str, *, limit: int = 200) -> str:
     start = text[: limit + 1]
     clean = "".join(" " if char.isspace() else char if char.isprintable() else "\ufffd" for char in start)
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def printable_lines(text: str) -> str:
+    """`text` with each of its lines made printable."""
+    return "\n".join(printable(line, limit=2000) for line in text.split("\n"))

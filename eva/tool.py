@@ -31,6 +31,9 @@ _SAVED = re.compile(
 )
 # What the tool reads, and where it writes, is the harness's to say, never the model's.
 _RESERVED = ("i", "help", "video_path", "save_root", "save_dir", "factor", "format", "backend", "clamp", "worker")
+# The backends that the reference's tool has or ours: the model may name one, and it changes no pixel here.
+_BACKENDS = frozenset({"auto", "av", "decord", "torchcodec"})
+_INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*")
 _OPTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -197,12 +200,23 @@ class CommandTool:
 def _passed_on(extra: Mapping[str, Any]) -> dict[str, str]:
     words = {}
     for name, value in extra.items():
+        word = _word(name, value if isinstance(value, str) else json.dumps(value))
+        if _has_no_effect(name.replace("-", "_"), word):
+            continue
         plain = name.replace("-", "_").lower()
         # Argument parsers take abbreviations, so the beginning of a reserved name is reserved too.
         if not _OPTION_NAME.fullmatch(name) or any(option.startswith(plain) for option in _RESERVED):
             raise CallFailed(f"the frame tool takes no argument {name[:80]!r} from the model")
-        words[name] = _word(name, value if isinstance(value, str) else json.dumps(value))
+        words[name] = word
     return words
+
+
+def _has_no_effect(name: str, word: str) -> bool:
+    """Whether the reference's tool accepts this of the model, and the frames are the same without it: the harness's own
+    `factor` and `save_root` come after the model's."""
+    if name == "backend":
+        return word in _BACKENDS
+    return name == "save_root" or (name == "factor" and _INTEGER.fullmatch(word) is not None)
 
 
 def _word(name: str, text: str) -> str:

@@ -100,7 +100,28 @@ ATTACKS = {
     "a shell": {"why": "$(touch pwned); touch pwned"},
     "a list": {"why": [1, 2]},
 }
-NO_FALLBACK_SCRIPT = {**WINDOWS_SCRIPT, "an extra argument": [block(call(1, 4, 2, why="look")), ANSWER]}
+# The reference's tool takes these of the model, and its frames are the same: the harness's own come last.
+WITHOUT_EFFECT: Mapping[str, Mapping[str, Any]] = {
+    "a factor": {"factor": 1},
+    "a factor in words": {"factor": "14"},
+    "a save root": {"save_root": "/nowhere"},
+    "a save root with a dash": {"save-root": "/nowhere"},
+    "backend auto": {"backend": "auto"},
+    "backend decord": {"backend": "decord"},
+    "backend torchcodec": {"backend": "torchcodec"},
+}
+# And these it refuses.
+UNUSABLE: Mapping[str, Mapping[str, Any]] = {
+    "an extra argument": {"why": "look"},
+    "a factor that is no integer": {"factor": "many"},
+    "a factor with a point": {"factor": 28.0},
+    "an unknown backend": {"backend": "magic"},
+    "a backend that is no name": {"backend": ["decord"]},
+}
+NO_FALLBACK_SCRIPT = {
+    **WINDOWS_SCRIPT,
+    **{key: [block(call(1, 4, 2, **more)), ANSWER] for key, more in {**WITHOUT_EFFECT, **UNUSABLE}.items()},
+}
 MANY = {f"item {number}": [ANSWER] for number in range(12)}
 MANY_ROWS = [row(key, index=number) for number, key in enumerate(MANY)]
 
@@ -355,7 +376,14 @@ def test_without_fallback_a_window_is_not_clamped(flagged: Flagged) -> None:
 
 def test_without_fallback_every_argument_is_passed_on_so_an_unknown_one_fails_the_call(flagged: Flagged) -> None:
     assert flagged.record("no fallback", "plain")["stop_reason"] == "answer_found"
-    assert flagged.record("no fallback", "an extra argument")["stop_reason"] == FAILED
+    assert [flagged.record("no fallback", key)["stop_reason"] for key in UNUSABLE] == [FAILED] * len(UNUSABLE)
+
+
+@pytest.mark.parametrize("key", WITHOUT_EFFECT)
+def test_without_fallback_an_argument_that_changes_no_frame_fails_no_call(flagged: Flagged, key: str) -> None:
+    assert flagged.record("no fallback", key)["stop_reason"] == "answer_found"
+    assert flagged.images("no fallback", key) == owed_images(flagged.video, 1, 4, 2, 1.0)
+    assert not Path("/nowhere").exists()
 
 
 @pytest.mark.parametrize("key", ATTACKS)

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from eva.text import printable
+from eva.text import printable, printable_lines
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,7 @@ def test_every_character_is_one_that_xml_can_hold() -> None:
     for code in [*range(0x3000), *range(0xD7F0, 0xE010), *range(0xFFF0, 0x10010), 0x10FFFF]:
         text = printable(chr(code)).replace("&", "").replace("<", "")
         ElementTree.fromstring(f"<a>{text}</a>".encode())  # noqa: S314  our own text
+
+
+def test_several_lines_stay_lines_and_each_is_printable() -> None:
+    assert printable_lines("one\n  \x1b[2Jtwo\r\u2028three\n") == "one\n  \ufffd[2Jtwo  three\n"

@@ -1,0 +1,99 @@
+"""The HTTP client under the model's: one request within its time, a reply of bounded size, from the named host only."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import anyio
+import httpx2
+import openai
+
+from eva.text import printable
+
+# A completion of 2,048 tokens has some kilobytes, a long list of models a megabyte. The worst JSON of this size takes
+# two seconds to read, in which the run hears no signal.
+MAX_REPLY_BYTES = 8 * 2**20
+
+
+class UnusableServer(openai.APIError):
+    """What answers is not to be used, whatever it says; the message says why."""
+
+    def __init__(self, message: str, request: httpx2.Request) -> None:
+        super().__init__(message, request, body=None)
+
+
+class BoundedClient(openai.DefaultAsyncHttpxClient):
+    """Reads each reply whole, within the request's own timeout and MAX_REPLY_BYTES."""
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Raises UnusableServer, APITimeoutError, and what httpx2 raises where no connection is made or it breaks.
+
+        Ends where it is cancelled, also in the middle of a reply.
+        """
+        try:
+            with anyio.fail_after(request.extensions["timeout"]["read"]):
+                return await self._send(request, options)
+        except TimeoutError:
+            raise openai.APITimeoutError(request) from None
+        except httpx2.ConnectError as error:
+            if problem := _handshake_problem(error):
+                raise UnusableServer(problem, request) from error
+            raise
+
+    async def _send(self, request: httpx2.Request, options: dict[str, Any]) -> httpx2.Response:
+        response = await super().send(request, **{**options, "stream": True, "follow_redirects": False})
+        try:
+            _check_head(response)
+            body = await _body(response)
+        finally:
+            await response.aclose()
+        whole = httpx2.Response(response.status_code, headers=response.headers, content=body, request=request)
+        # Not what the headers say: Python has character sets that unpack, or that take time squared.
+        whole.encoding = "utf-8"
+        return whole
+
+
+def _check_head(response: httpx2.Response) -> None:
+    here = shown_address(response.request.url)
+    if response.is_redirect:
+        target = response.next_request
+        there = shown_address(target.url) if target else "no address"
+        raise UnusableServer(
+            f"{here} redirects to {there}, which is not followed: give the server's own address with --base-url",
+            response.request,
+        )
+    encoding = printable(response.headers.get("Content-Encoding", "identity"), limit=40)
+    if encoding.strip().lower() != "identity":
+        # What it unpacks to may have any size.
+        raise UnusableServer(f"{here} packs its reply ({encoding}), which was not asked for", response.request)
+
+
+async def _body(response: httpx2.Response) -> bytes:
+    body = bytearray()
+    async for part in response.aiter_raw():
+        body += part
+        if len(body) > MAX_REPLY_BYTES:
+            here = shown_address(response.request.url)
+            raise UnusableServer(f"the reply of {here} is longer than {MAX_REPLY_BYTES} bytes", response.request)
+    return bytes(body)
+
+
+def _handshake_problem(error: BaseException) -> str:
+    """What is wrong with the server's certificate or its TLS; the empty text where the connection failed otherwise."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return (
+                f"its certificate is not trusted ({cause.verify_message}): if this is the right server, "
+                "let SSL_CERT_FILE name a file with its certificate or that of its authority"
+            )
+        if isinstance(cause, ssl.SSLError):
+            return f"the TLS handshake fails ({cause.reason}): is https the right protocol for this port?"
+        cause = cause.__cause__ or cause.__context__
+    return ""
+
+
+def shown_address(url: httpx2.URL) -> str:
+    """The address without name, password and query, for people and files."""
+    return f"{url.scheme}://{url.netloc.decode('ascii')}{url.path}".rstrip("/")

@@ -1,0 +1,329 @@
+"""Servers that answer too slowly, too much, packed or from elsewhere; and what is secret about a server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import importlib
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Bench, make_video, row, wait_until
+from hostile_server import (
+    MODEL,
+    Play,
+    a_body_without_end,
+    a_byte_now_and_then,
+    answers,
+    bomb,
+    headers_without_end,
+    hostile_server,
+    megabytes_of,
+    nested,
+    whole,
+)
+from scripted_server import Handler, Script, ScriptedServer
+
+from eva.http_client import MAX_REPLY_BYTES
+from eva.model import ChatModel, ServerError, Unavailable, connect, make_client
+
+ANSWER = "<answer>B</answer>"
+ESCAPE = "\x1b[31m\x1b]0;owned\x07"
+MESSAGES = [{"role": "user", "content": "?"}]
+SECRET = "swordfish"  # noqa: S105
+
+
+@pytest.fixture
+def bench_at(tmp_path: Path, tokenizer_dir: Path) -> Callable[..., Bench]:
+    def make(base_url: str, *, samples: int = 3) -> Bench:
+        bench = Bench(tmp_path / "bench", base_url, tokenizer_dir)
+        make_video(bench.videos / "clip.mp4", frames=10)
+        bench.write([row(f"question {number}") for number in range(samples)])
+        return bench
+
+    return make
+
+
+def failure_of(base_url: str, *, timeout_s: float) -> Unavailable:
+    """What becomes of one completion."""
+
+    async def ask() -> Unavailable:
+        model = ChatModel(make_client(base_url, "EMPTY", timeout_s), MODEL)
+        try:
+            with pytest.raises(Unavailable) as raised:
+                await model.complete(MESSAGES)
+        finally:
+            await model.client.close()
+        return raised.value
+
+    return asyncio.run(ask())
+
+
+# --- too slow, too much, packed, nonsense
+
+
+@pytest.mark.parametrize("play", [a_byte_now_and_then, headers_without_end])
+def test_the_timeout_holds_for_the_whole_request_however_often_a_byte_comes(play: Play) -> None:
+    with hostile_server(play) as server:
+        failure = failure_of(server.base_url, timeout_s=0.5)
+    assert failure.timeout
+    assert failure.overload
+    assert server.asked == 1
+
+
+def test_a_reply_without_end_is_given_up_at_the_cap() -> None:
+    with hostile_server(a_body_without_end) as server:
+        failure = failure_of(server.base_url, timeout_s=600)
+        wait_until(lambda: server.sent > MAX_REPLY_BYTES)
+    assert f"longer than {MAX_REPLY_BYTES} bytes" in str(failure)
+    assert server.sent < 20 * MAX_REPLY_BYTES  # what the sockets hold comes on top
+
+
+def test_a_packed_reply_is_not_unpacked() -> None:
+    with hostile_server(answers(bomb())) as server:
+        failure = failure_of(server.base_url, timeout_s=600)
+    assert "packs its reply (gzip)" in str(failure)
+    assert not failure.overload
+
+
+NONSENSE = {
+    "empty choices by the million": megabytes_of("{}"),
+    "lists by the million": megabytes_of("[]"),
+    "nested below the parser's depth": nested(900),
+    "nested beyond it": nested(100_000),
+    "a number without end": whole(b'{"usage": ' + b"9" * 1_000_000 + b"}"),
+    "a page in a character set that unpacks": whole(b"x\x9c", "Content-Type: text/html; charset=zlib"),
+    "an error in one": whole(b"x" * 100_000, "Content-Type: text/html; charset=punycode", status="500 Oops"),
+    "a text that is none": whole(b'{"choices": [{"message": {"content": {}}}], "usage": {}}'),
+    "nothing": whole(b""),
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_nonsense_is_the_servers_failure_and_read_in_a_moment(name: str) -> None:
+    with hostile_server(answers(NONSENSE[name])) as server:
+        failure = failure_of(server.base_url, timeout_s=600)
+    assert not failure.unconnected
+    assert not failure.timeout
+
+
+def test_a_server_that_sends_a_byte_now_and_then_costs_no_sample(bench_at: Callable[..., Bench]) -> None:
+    good = Script(lambda key: [ANSWER], models=(MODEL,))
+    with hostile_server(a_byte_now_and_then) as slow, ScriptedServer(good) as server:
+        run = bench_at(f"{slow.base_url},{server.base_url}").run("--request-timeout", "2")
+    assert run.code == 0, run.said
+    assert [record["stop_reason"] for record in run.records()] == ["answer_found"] * 3
+    assert slow.asked > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "play",
+    [a_byte_now_and_then, a_body_without_end, answers(bomb()), answers(megabytes_of("{}"))],
+    ids=["a byte now and then", "a body without end", "a bomb", "nonsense"],
+)
+def test_a_signal_ends_the_run_while_such_a_server_answers(
+    bench_at: Callable[..., Bench], play: Play, number: signal.Signals
+) -> None:
+    with hostile_server(play) as server:
+        bench = bench_at(server.base_url)
+        process = bench.start("--grace", "600")
+        wait_until(lambda: server.asked > 0)
+        process.send_signal(number)
+        time.sleep(1)  # the first one leaves samples their grace, the second none
+        process.send_signal(number)
+        run = bench.finish(process)
+    assert run.code == 128 + number, run.said
+    assert "to go on:" in run.stderr
+    assert run.records() == []
+
+
+# --- from elsewhere, under a false name
+
+
+class Redirecting(Handler):
+    """Sends each completion on to the address that the class holds."""
+
+    target = ""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(307)
+        self.send_header("Location", self.target)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def test_a_redirect_carries_the_request_to_nobody_and_both_addresses_are_named() -> None:
+    with ScriptedServer(Script({})) as here, ScriptedServer(Script({"*": [ANSWER]})) as elsewhere:
+        target = f"{elsewhere.base_url}/chat/completions"
+        here.RequestHandlerClass = type("ToElsewhere", (Redirecting,), {"target": target})
+        failure = failure_of(here.base_url, timeout_s=60)
+        assert sum(elsewhere.journal.paths.values()) == 0
+    assert f"{here.base_url}/chat/completions redirects to {target}" in str(failure)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Key and self-signed certificate for 127.0.0.1 in one file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl, which makes the certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 3 -subj /CN=here -addext subjectAltName=IP:127.0.0.1"
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subprocess.run([*command.split(), *files], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def tls_server(certificate: Path) -> Iterator[ScriptedServer]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    server = ScriptedServer(Script(lambda key: [ANSWER], models=(MODEL,)))
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    with server:
+        yield server
+
+
+def https(server: ScriptedServer) -> str:
+    return server.base_url.replace("http:", "https:")
+
+
+def test_a_certificate_that_is_not_trusted_is_called_so_with_what_to_do(
+    bench_at: Callable[..., Bench], tls_server: ScriptedServer
+) -> None:
+    run = bench_at(https(tls_server)).run()
+    assert run.code == 2, run.said
+    assert "certificate is not trusted (self-signed certificate)" in run.stderr
+    assert "SSL_CERT_FILE" in run.stderr
+    assert "no server answers" not in run.stderr
+
+
+def test_the_watch_of_an_outage_says_so_too(tls_server: ScriptedServer) -> None:
+    model = ChatModel(make_client(https(tls_server), "EMPTY", 60), MODEL)
+    assert "certificate is not trusted" in asyncio.run(model.probe())
+
+
+def test_a_certificate_that_ssl_cert_file_names_is_trusted(
+    bench_at: Callable[..., Bench], tls_server: ScriptedServer, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
+    run = bench_at(https(tls_server)).run()
+    assert run.code == 0, run.said
+
+
+def test_https_to_a_server_that_speaks_none_is_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedServer(Script({})) as server, pytest.raises(ServerError, match="is https the right protocol"):
+        asyncio.run(connect(base_url=https(server), api_key="EMPTY", model=None, timeout_s=60))
+
+
+def test_a_certificate_file_that_is_not_there_is_one_sentence(
+    bench_at: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/cert.pem")
+    run = bench_at("https://127.0.0.1:9/v1").run()
+    assert run.code == 2, run.said
+    assert "SSL_CERT_FILE" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_an_address_that_is_none_is_one_sentence_that_does_not_repeat_it(bench_at: Callable[..., Bench]) -> None:
+    run = bench_at(f"http://user:{SECRET}/word@host/v1").run()
+    assert run.code == 2, run.said
+    assert "Traceback" not in run.stderr
+    assert SECRET not in run.said
+
+
+# --- what is secret, and what a terminal must not get
+
+
+class AsksForPassword(Handler):
+    """Knows one user by name and password; the models are for all."""
+
+    def knows_key(self) -> bool:
+        expected = base64.b64encode(f"user:{SECRET}".encode()).decode()
+        return self.headers.get("Authorization") == f"Basic {expected}"
+
+
+def test_a_password_in_the_address_is_used_and_stands_nowhere(bench_at: Callable[..., Bench], tmp_path: Path) -> None:
+    script = Script(lambda key: [ANSWER])
+    with ScriptedServer(script) as server:
+        server.RequestHandlerClass = AsksForPassword
+        bench = bench_at(server.base_url.replace("//", f"//user:{SECRET}@"))
+        first = bench.run("--sample", "1")
+        assert first.code == 0, first.said
+        script.down = True
+        run = bench.run("--outage-timeout", "1")
+    assert run.code == 1, run.said
+    assert f"waiting for {server.base_url}" in run.stderr
+    assert "//YOUR_USER:YOUR_PASSWORD@127.0.0.1" in run.stderr
+    assert SECRET not in first.said + run.said
+    assert [path for path in bench.output_dir.iterdir() if SECRET in path.read_text(encoding="utf-8")] == []
+
+
+def test_check_shows_no_password(bench_at: Callable[..., Bench]) -> None:
+    with ScriptedServer(Script({})) as server:
+        bench = bench_at(f"{server.base_url.replace('//', f'//user:{SECRET}@')},http://user:{SECRET}@127.0.0.1:9/v1")
+        run = bench.run("--check")
+    assert f"server {server.base_url}, context" in run.stdout
+    assert SECRET not in run.said
+
+
+@pytest.mark.parametrize(
+    ("address", "owed"),
+    [
+        ("http://u:p@h/v1", "http://YOUR_USER:YOUR_PASSWORD@h/v1"),
+        ("http://token@h/v1,http://h2/v1", "http://YOUR_USER:YOUR_PASSWORD@h/v1,http://h2/v1"),
+        ("http://h/v1?key=a@b&v=1", "http://h/v1?key=YOUR_KEY&v=YOUR_KEY"),
+        ("http://h:8000/v1", "http://h:8000/v1"),
+    ],
+)
+@pytest.mark.parametrize("joined", [True, False])
+def test_the_command_to_go_on_has_placeholders_for_secrets(address: str, owed: str, joined: bool) -> None:
+    resume_command = importlib.import_module("eval-eva").resume_command
+    flags = [f"--base-url={address}", "--api-key=x"] if joined else ["--base-url", address, "--api-key", "x"]
+    said = resume_command(["eval-eva.py", *flags]).replace("'", "")
+    assert said.replace(" ", "=").endswith(f"--base-url={owed}=--api-key=YOUR_KEY")
+
+
+def test_the_key_can_come_from_the_environment_and_a_flag_wins(
+    bench_at: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ScriptedServer(Script(lambda key: [ANSWER], api_key="sesame")) as server:
+        bench = bench_at(server.base_url)
+        monkeypatch.setenv("EVA_API_KEY", "sesame\n")
+        assert bench.run().code == 0
+        wrong = bench.run("--api-key", "simsim", "--new-cache", "--yes")
+        assert wrong.code == 2, wrong.said
+        monkeypatch.setenv("EVA_API_KEY", "simsim")
+        assert bench.run("--api-key", "sesame", "--new-cache", "--yes").code == 0
+    help_text = subprocess.run(
+        bench.command("--help"), capture_output=True, text=True, env=dict(os.environ), check=True
+    )
+    assert "EVA_API_KEY" in help_text.stdout
+    assert "simsim" not in help_text.stdout
+
+
+def test_a_servers_escape_codes_reach_the_records_and_no_terminal(bench_at: Callable[..., Bench]) -> None:
+    replies: dict[str, Any] = {"question 0": [{"status": 422, "message": ESCAPE + "no"}], "*": [ANSWER]}
+    with ScriptedServer(Script(replies, models=(f"model{ESCAPE}",))) as server:
+        bench = bench_at(server.base_url)
+        run = bench.run()
+        refused = bench.run("--model", "another", "--new-cache", "--yes")
+        checked = bench.run("--check", "--model", "another")
+    assert run.code == 0, run.said
+    assert ESCAPE in run.by_index()[0]["error"]
+    assert "sample 0" in run.stderr
+    for said in (run.said, refused.said, checked.said):
+        assert "\x1b" not in said
+        assert "\x07" not in said
+    assert "does not serve" in refused.stderr
+    assert "does not serve" in checked.stdout
