@@ -19,6 +19,7 @@ from pathlib import Path
 
 from eva.assembly import make_sampler, make_tool
 from eva.check import black_frame, one_image
+from eva.cpus import available_cpus
 from eva.errors import EvaError, VideoError
 from eva.items import Item, video_path
 from eva.locate import locate_video
@@ -30,7 +31,7 @@ from eva.prompt import Message
 from eva.record import Record
 from eva.sample import Sampler
 from eva.servers import Conversation, Request, longest
-from eva.tool import NoRoomForFrames, Usage
+from eva.tool import FrameToolUnusable, Usage
 from eva.transcript import load_transcriber
 
 
@@ -64,7 +65,8 @@ class Arrival:
 class Turn:
     """Where a sample stands: it is over and has a record, or wants the answer to a request of `size` messages.
 
-    `full`: neither, for the node's disk takes no more frames. `said` is for the user, `usage` the node's so far.
+    `full`: neither, for the node's disk takes no more frames, or its frame tool cannot work. `said` is for the user,
+    `usage` the node's so far.
     """
 
     record: Record | None = field(repr=False)
@@ -116,7 +118,7 @@ class Play:
         return await self._reply
 
     async def turn(self) -> Record | None:
-        """The record of a sample that is over; None when it wants a reply. Raises NoRoomForFrames."""
+        """The record of a sample that is over; None when it wants a reply. Raises FrameToolUnusable."""
         wants = asyncio.ensure_future(self._wants.wait())
         await asyncio.wait({wants, self._task}, return_when=asyncio.FIRST_COMPLETED)
         wants.cancel()
@@ -186,9 +188,10 @@ class Node:
         here = replace(options, frame_root=frame_root, image_transport=transport)
         transcribe = await asyncio.to_thread(load_transcriber, options.tokenizer)
         self._tool = make_tool(here, own_tool=self._orders.own_tool)
+        await self._tool.start(self._said.append)
         self._sampler = make_sampler(transcribe, self._tool, root, here, self._said.append)
         found = await asyncio.to_thread(_found, videos, root)
-        workers = options.frame_workers or os.cpu_count() or 1
+        workers = options.frame_workers or available_cpus()
         return Arrival(host, workers=workers, videos=found, transport=transport, transport_reason=why)
 
     async def _check_reach(self) -> None:
@@ -218,7 +221,7 @@ class Node:
         play = self._plays[number]
         try:
             record = await play.turn()
-        except NoRoomForFrames as error:
+        except FrameToolUnusable as error:
             del self._plays[number]
             return self._turn(full=str(error))
         if record is None:
