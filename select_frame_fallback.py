@@ -13,7 +13,6 @@ the paths of the frames, or {"error": reason, "kind": "refused" or "cannot_write
 from __future__ import annotations
 
 import argparse
-import errno
 import hashlib
 import io
 import json
@@ -36,7 +35,7 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from eva.decode import BACKENDS, Video, open_video
-from eva.errors import EvaError, MiscountedError, VideoError
+from eva.errors import DISK_FULL, EvaError, MiscountedError, VideoError
 from eva.index import Indexes
 from eva.locate import locate_video
 from eva.pictures import FORMATS
@@ -86,8 +85,7 @@ def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
     except EvaError as error:
         return {"error": one_line(str(error)), "kind": "refused"}
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return {"error": cannot_write(error), "kind": "cannot_write", "full": full}
+        return {"error": cannot_write(error), "kind": "cannot_write", "full": error.errno in DISK_FULL}
 
 
 def probed(annotated: Path) -> Mapping[str, Any]:

@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from eva.errors import DISK_FULL
+
 # Whoever holds the lock looks through the whole store at most. A run that is stopped (Ctrl-Z) in the middle of that
 # must not stop the others.
 LOCK_TIMEOUT_S = 10.0
 LOCK_POLL_S = 0.05
-# A number of 64 bits in decimal.
-MAX_DIGITS = 20
+# Of one length, so that a number that was written in part is told from a whole one.
+DIGITS = 20
 
 
 @dataclass
@@ -26,12 +28,17 @@ class SizeFile:
 
     def read(self) -> int | None:
         """The size in bytes; None where nobody has measured it."""
-        text = os.pread(self.file, MAX_DIGITS, 0).strip()
-        return int(text) if text.isdigit() else None
+        text = os.pread(self.file, DIGITS, 0)
+        return int(text) if len(text) == DIGITS and text.isdigit() else None
 
     def write(self, size: int) -> None:
-        # Of one length, so that no write can leave a part of another.
-        os.pwrite(self.file, b"%*d" % (MAX_DIGITS, max(0, size)), 0)
+        """Where the disk is too full for a number, nobody has measured it."""
+        try:
+            os.pwrite(self.file, b"%0*d" % (DIGITS, max(0, size)), 0)
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            os.ftruncate(self.file, 0)
 
 
 @contextmanager
