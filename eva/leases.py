@@ -57,8 +57,8 @@ class Kept:
 class Leases:
     """The leases of this process on the store below `root`, and the cap on the store's size (None: see `start`).
 
-    The cap holds for all runs on the store together: it is passed by no more than what the calls under way write, and
-    by what running samples refer to."""
+    The cap holds for all runs on the store together. It is passed by what the calls under way write, one for each
+    frame worker, and by what must stay: frames that running samples refer to, or that were used in the last minute."""
 
     root: Path
     cap_bytes: int | None

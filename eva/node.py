@@ -28,6 +28,7 @@ from eva.meta import package_versions
 from eva.model import ChatModel, Reply, Unavailable, make_client
 from eva.options import Options
 from eva.prompt import Message
+from eva.probing import is_folder
 from eva.record import Record
 from eva.sample import Sampler
 from eva.servers import Conversation, Request, longest
@@ -188,7 +189,7 @@ class Node:
         here = replace(options, frame_root=frame_root, image_transport=transport)
         transcribe = await asyncio.to_thread(load_transcriber, options.tokenizer)
         self._tool = make_tool(here, own_tool=self._orders.own_tool)
-        await self._tool.start(self._said.append)
+        await self._tool.start(lambda line: self._said.append(f"node {host}: {line}"))
         self._sampler = make_sampler(transcribe, self._tool, root, here, self._said.append)
         found = await asyncio.to_thread(_found, videos, root)
         workers = options.frame_workers or available_cpus()
@@ -271,7 +272,7 @@ class Node:
 
 
 def _check_folders(video_root: Path, frame_root: Path) -> None:
-    if not video_root.is_dir():
+    if not is_folder(video_root):
         raise NodeError(f"there is no video folder {video_root}")
     try:
         frame_root.mkdir(parents=True, exist_ok=True)

@@ -102,7 +102,7 @@ def test_frames_that_a_power_cut_left_empty_are_made_again(clip: Path, tmp_path:
         if not empty:
             pytest.skip("this kernel wrote the frames before the journal")
         again = cut(clip, folder, "--nframes=10", "--format=bmp")
-        assert again["decoded"] == sum(not frame.exists() for frame in frames) + len(set(empty)) or again["decoded"]
+        assert again["decoded"] >= len(set(empty))
         assert again["indices"] == owed["indices"]
         assert all(np.array_equal(one, other) for one, other in zip(pixels(again["frames"]), pictures, strict=True))
 
