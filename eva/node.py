@@ -27,8 +27,8 @@ from eva.look import file_url
 from eva.meta import package_versions
 from eva.model import ChatModel, Reply, Unavailable, make_client
 from eva.options import Options
-from eva.prompt import Message
 from eva.probing import is_folder
+from eva.prompt import Message
 from eva.record import Record
 from eva.sample import Sampler
 from eva.servers import Conversation, Request, longest
