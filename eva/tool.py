@@ -263,7 +263,7 @@ class CommandTool:
             return out
         if code == EXIT_CANNOT_WRITE:
             raise NoRoomForFrames(f"the frame tool cannot write: {reason}")
-        if code in EXITS_CANNOT_START:
+        if code in EXITS_CANNOT_START and not self.usage.asked:
             raise FrameToolUnusable(f"the frame tool {self.settings.path} cannot be started: {reason}")
         if code is None or code < 0:
             self._crashed(video, reason)
