@@ -20,6 +20,7 @@ from scripted_server import Script, ScriptedServer
 from eva.probing import FolderSilent, is_folder
 
 ANSWER = "<answer>B</answer>"
+RELEASE_S = 180.0
 
 
 class StuckDisk:
@@ -50,9 +51,13 @@ def stuck(folder: Path, what: str) -> Iterator[StuckDisk]:
     if not os.access("/dev/fuse", os.W_OK) or os.geteuid() != 0:
         pytest.skip("mounting a file system needs root and /dev/fuse")
     disk = StuckDisk(folder, what)
+    # A run that the disk holds could not even be killed, and the test would wait for it.
+    release = threading.Timer(RELEASE_S, disk.process.kill)
+    release.start()
     try:
         yield disk
     finally:
+        release.cancel()
         stuck_disk.unmount(str(folder))
         disk.process.kill()  # lets go of all that it holds
         disk.process.wait()
