@@ -25,8 +25,8 @@ EXIT_CANNOT_WRITE = 74
 EXITS_CANNOT_START = (126, 127)
 # What Python prints when it crashes; a refusal is a sentence.
 TRACEBACK = "Traceback (most recent call last)"
-# A tool that crashed on so many videos and has not worked yet will not work.
-CRASHES = 3
+# A tool that crashed, or said nothing usable, on so many videos and has not worked yet will not work.
+FAILURES = 3
 # For a killed process to be gone.
 END_S = 5.0
 # Far below the length of one word that Linux accepts on a command line.
@@ -204,7 +204,7 @@ class CommandTool:
     slots: asyncio.Semaphore
     prober: ProbedBy
     usage: Usage = field(default_factory=Usage)
-    _crashed_on: set[Path] = field(default_factory=set)
+    _failed_on: set[Path] = field(default_factory=set)
 
     async def start(self, report: Callable[[str], None]) -> None:
         """See FrameTool."""
@@ -224,7 +224,11 @@ class CommandTool:
             started = time.monotonic()
             printed = await self._run(command, video)
             seconds = time.monotonic() - started
-        frames = _frames(printed)
+        try:
+            frames = _frames(printed)
+        except FrameToolError as error:
+            self._failed(video, str(error))
+            raise
         folder = frames[0].parent
         self.usage.asked += len(frames)
         self.usage.decoded += len(frames)
@@ -266,19 +270,19 @@ class CommandTool:
         if code in EXITS_CANNOT_START and not self.usage.asked:
             raise FrameToolUnusable(f"the frame tool {self.settings.path} cannot be started: {reason}")
         if code is None or code < 0:
-            self._crashed(video, reason)
+            self._failed(video, reason)
             raise FrameToolError(f"the frame tool was killed on {video} (exit status {code}): {reason}")
         if TRACEBACK in err and not self.usage.asked:
-            self._crashed(video, reason)
+            self._failed(video, reason)
             raise FrameToolError(f"the frame tool crashed on {video}, and has worked on nothing so far: {reason}")
         raise CallFailed(reason)
 
-    def _crashed(self, video: Path, reason: str) -> None:
-        """A tool that crashes on a video is that sample's failure; one that has done nothing else, the run's."""
-        self._crashed_on.add(video)
-        if len(self._crashed_on) >= CRASHES and not self.usage.asked:
+    def _failed(self, video: Path, reason: str) -> None:
+        """A tool that fails on a video is that sample's failure; one that has done nothing else, the run's."""
+        self._failed_on.add(video)
+        if len(self._failed_on) >= FAILURES and not self.usage.asked:
             tool = self.settings.path
-            raise FrameToolUnusable(f"the frame tool {tool} crashed on each of the first {CRASHES} videos: {reason}")
+            raise FrameToolUnusable(f"the frame tool {tool} failed on each of the first {FAILURES} videos: {reason}")
 
 
 def _passed_on(extra: Mapping[str, Any]) -> dict[str, str]:

@@ -41,8 +41,9 @@ BROKEN = {
     "an interpreter that is not there": ("tool", "#!/no/such/interpreter\n", r"cannot be started: No such file"),
     "an interpreter that env does not find": ("tool", "#!/usr/bin/env no-such-one\n", r"cannot be started: .*no-such"),
     "no program at all": ("tool", "\x7fELF\n", r"cannot be started: Exec format error"),
-    "a crash at its start": ("tool.py", "import no_such_module\n", r"crashed on each of .*: ModuleNotFoundError"),
-    "a death at its start": ("tool.py", "import os\nos.kill(os.getpid(), 11)\n", r"crashed on each of .*no reason"),
+    "a crash at its start": ("tool.py", "import no_such_module\n", r"failed on each of .*: ModuleNotFoundError"),
+    "words that are not the protocol's": ("tool.py", "print('done')\n", r"failed on each of .*printed 'done"),
+    "a death at its start": ("tool.py", "import os\nos.kill(os.getpid(), 11)\n", r"failed on each of .*no reason"),
 }  # fmt: skip
 
 
