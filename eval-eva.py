@@ -26,7 +26,7 @@ from typing import Any
 from tqdm import tqdm
 
 from eva.agent import Episode
-from eva.assembly import make_sampler, make_tool
+from eva.assembly import make_sampler, make_tool, store_cap
 from eva.check import FAILED, OK, Finding, check_disk, check_items, check_server, check_videos, table
 from eva.coverage import measure, read_spans, write_spans
 from eva.errors import EvaError
@@ -37,6 +37,7 @@ from eva.meta import Meta, begin, file_sha256, read_meta, write_meta
 from eva.model import ChatModel, ServerError, connect, make_client
 from eva.node import Orders
 from eva.options import Defaults, Options, parse_options
+from eva.probing import is_folder
 from eva.record import exception_record
 from eva.records import Cache, CacheError, open_cache, replace_text
 from eva.schedule import Interrupted, Schedule, by_video
@@ -212,10 +213,11 @@ async def check(options: Options) -> int:
         memory = options.frame_root / "checked_videos.json"
         tool = make_tool(replace(options, fallback=True), own_tool=HOME / FRAME_TOOL_PATH)
         try:
+            await tool.start(warn)
             findings.append(await check_videos(items, dataset.video_root, tool, memory, show))
         finally:
             await tool.close()
-    findings.append(check_disk(options.frame_root, len(items), options.max_visual_tokens, options.frame_cache_gb * 1e9))
+    findings.append(check_disk(options.frame_root, len(items), options.max_visual_tokens, store_cap(tool)))
     for url in options.base_url:
         try:
             model = await connect_to(url, options)
@@ -300,7 +302,7 @@ def check_place(dataset: Dataset, options: Options) -> None:
         if options.check:
             raise SettingsError("--check looks at one machine: leave --ray out, and run it on every node")
         return
-    if not dataset.video_root.is_dir():
+    if not is_folder(dataset.video_root):
         raise SettingsError(f"there is no video folder {dataset.video_root}: give it with --video-root")
     check_writable("--frame-root", options.frame_root)
 
@@ -400,6 +402,8 @@ async def make_executor(
     own_tool = HOME / FRAME_TOOL_PATH
     if options.ray is None or not models:
         tool = make_tool(options, own_tool=own_tool)
+        if models:
+            await tool.start(warn)
         return LocalExecutor(make_sampler(transcribe, tool, dataset.video_root, options, warn))
     from eva.cluster import join_cluster  # noqa: PLC0415  a local run needs no Ray
 

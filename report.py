@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 import tempfile
 import warnings
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from eva.album import Album
+from eva.cpus import available_cpus
 from eva.errors import EvaError
 from eva.live import Live, LiveServer
 from eva.meta import meta_path
@@ -102,7 +102,7 @@ def write(options: argparse.Namespace) -> int:
     check_output(options.output, paths)
     known, assets = Known.load(HOME), Assets.load(HOME / "report")
     with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(available_cpus()) as pool,
         tempfile.TemporaryFile() as details,
         replacing(options.output) as file,
     ):

@@ -6,7 +6,8 @@ arguments, 74 where there is no room or right to write), and nothing left behind
 
 `--worker`, as the only argument, serves call after call: each line of standard input is a request {"arguments": [...]}
 with the words of a command line, each line of standard output its reply, {"ok": ...} with what frames.json says and
-the paths of the frames, or {"error": reason, "kind": "refused" or "cannot_write"}.
+the paths of the frames, or {"error": reason, "kind": "refused" or "cannot_write", "full": whether the disk is}. Asked
+{"probe": path of a video}, it finds and measures the video; asked {}, it says that it is ready.
 """
 
 from __future__ import annotations
@@ -34,12 +35,14 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from eva.decode import BACKENDS, Video, open_video
-from eva.errors import EvaError, MiscountedError
+from eva.errors import DISK_FULL, EvaError, MiscountedError, VideoError
 from eva.index import Indexes
+from eva.locate import locate_video
 from eva.pictures import FORMATS
 from eva.selection import Plan, Request, Selection, make_plan, pictures, selected
 from eva.serve import serve
 from eva.store import Shelf, VideoFile, folder_name, video_folder
+from eva.video import probe
 
 # sysexits' EX_IOERR: not the request but the place to write to is at fault.
 EXIT_CANNOT_WRITE = 74
@@ -67,7 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A worker's reply to one request, which holds the words of a command line."""
+    """A worker's reply to one request, which holds the words of a command line, a video to probe, or nothing."""
+    if "probe" in request:
+        return probed(Path(request["probe"]))
+    if not request:
+        return {"ok": {}}
     complaints = io.StringIO()
     try:
         with redirect_stderr(complaints):
@@ -78,7 +85,19 @@ def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
     except EvaError as error:
         return {"error": one_line(str(error)), "kind": "refused"}
     except OSError as error:
-        return {"error": cannot_write(error), "kind": "cannot_write"}
+        return {"error": cannot_write(error), "kind": "cannot_write", "full": error.errno in DISK_FULL}
+
+
+def probed(annotated: Path) -> Mapping[str, Any]:
+    """A worker's reply about a video: the file that is there for it, and what its header says."""
+    try:
+        path = locate_video(annotated)
+        file, info = VideoFile.of(path), probe(path)
+    except VideoError as error:
+        return {"error": str(error), "kind": "video"}
+    except OSError as error:
+        return {"error": f"the video {annotated} cannot be read: {error.strerror}", "kind": "video"}
+    return {"ok": {"path": str(path), "size": file.size, "mtime_ns": file.mtime_ns, "info": asdict(info)}}
 
 
 def cannot_write(error: OSError) -> str:
@@ -185,7 +204,7 @@ def shelve(arguments: argparse.Namespace, *, recount: bool) -> Mapping[str, Any]
     video = open_video(request.video, backend=arguments.backend, recount=recount, indexes=Indexes(root))
     plan = make_plan(video, request)
     folder = video_folder(root, VideoFile.of(request.video)) / shelf_name(video, plan, recount=recount)
-    shelf = Shelf(folder, arguments.format)
+    shelf = Shelf(folder, arguments.format, plan.width, plan.height)
     filled = shelf.fill(plan.indices, lambda missing: pictures(video, missing, plan, arguments.format))
     selection = selected(video, request, plan, seconds=time.monotonic() - started)
     frames = [str(shelf.path(index)) for index in plan.indices]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from eva.look import Look
 from eva.model import BadRequest, Reply
 from eva.prompt import Message, assistant_message, tool_response
+from eva.refusal import PictureUnreadable, picture_trouble
 from eva.reply import Answer, CallAttempt, NoAction, parse_reply
 
 ANSWER_FOUND = "answer_found"
@@ -43,6 +45,11 @@ class Episode:
     stop_reason: str = ""
     refusal: str = ""
 
+    def frames(self) -> list[Path]:
+        """The files of all frames that the conversation shows."""
+        looks = [look for round_ in self.rounds for look in round_.looks]
+        return [frame for look in looks if look.extraction is not None for frame in look.extraction.frames]
+
     def stop(self, stop_reason: str, *, answer: str = "") -> None:
         self.stop_reason, self.answer = stop_reason, answer
 
@@ -54,6 +61,8 @@ async def play(episode: Episode, question: str, *, complete: Complete, look_at: 
         try:
             await step(episode, question, complete=complete, look_at=look_at)
         except BadRequest as error:
+            if trouble := await asyncio.to_thread(picture_trouble, str(error), episode.frames()):
+                raise PictureUnreadable(trouble) from error
             episode.refusal = str(error)
             episode.stop(BAD_REQUEST)
         if episode.stop_reason:

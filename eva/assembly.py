@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import os
+import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from eva.cpus import available_cpus
 from eva.leases import Leases
 from eva.look import Looker, LookSettings
 from eva.options import Options
+from eva.probing import Prober
 from eva.sample import Sampler
 from eva.tool import CommandTool, FrameTool, ToolSettings
 from eva.transcript import Transcribe
-from eva.video import probe
 from eva.workers import Limits, Workers, WorkerTool
 
 
 def make_tool(options: Options, *, own_tool: Path) -> FrameTool:
-    """This project's own tool keeps its processes warm; a foreign one is started for each call."""
+    """This project's own tool keeps its processes warm; a foreign one is started for each call, and its videos are
+    looked at by this project's own."""
     settings = ToolSettings(
         path=options.frame_tool.absolute(),
         save_root=options.frame_root.absolute(),
@@ -27,16 +29,24 @@ def make_tool(options: Options, *, own_tool: Path) -> FrameTool:
         fallback=options.fallback,
         timeout_s=options.frame_timeout,
     )
-    count = options.frame_workers or os.cpu_count() or 1
+    count = options.frame_workers or available_cpus()
+    workers = Workers([sys.executable, str(own_tool), "--worker"], count)
+    limits = Limits(options.frame_timeout, options.frame_memory_mb * 2**20)
+    prober = Prober(workers, limits)
     if not settings.path.samefile(own_tool):
-        return CommandTool(settings, asyncio.Semaphore(count))
-    return WorkerTool(
-        settings,
-        Workers([*settings.program(), "--worker"], count),
-        Limits(options.frame_timeout, options.frame_memory_mb * 2**20),
-        Leases(settings.save_root, int(options.frame_cache_gb * 1e9)),
-        options.frame_format,
-    )
+        return CommandTool(settings, asyncio.Semaphore(count), prober)
+    return WorkerTool(settings, workers, limits, make_leases(options), prober, options.frame_format)
+
+
+def make_leases(options: Options) -> Leases:
+    cap_gb = options.frame_cache_gb
+    return Leases(options.frame_root.absolute(), None if cap_gb is None else int(cap_gb * 1e9))
+
+
+def store_cap(tool: FrameTool) -> float:
+    """The size in bytes to which a tool's frames may grow, once it is started."""
+    cap_bytes = tool.leases.cap_bytes if isinstance(tool, WorkerTool) else None
+    return math.inf if cap_bytes is None else cap_bytes
 
 
 def make_sampler(
@@ -50,8 +60,6 @@ def make_sampler(
     )
     return Sampler(
         looker=Looker(tool, settings),
-        # Many questions ask of one video.
-        probe=functools.lru_cache(maxsize=None)(probe),
         transcribe=transcribe,
         video_root=video_root,
         max_turns=options.max_turns,

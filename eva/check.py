@@ -17,13 +17,11 @@ from PIL import Image
 
 from eva.errors import VideoError
 from eva.items import Item, video_path
-from eva.locate import locate_video
 from eva.look import data_url, file_url
 from eva.model import MAX_TOKENS, ChatModel
 from eva.prompt import Message
 from eva.records import CacheError, replace_text
 from eva.tool import CallFailed, FrameCall, FrameTool, FrameToolError
-from eva.video import probe
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 # An agent's prompt may hold this many images; a server that takes fewer refuses some of its requests.
@@ -98,16 +96,15 @@ async def check_videos(
 
 async def _video_problem(item: Item, video_root: Path, tool: FrameTool, good: set[str]) -> str:
     try:
-        path = locate_video(video_path(item, video_root))
-        stat = path.stat()
-        identity = f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{tool.settings.backend}"
+        found = await tool.probe(video_path(item, video_root))
+        identity = f"{found.path}|{found.size}|{found.mtime_ns}|{tool.settings.backend}"
         if identity not in good:
             # Beyond any video: clamping makes it the last frame's time.
             whole = FrameCall(start_s=0, end_s=1e9, nframes=2, resize=0.1, extra={})
-            extraction = await tool.extract(path, whole, sample=item.index)
+            extraction = await tool.extract(found.path, whole, sample=item.index)
             if extraction.folder is not None:
                 shutil.rmtree(extraction.folder)
-            promised_s, end_s = probe(path).duration_s, extraction.details.get("end_s", float("inf"))
+            promised_s, end_s = found.info.duration_s, extraction.details.get("end_s", float("inf"))
             if end_s < promised_s * WHOLE:
                 return f"{item.videos[0]}: truncated: pictures end at {end_s:.1f} s of {promised_s:.1f} s"
             good.add(identity)

@@ -8,7 +8,6 @@ frames (hidden frames, a start that cannot be decoded) is noticed rather than se
 from __future__ import annotations
 
 import math
-import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from eva.container import moving_pictures, open_container
+from eva.cpus import available_cpus
 from eva.errors import MiscountedError, UndecodableError, VideoError
 from eva.frames import Timeline
 from eva.lanes import in_turns
@@ -261,7 +261,7 @@ class Decoding:
 
 
 def threads_at_most() -> int:
-    return min(MAX_THREADS, os.cpu_count() or 1)
+    return min(MAX_THREADS, available_cpus())
 
 
 def passes(indices: Iterable[int], entries: Sequence[EntryPoint]) -> Iterator[Pass]:

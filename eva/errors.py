@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
+
+# By which the system says that a disk is full, or what this user may have of it.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class EvaError(Exception):

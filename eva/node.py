@@ -20,6 +20,7 @@ from typing import Any
 
 from eva.assembly import make_sampler, make_tool
 from eva.check import black_frame, one_image
+from eva.cpus import available_cpus
 from eva.errors import EvaError, VideoError
 from eva.items import Item, video_path
 from eva.locate import locate_video
@@ -27,11 +28,12 @@ from eva.look import file_url
 from eva.meta import package_versions
 from eva.model import ChatModel, Reply, Unavailable, make_client
 from eva.options import Options
+from eva.probing import is_folder
 from eva.prompt import Message
 from eva.record import Record
 from eva.sample import Sampler
 from eva.servers import Conversation, Request, Unanswered, longest
-from eva.tool import NoRoomForFrames, Usage
+from eva.tool import FrameToolUnusable, Usage
 from eva.transcript import load_transcriber
 
 
@@ -65,7 +67,8 @@ class Arrival:
 class Turn:
     """Where a sample stands: it is over and has a record, or wants the answer to a request of `size` messages.
 
-    `full`: neither, for the node's disk takes no more frames. `said` is for the user, `usage` the node's so far.
+    `full`: neither, for the node's disk takes no more frames, or its frame tool cannot work. `said` is for the user,
+    `usage` the node's so far.
     """
 
     record: Record | None = field(repr=False)
@@ -117,7 +120,7 @@ class Play:
         return await self._reply
 
     async def turn(self) -> Record | None:
-        """The record of a sample that is over; None when it wants a reply. Raises NoRoomForFrames."""
+        """The record of a sample that is over; None when it wants a reply. Raises FrameToolUnusable."""
         wants = asyncio.ensure_future(self._wants.wait())
         await asyncio.wait({wants, self._task}, return_when=asyncio.FIRST_COMPLETED)
         wants.cancel()
@@ -194,9 +197,10 @@ class Node:
         here = replace(options, frame_root=frame_root, image_transport=transport)
         transcribe = await asyncio.to_thread(load_transcriber, options.tokenizer)
         self._tool = make_tool(here, own_tool=self._orders.own_tool)
+        await self._tool.start(lambda line: self._said.append(f"node {host}: {line}"))
         self._sampler = make_sampler(transcribe, self._tool, root, here, self._said.append)
         found = await asyncio.to_thread(_found, videos, root)
-        workers = options.frame_workers or os.cpu_count() or 1
+        workers = options.frame_workers or available_cpus()
         return Arrival(host, workers=workers, videos=found, transport=transport, transport_reason=why)
 
     async def _check_reach(self) -> None:
@@ -226,7 +230,7 @@ class Node:
         play = self._plays[number]
         try:
             record = await play.turn()
-        except NoRoomForFrames as error:
+        except FrameToolUnusable as error:
             del self._plays[number]
             return self._turn(full=str(error))
         if record is None:
@@ -281,7 +285,7 @@ class Node:
 
 
 def _check_folders(video_root: Path, frame_root: Path) -> None:
-    if not video_root.is_dir():
+    if not is_folder(video_root):
         raise NodeError(f"there is no video folder {video_root}")
     try:
         frame_root.mkdir(parents=True, exist_ok=True)

@@ -55,7 +55,7 @@ class Options:
     frame_workers: int | None
     frame_timeout: float
     frame_memory_mb: int
-    frame_cache_gb: float
+    frame_cache_gb: float | None
     frame_format: str
     max_concurrent: int
     grace: float
@@ -153,9 +153,9 @@ def _add_frame_options(group: argparse._ArgumentGroup, defaults: Defaults) -> No
     group.add_argument(
         "--frame-cache-gb",
         type=positive_size,
-        default=200.0,
         metavar="GB",
-        help="size of the frame store above which frames are evicted, least recently used first",
+        help="size of the frame store above which frames are evicted, least recently used first "
+        "(default: half of what is free on its disk at the start, frames of earlier runs included; at most 200)",
     )
     group.add_argument("--frame-format", choices=FORMATS, default="bmp", help="of the frames; all are lossless")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +9,15 @@ from time import monotonic
 
 from eva.agent import Complete, Episode, play
 from eva.items import Item, video_path
-from eva.locate import locate_video
 from eva.look import Looker
 from eva.prompt import opening_messages
 from eva.record import Record, episode_record, exception_record
 from eva.servers import Outage, Unanswered
-from eva.tool import NoRoomForFrames
+from eva.tool import FrameToolUnusable
 from eva.transcript import Transcribe
-from eva.video import VideoInfo
 
 # What is not the sample's trouble: the scheduler decides what becomes of it.
-_NOT_THE_SAMPLES = (NoRoomForFrames, Outage)
+_NOT_THE_SAMPLES = (FrameToolUnusable, Outage)
 
 
 @dataclass(frozen=True)
@@ -28,15 +25,14 @@ class Sampler:
     """All that one sample needs; `report` is told of each sample that ends as an exception."""
 
     looker: Looker
-    probe: Callable[[Path], VideoInfo]
     transcribe: Transcribe
     video_root: Path
     max_turns: int
     report: Callable[[str], None]
 
     async def run(self, item: Item, complete: Complete) -> Record:
-        """The item's record, its own failure included. Raises what is the servers' or the disk's failure; an Unanswered
-        brings the record with it that the sample has if it is given up."""
+        """The item's record, its own failure included. Raises what is the servers' or the frame tool's failure; an
+        Unanswered brings the record with it that the sample has if it is given up."""
         episode = Episode()
         started = monotonic()
         try:
@@ -56,10 +52,10 @@ class Sampler:
 
     async def _play(self, item: Item, episode: Episode, complete: Complete) -> None:
         annotated = video_path(item, self.video_root)
-        path = await asyncio.to_thread(locate_video, annotated)
+        found = await self.looker.tool.probe(annotated)
+        path, video = found.path, found.info
         if path != annotated:
             episode.video_file = str(path.relative_to(self.video_root))
-        video = await asyncio.to_thread(self.probe, path)
         episode.video_duration_s = video.duration_s
         opening = opening_messages(item.prompt, video)
         episode.messages.extend(opening.messages)

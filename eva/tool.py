@@ -8,18 +8,28 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from eva.errors import EvaError
 from eva.json_text import parse_json
+from eva.video import VideoInfo
 
 # Frames are cut to whole visual tokens.
 FACTOR = 28
 # The exit code by which the tool says that not the call but the place to write to failed (sysexits' EX_IOERR).
 EXIT_CANNOT_WRITE = 74
+# By which shells and env(1) say that there is nothing to execute.
+EXITS_CANNOT_START = (126, 127)
+# What Python prints when it crashes; a refusal is a sentence.
+TRACEBACK = "Traceback (most recent call last)"
+# A tool that crashed, or said nothing usable, on so many videos and has not worked yet will not work.
+FAILURES = 3
+# For a killed process to be gone.
+END_S = 5.0
 # Far below the length of one word that Linux accepts on a command line.
 MAX_ARGUMENT_BYTES = 16384
 
@@ -45,8 +55,17 @@ class FrameToolError(EvaError):
     """The tool could not be run, was killed, or took too long: nobody's answer may be judged by that."""
 
 
-class NoRoomForFrames(EvaError):
-    """The tool cannot write its frames. It will not for the next sample either, so the run ends."""
+class FrameToolUnusable(EvaError):
+    """The tool works on no video: it cannot be started, or has no place to write to. It will not for the next sample
+    either, so the run ends."""
+
+
+class NoRoomForFrames(FrameToolUnusable):
+    """The tool cannot write its frames; `full`: because the disk, or what this user may have of it, is full."""
+
+    def __init__(self, message: str, *, full: bool = False) -> None:
+        super().__init__(message)
+        self.full = full
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,16 @@ class Extraction:
     folder: Path | None = None
 
 
+@dataclass(frozen=True)
+class FoundVideo:
+    """A video on disk: `path` is the annotated one, or what stands in for it; `info` is what its header says."""
+
+    path: Path
+    size: int
+    mtime_ns: int
+    info: VideoInfo
+
+
 @dataclass
 class Usage:
     """How many frames a tool was asked for in a run, and how many of them it had to decode."""
@@ -94,11 +123,19 @@ class FrameTool(Protocol):
         """What it did so far."""
         ...
 
+    async def start(self, report: Callable[[str], None]) -> None:
+        """Make ready, before the first call; `report` is told what the user should know. Raises FrameToolUnusable."""
+        ...
+
+    async def probe(self, annotated: Path) -> FoundVideo:
+        """The video that is annotated with this path, and what its header says. Raises VideoError, FrameToolError."""
+        ...
+
     async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
         """The frames of one call. They stay where they are until `release(sample)`.
 
         Raises CallFailed where the tool refuses it, FrameToolError where it cannot work on this video,
-        NoRoomForFrames where it can write nothing.
+        FrameToolUnusable where it can work on none.
         """
         ...
 
@@ -147,13 +184,42 @@ class ToolSettings:
         return [*words, "--clamp"] if self.fallback else words
 
 
+class ProbedBy(Protocol):
+    """What looks at videos for a tool."""
+
+    async def start(self) -> None:
+        """Make ready. Raises FrameToolUnusable."""
+        ...
+
+    async def close(self) -> None:
+        """End what runs for it."""
+        ...
+
+    def __call__(self, annotated: Path) -> Awaitable[FoundVideo]:
+        """See FrameTool.probe."""
+        ...
+
+
 @dataclass(frozen=True)
 class CommandTool:
     """A process for each call; `slots` bounds how many run at a time."""
 
     settings: ToolSettings
     slots: asyncio.Semaphore
+    prober: ProbedBy
     usage: Usage = field(default_factory=Usage)
+    _failed_on: set[Path] = field(default_factory=set)
+
+    async def start(self, report: Callable[[str], None]) -> None:
+        """See FrameTool."""
+        program = self.settings.program()
+        if len(program) == 1 and not os.access(program[0], os.X_OK):
+            raise FrameToolUnusable(f"the frame tool {program[0]} may not be executed: chmod +x {program[0]}")
+        await self.prober.start()
+
+    async def probe(self, annotated: Path) -> FoundVideo:
+        """See FrameTool."""
+        return await self.prober(annotated)
 
     async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
         """See FrameTool."""
@@ -162,7 +228,11 @@ class CommandTool:
             started = time.monotonic()
             printed = await self._run(command, video)
             seconds = time.monotonic() - started
-        frames = _frames(printed)
+        try:
+            frames = _frames(printed)
+        except FrameToolError as error:
+            self._failed(video, str(error))
+            raise
         folder = frames[0].parent
         self.usage.asked += len(frames)
         self.usage.decoded += len(frames)
@@ -172,7 +242,8 @@ class CommandTool:
         """Its frames are never thrown away."""
 
     async def close(self) -> None:
-        """Nothing runs between calls."""
+        """See FrameTool."""
+        await self.prober.close()
 
     async def _run(self, command: list[str], video: Path) -> str:
         try:
@@ -185,16 +256,37 @@ class CommandTool:
                 start_new_session=True,
             )
         except OSError as error:
-            raise FrameToolError(f"the frame tool {self.settings.path} cannot be started: {error.strerror}") from error
+            raise FrameToolUnusable(cannot_start(self.settings.path, error)) from error
         try:
             out, err = await asyncio.wait_for(process.communicate(), self.settings.timeout_s)
         except asyncio.TimeoutError:
             raise FrameToolError(f"the frame tool took over {self.settings.timeout_s:g} s on {video}") from None
         finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        return _printed(process.returncode, os.fsdecode(out), os.fsdecode(err).strip(), video)
+            await killed(process)
+        return self._printed(process.returncode, os.fsdecode(out), os.fsdecode(err).strip(), video)
+
+    def _printed(self, code: int | None, out: str, err: str, video: Path) -> str:
+        reason = err.splitlines()[-1] if err else "it gave no reason"
+        if code == 0:
+            return out
+        if code == EXIT_CANNOT_WRITE:
+            raise NoRoomForFrames(f"the frame tool cannot write: {reason}")
+        if code in EXITS_CANNOT_START and not self.usage.asked:
+            raise FrameToolUnusable(f"the frame tool {self.settings.path} cannot be started: {reason}")
+        if code is None or code < 0:
+            self._failed(video, reason)
+            raise FrameToolError(f"the frame tool was killed on {video} (exit status {code}): {reason}")
+        if TRACEBACK in err and not self.usage.asked:
+            self._failed(video, reason)
+            raise FrameToolError(f"the frame tool crashed on {video}, and has worked on nothing so far: {reason}")
+        raise CallFailed(reason)
+
+    def _failed(self, video: Path, reason: str) -> None:
+        """A tool that fails on a video is that sample's failure; one that has done nothing else, the run's."""
+        self._failed_on.add(video)
+        if len(self._failed_on) >= FAILURES and not self.usage.asked:
+            tool = self.settings.path
+            raise FrameToolUnusable(f"the frame tool {tool} failed on each of the first {FAILURES} videos: {reason}")
 
 
 def _passed_on(extra: Mapping[str, Any]) -> dict[str, str]:
@@ -229,15 +321,16 @@ def _word(name: str, text: str) -> str:
     return text
 
 
-def _printed(code: int | None, out: str, err: str, video: Path) -> str:
-    reason = err.splitlines()[-1] if err else "it gave no reason"
-    if code == 0:
-        return out
-    if code == EXIT_CANNOT_WRITE:
-        raise NoRoomForFrames(f"the frame tool cannot write: {reason}")
-    if code is None or code < 0:
-        raise FrameToolError(f"the frame tool was killed on {video} (exit status {code}): {reason}")
-    raise CallFailed(reason)
+def cannot_start(tool: str | Path, error: OSError) -> str:
+    return f"the frame tool {tool} cannot be started: {error.strerror}"
+
+
+async def killed(process: asyncio.subprocess.Process) -> None:
+    """End a process. One that a dead disk holds cannot end: it is left behind, and ends when the disk answers."""
+    if process.returncode is None:
+        process.kill()
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(process.wait(), END_S)
 
 
 def _frames(printed: str) -> tuple[Path, ...]:

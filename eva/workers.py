@@ -9,17 +9,31 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import math
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from eva.leases import Leases
-from eva.tool import CallFailed, Extraction, FrameCall, FrameToolError, NoRoomForFrames, ToolSettings, Usage
+from eva.tool import (
+    CallFailed,
+    Extraction,
+    FoundVideo,
+    FrameCall,
+    FrameToolError,
+    FrameToolUnusable,
+    NoRoomForFrames,
+    ProbedBy,
+    ToolSettings,
+    Usage,
+    cannot_start,
+    killed,
+)
 
 # A reply names up to 9,999 frames.
 MAX_REPLY_BYTES = 2**26
@@ -27,10 +41,16 @@ MAX_REPLY_BYTES = 2**26
 WATCH_S = 0.1
 # How often a call is made again because others evicted its frames before they could be held.
 TRIES = 3
+# For a worker to import what it needs, from a slow network disk perhaps.
+START_TIMEOUT_S = 300.0
 
 
 class WorkerLost(Exception):
     """A worker that was lost in the middle of a call; the message goes on from "the frame tool"."""
+
+
+class LimitExceeded(WorkerLost):
+    """It was killed, for it took too long or too much memory."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +58,7 @@ class Limits:
     """What one call may take before its worker is killed. Memory is resident, in bytes."""
 
     timeout_s: float
-    memory_bytes: int
+    memory_bytes: float
 
 
 @dataclass
@@ -84,9 +104,9 @@ class Worker:
 
     def _check(self, limits: Limits, deadline: float) -> None:
         if time.monotonic() > deadline:
-            raise WorkerLost(f"took over {limits.timeout_s:g} s")
+            raise LimitExceeded(f"took over {limits.timeout_s:g} s")
         if resident_bytes(self.process.pid) > limits.memory_bytes:
-            raise WorkerLost(f"took over {limits.memory_bytes / 2**20:g} MB of memory")
+            raise LimitExceeded(f"took over {limits.memory_bytes / 2**20:g} MB of memory")
 
     def _last_complaint(self) -> str:
         self.complaints.seek(0)
@@ -95,11 +115,9 @@ class Worker:
 
     async def kill(self) -> None:
         """End the process, also in the middle of a call."""
-        if self.process.returncode is None:
-            self.process.kill()
         if self.process.stdin is not None:
             self.process.stdin.close()
-        await self.process.wait()
+        await killed(self.process)
         self.complaints.close()
 
 
@@ -114,6 +132,11 @@ class Workers:
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.count)
+
+    async def start(self) -> None:
+        """Have one, to see that it can be started. Raises FrameToolUnusable."""
+        if not self._idle:
+            self._idle.append(await self._started())
 
     @asynccontextmanager
     async def one(self, video: Path) -> AsyncIterator[Worker]:
@@ -139,6 +162,26 @@ class Workers:
         return chosen
 
     async def _started(self) -> Worker:
+        """A worker that has answered. Raises FrameToolUnusable: one that dies before it has seen a video says nothing
+        of the video."""
+        try:
+            return await self._ready()
+        except WorkerLost:  # killed from outside, perhaps
+            try:
+                return await self._ready()
+            except WorkerLost as lost:
+                raise FrameToolUnusable(f"the frame tool {self.command[-2]} cannot be started: it {lost}") from lost
+
+    async def _ready(self) -> Worker:
+        worker = await self._launched()
+        try:
+            await worker.ask({}, Limits(START_TIMEOUT_S, math.inf))
+        except BaseException:
+            await worker.kill()
+            raise
+        return worker
+
+    async def _launched(self) -> Worker:
         complaints = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the worker lives
         try:
             process = await asyncio.create_subprocess_exec(
@@ -151,7 +194,7 @@ class Workers:
             )
         except OSError as error:
             complaints.close()
-            raise FrameToolError(f"the frame tool {self.command[-2]} cannot be started: {error.strerror}") from error
+            raise FrameToolUnusable(cannot_start(self.command[-2], error)) from error
         return Worker(process, complaints)
 
     async def close(self) -> None:
@@ -168,22 +211,53 @@ class WorkerTool:
     workers: Workers
     limits: Limits
     leases: Leases
+    prober: ProbedBy
     picture_format: str = "bmp"
     usage: Usage = field(default_factory=Usage)
     _quarantine: dict[Path, str] = field(default_factory=dict)
+
+    async def start(self, report: Callable[[str], None]) -> None:
+        """See FrameTool. The store is cut to its cap: where the disk is full, no call would come so far."""
+        try:
+            await asyncio.to_thread(self.leases.start, report)
+        except OSError as error:
+            raise NoRoomForFrames(f"the frame store in {self.settings.save_root} cannot be used: {error}") from error
+        await self.workers.start()
+
+    async def probe(self, annotated: Path) -> FoundVideo:
+        """See FrameTool."""
+        return await self.prober(annotated)
 
     async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
         """See FrameTool."""
         words = [*self.settings.arguments(video, call), f"--format={self.picture_format}"]
         for _ in range(TRIES):
-            extraction = await self._served(video, words)
-            frames = set(extraction.frames)
-            self.usage.asked += len(frames)
+            extraction = await self._served_with_room(video, words)
+            self.usage.asked += len(set(extraction.frames))
             self.usage.decoded += extraction.details["decoded"]
-            if self.leases.hold(sample, frames):
-                await asyncio.to_thread(self.leases.grew, extraction.details["written_bytes"])
+            if await self._held(sample, extraction):
                 return extraction
         raise FrameToolError(f"frames of {video} are evicted as soon as they are made: raise --frame-cache-gb")
+
+    async def _held(self, sample: int, extraction: Extraction) -> bool:
+        try:
+            if not self.leases.hold(sample, set(extraction.frames)):
+                return False
+            await asyncio.to_thread(self.leases.grew, extraction.details["written_bytes"])
+        except OSError as error:
+            raise NoRoomForFrames(f"the frame store in {self.settings.save_root} cannot be used: {error}") from error
+        return True
+
+    async def _served_with_room(self, video: Path, words: Sequence[str]) -> Extraction:
+        """Where the disk is full though the store is below its cap, old frames make room, once."""
+        asked_at = time.monotonic()
+        try:
+            return await self._served(video, words)
+        except NoRoomForFrames as error:
+            if not error.full:
+                raise
+        await asyncio.to_thread(self.leases.make_room, asked_at)
+        return await self._served(video, words)
 
     def release(self, sample: int) -> None:
         """See FrameTool."""
@@ -247,7 +321,7 @@ def _extraction(reply: Mapping[str, Any], seconds: float) -> Extraction:
         frames = tuple(Path(frame) for frame in details.pop("frames"))
         return Extraction(frames, seconds, details)
     if reply["kind"] == "cannot_write":
-        raise NoRoomForFrames(f"the frame tool cannot write: {reply['error']}")
+        raise NoRoomForFrames(f"the frame tool cannot write: {reply['error']}", full=reply["full"])
     raise CallFailed(reply["error"])
 
 

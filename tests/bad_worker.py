@@ -17,7 +17,7 @@ from eva.serve import serve
 
 
 def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    words = request["arguments"]
+    words = request.get("arguments", [f"--video-path={request.get('probe', '')}"])
     video = Path(tool.parse_arguments(words).video_path).name
     with_decord = "--backend=decord" in words
     if "hangs" in video:

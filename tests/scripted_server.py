@@ -180,8 +180,12 @@ def image_bytes(url: str) -> bytes:
 
 
 def describe_image(url: str) -> dict[str, Any]:
-    with Image.open(io.BytesIO(image_bytes(url))) as image:
-        rgb = image.convert("RGB")
+    data = image_bytes(url)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            rgb = image.convert("RGB")
+    except OSError as error:  # as vLLM says it
+        raise Refusal(400, f"Failed to load image: {error}") from error
     sha = hashlib.sha256(rgb.tobytes()).hexdigest()[:16]
     return {"type": "image", "w": rgb.width, "h": rgb.height, "sha": sha}
 

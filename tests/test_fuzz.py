@@ -6,11 +6,11 @@ import asyncio
 import json
 import os
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from scripted_server import Script, ScriptedServer
 from eva.items import Item
 from eva.look import Looker, LookSettings
 from eva.model import Reply, Usage
+from eva.probing import Prober
 from eva.prompt import Message
 from eva.records import encode
 from eva.sample import Sampler
 from eva.scoring import read_outcome
 from eva.tool import CallFailed, CommandTool, Extraction, FrameCall, ToolSettings
 from eva.transcript import load_transcriber
-from eva.video import probe
+from eva.workers import Limits, Workers
 
 REPLIES = int(os.environ.get("EVA_TEST_FUZZ", "10000"))
 SEED = int(os.environ.get("EVA_TEST_SEED", "6"))
@@ -163,17 +164,19 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Ite
     async def run() -> None:
         for fallback in (True, False):
             settings = ToolSettings(FRAME_TOOL, folder / "frames", fallback=fallback, timeout_s=60)
-            tool = Watched(settings, asyncio.Semaphore(2))
+            workers = Workers([sys.executable, str(FRAME_TOOL), "--worker"], 1)
+            tool = Watched(settings, asyncio.Semaphore(2), Prober(workers, Limits(60, 2**31)))
             result.tools.append(tool)
             looker = Looker(tool, LookSettings())
             said: list[str] = []
-            sampler = Sampler(looker, lru_cache(probe), transcribe, folder / "videos", 6, said.append)
+            sampler = Sampler(looker, transcribe, folder / "videos", 6, said.append)
             for number in range(int(fallback), REPLIES, 2):
                 item = Item(number, (f"{STEM}.mp4",), ({"role": "user", "content": "Q?"},), "B")
                 text = a_reply(number)
                 before = time.process_time()
                 record = await sampler.run(item, replying(text))
                 result.judge(number, record, time.process_time() - before)
+            await tool.close()
 
     here = Path.cwd()
     os.chdir(folder)

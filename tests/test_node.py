@@ -181,3 +181,11 @@ def test_other_code_has_another_version(tmp_path: Path) -> None:
     (tmp_path / "eva" / "budget.py").write_text("", encoding="utf-8")
     other = versions(tmp_path / FRAME_TOOL.name)
     assert {name for name in same if same[name] != other[name]} == {"this code"}
+
+
+def test_a_node_whose_frame_store_cannot_be_used_says_so_when_it_starts(orders: Orders) -> None:
+    store = orders.options.frame_root / "store"
+    store.parent.mkdir()
+    store.touch()
+    arrival = asyncio.run(Node(orders).start(["clip.mp4"]))
+    assert arrival.problem.startswith(f"the frame store in {store.parent} cannot be used")

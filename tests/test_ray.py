@@ -16,6 +16,8 @@ from killable import KillableServer, killable
 from ray_cluster import DISK, Nodes, processes_on, ray_cluster
 from scripted_server import Script, ScriptedServer
 
+from eva.store import VideoFile, video_folder
+
 ANSWER = "<answer>B</answer>"
 VIDEOS = 30
 COUNT = 300
@@ -212,11 +214,12 @@ def test_a_sample_on_a_node_that_is_given_up_keeps_the_rounds_that_it_completed(
 def test_without_a_shared_file_system_images_travel_themselves_and_a_full_disk_is_played_around(
     nodes: Nodes, bench_at: Callable[..., Bench]
 ) -> None:
-    # Where the store should be is a file: nothing can be written there.
-    store = nodes.disk("third") / "frames" / "store"
-    shutil.rmtree(store, ignore_errors=True)
-    store.parent.mkdir(exist_ok=True)
-    store.write_text("", encoding="utf-8")
+    # Where the frames of each video should be is a file: nothing can be written there.
+    for video in (nodes.disk("third") / "videos").iterdir():
+        folder = video_folder(nodes.disk("third") / "frames", VideoFile.of(video))
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.write_text("", encoding="utf-8")
     script = Script(lambda key: [block(call(0, 1, 2)), ANSWER], may_read=False, api_key="sesame")
     with ScriptedServer(script) as server:
         bench = bench_at(server.base_url)

@@ -151,7 +151,6 @@ OVERFLOW = {
     "too long in text": "This model's maximum context length is 16384 tokens. However, your prompt contains 20000",
     "too long in images": "Input length (20000) exceeds model's maximum context length (16384).",
     "too many images": "At most 9999 image(s) may be provided in one prompt.",
-    "a foreign image": "Failed to load image: cannot identify image file",
 }
 
 

@@ -23,7 +23,8 @@ from videos import Recipe, read_number
 import select_frame_fallback as tool
 from eva.index import Indexes
 from eva.leases import Leases, stored
-from eva.store import Filled, Shelf, VideoFile, video_folder
+from eva.pictures import encode as encode_picture
+from eva.store import Filled, Shelf, VideoFile, booted_at, video_folder
 
 CLIP = h264("clip.mp4")
 
@@ -141,8 +142,15 @@ def test_whatever_a_video_is_called_its_folder_is_one_part_below_the_store(tmp_p
 # --- several processes
 
 
+SIDE = 8
+
+
+def a_picture(number: int, picture_format: str = "png") -> bytes:
+    return encode_picture(np.full((SIDE, SIDE, 3), number, np.uint8), picture_format)
+
+
 def make_numbers(indices: Sequence[int]) -> Iterable[tuple[int, bytes]]:
-    return ((index, str(index).encode()) for index in indices)
+    return ((index, a_picture(index)) for index in indices)
 
 
 def test_two_processes_never_decode_the_same_frame_at_the_same_time(encoded: Encoded, tmp_path: Path) -> None:
@@ -180,11 +188,13 @@ def test_frames_of_a_batch_that_fails_are_not_kept(tmp_path: Path) -> None:
         yield indices[0], b"whole"
         raise RuntimeError("the second one cannot be decoded")
 
-    shelf = Shelf(tmp_path / "shelf", "png")
+    shelf = Shelf(tmp_path / "shelf", "png", SIDE, SIDE)
     with pytest.raises(RuntimeError):
         shelf.fill([1, 2], failing)
     assert [path.name for path in shelf.folder.iterdir()] == [".claims"]
-    assert shelf.fill([1, 2, 2], make_numbers) == Filled(decoded=2, written_bytes=2)
+    written_bytes = len(a_picture(1)) + len(a_picture(2))
+    assert shelf.fill([1, 2, 2], make_numbers) == Filled(decoded=2, written_bytes=written_bytes)
+    assert shelf.fill([1, 2, 2], make_numbers) == Filled()
 
 
 # --- the index
@@ -292,7 +302,9 @@ def test_above_the_cap_the_least_recently_used_frames_go(tmp_path: Path) -> None
 
 def test_a_frame_asked_for_again_counts_as_used(tmp_path: Path) -> None:
     frames = fill_store(tmp_path, 10)
-    Shelf(frames[0].parent, "png").fill([2], make_numbers)
+    frames[2].write_bytes(a_picture(2))
+    os.utime(frames[2], (max(booted_at() + 1, time.time() - 900),) * 2)
+    assert Shelf(frames[0].parent, "png", SIDE, SIDE).fill([2], make_numbers) == Filled()
     Leases(tmp_path, cap_bytes=300).grew(0)
     assert there(frames) == [False, False, True] + [False] * 6 + [True]
 

@@ -22,6 +22,7 @@ from scripted_server import Script, ScriptedServer
 from videos import Recipe
 
 from eva.leases import Leases
+from eva.probing import Prober
 from eva.tool import CallFailed, FrameCall, FrameToolError, NoRoomForFrames, ToolSettings
 from eva.workers import Limits, Worker, Workers, WorkerTool
 
@@ -44,9 +45,9 @@ def make_tool(
     **settings: Any,
 ) -> WorkerTool:
     workers = Workers([sys.executable, str(script), "--worker"], count)
-    return WorkerTool(
-        ToolSettings(FRAME_TOOL, root, **settings), workers, Limits(timeout_s, memory_mb * MB), Leases(root, cap_bytes)
-    )
+    limits = Limits(timeout_s, memory_mb * MB)
+    settings_ = ToolSettings(FRAME_TOOL, root, **settings)
+    return WorkerTool(settings_, workers, limits, Leases(root, cap_bytes), Prober(workers, limits))
 
 
 def run(tool: WorkerTool, use: Callable[[WorkerTool], Awaitable[T]]) -> T:

@@ -1,0 +1,111 @@
+"""Processors are counted as the job got them, not as the machine has them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import ROOT
+
+from eva.cpus import available_cpus
+
+COUNT = "from eva.cpus import available_cpus; print(available_cpus())"
+
+
+def counted(*before: str) -> int:
+    """What a process counts that runs behind the words `before`."""
+    command = [*before, sys.executable, "-c", COUNT]
+    return int(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+
+
+def made_proc(folder: Path, cgroup: str, mounts: str, files: dict[str, str]) -> Path:
+    """A /proc/self of a container, with the control groups that it names below `folder`."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    (folder / "cgroup").write_text(cgroup and cgroup + "\n")
+    (folder / "mountinfo").write_text(mounts.replace("MOUNT", str(folder)))
+    return folder
+
+
+V2 = "30 23 0:26 / MOUNT/fs rw,nosuid - cgroup2 cgroup2 rw"
+V1 = "31 23 0:27 {root} MOUNT/cpu,cpuacct rw,nosuid - cgroup cgroup rw,cpu,cpuacct"
+ONE_CPU = {"cpu,cpuacct/cpu.cfs_quota_us": "100000", "cpu,cpuacct/cpu.cfs_period_us": "100000"}
+LIMITED = {
+    "a quota of its own (v2)": ("0::/job", V2, {"fs/job/cpu.max": "50000 100000"}),
+    "a quota of a group around it (v2)": (
+        "0::/job/step", V2, {"fs/job/cpu.max": "100000 100000", "fs/job/step/cpu.max": "max 100000"},
+    ),
+    "a container that sees only its own group (v2)": ("0::/", V2, {"fs/cpu.max": "10000 100000"}),
+    "a container's group (v1)": ("4:cpu,cpuacct:/docker/1a2b", V1.format(root="/docker/1a2b"), ONE_CPU),
+    "a group's path that the mount does not show (v1)": ("4:cpu,cpuacct:/docker/1a2b", V1.format(root="/"), ONE_CPU),
+}  # fmt: skip
+UNLIMITED = {
+    "no quota (v2)": ("0::/job", V2, {"fs/job/cpu.max": "max 100000"}),
+    "no quota (v1)": (
+        "4:cpu,cpuacct:/", V1.format(root="/"),
+        {"cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
+    ),
+    "more than there are": ("0::/", V2, {"fs/cpu.max": "9900000 100000"}),
+    "no control groups": ("", "", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_quota_limits_the_count(tmp_path: Path, name: str) -> None:
+    assert available_cpus(made_proc(tmp_path, *LIMITED[name])) == 1
+
+
+@pytest.mark.parametrize("name", UNLIMITED)
+def test_without_a_quota_the_affinity_counts(tmp_path: Path, name: str) -> None:
+    assert available_cpus(made_proc(tmp_path, *UNLIMITED[name])) == len(os.sched_getaffinity(0))
+
+
+def test_a_part_of_a_processor_counts_as_one(tmp_path: Path) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two processors")
+    proc = made_proc(tmp_path, "0::/", V2, {"fs/cpu.max": "110000 100000"})
+    assert available_cpus(proc) == 2
+
+
+def test_a_process_bound_to_one_processor_counts_one() -> None:
+    one = str(min(os.sched_getaffinity(0)))
+    bind = f"import os, sys; os.sched_setaffinity(0, {{{one}}}); os.execv(sys.argv[1], sys.argv[1:])"
+    assert counted(sys.executable, "-c", bind) == 1
+
+
+@contextlib.contextmanager
+def quota_group() -> Iterator[Path]:
+    """A real control group of one processor."""
+    name = f"eva-test-{os.getpid()}"
+    v1, v2 = Path("/sys/fs/cgroup/cpu", name), Path("/sys/fs/cgroup", name)
+    group = v1 if v1.parent.is_dir() else v2
+    try:
+        group.mkdir()
+        if group == v1:
+            (group / "cpu.cfs_quota_us").write_text("100000")
+        else:
+            (group / "cpu.max").write_text("100000 100000")
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+        pytest.skip(f"no control group can be made here: {error}")
+    try:
+        yield group
+    finally:
+        group.rmdir()
+
+
+def test_a_process_in_a_real_control_group_of_one_processor_counts_one() -> None:
+    with quota_group() as group:
+        enter = (
+            "import os, sys; open(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid())); "
+            "os.execv(sys.argv[2], sys.argv[2:])"
+        )
+        assert counted(sys.executable, "-c", enter, str(group)) == 1
