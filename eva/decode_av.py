@@ -31,7 +31,16 @@ from eva.container import moving_pictures, open_container
 from eva.errors import MiscountedError, UndecodableError, VideoError
 from eva.frames import Timeline
 from eva.lanes import in_turns
-from eva.packets import EntryPoint, Survey, VideoIndex, is_disposable, make_survey, note_packet, packets_of
+from eva.packets import (
+    EntryPoint,
+    Survey,
+    VideoIndex,
+    is_chosen_by_time,
+    is_disposable,
+    make_survey,
+    note_packet,
+    packets_of,
+)
 from eva.pictures import Rgb
 
 # Each decoding thread holds frames of its own; more of them cost memory without making one video much faster.
@@ -49,6 +58,7 @@ class Clock:
     time_base: Fraction
     start_pts: int
     average_fps: float | None
+    by_time: bool  # frames are chosen by their times, see frames.Timeline
 
     def seconds(self, pts: int) -> float:
         # Integer division rounds as exactly as the fraction would, and an hour has 200,000 times.
@@ -176,28 +186,37 @@ def read_index(path: Path, *, recount: bool = False) -> VideoIndex:
         raise UndecodableError(f"no frame of the video {path} can be decoded")
     if not recount and survey.one_each and first.pts == survey.pts[0]:
         times_s = tuple(clock.seconds(pts) for pts in survey.pts)
-        return VideoIndex(_timeline(first, clock, times_s, survey.missing), survey.pts, survey.entries)
-    return VideoIndex(_timeline(first, clock, _counted_times_s(path, clock)), None, ())
+        timeline = _timeline(first, clock, times_s, clock.seconds(survey.shown_to), survey.missing)
+        return VideoIndex(timeline, survey.pts, survey.entries)
+    return VideoIndex(_timeline(first, clock, *_counted_times_s(path, clock)), None, ())
 
 
-def _timeline(first: VideoFrame, clock: Clock, times_s: tuple[float, ...], missing: int = 0) -> Timeline:
+def _timeline(
+    first: VideoFrame, clock: Clock, times_s: tuple[float, ...], shown_to_s: float, missing: int = 0
+) -> Timeline:
     turned = _quarter_turns(first) % 2 == 1
     size = (first.height, first.width) if turned else (first.width, first.height)
-    return Timeline(*size, clock.average_fps or _mean_fps(times_s), times_s, missing)
+    average_fps = clock.average_fps or _mean_fps(times_s)
+    if shown_to_s <= times_s[0]:  # one frame that does not say how long it lasts
+        shown_to_s = times_s[-1] + 1 / average_fps
+    return Timeline(*size, average_fps, times_s, missing, shown_to_s if clock.by_time else None)
 
 
 def _mean_fps(times_s: tuple[float, ...]) -> float:
     return (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 else 1.0
 
 
-def _counted_times_s(path: Path, clock: Clock) -> tuple[float, ...]:
-    """Times of frames counted by decoding; evenly spaced where the file gives none, or none that rise."""
+def _counted_times_s(path: Path, clock: Clock) -> tuple[tuple[float, ...], float]:
+    """Times of frames counted by decoding, and the end of the last one; evenly spaced where the file gives no times,
+    or none that rise."""
     with _opened(path) as (container, stream):
-        pts = [frame.pts for frame in Decoding(container, stream, threads=threads_at_most())]
-    known = [time for time in pts if time is not None]
-    if len(known) < len(pts) or any(late >= later for late, later in pairwise(known)):
-        return tuple(index / (clock.average_fps or 25.0) for index in range(len(pts)))
-    return tuple(clock.seconds(time) for time in known)
+        decoding = Decoding(container, stream, threads=threads_at_most())
+        shown = [(frame.pts, frame.duration or 0) for frame in decoding]
+    known = [pts for pts, _ in shown if pts is not None]
+    if len(known) < len(shown) or any(late >= later for late, later in pairwise(known)):
+        evenly = [index / (clock.average_fps or 25.0) for index in range(len(shown) + 1)]
+        return tuple(evenly[:-1]), evenly[-1]
+    return tuple(clock.seconds(pts) for pts in known), clock.seconds(known[-1] + shown[-1][1])
 
 
 class Decoding:
@@ -306,10 +325,12 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 def _clock(stream: VideoStream) -> Clock:
     rate = stream.average_rate or stream.guessed_rate
+    by_time = is_chosen_by_time(stream.codec_context)
     return Clock(
         time_base=stream.time_base or Fraction(1, 1000),
-        start_pts=stream.start_time or 0,
+        start_pts=0 if by_time else stream.start_time or 0,
         average_fps=float(rate) if rate else None,
+        by_time=by_time,
     )
 
 

@@ -21,7 +21,7 @@ from eva.packets import EntryPoint, VideoIndex
 from eva.store import VideoFile, video_folder, write_whole
 
 # Raised when what an index says of the same video changes.
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ def _written(index: VideoIndex, file: VideoFile) -> bytes:
         "height": index.timeline.height,
         "average_fps": index.timeline.average_fps,
         "missing": index.timeline.missing,
+        "shown_to_s": index.timeline.shown_to_s,
         "frames": len(times),
         "entries": len(entries),
         "by_pts": index.pts is not None,
@@ -100,6 +101,7 @@ def _index(header: Mapping[str, Any], numbers: np.ndarray[Any, np.dtype[np.int64
         average_fps=header["average_fps"],
         times_s=tuple(times.view(np.float64).tolist()),
         missing=header["missing"],
+        shown_to_s=header["shown_to_s"],
     )
     return VideoIndex(timeline, tuple(pts.tolist()) if by_pts else None, _entries(entries.reshape(-1, 3).tolist()))
 

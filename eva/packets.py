@@ -20,6 +20,7 @@ VP8 = {"vp8", "libvpx"}
 VP9 = {"vp9", "libvpx-vp9"}
 MAY_HIDE = VP8 | VP9  # frames
 AV1 = {"av1", "libdav1d"}
+BY_TIME = {"av1", "vp9"}
 H264_IDR = {5}
 H264_SLICES = set(range(1, 6))
 H264_ASIDES = {6, 9, 12}  # supplemental information, delimiters, filler
@@ -47,6 +48,7 @@ class Survey:
     one_each: bool  # every packet has a time of its own, so that a frame is known by its time
     missing: int  # frames of a file that broke off: announced after those, their bytes are not there
     entries: tuple[EntryPoint, ...]  # in ascending order; none where only decoding from the start is exact
+    shown_to: int  # the end of the last frame, by its own duration
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,13 @@ class Note:
 
     pts: int | None
     dts: int | None
+    duration: int
     entry: bool
+
+
+def is_chosen_by_time(context: CodecContext) -> bool:
+    """Whether decord cannot open such a video, so that the reference's second decoder chooses its frames by time."""
+    return context.codec.canonical_name in BY_TIME
 
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
@@ -84,19 +92,20 @@ def note_packet(packet: Packet[VideoStream], context: CodecContext) -> Note | No
     """What to keep of a packet; None for one that shows no frame: hidden, or cut off by an edit list."""
     if packet.is_discard or not shows_frame(packet, context.name):
         return None
-    return Note(packet.pts, packet.dts, packet.is_keyframe and begins_anew(packet, context))
+    return Note(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe and begins_anew(packet, context))
 
 
 def make_survey(notes: list[Note], container: InputContainer, stream: VideoStream) -> Survey:
     """Put the notes of all packets that show a frame together."""
     pts = sorted(note.pts for note in notes if note.pts is not None)
     one_each = len(set(pts)) == len(notes) > 0
+    shown_to = max((note.pts + note.duration for note in notes if note.pts is not None), default=0)
     if not one_each:
-        return Survey(tuple(pts), False, 0, ())
+        return Survey(tuple(pts), False, 0, (), shown_to)
     lost = _lost_dts(container, stream)
     if lost:
-        return Survey(*_held(notes, lost), entries=())
-    return Survey(tuple(pts), True, 0, tuple(_entries(notes, pts, container)))
+        return Survey(*_held(notes, lost), entries=(), shown_to=shown_to)
+    return Survey(tuple(pts), True, 0, tuple(_entries(notes, pts, container)), shown_to)
 
 
 def _entries(notes: list[Note], pts: list[int], container: InputContainer) -> Iterator[EntryPoint]:

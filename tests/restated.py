@@ -84,7 +84,7 @@ def owed_images(decoded: Decoded, start_s: float, end_s: float, nframes: int, re
 
 def resized(picture: np.ndarray, resize: float) -> np.ndarray:
     height, width = picture.shape[:2]
-    size = tuple(max(1, round(side * resize / FACTOR)) * FACTOR for side in (width, height))
+    size = tuple(max(1, round(side * resize / FACTOR) * FACTOR) for side in (width, height))
     return cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
 
 
