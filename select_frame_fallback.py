@@ -35,11 +35,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from eva.decode import BACKENDS, Video, open_video
 from eva.errors import EvaError, MiscountedError
-from eva.index import Indexes
+from eva.index import Indexes, stored_as
 from eva.pictures import FORMATS
 from eva.selection import Plan, Request, Selection, make_plan, pictures, selected
 from eva.serve import serve
-from eva.store import Shelf, VideoFile, folder_name, video_folder
+from eva.store import Shelf, folder_name, video_folder
 
 # sysexits' EX_IOERR: not the request but the place to write to is at fault.
 EXIT_CANNOT_WRITE = 74
@@ -184,7 +184,7 @@ def shelve(arguments: argparse.Namespace, *, recount: bool) -> Mapping[str, Any]
     request, root = request_of(arguments), arguments.save_root.absolute()
     video = open_video(request.video, backend=arguments.backend, recount=recount, indexes=Indexes(root))
     plan = make_plan(video, request)
-    folder = video_folder(root, VideoFile.of(request.video)) / shelf_name(video, plan, recount=recount)
+    folder = video_folder(root, stored_as(request.video, video.identity)) / shelf_name(video, plan, recount=recount)
     shelf = Shelf(folder, arguments.format)
     filled = shelf.fill(plan.indices, lambda missing: pictures(video, missing, plan, arguments.format))
     selection = selected(video, request, plan, seconds=time.monotonic() - started)
@@ -193,8 +193,8 @@ def shelve(arguments: argparse.Namespace, *, recount: bool) -> Mapping[str, Any]
 
 
 def shelf_name(video: Video, plan: Plan, *, recount: bool) -> str:
-    """What the same frame index may have other pixels by: size, decoder, and how frames are counted."""
-    name = f"{plan.width}x{plan.height}-{video.decoder}"
+    """What the same frame index may have other pixels by: size, decoder, and how frames are decoded and counted."""
+    name = f"{plan.width}x{plan.height}-{video.decoder}{'-gap' if video.gap else ''}"
     if video.decoder == "decord":  # which frames it gives (wrong ones, now and then) depends on the others of the call
         return f"{name}-{hashlib.sha256(repr(plan.indices).encode()).hexdigest()[:20]}"
     return f"{name}-counted" if recount else name

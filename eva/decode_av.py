@@ -27,14 +27,16 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from eva.container import moving_pictures, open_container
+from eva.container import Identity, check_unchanged, moving_pictures, open_container
 from eva.errors import MiscountedError, UndecodableError, VideoError
 from eva.frames import Timeline
+from eva.gaps import GapFinder
 from eva.lanes import in_turns
 from eva.packets import (
     EntryPoint,
     Survey,
     VideoIndex,
+    first_slice,
     is_chosen_by_time,
     is_disposable,
     make_survey,
@@ -49,6 +51,8 @@ MAX_THREADS = 4
 Made = TypeVar("Made")
 # A keyframe to begin with (None: the file's start) and the indices to decode from it, in ascending order.
 Pass = tuple[EntryPoint | None, list[int]]
+# A decoded frame's presentation time and duration.
+Shown = tuple[int | None, int]
 
 
 @dataclass(frozen=True)
@@ -66,21 +70,37 @@ class Clock:
 
 
 class AvVideo:
-    """A video decoded by PyAV. Nothing is held open between calls."""
+    """A video decoded by PyAV. Nothing is held open between calls; `identity` is what the file must be at each."""
 
     decoder = "av"
 
-    def __init__(self, path: Path, *, recount: bool = False, index: VideoIndex | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        recount: bool = False,
+        index: VideoIndex | None = None,
+        identity: Identity | None = None,
+    ) -> None:
         self._path = path
-        self.index = index or read_index(path, recount=recount)
-        self.timeline = self.index.timeline
+        self.identity = identity or Identity.of(path)
+        self.index = index or read_index(path, self.identity, recount=recount)
+        self.timeline, self.gap = self.index.timeline, self.index.gap
         self._pts = self.index.pts
 
     def frames(self, indices: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         """(index, what `make` makes of its RGB) once for each distinct index; see decode.Video."""
-        wanted, done = sorted(set(indices)), 0
-        if self._pts is None:
-            yield from self._decoded(list(passes(wanted, ())), make, sparsely=False)
+        try:
+            yield from self._made(sorted(set(indices)), make)
+        except VideoError:
+            check_unchanged(self._path, self.identity)  # then that is the reason
+            raise
+        check_unchanged(self._path, self.identity)
+
+    def _made(self, wanted: list[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
+        done = 0
+        if self._pts is None or self.index.gap:
+            yield from self._decoded(list(passes(wanted, self.index.entries)), make, sparsely=False)
             return
         try:
             for made in self._sparse(wanted, make):
@@ -108,8 +128,8 @@ class AvVideo:
     ) -> Iterator[tuple[int, Made]]:
         """The targets of each pass, made."""
         to_rgb = RgbConverter()
-        with _opened(self._path) as (container, stream):
-            decoding = Decoding(container, stream, threads=threads or threads_at_most())
+        with _opened(self._path, self.identity) as (container, stream):
+            decoding = Decoding(container, stream, threads=1 if self.index.gap else threads or threads_at_most())
             for entry, targets in groups:
                 if entry is not None:
                     decoding.enter_at(entry)
@@ -174,21 +194,37 @@ class AvVideo:
         return MiscountedError(f"the packets of {self._path} do not map one to one to its frames")
 
 
-def read_index(path: Path, *, recount: bool = False) -> VideoIndex:
+def read_index(path: Path, identity: Identity, *, recount: bool = False) -> VideoIndex:
     """Read all packets of a video, and decode it whole where they mislead or `recount` says so.
 
-    Raises UndecodableError where no frame can be decoded.
+    Raises UndecodableError where no frame can be decoded, VideoError where the file is not, or no longer, the one that
+    has this identity.
     """
-    with _opened(path) as (container, stream):
-        clock = _clock(stream)
+    index = _index(path, identity, recount=recount)
+    check_unchanged(path, identity)
+    return index
+
+
+def _index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
+    with _opened(path, identity) as (container, stream):
+        clock = _clock(container, stream)
         survey, first = _surveyed(container, stream)
     if first is None:
         raise UndecodableError(f"no frame of the video {path} can be decoded")
-    if not recount and survey.one_each and first.pts == survey.pts[0]:
+    counted = _shown(path, identity, threads=1) if survey.gap else None
+    if not recount and _is_as_surveyed(survey, first, counted):
         times_s = tuple(clock.seconds(pts) for pts in survey.pts)
         timeline = _timeline(first, clock, times_s, clock.seconds(survey.shown_to), survey.missing)
-        return VideoIndex(timeline, survey.pts, survey.entries)
-    return VideoIndex(_timeline(first, clock, *_counted_times_s(path, clock)), None, ())
+        return VideoIndex(timeline, survey.pts, survey.entries, survey.gap)
+    counted = counted or _shown(path, identity, threads=threads_at_most())
+    return VideoIndex(_timeline(first, clock, *_times_s(counted, clock)), None, (), survey.gap)
+
+
+def _is_as_surveyed(survey: Survey, first: VideoFrame, counted: Sequence[Shown] | None) -> bool:
+    """Whether the packets map one to one to frames, as far as is known; where all were decoded, for sure."""
+    if counted is not None and tuple(pts for pts, _ in counted) != survey.pts:
+        return False
+    return survey.one_each and first.pts == survey.pts[0]
 
 
 def _timeline(
@@ -206,12 +242,14 @@ def _mean_fps(times_s: tuple[float, ...]) -> float:
     return (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 else 1.0
 
 
-def _counted_times_s(path: Path, clock: Clock) -> tuple[tuple[float, ...], float]:
-    """Times of frames counted by decoding, and the end of the last one; evenly spaced where the file gives no times,
-    or none that rise."""
-    with _opened(path) as (container, stream):
-        decoding = Decoding(container, stream, threads=threads_at_most())
-        shown = [(frame.pts, frame.duration or 0) for frame in decoding]
+def _shown(path: Path, identity: Identity, *, threads: int) -> list[Shown]:
+    """All frames that decoding gives."""
+    with _opened(path, identity) as (container, stream):
+        return [(frame.pts, frame.duration or 0) for frame in Decoding(container, stream, threads=threads)]
+
+
+def _times_s(shown: Sequence[Shown], clock: Clock) -> tuple[tuple[float, ...], float]:
+    """When the frames begin, and when the last one ends; evenly spaced where they have no times, or none that rise."""
     known = [pts for pts, _ in shown if pts is not None]
     if len(known) < len(shown) or any(late >= later for late, later in pairwise(known)):
         evenly = [index / (clock.average_fps or 25.0) for index in range(len(shown) + 1)]
@@ -315,17 +353,20 @@ def _quarter_turns(frame: VideoFrame) -> int:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def _opened(path: Path, identity: Identity) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and FFmpeg's choice among its moving pictures; it is closed again on the way out."""
-    with open_container(path) as container:
+    with open_container(path, identity) as container:
         moving = moving_pictures(container, path)
         best = container.streams.best("video")
-        yield container, next((stream for stream in moving if stream is best), moving[0])
+        stream = next((stream for stream in moving if stream is best), moving[0])
+        if stream.codec_context is None:
+            raise UndecodableError(f"no decoder for the video stream of {path} is known")
+        yield container, stream
 
 
-def _clock(stream: VideoStream) -> Clock:
+def _clock(container: InputContainer, stream: VideoStream) -> Clock:
     rate = stream.average_rate or stream.guessed_rate
-    by_time = is_chosen_by_time(stream.codec_context)
+    by_time = is_chosen_by_time(container, stream)
     return Clock(
         time_base=stream.time_base or Fraction(1, 1000),
         start_pts=0 if by_time else stream.start_time or 0,
@@ -338,11 +379,12 @@ def _surveyed(container: InputContainer, stream: VideoStream) -> tuple[Survey, V
     """Read every packet, and decode the first frame on the way."""
     decoding = Decoding(container, stream, threads=1)
     first: VideoFrame | None = None
-    notes = []
+    notes, gaps = [], GapFinder(stream.codec_context)
     for packet in packets_of(container, stream):
         notes.append(note_packet(packet, stream.codec_context))
+        gaps.note(first_slice(packet, stream.codec_context))
         if first is None:
             first = next(iter(decoding.decode(packet)), None)
     if first is None:
         first = next(iter(decoding.decode(None)), None)
-    return make_survey([note for note in notes if note is not None], container, stream), first
+    return make_survey([note for note in notes if note is not None], container, stream, gap=gaps.found), first
