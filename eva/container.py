@@ -17,7 +17,8 @@ from av.video.stream import VideoStream
 from eva.errors import UndecodableError, VideoError
 
 # What these name may be any file of this machine.
-PLAYLISTS = {"hls", "concat", "dash", "imf"}
+PLAYLISTS = {"hls", "dash", "imf"}
+CONCATENATION = b"ffconcat version"
 
 
 OPEN_FILES = Path("/proc/self/fd")
@@ -55,6 +56,10 @@ def changed(path: Path) -> VideoError:
     return VideoError(f"the video {path} was changed or replaced while it was read; nothing of it was kept, try again")
 
 
+def playlist(path: Path) -> VideoError:
+    return VideoError(f"{path} is a list of other files, not a video")
+
+
 @contextmanager
 def open_container(path: Path, identity: Identity | None = None) -> Iterator[InputContainer]:
     """The container at `path`, closed again on the way out. `identity`: the file that it must be.
@@ -66,12 +71,14 @@ def open_container(path: Path, identity: Identity | None = None) -> Iterator[Inp
             # What is opened is the file that is checked, whatever the path names a moment later.
             if identity is not None and Identity.from_stat(os.fstat(file.fileno())) != identity:
                 raise changed(path)
+            if file.read(len(CONCATENATION)) == CONCATENATION:
+                raise playlist(path)
             container = _opened(path, file.fileno())
     except (FFmpegError, UnicodeError, ValueError, OSError) as error:
         raise UndecodableError(f"{path} cannot be opened as a video: {_reason(error)}") from error
     with container:
         if container.format.name in PLAYLISTS:
-            raise VideoError(f"{path} is a list of other files, not a video")
+            raise playlist(path)
         yield container
 
 

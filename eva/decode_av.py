@@ -56,6 +56,14 @@ Shown = tuple[int | None, int]
 
 
 @dataclass(frozen=True)
+class Counted:
+    """All frames that decoding the whole file gives."""
+
+    shown: Sequence[Shown]
+    damaged: bool  # there are packets that the decoder refused
+
+
+@dataclass(frozen=True)
 class Clock:
     """How the stream counts time."""
 
@@ -211,18 +219,19 @@ def _index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
         survey, first = _surveyed(container, stream)
     if first is None:
         raise UndecodableError(f"no frame of the video {path} can be decoded")
-    counted = _shown(path, identity, threads=1) if survey.gap else None
+    counted = _counted(path, identity, threads=1) if survey.gap else None
     if not recount and _is_as_surveyed(survey, first, counted):
         times_s = tuple(clock.seconds(pts) for pts in survey.pts)
         timeline = _timeline(first, clock, times_s, clock.seconds(survey.shown_to), survey.missing)
         return VideoIndex(timeline, survey.pts, survey.entries, survey.gap)
-    counted = counted or _shown(path, identity, threads=threads_at_most())
-    return VideoIndex(_timeline(first, clock, *_times_s(counted, clock)), None, (), survey.gap)
+    counted = counted or _counted(path, identity, threads=threads_at_most())
+    return VideoIndex(_timeline(first, clock, *_times_s(counted.shown, clock)), None, (), survey.gap)
 
 
-def _is_as_surveyed(survey: Survey, first: VideoFrame, counted: Sequence[Shown] | None) -> bool:
-    """Whether the packets map one to one to frames, as far as is known; where all were decoded, for sure."""
-    if counted is not None and tuple(pts for pts, _ in counted) != survey.pts:
+def _is_as_surveyed(survey: Survey, first: VideoFrame, counted: Counted | None) -> bool:
+    """Whether the packets map one to one to frames, as far as is known; where all were decoded, for sure. What the
+    decoder says it cannot decode keeps its place, though it is no frame."""
+    if counted is not None and not counted.damaged and tuple(pts for pts, _ in counted.shown) != survey.pts:
         return False
     return survey.one_each and first.pts == survey.pts[0]
 
@@ -242,10 +251,11 @@ def _mean_fps(times_s: tuple[float, ...]) -> float:
     return (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 else 1.0
 
 
-def _shown(path: Path, identity: Identity, *, threads: int) -> list[Shown]:
-    """All frames that decoding gives."""
+def _counted(path: Path, identity: Identity, *, threads: int) -> Counted:
     with _opened(path, identity) as (container, stream):
-        return [(frame.pts, frame.duration or 0) for frame in Decoding(container, stream, threads=threads)]
+        decoding = Decoding(container, stream, threads=threads)
+        shown = [(frame.pts, frame.duration or 0) for frame in decoding]
+        return Counted(shown, decoding.damaged)
 
 
 def _times_s(shown: Sequence[Shown], clock: Clock) -> tuple[tuple[float, ...], float]:
@@ -382,7 +392,7 @@ def _surveyed(container: InputContainer, stream: VideoStream) -> tuple[Survey, V
     notes, gaps = [], GapFinder(stream.codec_context)
     for packet in packets_of(container, stream):
         notes.append(note_packet(packet, stream.codec_context))
-        gaps.note(first_slice(packet, stream.codec_context))
+        gaps.note(first_slice(packet, stream.codec_context), packet.pts)
         if first is None:
             first = next(iter(decoding.decode(packet)), None)
     if first is None:

@@ -13,6 +13,7 @@ from statistics import median_low
 
 from av.codec.context import CodecContext
 
+VP8 = {"vp8", "libvpx"}
 # The profiles whose parameter sets say more of their colours.
 H264_HIGH_PROFILES = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}
 HEVC_SPS, HEVC_PPS = 33, 34
@@ -115,14 +116,19 @@ Numbers = H264Numbers | HevcNumbers
 
 
 class GapFinder:
-    """Follows the numbers of a stream's pictures, in the order in which they lie in the file."""
+    """Follows the numbers of a stream's pictures, in the order in which they lie in the file; of VP8, the times."""
 
     def __init__(self, context: CodecContext) -> None:
         self._numbers = _numbers_of(context)
         self._unreadable = False
+        # VP8 has no numbers, and what is shown of its damage depends on the number of threads.
+        self._by_times = context.name in VP8
+        self._pts: list[int] = []
 
-    def note(self, first_slice: bytes | None) -> None:
+    def note(self, first_slice: bytes | None, pts: int | None) -> None:
         """Take the next picture into account."""
+        if self._by_times and pts is not None:
+            self._pts.append(pts)
         try:
             if self._numbers is not None and first_slice is not None:
                 self._numbers.note(first_slice)
@@ -131,7 +137,8 @@ class GapFinder:
 
     @property
     def found(self) -> bool:
-        return self._unreadable or (self._numbers is not None and self._numbers.gap)
+        numbered = self._numbers is not None and self._numbers.gap
+        return self._unreadable or numbered or _is_uneven(sorted(self._pts))
 
 
 def _numbers_of(context: CodecContext) -> Numbers | None:
@@ -216,7 +223,7 @@ def _evenly_spaced(numbers: list[int]) -> bool:
     return len({later - number for number, later in pairwise(sorted(numbers))}) < 2
 
 
-def is_uneven(pts: Sequence[int]) -> bool:
+def _is_uneven(pts: Sequence[int]) -> bool:
     """Whether some frame is shown for far longer than usual, as where packets are missing."""
     steps = [later - time for time, later in pairwise(pts)]
     return bool(steps) and max(steps) > 1.5 * median_low(steps) + 1

@@ -13,12 +13,11 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from eva.frames import Timeline
-from eva.gaps import HEADER_BYTES, is_uneven
+from eva.gaps import HEADER_BYTES, VP8
 
 # Seeking by the containers' own index lands where it should in these two. In MPEG-TS it lands late; AVI and FLV
 # are too loose with times. There, decoding begins at the start.
 SEEKABLE = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
-VP8 = {"vp8", "libvpx"}
 VP9 = {"vp9", "libvpx-vp9"}
 MAY_HIDE = VP8 | VP9  # frames
 AV1 = {"av1", "libdav1d"}
@@ -117,8 +116,6 @@ def note_packet(packet: Packet[VideoStream], context: CodecContext) -> Note | No
 def make_survey(notes: list[Note], container: InputContainer, stream: VideoStream, *, gap: bool) -> Survey:
     """Put the notes of all packets that show a frame together. `gap`: their numbers say that packets are missing."""
     pts = sorted(note.pts for note in notes if note.pts is not None)
-    # VP8 has no numbers. What it shows of damage depends on the number of threads.
-    gap = gap or (stream.codec_context.name in VP8 and is_uneven(pts))
     one_each = len(set(pts)) == len(notes) > 0
     shown_to = max((note.pts + note.duration for note in notes if note.pts is not None), default=0)
     if not one_each:
