@@ -116,13 +116,15 @@ Numbers = H264Numbers | HevcNumbers
 
 
 class GapFinder:
-    """Follows the numbers of a stream's pictures, in the order in which they lie in the file; of VP8, the times."""
+    """Follows the numbers of a stream's pictures, in the order in which they lie in the file; where there are
+    none, the times."""
 
     def __init__(self, context: CodecContext) -> None:
         self._numbers = _numbers_of(context)
         self._unreadable = False
-        # VP8 has no numbers, and what is shown of its damage depends on the number of threads.
-        self._by_times = context.name in VP8
+        # These have no numbers. What is shown of damaged VP8 depends on the number of threads, and in MPEG-4 frames
+        # after the damage are left out.
+        self._by_times = context.name in VP8 | {"mpeg4"}
         self._pts: list[int] = []
 
     def note(self, first_slice: bytes | None, pts: int | None) -> None:
