@@ -30,7 +30,7 @@ from av.video.stream import VideoStream
 from eva.container import Identity, check_unchanged, moving_pictures, open_container
 from eva.errors import MiscountedError, UndecodableError, VideoError
 from eva.frames import Timeline
-from eva.gaps import GapFinder
+from eva.gaps import VP8, GapFinder
 from eva.lanes import in_turns
 from eva.packets import (
     EntryPoint,
@@ -115,8 +115,9 @@ class AvVideo:
                 yield made
                 done += 1
         except VideoError:
-            # Whether it is the file's fault, decoding everything tells.
-            yield from self._decoded(list(passes(wanted[done:], self.index.entries)), make, sparsely=False)
+            # Whether it is the file's fault, decoding everything tells. What the decoder fills in depends on all that
+            # it decoded before, and on its threads.
+            yield from self._decoded(list(passes(wanted[done:], ())), make, sparsely=False, threads=1)
 
     def _sparse(self, wanted: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         """Without decoding frames that these do not need; independent passes at the same time."""
@@ -137,7 +138,8 @@ class AvVideo:
         """The targets of each pass, made."""
         to_rgb = RgbConverter()
         with _opened(self._path, self.identity) as (container, stream):
-            decoding = Decoding(container, stream, threads=1 if self.index.gap else threads or threads_at_most())
+            one = self.index.gap or stream.codec_context.name in VP8  # whose threads differ where bits are damaged
+            decoding = Decoding(container, stream, threads=1 if one else threads or threads_at_most(), strict=sparsely)
             for entry, targets in groups:
                 if entry is not None:
                     decoding.enter_at(entry)
@@ -268,9 +270,12 @@ def _times_s(shown: Sequence[Shown], clock: Clock) -> tuple[tuple[float, ...], f
 
 
 class Decoding:
-    """Passes over a video's frames in presentation order. A damaged packet is noted and gives no frame."""
+    """Passes over a video's frames in presentation order. A damaged packet is noted and gives no frame.
 
-    def __init__(self, container: InputContainer, stream: VideoStream, *, threads: int) -> None:
+    `strict`: it raises VideoError instead, also where the decoder would fill in for what is damaged.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream, *, threads: int, strict: bool = False) -> None:
         self._container, self._stream = container, stream
         self._entry: EntryPoint | None = None
         self.given: set[int | None] | None = None  # pts that the decoder was given; None: all
@@ -278,6 +283,9 @@ class Decoding:
         self.damaged = False
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = threads
+        self._strict = strict
+        if strict:
+            stream.codec_context.options = {"err_detect": "explode"}
 
     def enter_at(self, entry: EntryPoint) -> None:
         """Let the next pass begin with the keyframe `entry`."""
@@ -315,7 +323,9 @@ class Decoding:
         """The frames that come out when `packet` goes in; None: those still held back at the end."""
         try:
             return self._stream.decode(packet)
-        except FFmpegError:
+        except FFmpegError as error:
+            if self._strict:
+                raise VideoError(f"a packet cannot be decoded: {error.strerror}") from error
             self.damaged = True
             self._unsound_to = math.inf if packet is None or packet.pts is None else packet.pts
             return []
