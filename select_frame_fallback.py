@@ -6,7 +6,7 @@ arguments, 74 where there is no room or right to write), and nothing left behind
 
 `--worker`, as the only argument, serves call after call: each line of standard input is a request {"arguments": [...]}
 with the words of a command line, each line of standard output its reply, {"ok": ...} with what frames.json says and
-the paths of the frames, or {"error": reason, "kind": "refused" or "cannot_write"}.
+the paths of the frames, or {"error": reason, "kind": "refused", "changed" or "cannot_write"}.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from eva.decode import BACKENDS, Video, open_video
-from eva.errors import EvaError, MiscountedError
+from eva.errors import ChangedError, EvaError, MiscountedError
 from eva.index import Indexes, stored_as
 from eva.pictures import FORMATS
 from eva.selection import Plan, Request, Selection, make_plan, pictures, selected
@@ -76,7 +76,8 @@ def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
     except SystemExit:
         return {"error": complaints.getvalue().strip().rpartition("\n")[2], "kind": "refused"}
     except EvaError as error:
-        return {"error": one_line(str(error)), "kind": "refused"}
+        kind = "changed" if isinstance(error, ChangedError) else "refused"
+        return {"error": one_line(str(error)), "kind": kind}
     except OSError as error:
         return {"error": cannot_write(error), "kind": "cannot_write"}
 

@@ -14,7 +14,7 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from eva.errors import UndecodableError, VideoError
+from eva.errors import ChangedError, UndecodableError, VideoError
 
 # What these name may be any file of this machine.
 PLAYLISTS = {"hls", "dash", "imf"}
@@ -46,14 +46,30 @@ class Identity:
         return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
+@contextmanager
+def unchanged(path: Path, identity: Identity) -> Iterator[None]:
+    """Raises ChangedError where, after the block, `path` no longer names the file that had this identity; also in place
+    of what else went wrong with the video."""
+    try:
+        yield
+    except VideoError:
+        check_unchanged(path, identity)
+        raise
+    check_unchanged(path, identity)
+
+
 def check_unchanged(path: Path, identity: Identity) -> None:
-    """Raises VideoError where `path` no longer names the file that had this identity."""
-    if Identity.of(path) != identity:
+    """Raises ChangedError where `path` no longer names the file that had this identity."""
+    try:
+        now = Identity.of(path)
+    except VideoError:
+        raise changed(path) from None
+    if now != identity:
         raise changed(path)
 
 
-def changed(path: Path) -> VideoError:
-    return VideoError(f"the video {path} was changed or replaced while it was read; nothing of it was kept, try again")
+def changed(path: Path) -> ChangedError:
+    return ChangedError(f"the video {path} was changed or replaced while it was read, and nothing was kept: try again")
 
 
 def playlist(path: Path) -> VideoError:

@@ -27,7 +27,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from eva.container import Identity, check_unchanged, moving_pictures, open_container
+from eva.container import Identity, moving_pictures, open_container, unchanged
 from eva.errors import MiscountedError, UndecodableError, VideoError
 from eva.frames import Timeline
 from eva.gaps import VP8, GapFinder
@@ -98,12 +98,8 @@ class AvVideo:
 
     def frames(self, indices: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         """(index, what `make` makes of its RGB) once for each distinct index; see decode.Video."""
-        try:
+        with unchanged(self._path, self.identity):
             yield from self._made(sorted(set(indices)), make)
-        except VideoError:
-            check_unchanged(self._path, self.identity)  # then that is the reason
-            raise
-        check_unchanged(self._path, self.identity)
 
     def _made(self, wanted: list[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         done = 0
@@ -210,9 +206,8 @@ def read_index(path: Path, identity: Identity, *, recount: bool = False) -> Vide
     Raises UndecodableError where no frame can be decoded, VideoError where the file is not, or no longer, the one that
     has this identity.
     """
-    index = _index(path, identity, recount=recount)
-    check_unchanged(path, identity)
-    return index
+    with unchanged(path, identity):
+        return _index(path, identity, recount=recount)
 
 
 def _index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
