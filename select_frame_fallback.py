@@ -6,8 +6,9 @@ arguments, 74 where there is no room or right to write), and nothing left behind
 
 `--worker`, as the only argument, serves call after call: each line of standard input is a request {"arguments": [...]}
 with the words of a command line, each line of standard output its reply, {"ok": ...} with what frames.json says and
-the paths of the frames, or {"error": reason, "kind": "refused" or "cannot_write", "full": whether the disk is}. Asked
-{"probe": path of a video}, it finds and measures the video; asked {}, it says that it is ready.
+the paths of the frames, or {"error": reason, "kind": "refused", "changed" (the video, meanwhile) or "cannot_write",
+"full": whether the disk is}. Asked {"probe": path of a video}, it finds and measures the video; asked {}, it says that
+it is ready.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from eva.decode import BACKENDS, Video, open_video
-from eva.errors import DISK_FULL, EvaError, MiscountedError, VideoError
-from eva.index import Indexes
+from eva.errors import DISK_FULL, ChangedError, EvaError, MiscountedError, VideoError
+from eva.index import Indexes, stored_as
 from eva.locate import locate_video
 from eva.pictures import FORMATS
 from eva.selection import Plan, Request, Selection, make_plan, pictures, selected
@@ -83,7 +84,8 @@ def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
     except SystemExit:
         return {"error": complaints.getvalue().strip().rpartition("\n")[2], "kind": "refused"}
     except EvaError as error:
-        return {"error": one_line(str(error)), "kind": "refused"}
+        kind = "changed" if isinstance(error, ChangedError) else "refused"
+        return {"error": one_line(str(error)), "kind": kind}
     except OSError as error:
         return {"error": cannot_write(error), "kind": "cannot_write", "full": error.errno in DISK_FULL}
 
@@ -203,7 +205,7 @@ def shelve(arguments: argparse.Namespace, *, recount: bool) -> Mapping[str, Any]
     request, root = request_of(arguments), arguments.save_root.absolute()
     video = open_video(request.video, backend=arguments.backend, recount=recount, indexes=Indexes(root))
     plan = make_plan(video, request)
-    folder = video_folder(root, VideoFile.of(request.video)) / shelf_name(video, plan, recount=recount)
+    folder = video_folder(root, stored_as(request.video, video.identity)) / shelf_name(video, plan, recount=recount)
     shelf = Shelf(folder, arguments.format, plan.width, plan.height)
     filled = shelf.fill(plan.indices, lambda missing: pictures(video, missing, plan, arguments.format))
     selection = selected(video, request, plan, seconds=time.monotonic() - started)
@@ -212,8 +214,8 @@ def shelve(arguments: argparse.Namespace, *, recount: bool) -> Mapping[str, Any]
 
 
 def shelf_name(video: Video, plan: Plan, *, recount: bool) -> str:
-    """What the same frame index may have other pixels by: size, decoder, and how frames are counted."""
-    name = f"{plan.width}x{plan.height}-{video.decoder}"
+    """What the same frame index may have other pixels by: size, decoder, and how frames are decoded and counted."""
+    name = f"{plan.width}x{plan.height}-{video.decoder}{'-gap' if video.gap else ''}"
     if video.decoder == "decord":  # which frames it gives (wrong ones, now and then) depends on the others of the call
         return f"{name}-{hashlib.sha256(repr(plan.indices).encode()).hexdigest()[:20]}"
     return f"{name}-counted" if recount else name

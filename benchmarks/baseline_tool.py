@@ -39,7 +39,7 @@ def save(reader: Any, arguments: argparse.Namespace, folder: Path) -> int:
     times_s = np.linspace(start_s, end_s - 0.001, arguments.nframes)
     indices = [min(round(time_s * fps), count - 1) for time_s in times_s]
     for place, rgb in enumerate(reader.get_batch(indices).asnumpy()):
-        size = [max(1, round(side * arguments.resize / arguments.factor)) * arguments.factor for side in rgb.shape[:2]]
+        size = [max(1, round(side * arguments.resize / arguments.factor) * arguments.factor) for side in rgb.shape[:2]]
         resized = cv2.resize(rgb, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(folder / f"frame_{place:04d}.png"), cv2.cvtColor(resized, cv2.COLOR_RGB2BGR))
     return len(indices)

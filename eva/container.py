@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -12,24 +14,94 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from eva.errors import UndecodableError, VideoError
+from eva.errors import ChangedError, UndecodableError, VideoError
 
 # What these name may be any file of this machine.
-PLAYLISTS = {"hls", "concat", "dash", "imf"}
+PLAYLISTS = {"hls", "dash", "imf"}
+CONCATENATION = b"ffconcat version"
+
+
+OPEN_FILES = Path("/proc/self/fd")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which file a path names: another one, or the same one written anew, has another identity."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> Identity:
+        """Raises VideoError where it cannot be looked at."""
+        try:
+            return cls.from_stat(path.stat())
+        except OSError as error:
+            raise VideoError(f"the video {path} cannot be looked at: {error.strerror}") from error
+
+    @classmethod
+    def from_stat(cls, stat: os.stat_result) -> Identity:
+        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 @contextmanager
-def open_container(path: Path) -> Iterator[InputContainer]:
-    """The container at `path`, closed again on the way out. Raises VideoError, which names the file."""
+def unchanged(path: Path, identity: Identity) -> Iterator[None]:
+    """Raises ChangedError where, after the block, `path` no longer names the file that had this identity; also in place
+    of what else went wrong with the video."""
     try:
-        # Absolute, or `concat:x.mp4` would be an address; and a playlist in disguise must not reach the network.
-        container = av.open(str(path.absolute()), metadata_errors="replace", options={"protocol_whitelist": "file"})
-    except (FFmpegError, UnicodeError, ValueError) as error:
+        yield
+    except VideoError:
+        check_unchanged(path, identity)
+        raise
+    check_unchanged(path, identity)
+
+
+def check_unchanged(path: Path, identity: Identity) -> None:
+    """Raises ChangedError where `path` no longer names the file that had this identity."""
+    try:
+        now = Identity.of(path)
+    except VideoError:
+        raise changed(path) from None
+    if now != identity:
+        raise changed(path)
+
+
+def changed(path: Path) -> ChangedError:
+    return ChangedError(f"the video {path} was changed or replaced while it was read, and nothing was kept: try again")
+
+
+def playlist(path: Path) -> VideoError:
+    return VideoError(f"{path} is a list of other files, not a video")
+
+
+@contextmanager
+def open_container(path: Path, identity: Identity | None = None) -> Iterator[InputContainer]:
+    """The container at `path`, closed again on the way out. `identity`: the file that it must be.
+
+    Raises VideoError, which names the file.
+    """
+    try:
+        with path.open("rb") as file:
+            # What is opened is the file that is checked, whatever the path names a moment later.
+            if identity is not None and Identity.from_stat(os.fstat(file.fileno())) != identity:
+                raise changed(path)
+            if file.read(len(CONCATENATION)) == CONCATENATION:
+                raise playlist(path)
+            container = _opened(path, file.fileno())
+    except (FFmpegError, UnicodeError, ValueError, OSError) as error:
         raise UndecodableError(f"{path} cannot be opened as a video: {_reason(error)}") from error
     with container:
         if container.format.name in PLAYLISTS:
-            raise VideoError(f"{path} is a list of other files, not a video")
+            raise playlist(path)
         yield container
+
+
+def _opened(path: Path, fileno: int) -> InputContainer:
+    # Absolute, or `concat:x.mp4` would be an address; and a playlist in disguise must not reach the network.
+    name = OPEN_FILES / str(fileno) if OPEN_FILES.is_dir() else path.absolute()
+    return av.open(str(name), metadata_errors="replace", options={"protocol_whitelist": "file"})
 
 
 def moving_pictures(container: InputContainer, path: Path) -> list[VideoStream]:

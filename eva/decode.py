@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from eva.container import Identity
 from eva.decode_av import AvVideo
 from eva.decode_decord import DecordVideo
 from eva.errors import UndecodableError, VideoError
 from eva.frames import Timeline
-from eva.index import Indexes
+from eva.index import Indexes, stored_as
 from eva.pictures import Rgb
 
 Made = TypeVar("Made")
@@ -27,12 +28,15 @@ class Video(Protocol):
 
     decoder: str
     timeline: Timeline
+    identity: Identity  # of the file from which all of this comes
+    gap: bool  # packets are missing (see packets.VideoIndex)
 
     def frames(self, indices: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         """(index, what `make` makes of its RGB) once for each distinct index, in ascending order.
 
         `make` is called from any thread, for several frames at the same time.
-        Raises VideoError for a frame that cannot be decoded, MiscountedError where the timeline proves wrong.
+        Raises VideoError for a frame that cannot be decoded and, at the latest after the last frame, where the file
+        was changed or replaced; MiscountedError where the timeline proves wrong.
         """
         ...
 
@@ -45,29 +49,31 @@ def open_video(path: Path, *, backend: str = "auto", recount: bool = False, inde
     Raises VideoError with a sentence that names the file.
     """
     _check_readable(path)
+    identity = Identity.of(path)
     if backend == "decord":
-        return DecordVideo(path)
+        return DecordVideo(path, identity)
     try:
-        return _by_av(path, recount, indexes)
+        return _by_av(path, identity, recount, indexes)
     except UndecodableError as undecodable:
         if backend == "av":
             raise
-        return _second_opinion(path, undecodable)
+        return _second_opinion(path, identity, undecodable)
 
 
-def _by_av(path: Path, recount: bool, indexes: Indexes | None) -> Video:
+def _by_av(path: Path, identity: Identity, recount: bool, indexes: Indexes | None) -> Video:
     if indexes is None:
-        return AvVideo(path, recount=recount)
-    index = indexes.load(path, recount=recount)
-    video = AvVideo(path, recount=recount, index=index)
+        return AvVideo(path, recount=recount, identity=identity)
+    file = stored_as(path, identity)
+    index = indexes.load(file, recount=recount)
+    video = AvVideo(path, recount=recount, index=index, identity=identity)
     if index is None:
-        indexes.save(path, video.index, recount=recount)
+        indexes.save(file, video.index, recount=recount)
     return video
 
 
-def _second_opinion(path: Path, undecodable: UndecodableError) -> Video:
+def _second_opinion(path: Path, identity: Identity, undecodable: UndecodableError) -> Video:
     try:
-        return DecordVideo(path)
+        return DecordVideo(path, identity)
     except VideoError:
         raise undecodable from None  # the default decoder's reason is the clearer one
 

@@ -26,12 +26,23 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from eva.container import moving_pictures, open_container
+from eva.container import Identity, moving_pictures, open_container, unchanged
 from eva.cpus import available_cpus
 from eva.errors import MiscountedError, UndecodableError, VideoError
 from eva.frames import Timeline
+from eva.gaps import VP8, GapFinder
 from eva.lanes import in_turns
-from eva.packets import EntryPoint, Survey, VideoIndex, is_disposable, make_survey, note_packet, packets_of
+from eva.packets import (
+    EntryPoint,
+    Survey,
+    VideoIndex,
+    first_slice,
+    is_chosen_by_time,
+    is_disposable,
+    make_survey,
+    note_packet,
+    packets_of,
+)
 from eva.pictures import Rgb
 
 # Each decoding thread holds frames of its own; more of them cost memory without making one video much faster.
@@ -40,6 +51,16 @@ MAX_THREADS = 4
 Made = TypeVar("Made")
 # A keyframe to begin with (None: the file's start) and the indices to decode from it, in ascending order.
 Pass = tuple[EntryPoint | None, list[int]]
+# A decoded frame's presentation time and duration.
+Shown = tuple[int | None, int]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """All frames that decoding the whole file gives."""
+
+    shown: Sequence[Shown]
+    damaged: bool  # there are packets that the decoder refused
 
 
 @dataclass(frozen=True)
@@ -49,6 +70,7 @@ class Clock:
     time_base: Fraction
     start_pts: int
     average_fps: float | None
+    by_time: bool  # frames are chosen by their times, see frames.Timeline
 
     def seconds(self, pts: int) -> float:
         # Integer division rounds as exactly as the fraction would, and an hour has 200,000 times.
@@ -56,29 +78,42 @@ class Clock:
 
 
 class AvVideo:
-    """A video decoded by PyAV. Nothing is held open between calls."""
+    """A video decoded by PyAV. Nothing is held open between calls; `identity` is what the file must be at each."""
 
     decoder = "av"
 
-    def __init__(self, path: Path, *, recount: bool = False, index: VideoIndex | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        recount: bool = False,
+        index: VideoIndex | None = None,
+        identity: Identity | None = None,
+    ) -> None:
         self._path = path
-        self.index = index or read_index(path, recount=recount)
-        self.timeline = self.index.timeline
+        self.identity = identity or Identity.of(path)
+        self.index = index or read_index(path, self.identity, recount=recount)
+        self.timeline, self.gap = self.index.timeline, self.index.gap
         self._pts = self.index.pts
 
     def frames(self, indices: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         """(index, what `make` makes of its RGB) once for each distinct index; see decode.Video."""
-        wanted, done = sorted(set(indices)), 0
-        if self._pts is None:
-            yield from self._decoded(list(passes(wanted, ())), make, sparsely=False)
+        with unchanged(self._path, self.identity):
+            yield from self._made(sorted(set(indices)), make)
+
+    def _made(self, wanted: list[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
+        done = 0
+        if self._pts is None or self.index.gap:
+            yield from self._decoded(list(passes(wanted, self.index.entries)), make, sparsely=False)
             return
         try:
             for made in self._sparse(wanted, make):
                 yield made
                 done += 1
         except VideoError:
-            # Whether it is the file's fault, decoding everything tells.
-            yield from self._decoded(list(passes(wanted[done:], self.index.entries)), make, sparsely=False)
+            # Whether it is the file's fault, decoding everything tells. What the decoder fills in depends on all that
+            # it decoded before, and on its threads.
+            yield from self._decoded(list(passes(wanted[done:], ())), make, sparsely=False, threads=1)
 
     def _sparse(self, wanted: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         """Without decoding frames that these do not need; independent passes at the same time."""
@@ -98,8 +133,9 @@ class AvVideo:
     ) -> Iterator[tuple[int, Made]]:
         """The targets of each pass, made."""
         to_rgb = RgbConverter()
-        with _opened(self._path) as (container, stream):
-            decoding = Decoding(container, stream, threads=threads or threads_at_most())
+        with _opened(self._path, self.identity) as (container, stream):
+            one = self.index.gap or stream.codec_context.name in VP8  # whose threads differ where bits are damaged
+            decoding = Decoding(container, stream, threads=1 if one else threads or threads_at_most(), strict=sparsely)
             for entry, targets in groups:
                 if entry is not None:
                     decoding.enter_at(entry)
@@ -164,46 +200,77 @@ class AvVideo:
         return MiscountedError(f"the packets of {self._path} do not map one to one to its frames")
 
 
-def read_index(path: Path, *, recount: bool = False) -> VideoIndex:
+def read_index(path: Path, identity: Identity, *, recount: bool = False) -> VideoIndex:
     """Read all packets of a video, and decode it whole where they mislead or `recount` says so.
 
-    Raises UndecodableError where no frame can be decoded.
+    Raises UndecodableError where no frame can be decoded, VideoError where the file is not, or no longer, the one that
+    has this identity.
     """
-    with _opened(path) as (container, stream):
-        clock = _clock(stream)
+    with unchanged(path, identity):
+        return _index(path, identity, recount=recount)
+
+
+def _index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
+    with _opened(path, identity) as (container, stream):
+        clock = _clock(container, stream)
         survey, first = _surveyed(container, stream)
     if first is None:
         raise UndecodableError(f"no frame of the video {path} can be decoded")
-    if not recount and survey.one_each and first.pts == survey.pts[0]:
+    counted = _counted(path, identity, threads=1) if survey.gap else None
+    if not recount and _is_as_surveyed(survey, first, counted):
         times_s = tuple(clock.seconds(pts) for pts in survey.pts)
-        return VideoIndex(_timeline(first, clock, times_s, survey.missing), survey.pts, survey.entries)
-    return VideoIndex(_timeline(first, clock, _counted_times_s(path, clock)), None, ())
+        timeline = _timeline(first, clock, times_s, clock.seconds(survey.shown_to), survey.missing)
+        return VideoIndex(timeline, survey.pts, survey.entries, survey.gap)
+    counted = counted or _counted(path, identity, threads=threads_at_most())
+    return VideoIndex(_timeline(first, clock, *_times_s(counted.shown, clock)), None, (), survey.gap)
 
 
-def _timeline(first: VideoFrame, clock: Clock, times_s: tuple[float, ...], missing: int = 0) -> Timeline:
+def _is_as_surveyed(survey: Survey, first: VideoFrame, counted: Counted | None) -> bool:
+    """Whether the packets map one to one to frames, as far as is known; where all were decoded, for sure. What the
+    decoder says it cannot decode keeps its place, though it is no frame."""
+    if counted is not None and not counted.damaged and tuple(pts for pts, _ in counted.shown) != survey.pts:
+        return False
+    return survey.one_each and first.pts == survey.pts[0]
+
+
+def _timeline(
+    first: VideoFrame, clock: Clock, times_s: tuple[float, ...], shown_to_s: float, missing: int = 0
+) -> Timeline:
     turned = _quarter_turns(first) % 2 == 1
     size = (first.height, first.width) if turned else (first.width, first.height)
-    return Timeline(*size, clock.average_fps or _mean_fps(times_s), times_s, missing)
+    average_fps = clock.average_fps or _mean_fps(times_s)
+    if shown_to_s <= times_s[0]:  # one frame that does not say how long it lasts
+        shown_to_s = times_s[-1] + 1 / average_fps
+    return Timeline(*size, average_fps, times_s, missing, shown_to_s if clock.by_time else None)
 
 
 def _mean_fps(times_s: tuple[float, ...]) -> float:
     return (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 else 1.0
 
 
-def _counted_times_s(path: Path, clock: Clock) -> tuple[float, ...]:
-    """Times of frames counted by decoding; evenly spaced where the file gives none, or none that rise."""
-    with _opened(path) as (container, stream):
-        pts = [frame.pts for frame in Decoding(container, stream, threads=threads_at_most())]
-    known = [time for time in pts if time is not None]
-    if len(known) < len(pts) or any(late >= later for late, later in pairwise(known)):
-        return tuple(index / (clock.average_fps or 25.0) for index in range(len(pts)))
-    return tuple(clock.seconds(time) for time in known)
+def _counted(path: Path, identity: Identity, *, threads: int) -> Counted:
+    with _opened(path, identity) as (container, stream):
+        decoding = Decoding(container, stream, threads=threads)
+        shown = [(frame.pts, frame.duration or 0) for frame in decoding]
+        return Counted(shown, decoding.damaged)
+
+
+def _times_s(shown: Sequence[Shown], clock: Clock) -> tuple[tuple[float, ...], float]:
+    """When the frames begin, and when the last one ends; evenly spaced where they have no times, or none that rise."""
+    known = [pts for pts, _ in shown if pts is not None]
+    if len(known) < len(shown) or any(late >= later for late, later in pairwise(known)):
+        evenly = [index / (clock.average_fps or 25.0) for index in range(len(shown) + 1)]
+        return tuple(evenly[:-1]), evenly[-1]
+    return tuple(clock.seconds(pts) for pts in known), clock.seconds(known[-1] + shown[-1][1])
 
 
 class Decoding:
-    """Passes over a video's frames in presentation order. A damaged packet is noted and gives no frame."""
+    """Passes over a video's frames in presentation order. A damaged packet is noted and gives no frame.
 
-    def __init__(self, container: InputContainer, stream: VideoStream, *, threads: int) -> None:
+    `strict`: it raises VideoError instead, also where the decoder would fill in for what is damaged.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream, *, threads: int, strict: bool = False) -> None:
         self._container, self._stream = container, stream
         self._entry: EntryPoint | None = None
         self.given: set[int | None] | None = None  # pts that the decoder was given; None: all
@@ -211,6 +278,9 @@ class Decoding:
         self.damaged = False
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = threads
+        self._strict = strict
+        if strict:
+            stream.codec_context.options = {"err_detect": "explode"}
 
     def enter_at(self, entry: EntryPoint) -> None:
         """Let the next pass begin with the keyframe `entry`."""
@@ -248,7 +318,9 @@ class Decoding:
         """The frames that come out when `packet` goes in; None: those still held back at the end."""
         try:
             return self._stream.decode(packet)
-        except FFmpegError:
+        except FFmpegError as error:
+            if self._strict:
+                raise VideoError(f"a packet cannot be decoded: {error.strerror}") from error
             self.damaged = True
             self._unsound_to = math.inf if packet is None or packet.pts is None else packet.pts
             return []
@@ -296,20 +368,25 @@ def _quarter_turns(frame: VideoFrame) -> int:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def _opened(path: Path, identity: Identity) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and FFmpeg's choice among its moving pictures; it is closed again on the way out."""
-    with open_container(path) as container:
+    with open_container(path, identity) as container:
         moving = moving_pictures(container, path)
         best = container.streams.best("video")
-        yield container, next((stream for stream in moving if stream is best), moving[0])
+        stream = next((stream for stream in moving if stream is best), moving[0])
+        if stream.codec_context is None:
+            raise UndecodableError(f"no decoder for the video stream of {path} is known")
+        yield container, stream
 
 
-def _clock(stream: VideoStream) -> Clock:
+def _clock(container: InputContainer, stream: VideoStream) -> Clock:
     rate = stream.average_rate or stream.guessed_rate
+    by_time = is_chosen_by_time(container, stream)
     return Clock(
         time_base=stream.time_base or Fraction(1, 1000),
-        start_pts=stream.start_time or 0,
+        start_pts=0 if by_time else stream.start_time or 0,
         average_fps=float(rate) if rate else None,
+        by_time=by_time,
     )
 
 
@@ -317,11 +394,12 @@ def _surveyed(container: InputContainer, stream: VideoStream) -> tuple[Survey, V
     """Read every packet, and decode the first frame on the way."""
     decoding = Decoding(container, stream, threads=1)
     first: VideoFrame | None = None
-    notes = []
+    notes, gaps = [], GapFinder(stream.codec_context)
     for packet in packets_of(container, stream):
         notes.append(note_packet(packet, stream.codec_context))
+        gaps.note(first_slice(packet, stream.codec_context), packet.pts)
         if first is None:
             first = next(iter(decoding.decode(packet)), None)
     if first is None:
         first = next(iter(decoding.decode(None)), None)
-    return make_survey([note for note in notes if note is not None], container, stream), first
+    return make_survey([note for note in notes if note is not None], container, stream, gap=gaps.found), first

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from eva.container import Identity, check_unchanged
 from eva.errors import UndecodableError, VideoError
 from eva.frames import Timeline
 from eva.pictures import Rgb
@@ -20,9 +21,11 @@ class DecordVideo:
     """A video decoded by decord."""
 
     decoder = "decord"
+    gap = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, identity: Identity | None = None) -> None:
         self._path = path
+        self.identity = identity or Identity.of(path)
         decord = _import_decord()
         self._errors = (*DECORD_ERRORS, decord._ffi.base.DECORDError)
         try:
@@ -30,6 +33,7 @@ class DecordVideo:
             self.timeline = self._timeline()
         except self._errors as error:
             raise UndecodableError(f"decord cannot open {path}: {_first_line(error)}") from error
+        check_unchanged(path, self.identity)
 
     def frames(self, indices: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         """(index, what `make` makes of its RGB) once for each distinct index; see decode.Video.
@@ -43,6 +47,7 @@ class DecordVideo:
             raise VideoError(f"decord cannot decode the frames of {self._path}: {_first_line(error)}") from error
         for index, rgb in zip(wanted, batch, strict=True):
             yield index, make(rgb)
+        check_unchanged(self._path, self.identity)
 
     def _timeline(self) -> Timeline:
         height, width = self._reader[0].shape[:2]

@@ -28,5 +28,9 @@ class UndecodableError(VideoError):
     """One decoder makes nothing of the file; another one may."""
 
 
+class ChangedError(VideoError):
+    """The file was changed or replaced while it was read: nobody's answer may be judged by that."""
+
+
 class MiscountedError(VideoError):
     """The file decodes to other frames than its packets promised: count its frames by decoding, then choose anew."""

@@ -1,11 +1,14 @@
 """Which frames a request means, and how large they are: pure arithmetic (protocol section 5).
 
-All times are seconds relative to the start of the video stream.
+All times are in seconds. They count from the start of the video stream; in a video whose frames are chosen by time
+(Timeline.shown_to_s) they are the container's own.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,8 +66,16 @@ def frame_indices(times_s: list[float], *, begin_s: float, average_fps: float, c
     return [min(max(round((time_s - begin_s) * average_fps), 0), count - 1) for time_s in times_s]
 
 
+def shown_indices(times_s: list[float], *, shown_at_s: Sequence[float]) -> list[int]:
+    """The frame that is shown at each time: the last one that begins at or before it; before all, the first one."""
+    return [max(bisect_right(shown_at_s, time_s) - 1, 0) for time_s in times_s]
+
+
 def output_size(width: int, height: int, *, resize: float | None, factor: int) -> tuple[int, int]:
-    """(width, height) in pixels after scaling by `resize`, each a multiple of `factor`; no `resize`: untouched."""
+    """(width, height) in pixels after scaling by `resize`, each a multiple of `factor` or 1; no `resize`: untouched.
+
+    The published numbers were measured so: a side that rounds to no whole factor becomes 1 pixel.
+    """
     if resize is None:
         return width, height
     if not (math.isfinite(resize) and resize > 0):
@@ -81,18 +92,24 @@ def output_size(width: int, height: int, *, resize: float | None, factor: int) -
 
 
 def _scaled(size: int, resize: float, factor: int) -> int:
-    return max(1, round(size * resize / factor)) * factor
+    return max(1, round(size * resize / factor) * factor)
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """When each frame of a video is shown: all that choosing frames needs, and none of the pixels."""
+    """When each frame of a video is shown: all that choosing frames needs, and none of the pixels.
+
+    The reference has two decoders, and two rules. What decord opens is chosen by the average rate, and the last frame
+    lasts as long as the average. What decord cannot open is chosen by time: `shown_to_s` is then the end of the last
+    frame by its own duration, and None otherwise.
+    """
 
     width: int
     height: int
     average_fps: float
     times_s: tuple[float, ...]  # in presentation order
     missing: int = 0  # frames that the container announces after those and the file no longer holds
+    shown_to_s: float | None = None
 
     @property
     def count(self) -> int:
@@ -104,4 +121,13 @@ class Timeline:
 
     @property
     def end_s(self) -> float:
-        return self.times_s[-1] + (1 + self.missing) / self.average_fps
+        if self.shown_to_s is None:
+            return self.times_s[-1] + (1 + self.missing) / self.average_fps
+        return self.shown_to_s + self.missing / self.average_fps
+
+    def indices_at(self, times_s: list[float]) -> list[int]:
+        """The frame for each time; repeats are kept."""
+        if self.shown_to_s is None:
+            return frame_indices(times_s, begin_s=self.begin_s, average_fps=self.average_fps, count=self.count)
+        lost_s = (self.shown_to_s + place / self.average_fps for place in range(self.missing))
+        return shown_indices(times_s, shown_at_s=(*self.times_s, *lost_s))

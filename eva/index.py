@@ -16,13 +16,19 @@ from typing import Any
 
 import numpy as np
 
+from eva.container import Identity
 from eva.frames import Timeline
 from eva.json_text import parse_json
 from eva.packets import EntryPoint, VideoIndex
 from eva.store import VideoFile, video_folder, write_whole
 
 # Raised when what an index says of the same video changes.
-VERSION = 2
+VERSION = 3
+
+
+def stored_as(path: Path, identity: Identity) -> VideoFile:
+    """The name in the store of the very file that has this identity, whatever lies at its path by now."""
+    return VideoFile(str(path.absolute()), identity.size, identity.mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -31,18 +37,16 @@ class Indexes:
 
     root: Path
 
-    def load(self, video: Path, *, recount: bool) -> VideoIndex | None:
-        """The index of `video`, None where there is none to believe. `recount`: of frames counted by decoding."""
-        file = VideoFile.of(video)
+    def load(self, file: VideoFile, *, recount: bool) -> VideoIndex | None:
+        """The index of a video, None where there is none to believe. `recount`: of frames counted by decoding."""
         try:
             data = self._path(file, recount=recount).read_bytes()
         except FileNotFoundError:
             return None
         return _parsed(data, file)
 
-    def save(self, video: Path, index: VideoIndex, *, recount: bool) -> None:
+    def save(self, file: VideoFile, index: VideoIndex, *, recount: bool) -> None:
         """Keep the index. Raises OSError."""
-        file = VideoFile.of(video)
         path = self._path(file, recount=recount)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, _written(index, file))
@@ -63,9 +67,11 @@ def _written(index: VideoIndex, file: VideoFile) -> bytes:
         "height": index.timeline.height,
         "average_fps": index.timeline.average_fps,
         "missing": index.timeline.missing,
+        "shown_to_s": index.timeline.shown_to_s,
         "frames": len(times),
         "entries": len(entries),
         "by_pts": index.pts is not None,
+        "gap": index.gap,
     }
     # Over header and numbers: a flipped bit in either would be other frames.
     digest = hashlib.sha256(json.dumps(header).encode() + numbers).hexdigest()
@@ -101,8 +107,10 @@ def _index(header: Mapping[str, Any], numbers: np.ndarray[Any, np.dtype[np.int64
         average_fps=header["average_fps"],
         times_s=tuple(times.view(np.float64).tolist()),
         missing=header["missing"],
+        shown_to_s=header["shown_to_s"],
     )
-    return VideoIndex(timeline, tuple(pts.tolist()) if by_pts else None, _entries(entries.reshape(-1, 3).tolist()))
+    rows = _entries(entries.reshape(-1, 3).tolist())
+    return VideoIndex(timeline, tuple(pts.tolist()) if by_pts else None, rows, header["gap"])
 
 
 def _entries(rows: Sequence[Sequence[int]]) -> tuple[EntryPoint, ...]:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from eva.decode import Video
-from eva.frames import Window, check_window, clamp_window, frame_indices, output_size, sample_times
+from eva.frames import Window, check_window, clamp_window, output_size, sample_times
 from eva.pictures import Rgb, encode
 
 
@@ -39,7 +39,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Selection:
-    """What was executed, as frames.json tells it. `times_s` are presentation times from the stream's start."""
+    """What was executed, as frames.json tells it.
+
+    `times_s` are the frames' presentation times, on the clock of the window: from the stream's start, or the
+    container's own in a video whose frames are chosen by time (see frames.Timeline).
+    """
 
     video: str
     decoder: str
@@ -59,8 +63,7 @@ def make_plan(video: Video, request: Request) -> Plan:
     if request.clamp:
         window = clamp_window(window, begin_s=timeline.begin_s, end_s=timeline.end_s)
     check_window(window)
-    times_s = sample_times(window, request.nframes)
-    indices = frame_indices(times_s, begin_s=timeline.begin_s, average_fps=timeline.average_fps, count=timeline.count)
+    indices = timeline.indices_at(sample_times(window, request.nframes))
     size = output_size(timeline.width, timeline.height, resize=request.resize, factor=request.factor)
     return Plan(window, indices, *size)
 

@@ -11,6 +11,7 @@ from av.video.stream import VideoStream
 
 from eva.container import moving_pictures, open_container
 from eva.errors import VideoError
+from eva.frames import Timeline
 
 
 @dataclass(frozen=True)
@@ -39,4 +40,12 @@ def _duration_s(container: InputContainer, stream: VideoStream, path: Path) -> f
     # webm, mkv and flv keep the duration in the container alone; the reference crashed on them.
     if container.duration is not None:
         return container.duration / av.time_base
-    raise VideoError(f"neither the video stream of {path} nor its container says how long it is")
+    timeline = _timeline(path)
+    return timeline.end_s - timeline.begin_s
+
+
+def _timeline(path: Path) -> Timeline:
+    """When the frames of a streamed file are shown, which says nowhere how long it is."""
+    from eva.decode_av import AvVideo  # noqa: PLC0415 - it takes OpenCV along, and such files are rare
+
+    return AvVideo(path).timeline

@@ -322,6 +322,8 @@ def _extraction(reply: Mapping[str, Any], seconds: float) -> Extraction:
         return Extraction(frames, seconds, details)
     if reply["kind"] == "cannot_write":
         raise NoRoomForFrames(f"the frame tool cannot write: {reply['error']}", full=reply["full"])
+    if reply["kind"] == "changed":
+        raise FrameToolError(reply["error"])
     raise CallFailed(reply["error"])
 
 

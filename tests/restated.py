@@ -28,11 +28,15 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Decoded:
-    """A video's frames in presentation order: their times here, their pictures by a full decode when asked for."""
+    """A video's frames in presentation order: their times here, their pictures by a full decode when asked for.
+
+    `shown_to_s`: the end of the last frame, in a video whose frames are chosen by time.
+    """
 
     path: Path
     times_s: Sequence[float]
     average_fps: float
+    shown_to_s: float | None = None
 
     @property
     def begin_s(self) -> float:
@@ -40,7 +44,13 @@ class Decoded:
 
     @property
     def end_s(self) -> float:
-        return self.times_s[-1] + 1 / self.average_fps
+        return self.times_s[-1] + 1 / self.average_fps if self.shown_to_s is None else self.shown_to_s
+
+    def index_at(self, time_s: float) -> int:
+        if self.shown_to_s is not None:
+            return max([k for k, begins_s in enumerate(self.times_s) if begins_s <= time_s], default=0)
+        index = round((time_s - self.begin_s) * self.average_fps)
+        return min(max(index, 0), len(self.times_s) - 1)
 
     def pictures(self, indices: Sequence[int]) -> list[np.ndarray]:
         """Frames as RGB arrays (height, width, 3); decoded from the first one on, without seeking."""
@@ -58,9 +68,12 @@ def decode_all(path: Path) -> Decoded:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        start = stream.start_time or 0
-        times = [float((frame.pts - start) * stream.time_base) for frame in container.decode(stream)]
-        return Decoded(path, times, float(stream.average_rate))
+        by_time = stream.codec_context.codec.canonical_name in {"av1", "vp9"}
+        start = 0 if by_time else stream.start_time or 0
+        shown = [(frame.pts, frame.duration) for frame in container.decode(stream)]
+        times = [float((pts - start) * stream.time_base) for pts, _ in shown]
+        shown_to = float(sum(shown[-1]) * stream.time_base) if by_time else None
+        return Decoded(path, times, float(stream.average_rate), shown_to)
 
 
 def owed_indices(decoded: Decoded, start_s: float, end_s: float, nframes: int) -> list[int]:
@@ -72,8 +85,7 @@ def owed_indices(decoded: Decoded, start_s: float, end_s: float, nframes: int) -
     else:
         end = last - min(0.001, (last - first) / (4 * nframes))
         times = [first + (end - first) * k / (nframes - 1) for k in range(nframes)]
-    wanted = (round((at - decoded.begin_s) * decoded.average_fps) for at in times)
-    return [min(max(index, 0), len(decoded.times_s) - 1) for index in wanted]
+    return [decoded.index_at(at) for at in times]
 
 
 def owed_images(decoded: Decoded, start_s: float, end_s: float, nframes: int, resize: float) -> list[dict[str, Any]]:
@@ -84,7 +96,7 @@ def owed_images(decoded: Decoded, start_s: float, end_s: float, nframes: int, re
 
 def resized(picture: np.ndarray, resize: float) -> np.ndarray:
     height, width = picture.shape[:2]
-    size = tuple(max(1, round(side * resize / FACTOR)) * FACTOR for side in (width, height))
+    size = tuple(max(1, round(side * resize / FACTOR) * FACTOR) for side in (width, height))
     return cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
 
 

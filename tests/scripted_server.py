@@ -203,13 +203,13 @@ def image_urls(messages: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def prompt_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
-    """Texts at len // 4 a part, images at round(w/28) * round(h/28)."""
+    """Texts at len // 4 a part, images at round(w/28) * round(h/28), each side at least one."""
     total = 0
     for message in messages:
         content = message["content"]
         for part in content if isinstance(content, list) else [{"type": "text", "text": content or ""}]:
             if part["type"] == "image":
-                total += round(part["w"] / FACTOR) * round(part["h"] / FACTOR)
+                total += max(1, round(part["w"] / FACTOR)) * max(1, round(part["h"] / FACTOR))
             else:
                 total += len(part["text"]) // 4
     return total

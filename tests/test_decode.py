@@ -19,7 +19,7 @@ from eva.decode import Video, open_video
 from eva.decode_av import AvVideo, passes
 from eva.decode_decord import DecordVideo
 from eva.errors import MiscountedError, UndecodableError, VideoError
-from eva.packets import EntryPoint, VideoIndex, is_disposable, packets_of, shows_frame
+from eva.packets import EntryPoint, is_disposable, packets_of, shows_frame
 
 Encoded = Callable[[Recipe], Path]
 
@@ -454,7 +454,7 @@ def test_auto_takes_decord_where_av_makes_nothing_of_the_file(
     pytest.importorskip("decord", reason="decord has no wheel for this platform")
 
     class Refusing(decode_av.AvVideo):
-        def __init__(self, path: Path, *, recount: bool = False, index: VideoIndex | None = None) -> None:
+        def __init__(self, path: Path, **_: object) -> None:
             raise UndecodableError(f"av makes nothing of {path}")
 
     monkeypatch.setattr(decode, "AvVideo", Refusing)

@@ -319,7 +319,7 @@ def test_a_servers_escape_codes_reach_the_records_and_no_terminal(bench_at: Call
         run = bench.run()
         refused = bench.run("--model", "another", "--new-cache", "--yes")
         checked = bench.run("--check", "--model", "another")
-    assert run.code == 0, run.said
+    assert run.code == 3, run.said
     assert ESCAPE in run.by_index()[0]["error"]
     assert "sample 0" in run.stderr
     for said in (run.said, refused.said, checked.said):

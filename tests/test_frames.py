@@ -109,19 +109,33 @@ sides = st.integers(1, 4320)
 
 
 @given(width=sides, height=sides, resize=st.floats(0.01, 2), factor=st.sampled_from([1, 2, 14, 28]))
-def test_a_side_is_scaled_and_rounded_to_whole_factors_and_at_least_one(
+def test_a_side_is_scaled_and_rounded_to_whole_factors_or_to_one_pixel(
     width: int, height: int, resize: float, factor: int
 ) -> None:
     assume(width * height * resize * resize < 2**25)
     size = output_size(width, height, resize=resize, factor=factor)
     for side, scaled in zip((width, height), size, strict=True):
-        assert scaled % factor == 0
-        assert scaled >= factor
-        assert scaled == factor or abs(scaled - side * resize) <= factor / 2 + 1e-6
+        assert scaled == 1 or scaled % factor == 0
+        assert abs(scaled - side * resize) <= max(1, factor / 2) + 1e-6
 
 
 def test_half_a_factor_is_rounded_to_even() -> None:
     assert output_size(42, 70, resize=1, factor=28) == (56, 56)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "resize", "factor", "size"),
+    [
+        (640, 360, 0.012, 28, (1, 1)),
+        (640, 360, 0.03, 28, (28, 1)),  # 19.2 and 10.8 pixels
+        (640, 360, 0.0001, 1, (1, 1)),
+        (14, 15, 1, 28, (1, 28)),  # half a factor is rounded to even, which is none
+    ],
+)
+def test_a_side_that_rounds_to_no_whole_factor_is_one_pixel(
+    width: int, height: int, resize: float, factor: int, size: tuple[int, int]
+) -> None:
+    assert output_size(width, height, resize=resize, factor=factor) == size
 
 
 @given(width=sides, height=sides, factor=st.integers(1, 28))
@@ -135,7 +149,7 @@ def test_a_ratio_or_factor_that_is_not_positive_is_an_error(resize: float, facto
         output_size(640, 360, resize=resize, factor=factor)
 
 
-@pytest.mark.parametrize(("resize", "factor"), [(1000, 1), (1, 100_000), (1e300, 28)])
+@pytest.mark.parametrize(("resize", "factor"), [(1000, 1), (100, 50_000), (1e300, 28)])
 def test_a_size_that_would_fill_the_memory_is_an_error(resize: float, factor: int) -> None:
     with pytest.raises(SelectionError, match="pixels"):
         output_size(640, 360, resize=resize, factor=factor)

@@ -21,6 +21,7 @@ from test_decode import CORPUS, Encoded, encode, full_decode, h264, named
 from videos import Recipe, read_number
 
 import select_frame_fallback as tool
+from eva.decode_av import AvVideo
 from eva.index import Indexes
 from eva.leases import Leases, stored
 from eva.pictures import encode as encode_picture
@@ -209,13 +210,11 @@ def index_files(root: Path) -> list[Path]:
     ids=lambda recipe: recipe.name,
 )  # fmt: skip
 def test_a_kept_index_is_the_one_that_was_read(encoded: Encoded, tmp_path: Path, recipe: Recipe) -> None:
-    from eva.decode_av import read_index
-
     video = encoded(recipe)
-    index = read_index(video)
-    Indexes(tmp_path).save(video, index, recount=False)
-    assert Indexes(tmp_path).load(video, recount=False) == index
-    assert Indexes(tmp_path).load(video, recount=True) is None
+    index = AvVideo(video).index
+    Indexes(tmp_path).save(VideoFile.of(video), index, recount=False)
+    assert Indexes(tmp_path).load(VideoFile.of(video), recount=False) == index
+    assert Indexes(tmp_path).load(VideoFile.of(video), recount=True) is None
 
 
 def test_an_index_of_counted_frames_is_kept_too(encoded: Encoded, tmp_path: Path, worker: WorkerProcess) -> None:
@@ -223,7 +222,7 @@ def test_an_index_of_counted_frames_is_kept_too(encoded: Encoded, tmp_path: Path
     assert worker.ask(video, tmp_path, "--nframes=3")["indices"] == [0, 30, 59]
     (counted,) = tmp_path.rglob("counted.bin")
     assert index_files(tmp_path)
-    index = Indexes(tmp_path).load(video, recount=True)
+    index = Indexes(tmp_path).load(VideoFile.of(video), recount=True)
     assert index is not None
     assert (index.pts, index.timeline.count) == (None, 60)
     assert worker.ask(video, tmp_path, "--nframes=3")["decoded"] == 0

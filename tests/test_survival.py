@@ -221,7 +221,7 @@ def test_a_sample_given_up_in_its_second_round_keeps_the_first_in_its_record(ben
         bench = bench_at(server.base_url)
         bench.write(numbered(6))
         run = bench.run()
-    assert run.code == 0, run.said
+    assert run.code == 3, run.said
     assert "sample 2 keeps failing while others do not" in run.stderr
     record = run.by_index()[2]
     assert (record["stop_reason"], record["failure"], record["messages"]) == ("exception", "infrastructure", [])

@@ -1,0 +1,231 @@
+"""Whether frames are missing between the packets of a video, seen in the numbers by which H.264 and HEVC count them.
+
+A decoder that misses a frame fills in with what it has. What that is depends on what else was decoded, and on the
+number of threads, so such a video is decoded in one way only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median_low
+
+from av.codec.context import CodecContext
+
+VP8 = {"vp8", "libvpx"}
+# The profiles whose parameter sets say more of their colours.
+H264_HIGH_PROFILES = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}
+HEVC_SPS, HEVC_PPS = 33, 34
+HEVC_IRAP = range(16, 24)
+HEVC_BEGINS_ANEW = range(16, 21)  # counts from 0 again
+HEVC_IDR = (19, 20)
+HEVC_LEADING = range(6, 10)
+# How much of a NAL unit its numbers lie in.
+HEADER_BYTES = 64
+
+
+class Bits:
+    """The bits of a NAL unit from `start` on, read one number after the other. Raises ValueError at the end."""
+
+    def __init__(self, unit: bytes, *, start: int) -> None:
+        payload = unit.replace(b"\0\0\3", b"\0\0")[start:]
+        self._value, self._left = int.from_bytes(payload, "big"), 8 * len(payload)
+
+    def read(self, count: int) -> int:
+        """An unsigned number of `count` bits."""
+        self._left -= count
+        if self._left < 0:
+            raise ValueError("the NAL unit ends too early")
+        return self._value >> self._left & ((1 << count) - 1)
+
+    def golomb(self) -> int:
+        """An unsigned Exp-Golomb number."""
+        zeros = 0
+        while not self.read(1):
+            zeros += 1
+        return (1 << zeros) - 1 + self.read(zeros)
+
+    def skip_golombs(self, count: int) -> None:
+        for _ in range(count):
+            self.golomb()
+
+
+@dataclass
+class H264Numbers:
+    """frame_num grows by one from one reference frame to the next."""
+
+    frame_num_bits: int
+    plane_bits: int
+    _last: int | None = None  # of the last reference frame
+    gap: bool = False
+
+    def note(self, unit: bytes) -> None:
+        """Take the first slice of a picture into account."""
+        bits = Bits(unit, start=1)
+        bits.skip_golombs(3)
+        bits.read(self.plane_bits)
+        number = bits.read(self.frame_num_bits)
+        begins_anew = unit[0] & 0x1F == 5
+        if self._last is not None and not begins_anew:
+            self.gap |= (number - self._last) % (1 << self.frame_num_bits) > 1
+        if unit[0] & 0x60:
+            self._last = number
+
+
+@dataclass
+class HevcNumbers:
+    """Between two pictures that count anew, the order counts of all pictures are evenly spaced."""
+
+    order_bits: int
+    extra_bits: int
+    output_bits: int
+    _near: int = 0  # the order count by which the next one is completed
+    _orders: list[int] = field(default_factory=list)
+    _closed_gap: bool = False
+
+    @property
+    def gap(self) -> bool:
+        return self._closed_gap or not _evenly_spaced(self._orders)
+
+    def note(self, unit: bytes) -> None:
+        """Take the first slice of a picture into account."""
+        kind, layer = unit[0] >> 1 & 0x3F, unit[1] & 7
+        if kind in HEVC_BEGINS_ANEW:
+            self._closed_gap, self._orders, self._near = self.gap, [], 0
+        order = 0 if kind in HEVC_IDR else self._completed(self._low_bits(unit, kind))
+        self._orders.append(order)
+        if layer == 1 and kind not in HEVC_LEADING and (kind > 15 or kind % 2):
+            self._near = order
+
+    def _low_bits(self, unit: bytes, kind: int) -> int:
+        bits = Bits(unit, start=2)
+        bits.read(2 if kind in HEVC_IRAP else 1)
+        bits.golomb()
+        bits.read(self.extra_bits)
+        bits.golomb()
+        bits.read(self.output_bits)
+        return bits.read(self.order_bits)
+
+    def _completed(self, low: int) -> int:
+        span = 1 << self.order_bits
+        return self._near + (low - self._near + span // 2) % span - span // 2
+
+
+Numbers = H264Numbers | HevcNumbers
+
+
+class GapFinder:
+    """Follows the numbers of a stream's pictures, in the order in which they lie in the file; where there are
+    none, the times."""
+
+    def __init__(self, context: CodecContext) -> None:
+        self._numbers = _numbers_of(context)
+        self._unreadable = False
+        # These have no numbers. What is shown of damaged VP8 depends on the number of threads, and in MPEG-4 frames
+        # after the damage are left out.
+        self._by_times = context.name in VP8 | {"mpeg4"}
+        self._pts: list[int] = []
+
+    def note(self, first_slice: bytes | None, pts: int | None) -> None:
+        """Take the next picture into account."""
+        if self._by_times and pts is not None:
+            self._pts.append(pts)
+        try:
+            if self._numbers is not None and first_slice is not None:
+                self._numbers.note(first_slice)
+        except (ValueError, LookupError):
+            self._unreadable = True
+
+    @property
+    def found(self) -> bool:
+        numbered = self._numbers is not None and self._numbers.gap
+        return self._unreadable or numbered or _is_uneven(sorted(self._pts))
+
+
+def _numbers_of(context: CodecContext) -> Numbers | None:
+    """What follows the numbers of this stream's pictures; None where none can be followed."""
+    config = context.extradata or b""
+    readers: dict[str, Callable[[bytes], Numbers]] = {"h264": _h264_numbers, "hevc": _hevc_numbers}
+    if context.name not in readers or not config or config[0] != 1:
+        return None
+    try:
+        return readers[context.name](config)
+    except (ValueError, LookupError):
+        return None
+
+
+def _h264_numbers(config: bytes) -> H264Numbers:
+    bits = Bits(config[8 : 8 + int.from_bytes(config[6:8], "big")], start=1)
+    profile, _ = bits.read(8), bits.read(16)
+    bits.golomb()
+    planes = profile in H264_HIGH_PROFILES and _read_colours(bits)
+    return H264Numbers(frame_num_bits=bits.golomb() + 4, plane_bits=2 if planes else 0)
+
+
+def _read_colours(bits: Bits) -> bool:
+    """Whether the colour planes are coded apart."""
+    chroma = bits.golomb()
+    planes = chroma == 3 and bits.read(1) == 1
+    bits.skip_golombs(2)
+    bits.read(1)
+    if bits.read(1):
+        for place in range(12 if chroma == 3 else 8):
+            if bits.read(1):
+                _skip_scaling_list(bits, 16 if place < 6 else 64)
+    return planes
+
+
+def _skip_scaling_list(bits: Bits, size: int) -> None:
+    scale = 8
+    for _ in range(size):
+        number = bits.golomb()
+        scale = (scale + (number + 1 >> 1 if number % 2 else -(number >> 1))) % 256
+        if scale == 0:
+            return
+
+
+def _hevc_numbers(config: bytes) -> HevcNumbers:
+    units = dict(_parameter_sets(config))
+    sps, pps = Bits(units[HEVC_SPS], start=2), Bits(units[HEVC_PPS], start=2)
+    pps.skip_golombs(2)
+    pps.read(1)
+    output_bits, extra_bits = pps.read(1), pps.read(3)
+    return HevcNumbers(_order_bits(sps), extra_bits, output_bits)
+
+
+def _parameter_sets(config: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 23
+    for _ in range(config[22]):
+        kind, count, at = config[at] & 0x3F, int.from_bytes(config[at + 1 : at + 3], "big"), at + 3
+        for _ in range(count):
+            end = at + 2 + int.from_bytes(config[at : at + 2], "big")
+            yield kind, config[at + 2 : end]
+            at = end
+
+
+def _order_bits(sps: Bits) -> int:
+    sps.read(4)
+    layers = sps.read(3)
+    sps.read(1 + 96)
+    present = [(sps.read(1), sps.read(1)) for _ in range(8 if layers else 0)][:layers]
+    for profile, level in present:
+        sps.read(88 * profile + 8 * level)
+    sps.golomb()
+    if sps.golomb() == 3 and sps.read(1):
+        raise ValueError("colour planes that are coded apart are not followed")
+    sps.skip_golombs(2)
+    if sps.read(1):
+        sps.skip_golombs(4)
+    sps.skip_golombs(2)
+    return sps.golomb() + 4
+
+
+def _evenly_spaced(numbers: list[int]) -> bool:
+    return len({later - number for number, later in pairwise(sorted(numbers))}) < 2
+
+
+def _is_uneven(pts: Sequence[int]) -> bool:
+    """Whether some frame is shown for far longer than usual, as where packets are missing."""
+    steps = [later - time for time, later in pairwise(pts)]
+    return bool(steps) and max(steps) > 1.5 * median_low(steps) + 1

@@ -1,0 +1,245 @@
+"""What decord cannot open is chosen by time, as the reference's second decoder does it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from videos import Recipe, read_number
+
+import select_frame_fallback as tool
+from eva.decode import open_video
+from eva.decode_decord import DecordVideo
+from eva.errors import VideoError
+from eva.selection import Request, make_plan
+
+Encoded = Callable[[Recipe], Path]
+
+VPX = {"g": "20", "deadline": "good", "cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "16"}
+# Alternate reference frames are hidden: decord fails on them.
+VPX_HIDING = {"g": "60", "deadline": "realtime", "cpu-used": "8", "lag-in-frames": "25", "b": "100k"}
+SVT = {"g": "20", "preset": "11", "crf": "20"}
+X264 = {"g": "20", "bf": "3", "preset": "veryfast"}
+NTSC = Fraction(30000, 1001)
+UNEVEN = [sum((40, 80, 120, 33)[k % 4] for k in range(n)) for n in range(60)]
+STREAMED = {"live": "1"}
+
+
+def vp9(name: str, **more: Any) -> Recipe:
+    return Recipe(f"vp9-{name}", "libvpx-vp9", **{"options": VPX, **more})
+
+
+def av1(name: str, **more: Any) -> Recipe:
+    return Recipe(f"av1-{name}", "libsvtav1", **{"options": SVT, **more})
+
+
+def by_both(name: str, **more: Any) -> list[Recipe]:
+    return [codec(f"{name}.{suffix}", **more) for codec in (av1, vp9) for suffix in ("mp4", "webm", "mkv")]
+
+
+# (recipe, then for windows (start, end, frames) the numbers of the frames that torchcodec 0.12.0 shows)
+Window = tuple[float, float, int]
+RECORDED: list[tuple[Recipe, dict[Window, list[int]]]] = [
+    (av1("recorded.mp4", rate=NTSC), {
+        (0, 1e9, 8): [0, 8, 17, 25, 34, 42, 51, 59],
+        (1.01, 1.49, 5): [30, 33, 37, 41, 44],
+        (0.3, 2.9, 1): [34],
+    }),
+    (av1("recorded-offset.webm", rate=NTSC, first_pts=41), {
+        (0, 1e9, 8): [0, 8, 17, 25, 34, 42, 51, 59],
+        (1.01, 1.49, 5): [0, 0, 1, 2, 3],
+        (0.3, 2.9, 1): [22],
+    }),
+    (vp9("recorded.webm", rate=Fraction(24000, 1001)), {
+        (0, 1e9, 8): [0, 8, 17, 25, 34, 42, 51, 59],
+        (1.01, 1.49, 5): [24, 27, 29, 32, 35],
+        (0.3, 2.9, 1): [33],
+    }),
+    (vp9("recorded-offset.mp4", rate=Fraction(60), first_pts=37), {
+        (0, 1e9, 8): [0, 8, 17, 25, 34, 42, 51, 59],
+        (1.01, 1.49, 5): [23, 30, 38, 45, 52],
+        (0.3, 2.9, 1): [30],
+    }),
+    (vp9("recorded-uneven.mkv", time_base=Fraction(1, 1000), pts=UNEVEN), {
+        (0, 1e9, 8): [0, 8, 17, 25, 34, 42, 50, 59],
+        (1.01, 1.49, 5): [14, 16, 18, 20, 22],
+        (0.3, 2.9, 1): [22],
+    }),
+    (av1("recorded-one.mp4", count=1), {
+        (0, 1e9, 8): [0, 0, 0, 0, 0, 0, 0, 0],
+        (1.01, 1.49, 5): [0, 0, 0, 0, 0],
+        (0.3, 2.9, 1): [0],
+    }),
+    (Recipe("recorded-streamed.mkv", "libx264", options=X264, container_options=STREAMED), {
+        (0, 1e9, 8): [0, 8, 17, 25, 34, 42, 51, 59],
+        (1.01, 1.49, 5): [25, 28, 31, 34, 37],
+        (0.3, 2.9, 1): [33],
+    }),
+]  # fmt: skip
+CODED = [
+    *by_both("24fps", rate=Fraction(24000, 1001)),
+    *by_both("25fps"),
+    *by_both("30fps", rate=NTSC),
+    *by_both("60fps", rate=Fraction(60)),
+    *by_both("offset", rate=NTSC, first_pts=41),
+    *by_both("uneven", time_base=Fraction(1, 1000), pts=UNEVEN),
+    *by_both("one", count=1),
+    av1("turned.mp4", rotation=90),
+]
+UNMEASURED = [
+    Recipe("streamed-h264.mkv", "libx264", options=X264, container_options=STREAMED),
+    Recipe("streamed-h264-offset.mkv", "libx264", options=X264, container_options=STREAMED, first_pts=37, rate=NTSC),
+    Recipe("streamed-vp8.webm", "libvpx", options=VPX, container_options=STREAMED),
+    Recipe("pictures.apng", "apng", pix_fmt="rgb24"),
+    Recipe("pictures.gif", "gif", pix_fmt="rgb8"),
+]
+BY_TIME = [*CODED, *UNMEASURED]
+BY_RATE = [
+    Recipe("h264.mp4", "libx264", options=X264),
+    Recipe("h264.mkv", "libx264", options=X264),
+    Recipe("h264.flv", "libx264", options=X264),
+    Recipe("h264.ts", "libx264", options=X264),
+    Recipe("h264.avi", "libx264", options=X264),
+    Recipe("h264-one.mkv", "libx264", options=X264, count=1),
+    Recipe("h264-fragmented.mp4", "libx264", container_options={"movflags": "frag_keyframe+empty_moov"}),
+    Recipe("hevc.mkv", "libx265", options={"preset": "ultrafast", "x265-params": "log-level=none"}),
+    Recipe("vp8.webm", "libvpx", options=VPX),
+    Recipe("mpeg4.avi", "mpeg4"),
+    Recipe("mpeg4.ts", "mpeg4"),
+    Recipe("mpeg2.ts", "mpeg2video"),
+    Recipe("mpeg2.mpg", "mpeg2video"),
+    Recipe("mpeg1.mpg", "mpeg1video"),
+    Recipe("sorenson.flv", "flv"),
+    Recipe("h263.mov", "h263", width=176, height=144),
+    Recipe("msmpeg4.avi", "msmpeg4"),
+    Recipe("wmv1.wmv", "wmv1"),
+    Recipe("wmv2.wmv", "wmv2"),
+    Recipe("prores.mov", "prores_ks", pix_fmt="yuv422p10le"),
+    Recipe("dnxhd.mov", "dnxhd", pix_fmt="yuv422p", width=256, height=128, options={"profile": "dnxhr_sq"}),
+    Recipe("mjpeg.avi", "mjpeg", pix_fmt="yuvj420p"),
+    Recipe("mjpeg.mov", "mjpeg", pix_fmt="yuvj420p"),
+    Recipe("ffv1.mkv", "ffv1"),
+    Recipe("huffyuv.avi", "huffyuv", pix_fmt="yuv422p"),
+    Recipe("utvideo.avi", "utvideo"),
+    Recipe("animation.mov", "qtrle", pix_fmt="rgb24"),
+    Recipe("png.mov", "png", pix_fmt="rgb24"),
+    Recipe("raw.avi", "rawvideo"),
+]
+
+
+def named(recipes: Iterable[Recipe]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("recipe", [pytest.param(recipe, id=recipe.name) for recipe in recipes])
+
+
+def decord_opens(path: Path) -> bool:
+    pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    try:
+        video = DecordVideo(path)
+        list(video.frames([0, video.timeline.count // 2, video.timeline.count - 1], lambda rgb: rgb))
+    except VideoError:
+        return False
+    return True
+
+
+def is_chosen_by_time(path: Path) -> bool:
+    return open_video(path, backend="av").timeline.shown_to_s is not None
+
+
+@named([recipe for recipe in BY_TIME if not recipe.name.startswith("vp9")])
+def test_a_video_that_decord_cannot_open_is_chosen_by_time(encoded: Encoded, recipe: Recipe) -> None:
+    assert is_chosen_by_time(encoded(recipe))
+    assert not decord_opens(encoded(recipe))
+
+
+@named(BY_RATE)
+def test_a_video_that_decord_opens_is_chosen_by_its_average_rate(encoded: Encoded, recipe: Recipe) -> None:
+    assert not is_chosen_by_time(encoded(recipe))
+    assert decord_opens(encoded(recipe))
+
+
+def test_decord_fails_on_vp9_with_hidden_frames_and_all_vp9_is_chosen_by_time(encoded: Encoded) -> None:
+    hiding, plain = (vp9("hiding.webm", count=150, options=VPX_HIDING), vp9("25fps.webm"))
+    assert [is_chosen_by_time(encoded(recipe)) for recipe in (hiding, plain)] == [True, True]
+    assert [decord_opens(encoded(recipe)) for recipe in (hiding, plain)] == [False, True]
+
+
+def test_the_last_frame_that_begins_at_or_before_the_time_is_shown(encoded: Encoded) -> None:
+    timeline = open_video(encoded(av1("uneven.mkv", time_base=Fraction(1, 1000), pts=UNEVEN))).timeline
+    assert timeline.times_s[:4] == (0, 0.04, 0.12, 0.24)
+    assert timeline.indices_at([-1, 0, 0.039, 0.04, 0.119, 0.12, 1e6]) == [0, 0, 0, 1, 1, 2, 59]
+
+
+def numbers(path: Path, window: Window, tmp_path: Path) -> list[int]:
+    start, end, nframes = window
+    words = [f"--video-path={path}", f"--start={start}", f"--end={end}", f"--nframes={nframes}", "--clamp"]
+    reply = tool.answer({"arguments": [*words, f"--save-root={tmp_path}", "--format=png"]})["ok"]
+    stored = [read_number(read_picture(frame)) for frame in reply["frames"]]
+    folder, _ = tool.save_frames(tool.parse_arguments([*words, f"--save-root={tmp_path}"]))
+    assert [read_number(read_picture(folder / f"frame_{k:04d}.png")) for k in range(nframes)] == stored
+    return stored
+
+
+def read_picture(path: str | Path) -> np.ndarray:
+    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "window", "shown"),
+    [
+        pytest.param(recipe, window, shown, id=f"{recipe.name} {window}")
+        for recipe, windows in RECORDED
+        for window, shown in windows.items()
+    ],
+)
+def test_store_and_command_give_the_frames_that_torchcodec_gave(
+    encoded: Encoded, tmp_path: Path, recipe: Recipe, window: Window, shown: list[int]
+) -> None:
+    assert numbers(encoded(recipe), window, tmp_path) == shown
+
+
+# --- torchcodec, live
+
+
+@named(BY_TIME)
+def test_bounds_and_pixels_equal_torchcodecs_own(encoded: Encoded, recipe: Recipe) -> None:
+    decoders = pytest.importorskip("torchcodec.decoders", reason="torchcodec is not installed")
+    path = encoded(recipe)
+    theirs, ours = decoders.VideoDecoder(str(path), dimension_order="NHWC"), open_video(path)
+    about = theirs.metadata
+    bounds = (about.begin_stream_seconds, about.end_stream_seconds)
+    assert (ours.timeline.begin_s, ours.timeline.end_s) == bounds
+    for request in requests(path, *bounds, random.Random(recipe.name)):
+        plan, times_s = make_plan(ours, request), sampled(request, *bounds)
+        pixels = dict(ours.frames(plan.indices, lambda rgb: rgb))
+        owed = theirs.get_frames_played_at(seconds=times_s).data.numpy()
+        assert np.array_equal(np.stack([pixels[index] for index in plan.indices]), owed), request
+
+
+def requests(path: Path, begin_s: float, end_s: float, chance: random.Random) -> Iterable[Request]:
+    """The whole video, its end, a window before it, and any; unclamped those that lie inside."""
+    windows = [(0.0, 1e9, True), (end_s - 0.2, end_s + 5, True), (begin_s - 9, begin_s - 5, True)]
+    for clamp in (True, False):
+        cuts = sorted(chance.uniform(begin_s, end_s) for _ in range(2))
+        windows.append((cuts[0], cuts[1], clamp))
+    for start_s, stop_s, clamp in windows:
+        for nframes in (1, 2, 7):
+            yield Request(path, start_s, stop_s, nframes, None, 1, clamp)
+
+
+def sampled(request: Request, begin_s: float, end_s: float) -> list[float]:
+    """The times of a request, by the protocol alone."""
+    start_s, stop_s = request.start_s, request.end_s or end_s
+    if request.clamp:
+        start_s, stop_s = max(start_s, begin_s), min(stop_s, end_s)
+        if stop_s <= start_s:
+            start_s, stop_s = begin_s, end_s
+    if request.nframes == 1:
+        return [(start_s + stop_s) / 2]
+    last_s = stop_s - min(0.001, (stop_s - start_s) / (4 * request.nframes))
+    return list(np.linspace(start_s, last_s, request.nframes))

@@ -1,0 +1,43 @@
+"""The length and the size that the opening message names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+from videos import Recipe
+
+from eva.video import VideoInfo, probe
+
+Encoded = Callable[[Recipe], Path]
+X264 = {"g": "20", "preset": "veryfast"}
+STREAMED = {"live": "1"}  # neither the stream nor the container says how long it is
+
+
+@pytest.mark.parametrize(
+    ("recipe", "duration_s"),
+    [
+        (Recipe("streamed.mkv", "libx264", options=X264, container_options=STREAMED), 2.4),
+        (Recipe("streamed-late.mkv", "libx264", options=X264, container_options=STREAMED, first_pts=50), 2.4),
+        (Recipe("streamed.webm", "libvpx-vp9", options={"cpu-used": "8"}, container_options=STREAMED), 2.4),
+        (Recipe("streamed-ntsc.webm", "libvpx", rate=Fraction(30000, 1001), container_options=STREAMED), 2.0),
+        (Recipe("pictures.apng", "apng", pix_fmt="rgb24"), 2.4),
+    ],
+    ids=lambda value: value.name if isinstance(value, Recipe) else "",
+)
+def test_a_streamed_video_is_as_long_as_its_frames_are_shown(
+    encoded: Encoded, recipe: Recipe, duration_s: float
+) -> None:
+    with av.open(str(encoded(recipe))) as container:
+        assert (container.duration, container.streams.video[0].duration) == (None, None)
+    info = probe(encoded(recipe))
+    assert info == VideoInfo(pytest.approx(duration_s, abs=2e-3), 160, 120)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_stated_length_is_taken_as_it_is_stated(encoded: Encoded, suffix: str) -> None:
+    recipe = Recipe(f"stated.{suffix}", "libx264", options=X264)
+    assert probe(encoded(recipe)) == VideoInfo(pytest.approx(2.4, abs=2e-3), 160, 120)
