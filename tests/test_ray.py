@@ -6,21 +6,19 @@ import re
 import shutil
 import subprocess
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Bench, Run, block, call, environment, make_video, only_sentence, read_whole_lines, row, wait_until
 from killable import KillableServer, killable
-from ray_cluster import DISK, Nodes, processes_on, ray_cluster
+from ray_cluster import DISK, Nodes, lasting, processes_on, ray_cluster
 from scripted_server import Script, ScriptedServer
 
 ANSWER = "<answer>B</answer>"
 VIDEOS = 30
 COUNT = 300
-# What differs between two runs of one sample: times, and where the frames went.
-PASSING = frozenset({"seconds", "extract_s", "frames"})
 ON_NODES = {"video_root": f"${DISK}/videos", "frame_root": f"${DISK}/frames"}
 
 
@@ -62,15 +60,6 @@ def bench_at(tmp_path: Path, tokenizer_dir: Path, videos: list[Path]) -> Callabl
 
 def on_ray(bench: Bench, nodes: Nodes, *flags: str, **settings: str) -> subprocess.Popen[str]:
     return bench.start("--ray", nodes.address, "--frame-workers", "1", *flags, **{**ON_NODES, **settings})
-
-
-def lasting(value: Any) -> Any:
-    """A record without what passes; a node's disk is called as the local run's is."""
-    if isinstance(value, Mapping):
-        return {key: lasting(inner) for key, inner in value.items() if key not in PASSING}
-    if isinstance(value, str):
-        return re.sub(r"/\S*?/videos/", "/videos/", value)
-    return [lasting(inner) for inner in value] if isinstance(value, list) else value
 
 
 def recorded(bench: Bench) -> list[int]:
