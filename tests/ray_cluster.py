@@ -43,7 +43,8 @@ class Nodes:
         folder = self.disk(name) / "videos"
         folder.mkdir(parents=True, exist_ok=True)
         for video in videos:
-            (folder / video.name).symlink_to(video)
+            if not (folder / video.name).exists():
+                (folder / video.name).symlink_to(video)
         env = environment(**variables, **{DISK: str(self.disk(name))})
         self.nodes[name] = self.cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, env_vars=env)
 
@@ -72,15 +73,17 @@ def lasting(value: Any) -> Any:
     return [lasting(inner) for inner in value] if isinstance(value, list) else value
 
 
-def processes_on(disk: Path, *words: str) -> list[str]:
-    """The command lines of the processes whose disk that is and that hold one of the words."""
-    found = []
+def processes_on(disk: Path, *words: str, **variables: str) -> dict[int, str]:
+    """By number, the command lines of the processes whose disk that is, that have these variables, and that hold one of
+    the words."""
+    wanted = {f"{name}={value}".encode() for name, value in {DISK: str(disk), **variables}.items()}
+    found = {}
     for entry in Path("/proc").iterdir():
         try:
-            ours = entry.name.isdigit() and f"{DISK}={disk}".encode() in (entry / "environ").read_bytes().split(b"\0")
+            ours = entry.name.isdigit() and wanted <= set((entry / "environ").read_bytes().split(b"\0"))
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode() if ours else ""
         except OSError:
             continue
         if any(word in command for word in words):
-            found.append(command)
+            found[int(entry.name)] = command
     return found
