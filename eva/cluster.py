@@ -1,7 +1,8 @@
 """The nodes of a Ray cluster as the place where a run's samples are played: one actor a node (eva.node).
 
 The driver schedules, decides who asks which server when, and writes the cache; the nodes play. A node that dies only
-loses what it was playing, and that is played elsewhere; a node that comes is taken.
+loses what it was playing, and that is played elsewhere; what no other node has waits for one to come. A node that comes
+is taken.
 """
 
 from __future__ import annotations

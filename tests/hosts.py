@@ -7,6 +7,7 @@ import contextlib
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,7 +119,7 @@ def may_make_hosts() -> str:
     """Why not, or the empty text."""
     if missing := [name for name in ("ip", "unshare", "nsenter") if shutil.which(name) is None]:
         return f"{', '.join(missing)} is not installed (apt-get install iproute2 util-linux)"
-    tried = subprocess.run(["unshare", *WHOLE, "--fork", "ip", "link", "add", "test0", "type", "veth"],
+    tried = subprocess.run(["unshare", *WHOLE, "--fork", "--mount-proc", "ip", "link", "add", "test0", "type", "veth"],
                            capture_output=True, text=True, check=False)  # fmt: skip
     return f"no namespaces can be made here: {tried.stderr.strip()}" if tried.returncode else ""
 
@@ -129,9 +130,10 @@ def two_hosts(folder: Path, *shared: Path) -> Iterator[tuple[Host, Host]]:
     if problem := may_make_hosts():
         pytest.skip(problem)
     with contextlib.ExitStack() as stack:
+        seen = in_tmp([*shared, ROOT, Path(sys.prefix), Path(sys.base_prefix)])
         hosts = []
         for number, name in enumerate(("one", "two"), start=1):
-            hosts.append(Host(name, f"10.77.0.{number}", folder / name, [*in_tmp(shared), *in_tmp([ROOT])]))
+            hosts.append(Host(name, f"10.77.0.{number}", folder / name, seen))
             stack.callback(end, hosts[-1].hardware)
         one, two = hosts
         one.on_network(
