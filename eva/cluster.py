@@ -109,9 +109,9 @@ class Cluster:
         self._check()
         self._waiting = waiting
         item = self._placement.take(waiting)
-        return self._waited_for_long(waiting) if item is None else item
+        return self._take_late(waiting) if item is None else item
 
-    def _waited_for_long(self, waiting: deque[Item]) -> Item | None:
+    def _take_late(self, waiting: deque[Item]) -> Item | None:
         """Take the first sample out of `waiting` whose video was lost with its nodes too long ago."""
         if self._full and (not self._nodes or any(self._reason(item) == self._full for item in waiting)):
             raise NoRoomForFrames(self._full)
@@ -131,7 +131,7 @@ class Cluster:
 
     def _gone_for_long(self, item: Item) -> bool:
         loss = self._placement.gone(item)
-        return loss is not None and self._is_long_ago(loss.at_s)
+        return loss is not None and self._is_long_ago(loss.lost_at)
 
     def _reason(self, item: Item) -> str:
         loss = self._placement.gone(item)
@@ -146,13 +146,13 @@ class Cluster:
                 return await self._played(self._nodes[node_id], item, seat)
             if not self._gone_for_long(item):
                 raise NodeLost("the node was lost before it began")
-            return self._given_up(
+            return self._give_up(
                 item, f"no node with its video joined within {self._outage_s:g} s; {self._reason(item)}"
             )
         finally:
             self._placement.over(item)
 
-    def _given_up(self, item: Item, reason: str) -> Record:
+    def _give_up(self, item: Item, reason: str) -> Record:
         self._report(f"sample {item.index} is given up: {reason}")
         return exception_record(item, NodesLost(reason), Episode())
 
@@ -173,7 +173,7 @@ class Cluster:
             self._lose(node, str(gone))
             losses = self._placement.lost(item)
             if losses >= MOST_LOSSES:
-                return self._given_up(item, f"{losses} nodes were lost while they played it; {gone}")
+                return self._give_up(item, f"{losses} nodes were lost while they played it; {gone}")
             raise NodeLost(str(gone)) from gone
         except NoRoomForFrames as full:
             over = True

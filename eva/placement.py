@@ -18,7 +18,7 @@ class Loss:
     """Why no node has a video any more, and since when (monotonic clock)."""
 
     reason: str
-    at_s: float
+    lost_at: float
 
 
 @dataclass
@@ -92,8 +92,9 @@ class Placement:
         self._homes.setdefault(item.videos[0], node)
 
     def _next(self, node: str, waiting: Collection[Item]) -> int | None:
-        """The first question on a video that is at home here or nowhere; only without one another's; only where
-        nothing else is played one that is to be alone. With the items ordered by video, the first kind comes first."""
+        """The first question on a video that is at home here or nowhere; where there is none, on a video at home
+        elsewhere; where `node` plays nothing and can play neither, one that is to be played alone. With the items
+        ordered by video, those of the first kind come first."""
         if any(map(self._alone, self._given[node])):
             return None
         others = alone = None
