@@ -1,7 +1,8 @@
 """The nodes of a Ray cluster as the place where a run's samples are played: one actor a node (eva.node).
 
 The driver schedules, decides who asks which server when, and writes the cache; the nodes play. A node that dies only
-loses what it was playing, and that is played elsewhere; a node that comes is taken.
+loses what it was playing, and that is played elsewhere; what no other node has waits for one to come. A node that comes
+is taken.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from eva.errors import EvaError
 from eva.items import Item
 from eva.model import BadRequest, ChatModel, Unavailable
 from eva.node import Arrival, Orders, Turn, versions
-from eva.placement import Placement
+from eva.placement import LOSSES_BEFORE_ALONE, Loss, Placement
 from eva.record import Record, exception_record
 from eva.remote import ClusterError, Host, NodeGone, Remote, connect, disconnect, hosts, make_remote
-from eva.servers import Failing, KeepsFailing, Outage, Seat, ServerLost
-from eva.tool import FrameToolError, NoRoomForFrames, Usage
+from eva.schedule import NodeLost
+from eva.servers import Failing, KeepsFailing, Outage, Seat
+from eva.tool import NoRoomForFrames, Usage
 
 # How often the cluster is asked which nodes it has.
 POLL_S = 2.0
@@ -35,12 +37,16 @@ END_TIMEOUT_S = 10.0
 # Before a node on which the actor died or could not start is tried again; doubling.
 PAUSE_S = 2.0
 MAX_PAUSE_S = 60.0
-# So long after the last loss, what only a lost node has is still waited for: where its actor died, it soon is back.
-COMEBACK_S = 120.0
+# A sample under which so many nodes were lost, the last ones while they played nothing else, is given up.
+MOST_LOSSES = LOSSES_BEFORE_ALONE + 2
 
 
 class VersionsDiffer(ClusterError):
     """A node runs other code than the driver, or has other packages."""
+
+
+class NodesLost(EvaError):
+    """A sample that no node can play to its end."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,8 @@ class Cluster:
         self._versions: Mapping[str, str] = {}
         self._nodes: dict[str, Remote] = {}
         self._placement = Placement()
+        self._waiting: Collection[Item] = ()
+        self._told: Collection[str] = ()
         self._attempts = count()
         self._full = ""
         self._lost_at = 0.0
@@ -96,21 +104,57 @@ class Cluster:
         usages = [self._spent, *(node.usage for node in self._nodes.values())]
         return Usage(sum(usage.asked for usage in usages), sum(usage.decoded for usage in usages))
 
-    def take(self, waiting: deque[Item]) -> Item:
-        """See Executor."""
-        return self._placement.take(waiting)
+    def take(self, waiting: deque[Item]) -> Item | None:
+        """See Executor. Raises NoRoomForFrames, and Outage where the cluster has had no node for too long."""
+        self._check()
+        self._waiting = waiting
+        item = self._placement.take(waiting)
+        return self._take_late(waiting) if item is None else item
+
+    def _take_late(self, waiting: deque[Item]) -> Item | None:
+        """Take the first sample out of `waiting` whose video was lost with its nodes too long ago."""
+        if self._full and (not self._nodes or any(self._reason(item) == self._full for item in waiting)):
+            raise NoRoomForFrames(self._full)
+        if not self._nodes and self._is_long_ago(self._lost_at):
+            raise Outage(f"the cluster has had no node that can play for {self._outage_s:g} s")
+        late = next((item for item in waiting if self._nodes and self._gone_for_long(item)), None)
+        if late is not None:
+            waiting.remove(late)
+        return late
+
+    @property
+    def _outage_s(self) -> float:
+        return self._orders.options.outage_timeout
+
+    def _is_long_ago(self, moment: float) -> bool:
+        return time.monotonic() - moment > self._outage_s
+
+    def _gone_for_long(self, item: Item) -> bool:
+        loss = self._placement.gone(item)
+        return loss is not None and self._is_long_ago(loss.lost_at)
+
+    def _reason(self, item: Item) -> str:
+        loss = self._placement.gone(item)
+        return loss.reason if loss else ""
 
     async def run(self, item: Item, seat: Seat) -> Record:
-        """See Executor. A node that is lost counts as a server that is lost: the sample starts again, elsewhere."""
+        """See Executor. Where a node is lost, that is neither the sample's failure nor the server's."""
         self._check()
         try:
-            node = await self._node_for(item)
-            if node is None:
-                error = FrameToolError(f"no node has the video any more: {self._placement.gone(item)}")
-                return exception_record(item, error, Episode())
-            return await self._played(node, item, seat)
+            node_id = self._placement.node_of(item)
+            if node_id is not None:
+                return await self._played(self._nodes[node_id], item, seat)
+            if not self._gone_for_long(item):
+                raise NodeLost("the node was lost before it began")
+            return self._give_up(
+                item, f"no node with its video joined within {self._outage_s:g} s; {self._reason(item)}"
+            )
         finally:
             self._placement.over(item)
+
+    def _give_up(self, item: Item, reason: str) -> Record:
+        self._report(f"sample {item.index} is given up: {reason}")
+        return exception_record(item, NodesLost(reason), Episode())
 
     async def _played(self, node: Remote, item: Item, seat: Seat) -> Record:
         number = next(self._attempts)
@@ -127,11 +171,14 @@ class Cluster:
         except NodeGone as gone:
             over = True
             self._lose(node, str(gone))
-            raise ServerLost(Unavailable(str(gone)), seat.server) from gone
+            losses = self._placement.lost(item)
+            if losses >= MOST_LOSSES:
+                return self._give_up(item, f"{losses} nodes were lost while they played it; {gone}")
+            raise NodeLost(str(gone)) from gone
         except NoRoomForFrames as full:
             over = True
             self._lose(node, str(full), full=True)
-            raise ServerLost(Unavailable(str(full)), seat.server) from full
+            raise NodeLost(str(full)) from full
         except Failing as failing:
             if isinstance(failing, KeepsFailing):
                 self._placement.failed(item)
@@ -154,22 +201,6 @@ class Cluster:
             raise NoRoomForFrames(f"on the node {node.host.name}, {turn.full}")
         return turn
 
-    async def _node_for(self, item: Item) -> Remote | None:
-        """Where to play the item; waits for a node if there is none. None where its video went with a node that did
-        not come back."""
-        asked, outage_s = time.monotonic(), self._orders.options.outage_timeout
-        while (node_id := self._placement.node_of(item)) is None:
-            now = time.monotonic()
-            self._check()
-            if self._full and (not self._nodes or self._placement.gone(item) == self._full):
-                raise NoRoomForFrames(self._full)
-            if self._nodes and now - self._lost_at > COMEBACK_S:
-                return None
-            if not self._nodes and now - asked > outage_s:
-                raise Outage(f"the cluster has had no node that can play for {outage_s:g} s")
-            await asyncio.sleep(POLL_S / 2)
-        return self._nodes[node_id]
-
     async def try_out(self, url: str) -> str:
         """Why the server at `url` does not answer what it answered before to some node, or the empty text."""
         reason = "no node is there to ask it"
@@ -187,10 +218,22 @@ class Cluster:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(POLL_S)
+            self._tell_who_waits()
             for host in await asyncio.to_thread(hosts):
                 if host.node_id not in self._nodes and time.monotonic() >= self._due.get(host.node_id, 0):
                     self._due[host.node_id] = float("inf")  # until this trial is over
                     self._spawn(self._join_late(host))
+
+    def _tell_who_waits(self) -> None:
+        """One line when samples begin to wait for a lost node."""
+        losses = {item.videos[0]: loss for item in self._waiting if (loss := self._placement.gone(item))}
+        if losses.keys() - set(self._told):
+            samples = sum(item.videos[0] in losses for item in self._waiting)
+            self._report(
+                f"{samples} samples wait for a node with their videos to join, at most {self._outage_s:g} s "
+                "(--outage-timeout)"
+            )
+        self._told = losses.keys()
 
     async def _join_late(self, host: Host) -> None:
         try:
@@ -213,6 +256,7 @@ class Cluster:
             node.kill()
             return self._out(host, arrival.problem)
         self._nodes[host.node_id] = node
+        self._trials.pop(host.node_id, None)
         self._placement.join(host.node_id, arrival.videos)
         self._report(
             f"node {host.name}: {arrival.workers} frame workers, {len(arrival.videos)} of {len(self._videos)} videos, "
@@ -247,7 +291,8 @@ class Cluster:
             return
         del self._nodes[node.host.node_id]
         self._spent = Usage(self._spent.asked + node.usage.asked, self._spent.decoded + node.usage.decoded)
-        samples, self._lost_at = self._placement.leave(node.host.node_id, reason), time.monotonic()
+        self._lost_at = time.monotonic()
+        samples = self._placement.leave(node.host.node_id, Loss(reason, self._lost_at))
         self._put_off(node.host)
         self._report(f"{reason}; {len(samples)} of its samples start again elsewhere")
         if full:

@@ -22,12 +22,13 @@ class Executor(Protocol):
         """The frames of all samples so far."""
         ...
 
-    def take(self, waiting: deque[Item]) -> Item:
-        """Take the sample out of `waiting` that should be next; `run` of it follows."""
+    def take(self, waiting: deque[Item]) -> Item | None:
+        """Take the sample out of `waiting` that should be next; `run` of it follows. None while none can be played."""
         ...
 
     async def run(self, item: Item, seat: Seat) -> Record:
-        """The item's record, its own failure included. Raises what is not the sample's failure, as Sampler.run."""
+        """The item's record, its own failure included. Raises what is not the sample's failure: as Sampler.run, and
+        NodeLost."""
         ...
 
     async def close(self) -> None:

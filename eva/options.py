@@ -111,7 +111,11 @@ def _add_server_options(group: argparse._ArgumentGroup, defaults: Defaults) -> N
         "--request-timeout", type=positive_seconds, default=600.0, metavar="S", help="seconds for one completion"
     )
     group.add_argument(
-        "--outage-timeout", type=positive_seconds, default=1800.0, metavar="S", help="seconds without any server"
+        "--outage-timeout",
+        type=positive_seconds,
+        default=1800.0,
+        metavar="S",
+        help="seconds without any server, or without a node that has a sample's video",
     )
 
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from eva.items import Item
+
+# A sample under which so many nodes were lost may be what ends them, by its memory for instance. It is played when a
+# node has nothing else to play, so that it is told from the samples that were with it.
+LOSSES_BEFORE_ALONE = 2
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Why no node has a video any more, and since when (monotonic clock)."""
+
+    reason: str
+    lost_at: float
 
 
 @dataclass
@@ -20,7 +32,8 @@ class Placement:
     _videos: dict[str, Collection[str]] = field(default_factory=dict)
     _given: dict[str, set[int]] = field(default_factory=dict)
     _homes: dict[str, str] = field(default_factory=dict)
-    _gone: dict[str, str] = field(default_factory=dict)
+    _gone: dict[str, Loss] = field(default_factory=dict)
+    _losses: Counter[int] = field(default_factory=Counter)
     _failed: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def join(self, node: str, videos: Collection[str]) -> None:
@@ -29,17 +42,18 @@ class Placement:
         for video in videos:
             self._gone.pop(video, None)
 
-    def leave(self, node: str, reason: str) -> set[int]:
+    def leave(self, node: str, loss: Loss) -> set[int]:
         """`node` is no longer there; gives the samples that it was given."""
         given, videos = self._given.pop(node), self._videos.pop(node)
         self._homes = {video: home for video, home in self._homes.items() if home != node}
         for video in videos:
             if not self._holders(video):
-                self._gone[video] = reason
+                self._gone[video] = loss
         return given
 
-    def take(self, waiting: deque[Item]) -> Item:
-        """Take the next sample out of `waiting`, and give it to a node; where there is none for it, to nobody."""
+    def take(self, waiting: deque[Item]) -> Item | None:
+        """Take the next sample that a node can play out of `waiting`, and give it to that node; None where there is
+        none."""
         for node in sorted(self._given, key=lambda node: len(self._given[node])):
             position = self._next(node, waiting)
             if position is not None:
@@ -47,21 +61,20 @@ class Placement:
                 del waiting[position]
                 self._give(item, node)
                 return item
-        return waiting.popleft()
+        return None
 
     def node_of(self, item: Item) -> str | None:
-        """The node that was given `item`, else the least loaded one that can play it; None where there is none."""
-        node = next((node for node, given in self._given.items() if item.index in given), None)
-        if node is None:
-            able = [node for node in self._given if self._may_play(node, item)]
-            node = min(able, key=lambda node: len(self._given[node]), default=None)
-        if node is not None:
-            self._give(item, node)
-        return node
+        """The node that was given `item`; None where it was given to none, or that node is no longer there."""
+        return next((node for node, given in self._given.items() if item.index in given), None)
+
+    def lost(self, item: Item) -> int:
+        """A node was lost while it played `item`; gives how many were so far."""
+        self._losses[item.index] += 1
+        return self._losses[item.index]
 
     def failed(self, item: Item) -> None:
         """`item` could not go on where it is: next time, another node."""
-        node = next((node for node, given in self._given.items() if item.index in given), None)
+        node = self.node_of(item)
         if node is not None:
             self._failed[item.index].add(node)
 
@@ -70,7 +83,7 @@ class Placement:
         for given in self._given.values():
             given.discard(item.index)
 
-    def gone(self, item: Item) -> str | None:
+    def gone(self, item: Item) -> Loss | None:
         """Why no node has the item's video any more; None where one has it, or none ever had."""
         return self._gone.get(item.videos[0])
 
@@ -79,15 +92,24 @@ class Placement:
         self._homes.setdefault(item.videos[0], node)
 
     def _next(self, node: str, waiting: Collection[Item]) -> int | None:
-        """The first question on a video that is at home here or nowhere; only without one another's. With the items
-        ordered by video, the former come first."""
-        others = None
+        """The first question on a video that is at home here or nowhere; where there is none, on a video at home
+        elsewhere; where `node` plays nothing and can play neither, one that is to be played alone. With the items
+        ordered by video, those of the first kind come first."""
+        if any(map(self._alone, self._given[node])):
+            return None
+        others = alone = None
         for position, item in enumerate(waiting):
             if self._may_play(node, item):
-                if self._homes.get(item.videos[0], node) == node:
+                if self._alone(item.index):
+                    alone = position if alone is None else alone
+                elif self._homes.get(item.videos[0], node) == node:
                     return position
-                others = position if others is None else others
-        return others
+                else:
+                    others = position if others is None else others
+        return alone if others is None and not self._given[node] else others
+
+    def _alone(self, index: int) -> bool:
+        return self._losses[index] >= LOSSES_BEFORE_ALONE
 
     def _may_play(self, node: str, item: Item) -> bool:
         holders = self._holders(item.videos[0])

@@ -17,6 +17,8 @@ from eva.servers import Failing, KeepsFailing, Outage, Server, ServerLost
 SAMPLE_TRIES = 3
 # Before a failing sample stands in line again: other samples may be through by then.
 PAUSE_S = 2.0
+# Before it is asked again whether one of the samples that wait can be played by now.
+POLL_S = 0.5
 # Where no sample was answered yet, so few that all keep failing are taken for bad samples, more for a bad server.
 FEW = 5
 # A sample whose server went down so often may be what brings it down.
@@ -29,6 +31,10 @@ class Interrupted(EvaError):
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}")
         self.number = number
+
+
+class NodeLost(EvaError):
+    """The machine that was to play a sample is gone. The sample starts again; no server is to blame."""
 
 
 def by_video(items: Sequence[Item]) -> list[Item]:
@@ -65,14 +71,14 @@ class Schedule:
 
     `run` gives a sample to a server, where it can to another one than those named; `serves_others` tells whether one of
     them answers other samples, None if no server has yet; `give_up` records a sample that keeps failing; `take` takes
-    the next one out of those that wait.
+    the next one out of those that wait, None while none of them can be played.
     """
 
     run: Callable[[Item, Collection[Server]], Awaitable[None]]
     serves_others: Callable[[Collection[Server]], Awaitable[bool | None]]
     give_up: Callable[[Item, Failing], None]
     outage_timeout_s: float
-    take: Callable[[deque[Item]], Item] = first_come
+    take: Callable[[deque[Item]], Item | None] = first_come
     _waiting: deque[Item] = field(default_factory=deque)
     _troubles: defaultdict[int, _Trouble] = field(default_factory=lambda: defaultdict(_Trouble))
     _alone: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -98,6 +104,9 @@ class Schedule:
     async def _work(self) -> None:
         while self._waiting and not self._stopping:
             item = self.take(self._waiting)
+            if item is None:
+                await asyncio.sleep(POLL_S)
+                continue
             self._running += 1
             try:
                 await self._attempt(item)
@@ -107,6 +116,8 @@ class Schedule:
     async def _attempt(self, item: Item) -> None:
         try:
             await self._run(item)
+        except NodeLost:
+            self._waiting.appendleft(item)
         except ServerLost as lost:
             trouble = self._troubles[item.index]
             trouble.losses += 1

@@ -4,6 +4,7 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8
 #SBATCH --exclusive
+#SBATCH --no-kill
 #SBATCH --time=24:00:00
 #SBATCH --signal=B:TERM@300
 #SBATCH --output=eva-%j.log
@@ -36,6 +37,16 @@ on() { # on MACHINE COMMAND...: start it there, as a step that ends with this jo
     steps+=($!)
 }
 
+# What a machine runs that shall come back by itself, after the network lost the machine for a minute for instance.
+again='
+    trap "kill \$child 2>/dev/null; wait; exit" TERM
+    while true; do
+        "$@" & child=$!
+        wait "$child" || true
+        sleep 5 & child=$!
+        wait "$child"
+    done'
+
 stop_steps() {
     trap '' TERM
     kill -TERM "${steps[@]}" 2>/dev/null || true
@@ -61,7 +72,7 @@ ray="$HARNESS_ENV/bin/ray"
 on "$head" "$ray" start --head --port="$RAY_PORT" --block --include-dashboard=false --disable-usage-stats
 wait_for "Ray on $head" bash -c "exec 3<> /dev/tcp/$head/$RAY_PORT"
 for machine in "${machines[@]:1}"; do
-    on "$machine" "$ray" start --address="$head:$RAY_PORT" --block --disable-usage-stats
+    on "$machine" bash -c "$again" again "$ray" start --address="$head:$RAY_PORT" --block --disable-usage-stats
 done
 
 urls=()

@@ -13,7 +13,10 @@ from videos import Recipe, encode
 
 # Where files run side by side, these begin first, so that none of them is alone at the end; in this order, some keep
 # the processor busy while others wait.
-LONGEST = ("test_vllm.py", "test_survival.py", "test_ray.py", "test_cache.py", "test_page.py", "test_six_datasets.py")
+LONGEST = (
+    "test_vllm.py", "test_survival.py", "test_ray.py", "test_two_hosts.py", "test_cache.py", "test_page.py",
+    "test_six_datasets.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,7 +4,8 @@ its variable EVA_TEST_DISK names."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from ray.cluster_utils import Cluster
 
 STORE_BYTES = 80 * 2**20
 DISK = "EVA_TEST_DISK"
+# What differs between two runs of one sample: times, and where the frames went.
+PASSING = frozenset({"seconds", "extract_s", "frames"})
 
 
 @dataclass
@@ -40,7 +43,8 @@ class Nodes:
         folder = self.disk(name) / "videos"
         folder.mkdir(parents=True, exist_ok=True)
         for video in videos:
-            (folder / video.name).symlink_to(video)
+            if not (folder / video.name).exists():
+                (folder / video.name).symlink_to(video)
         env = environment(**variables, **{DISK: str(self.disk(name))})
         self.nodes[name] = self.cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, env_vars=env)
 
@@ -60,15 +64,26 @@ def ray_cluster(folder: Path) -> Iterator[Nodes]:
         yield nodes
 
 
-def processes_on(disk: Path, *words: str) -> list[str]:
-    """The command lines of the processes whose disk that is and that hold one of the words."""
-    found = []
+def lasting(value: Any) -> Any:
+    """A record without what passes; a node's disk is called as the local run's is."""
+    if isinstance(value, Mapping):
+        return {key: lasting(inner) for key, inner in value.items() if key not in PASSING}
+    if isinstance(value, str):
+        return re.sub(r"/\S*?/videos/", "/videos/", value)
+    return [lasting(inner) for inner in value] if isinstance(value, list) else value
+
+
+def processes_on(disk: Path, *words: str, **variables: str) -> dict[int, str]:
+    """By number, the command lines of the processes whose disk that is, that have these variables, and that hold one of
+    the words."""
+    wanted = {f"{name}={value}".encode() for name, value in {DISK: str(disk), **variables}.items()}
+    found = {}
     for entry in Path("/proc").iterdir():
         try:
-            ours = entry.name.isdigit() and f"{DISK}={disk}".encode() in (entry / "environ").read_bytes().split(b"\0")
+            ours = entry.name.isdigit() and wanted <= set((entry / "environ").read_bytes().split(b"\0"))
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode() if ours else ""
         except OSError:
             continue
         if any(word in command for word in words):
-            found.append(command)
+            found[int(entry.name)] = command
     return found

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eva.items import Item
-from eva.placement import Placement
+from eva.placement import LOSSES_BEFORE_ALONE, Loss, Placement
+
+LOST = Loss("it burnt down", 1.0)
 
 
 def questions(videos: str) -> list[Item]:
@@ -21,8 +23,8 @@ def placed(placement: Placement, items: list[Item], slots: int) -> dict[int, str
     """Where each item goes, when the one that has run longest ends first; `slots` at a time."""
     waiting, running, where = deque(items), deque[Item](), dict[int, str]()
     while waiting or running:
-        if waiting and len(running) < slots:
-            item = placement.take(waiting)
+        item = placement.take(waiting) if len(running) < slots else None
+        if item is not None:
             where[item.index] = placement.node_of(item) or "nowhere"
             running.append(item)
         else:
@@ -69,40 +71,65 @@ def test_a_video_that_no_node_has_is_for_any_node_to_say_so() -> None:
     assert set(where.values()) == {"one", "two"}
 
 
-def test_what_was_only_on_a_node_that_went_comes_last_and_runs_nowhere_else() -> None:
+def test_what_was_only_on_a_node_that_went_waits_for_one_that_has_it() -> None:
     placement = joined(one="ab", two="a")
-    assert placement.leave("one", "it burnt down") == set()
+    assert placement.leave("one", LOST) == set()
     waiting = deque(questions("ba"))
-    first, last = placement.take(waiting), placement.take(waiting)
-    assert (first.videos, placement.node_of(first)) == (("a",), "two")
-    assert (last.videos, placement.node_of(last)) == (("b",), None)
-    assert placement.gone(last) == "it burnt down"
-    assert placement.gone(first) is None
+    first = placement.take(waiting)
+    assert first is not None
+    assert (first.videos, placement.node_of(first), placement.gone(first)) == (("a",), "two", None)
+    assert placement.take(waiting) is None
+    (last,) = waiting
+    assert (placement.node_of(last), placement.gone(last)) == (None, LOST)
     placement.join("three", frozenset("b"))
+    assert placement.take(waiting) is last
     assert (placement.node_of(last), placement.gone(last)) == ("three", None)
 
 
-def test_the_samples_of_a_node_that_went_are_named_and_its_videos_find_another_home() -> None:
+def test_the_samples_of_a_node_that_went_are_named_and_are_on_no_node() -> None:
     placement = joined(one="a", two="a")
     waiting = deque(questions("aaa"))
     items = [placement.take(waiting) for _ in range(3)]
-    on_one = {item.index for item in items if placement.node_of(item) == "one"}
-    assert placement.leave("one", "gone") == on_one
-    assert {placement.node_of(item) for item in items} == {"two"}
+    on_one = {item.index for item in items if item and placement.node_of(item) == "one"}
+    assert placement.leave("one", LOST) == on_one
+    assert {placement.node_of(item) for item in items if item and item.index in on_one} == {None}
+
+
+def test_a_sample_under_which_nodes_were_lost_is_played_when_nothing_else_is_and_nothing_beside_it() -> None:
+    placement = joined(one="ab", two="b")
+    suspect, *others = questions("aabab")
+    for _ in range(LOSSES_BEFORE_ALONE):
+        placement.lost(suspect)
+    waiting, order = deque([suspect, *others]), []
+    while item := placement.take(waiting):
+        order.append(item)
+    assert sorted(item.index for item in order) == [item.index for item in others]
+    for item in order:
+        if placement.node_of(item) == "one":
+            assert placement.take(waiting) is None, "as long as anything is played on the only node that has its video"
+        placement.over(item)
+    assert placement.take(waiting) is suspect
+    waiting.extend(questions("ab"))
+    assert placement.node_of(suspect) == "one"
+    beside = placement.take(waiting)
+    assert beside is not None
+    assert (beside.videos, placement.node_of(beside)) == (("b",), "two"), "the other node goes on"
+    assert placement.take(waiting) is None
 
 
 def test_a_sample_that_could_not_go_on_somewhere_tries_another_node_where_there_is_one() -> None:
     placement = joined(one="a", two="a")
     waiting = deque(questions("a"))
-    item = placement.take(waiting)
     nodes = []
-    for _ in range(2):
-        node = placement.node_of(item)
-        nodes.append(node)
+    for _ in range(3):
+        item = placement.take(waiting)
+        assert item is not None
+        nodes.append(placement.node_of(item))
         placement.failed(item)
         placement.over(item)
-    assert set(nodes) == {"one", "two"}
-    assert placement.node_of(item) is not None, "where it failed everywhere, it may go anywhere"
+        waiting.append(item)
+    assert set(nodes[:2]) == {"one", "two"}
+    assert nodes[2] is not None, "where it failed everywhere, it may go anywhere"
 
 
 @given(st.lists(st.sampled_from("abcdefx"), max_size=60), st.integers(1, 9), st.integers(0, 2**32))

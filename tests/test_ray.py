@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Bench, Run, block, call, environment, make_video, only_sentence, read_whole_lines, row, wait_until
 from killable import KillableServer, killable
-from ray_cluster import DISK, Nodes, processes_on, ray_cluster
+from ray_cluster import DISK, Nodes, lasting, processes_on, ray_cluster
 from scripted_server import Script, ScriptedServer
 
+from eva.cluster import MOST_LOSSES
 from eva.store import VideoFile, video_folder
 
 ANSWER = "<answer>B</answer>"
 VIDEOS = 30
 COUNT = 300
-# What differs between two runs of one sample: times, and where the frames went.
-PASSING = frozenset({"seconds", "extract_s", "frames"})
 ON_NODES = {"video_root": f"${DISK}/videos", "frame_root": f"${DISK}/frames"}
 
 
@@ -44,9 +45,9 @@ def _quiet_ray() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory, _quiet_ray: None, videos: list[Path]) -> Iterator[Nodes]:
-    """Two nodes; what both of them have are clips 10 to 14 and 20 to 24."""
+    """Two nodes; what both of them have are clips 10 to 14 and 20 to 24; clip 29 has none of them."""
     with ray_cluster(tmp_path_factory.mktemp("nodes")) as nodes:
-        nodes.add("second", videos[10:])
+        nodes.add("second", videos[10:29])
         nodes.add("third", videos[:15] + videos[20:25])
         yield nodes
 
@@ -66,15 +67,6 @@ def on_ray(bench: Bench, nodes: Nodes, *flags: str, **settings: str) -> subproce
     return bench.start("--ray", nodes.address, "--frame-workers", "1", *flags, **{**ON_NODES, **settings})
 
 
-def lasting(value: Any) -> Any:
-    """A record without what passes; a node's disk is called as the local run's is."""
-    if isinstance(value, Mapping):
-        return {key: lasting(inner) for key, inner in value.items() if key not in PASSING}
-    if isinstance(value, str):
-        return re.sub(r"/\S*?/videos/", "/videos/", value)
-    return [lasting(inner) for inner in value] if isinstance(value, list) else value
-
-
 def recorded(bench: Bench) -> list[int]:
     return [record["index"] for record in read_whole_lines(bench.cache)]
 
@@ -89,7 +81,7 @@ def where_played(run: Run, nodes: Nodes) -> dict[str, Counter[str]]:
     return found
 
 
-def left_on(nodes: Nodes, name: str) -> list[str]:
+def left_on(nodes: Nodes, name: str) -> dict[int, str]:
     return processes_on(nodes.disk(name), "ray::Node", "select_frame")
 
 
@@ -158,6 +150,74 @@ def test_300_samples_on_three_nodes_of_which_one_is_killed_and_one_added_have_th
     assert [f for f in figures if not f.startswith(changing)] == [f for f in expected if not f.startswith(changing)]
     lines = [line for line in re.split(r"[\r\n]+", run.stderr) if line.strip() and "sample/s" not in line]
     assert all(line.startswith("eval-eva.py: ") for line in lines if "PyTorch" not in line), lines
+
+
+# --- a node is lost, and with it what only it had
+
+
+def wait_for_line(process: subprocess.Popen[str], words: str) -> str:
+    assert process.stderr is not None
+    return next(line for line in process.stderr if words in line)
+
+
+def test_what_only_a_lost_node_has_is_waited_for_as_long_as_the_run_was_told_to_and_ctrl_c_ends_that_at_once(
+    nodes: Nodes, bench_at: Callable[..., Bench], videos: list[Path]
+) -> None:
+    """Two runs at a time, of which one waits for seconds, the other one until it is told to end."""
+    names = ["clip 29.mp4"] * 8 + ["clip 12.mp4"] * 20
+    script = Script(lambda key: [{"text": ANSWER, "delay_s": 60 if int(key.split()[1]) < 8 else 0.2}])
+    nodes.add("lone", videos[29:])
+    with ScriptedServer(script) as server:
+        patient, brief = bench_at(server.base_url, "patient"), bench_at(server.base_url, "brief")
+        for bench in (patient, brief):
+            bench.write(row(f"question {number}", video=name) for number, name in enumerate(names))
+        waiting = on_ray(patient, nodes, "--max-concurrent", "6", "--grace", "300")
+        process = on_ray(brief, nodes, "--max-concurrent", "6", "--outage-timeout", "8")
+        wait_until(lambda: len(recorded(patient)) >= 2 and len(recorded(brief)) >= 2, timeout_s=120)
+        nodes.kill("lone")
+        wait_for_line(waiting, "8 samples wait for a node with their videos to join, at most 1800 s (--outage-timeout)")
+        wait_until(lambda: len(recorded(patient)) == 20, timeout_s=120)
+        waiting.send_signal(signal.SIGINT)
+        interrupted = patient.finish(waiting, timeout_s=100)
+        run = brief.finish(process, timeout_s=100)
+    assert interrupted.code == 130, interrupted.said
+    assert sorted(recorded(patient)) == list(range(8, 28)), "what waited stays unrecorded, for the next run"
+    assert run.code == 3, run.said
+    assert sorted(recorded(brief)) == list(range(28))
+    lost, others = run.records()[:8], run.records()[8:]
+    assert {record["stop_reason"] for record in others} == {"answer_found"}
+    assert {(record["stop_reason"], record["failure"]) for record in lost} == {("exception", "infrastructure")}
+    assert all("no node with its video joined within 8 s; the node" in record["error"] for record in lost)
+
+
+def test_a_sample_that_kills_its_node_each_time_is_given_up_and_no_other_and_no_server_is_blamed(
+    nodes: Nodes, bench_at: Callable[..., Bench]
+) -> None:
+    """Its video is on one node alone, so that no node but its own dies of it."""
+    killed: Counter[str] = Counter()
+
+    def kill_node(server: str) -> Callable[[str], list[Any]]:
+        def replies(key: str) -> list[Any]:
+            if key != "question 3":
+                return [{"text": ANSWER, "delay_s": 0.5}]
+            for pid in processes_on(nodes.disk("second"), "ray::Node"):
+                os.kill(pid, signal.SIGKILL)
+            killed[server] += 1
+            return [{"text": ANSWER, "delay_s": 5}]
+
+        return replies
+
+    with ScriptedServer(Script(kill_node("one"))) as one, ScriptedServer(Script(kill_node("two"))) as two:
+        bench = bench_at(f"{one.base_url},{two.base_url}")
+        bench.write(row(f"question {number}", video="clip 26.mp4") for number in range(6))
+        run = bench.finish(on_ray(bench, nodes, "--max-concurrent", "3"), timeout_s=240)
+    assert run.code == 3, run.said
+    by_index = run.by_index()
+    assert {by_index[number]["stop_reason"] for number in (0, 1, 2, 4, 5)} == {"answer_found"}
+    assert by_index[3]["failure"] == "infrastructure"
+    assert f"NodesLost: {MOST_LOSSES} nodes were lost while they played it; the node" in by_index[3]["error"]
+    assert killed.total() == MOST_LOSSES
+    assert killed["one"] >= 2, "alone, it goes to the first of two servers that are equally loaded: neither is avoided"
 
 
 # --- the driver is killed, and the server goes down meanwhile

@@ -20,7 +20,7 @@ from scripted_server import Script, ScriptedServer
 from eva import schedule, servers
 from eva.items import Item
 from eva.model import ChatModel, connect, make_client
-from eva.schedule import Interrupted, Schedule
+from eva.schedule import Interrupted, NodeLost, Schedule
 from eva.servers import Failing, Outage, Seat, Server, ServerLost, Servers
 
 ANSWER = "<answer>B</answer>"
@@ -171,6 +171,42 @@ def test_a_sample_that_brings_its_server_down_each_time_is_given_up_and_no_other
         samples.run(20)
     assert set(samples.given_up) == {5}
     assert samples.done == Counter(set(range(20)) - {5})
+
+
+def test_a_sample_whose_nodes_die_blames_and_avoids_no_server() -> None:
+    asked: list[str] = []
+
+    async def play(item: Item, seat: Seat) -> None:
+        asked.append(seat.server.model.base_url)
+        if len(asked) <= 9:
+            raise NodeLost("its power went")
+        await seat.complete(question(f"{item.index}"))
+
+    with serving(Script(lambda key: [ANSWER]), Script(lambda key: [ANSWER])) as both:
+        samples = Samples([server.base_url for server in both])
+        samples.play = play  # type: ignore[method-assign]
+        samples.run(1)
+    assert samples.done == Counter([0])
+    assert samples.given_up == {}
+    assert set(asked) == {both[0].base_url}, "the first of two that are equally loaded, each time"
+
+
+def test_a_run_whose_samples_cannot_be_played_yet_ends_at_once_when_it_is_told_to() -> None:
+    """The grace is for samples that are under way."""
+
+    async def wait_in_vain() -> None:
+        async def run(item: Item, avoiding: Collection[Server]) -> None:
+            raise AssertionError("nothing can be played")
+
+        async def serves(servers: Collection[Server]) -> bool:
+            return True
+
+        work = Schedule(run, serves, lambda item, failing: None, 20, take=lambda waiting: None)
+        asyncio.get_running_loop().call_later(0.2, os.kill, os.getpid(), signal.SIGINT)
+        await work.run_all(items(3), max_concurrent=2, grace_s=300)
+
+    with pytest.raises(Interrupted, match="SIGINT"):
+        asyncio.run(asyncio.wait_for(wait_in_vain(), 60))
 
 
 # --- which server

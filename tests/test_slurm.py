@@ -47,7 +47,7 @@ def job(tmp_path: Path, tokenizer_dir: Path) -> Bench:
         path.chmod(0o755)
     bench = Bench(tmp_path, "", tokenizer_dir)
     make_video(bench.videos / "clip.mp4", frames=10)
-    bench.write(row(f"question {number}") for number in range(600))
+    bench.write(row(f"question {number}") for number in range(3000))
     script = {"replies": {"*": [{"text": "<answer>B</answer>", "delay_s": 0.3}]}}
     (tmp_path / "script.json").write_text(json.dumps(script), encoding="utf-8")
     bench.output_dir.mkdir()
@@ -75,11 +75,21 @@ def submit(job: Bench) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def test_a_job_that_is_told_to_end_saves_what_finished_and_stops_all_that_it_started(job: Bench) -> None:
+def nodes_on(job: Bench, machine: str) -> set[int]:
+    return set(processes_on(job.folder, "ray::Node", MACHINE=machine))
+
+
+def test_a_machine_that_is_lost_comes_back_and_a_job_that_is_told_to_end_saves_what_finished_and_stops_all_it_started(
+    job: Bench,
+) -> None:
     process = submit(job)
     try:
-        wait_until(lambda: len(processes_on(job.folder, "ray::Node")) == len(MACHINES), timeout_s=120)
+        wait_until(lambda: all(nodes_on(job, machine) for machine in MACHINES), timeout_s=120)
         wait_until(lambda: len(read_whole_lines(job.cache)) >= 8, timeout_s=120)
+        before = nodes_on(job, MACHINES[1])
+        for raylet in processes_on(job.folder, "/raylet ", MACHINE=MACHINES[1]):
+            os.kill(raylet, signal.SIGKILL)
+        wait_until(lambda: bool(nodes_on(job, MACHINES[1]) - before), timeout_s=120)
         process.send_signal(signal.SIGTERM)
         stdout, stderr = process.communicate(timeout=60)
     finally:
@@ -88,7 +98,7 @@ def test_a_job_that_is_told_to_end_saves_what_finished_and_stops_all_that_it_sta
     assert process.returncode == 143, stdout + stderr
     assert "interrupted by SIGTERM" in stderr
     assert "(of a partial run)" in stdout
-    assert 8 <= len(read_records(job.result)) < 600
+    assert 8 <= len(read_records(job.result)) < 3000
     assert re.search(r"node \S+ \(\w+\): 1 frame workers, 1 of 1 videos, images as file", stderr), stderr
     assert "Token authentication is disabled" not in stderr
     wait_until(lambda: not processes_on(job.folder, "ray", "select_frame", "scripted_server"), timeout_s=20)
