@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from eva.errors import EvaError
-from eva.interval import Interval, clustered_interval
-from eva.origin import Origin, find_origin
-from eva.paired_summary import paired_json, paired_lines
-from eva.published import Published, caveat_lines, comparison_json, comparison_lines, load_published
-from eva.results import read_outcomes
-from eva.scoring import Score, score
-from eva.side import Side, compare_sides, partial_lines, read_side, same_settings, side_notes
-from eva.summary import (
+from eva.records.result_file import read_outcomes
+from eva.scoring.compare_files import Side, compare_sides, partial_lines, read_side, same_settings, side_notes
+from eva.scoring.compare_summary import paired_json, paired_lines
+from eva.scoring.interval import Interval, clustered_interval
+from eva.scoring.origin import Origin, find_origin
+from eva.scoring.published import Published, caveat_lines, comparison_json, comparison_lines, load_published
+from eva.scoring.score import Score, score
+from eva.scoring.summary import (
     choice_line,
     file_json,
     file_lines,

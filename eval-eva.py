@@ -25,29 +25,29 @@ from typing import Any
 
 from tqdm import tqdm
 
-from eva.agent import Episode
-from eva.assembly import make_sampler, make_tool, store_cap
-from eva.check import FAILED, OK, Finding, check_disk, check_items, check_server, check_videos, table
-from eva.coverage import measure, read_spans, write_spans
+from eva.agent.loop import Episode
+from eva.agent.record import exception_record
+from eva.agent.transcript import Transcribe, load_transcriber
+from eva.cluster.node import Orders
+from eva.dataset.items import Item, load_items
+from eva.endpoint.client import ChatModel, ServerError, connect, make_client
+from eva.endpoint.pool import Failing, Server, Servers
 from eva.errors import EvaError
-from eva.executor import Executor, LocalExecutor
-from eva.interval import clustered_interval
-from eva.items import Item, load_items
-from eva.meta import Meta, begin, file_sha256, read_meta, write_meta
-from eva.model import ChatModel, ServerError, connect, make_client
-from eva.node import Orders
-from eva.options import Defaults, Options, parse_options
-from eva.probing import is_folder
-from eva.record import exception_record
-from eva.records import Cache, CacheError, open_cache, replace_text
-from eva.schedule import Interrupted, Schedule, by_video
-from eva.scoring import INFRASTRUCTURE, Outcome, score
-from eva.servers import Failing, Server, Servers
-from eva.summary import choice_line, summary_json, summary_lines, truth_lines
+from eva.frames.probing import is_folder
+from eva.frames.tool import Usage
+from eva.records.cache import Cache, CacheError, open_cache, replace_text
+from eva.records.meta import Meta, begin, file_sha256, read_meta, write_meta
+from eva.run.assembly import make_sampler, make_tool, store_cap
+from eva.run.executor import Executor, LocalExecutor
+from eva.run.options import Defaults, Options, parse_options
+from eva.run.preflight import FAILED, OK, Finding, check_disk, check_items, check_server, check_videos, table
+from eva.run.schedule import Interrupted, Schedule, by_video
+from eva.scoring.coverage import measure, read_spans, write_spans
+from eva.scoring.interval import clustered_interval
+from eva.scoring.score import INFRASTRUCTURE, Outcome, score
+from eva.scoring.summary import choice_line, summary_json, summary_lines, truth_lines
 from eva.terminal import run_command
 from eva.text import printable, printable_lines
-from eva.tool import Usage
-from eva.transcript import Transcribe, load_transcriber
 
 # The settings of a run. Every one of them can be given as a flag, which wins.
 BASE_URL = "http://127.0.0.1:8000/v1"
@@ -405,7 +405,7 @@ async def make_executor(
         if models:
             await tool.start(warn)
         return LocalExecutor(make_sampler(transcribe, tool, dataset.video_root, options, warn))
-    from eva.cluster import join_cluster  # noqa: PLC0415  a local run needs no Ray
+    from eva.cluster.driver import join_cluster  # noqa: PLC0415  a local run needs no Ray
 
     orders = Orders(absolute_paths(options), models[0].name, str(dataset.video_root), own_tool)
     return await join_cluster(options.ray, orders, {item.videos[0] for item in items}, warn)

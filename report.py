@@ -19,23 +19,23 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from eva.album import Album
 from eva.cpus import available_cpus
 from eva.errors import EvaError
-from eva.live import Live, LiveServer
-from eva.meta import meta_path
-from eva.page import LIVE_SOURCES, Assets, Blocks, Page, whole, write_page
-from eva.page_head import Known
-from eva.page_paired import paired_figures
-from eva.page_runs import Collected, collect, differences, read_source
-from eva.records import replacing
-from eva.runs import Run
+from eva.records.cache import replacing
+from eva.records.meta import meta_path
+from eva.report.collect import Collected, collect, differences, read_source
+from eva.report.comparison import paired_figures
+from eva.report.head import Known
+from eva.report.live import Live, LiveServer
+from eva.report.page import LIVE_SOURCES, Assets, Blocks, Page, whole, write_page
+from eva.report.samples import Run
+from eva.report.thumbnail_blocks import Album
+from eva.report.thumbnails import FrameRoot
 from eva.terminal import run_command
 from eva.text import printable
-from eva.thumbnails import FrameRoot
 
 if TYPE_CHECKING:
-    from eva.charts import Chart
+    from eva.report.charts import Chart
 
 HOME = Path(__file__).resolve().parent
 # That of eval-eva.py.
@@ -100,7 +100,7 @@ def write(options: argparse.Namespace) -> int:
     """Make the page and say what is in it. Raises EvaError; then nothing is written."""
     paths = [*options.files, *([options.against] if options.against else [])]
     check_output(options.output, paths)
-    known, assets = Known.load(HOME), Assets.load(HOME / "report")
+    known, assets = Known.load(HOME), Assets.load()
     with (
         ThreadPoolExecutor(available_cpus()) as pool,
         tempfile.TemporaryFile() as details,
@@ -145,7 +145,7 @@ def title_of(runs: Sequence[Collected]) -> str:
 
 
 def draw(runs: Sequence[Run]) -> list[Chart]:
-    from eva.charts import charts  # noqa: PLC0415  takes a second to import, and not every call gets here
+    from eva.report.charts import charts  # noqa: PLC0415  takes a second to import, and not every call gets here
 
     return charts(runs)
 
@@ -184,7 +184,7 @@ def serve(options: argparse.Namespace) -> int:
     """Serve until interrupted. Raises EvaError where that cannot begin."""
     if not options.output_dir.is_dir():
         raise Unusable(f"there is no folder {options.output_dir}: --output-dir names that of the run")
-    known, assets = Known.load(HOME), Assets.load(HOME / "report")
+    known, assets = Known.load(HOME), Assets.load()
     settings = {"live": True, "against": False, "status": "Live", "legend": ""}
 
     def make_page(runs: Sequence[Run]) -> str:

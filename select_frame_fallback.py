@@ -35,15 +35,15 @@ from typing import Any
 # NumPy's linear algebra, of which nothing here makes use, would start its threads on import: 0.15 s of CPU a call.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from eva.decode import BACKENDS, Video, open_video
+from eva.dataset.locate import locate_video
 from eva.errors import DISK_FULL, ChangedError, EvaError, MiscountedError, VideoError
-from eva.index import Indexes, stored_as
-from eva.locate import locate_video
-from eva.pictures import FORMATS
-from eva.selection import Plan, Request, Selection, make_plan, pictures, selected
-from eva.serve import serve
-from eva.store import Shelf, VideoFile, folder_name, video_folder
-from eva.video import probe
+from eva.frames.index_file import Indexes, stored_as
+from eva.frames.store import Shelf, VideoFile, folder_name, video_folder
+from eva.frames.worker_loop import serve
+from eva.video.decode import BACKENDS, Video, open_video
+from eva.video.encode import FORMATS
+from eva.video.probe import probe
+from eva.video.selection import Plan, Request, Selection, make_plan, pictures, selected
 
 # sysexits' EX_IOERR: not the request but the place to write to is at fault.
 EXIT_CANNOT_WRITE = 74

@@ -13,8 +13,8 @@ from pathlib import Path
 # A script finds modules beside itself; the package `eva` lies one folder up, wherever the command is started.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from eva.convert import ANSWER_KINDS, OWN_KEYS, Columns, ConvertError, Dropped, convert_rows
-from eva.tables import READERS
+from eva.dataset.convert import ANSWER_KINDS, OWN_KEYS, Columns, ConvertError, Dropped, convert_rows
+from eva.dataset.tables import READERS
 
 EXAMPLES_PER_REASON = 3
 

@@ -1,3 +1,6 @@
-"""The stages of one evaluation: item, prompt, reply, budget, agent, model, tool, records, scoring."""
+"""The evaluation harness for EVA: one package per room, and imports that go downward only (docs/architecture.md).
+
+In: annotated questions, videos, a model behind a server. Out: records, figures, a page.
+"""
 
 __version__ = "0.1.0"

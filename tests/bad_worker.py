@@ -13,7 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import select_frame_fallback as tool
-from eva.serve import serve
+from eva.frames.worker_loop import serve
 
 
 def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:

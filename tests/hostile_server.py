@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from eva.http_client import MAX_REPLY_BYTES
+from eva.endpoint.http_client import MAX_REPLY_BYTES
 
 MODEL = "hostile"
 Play = Callable[[socket.socket, "Hostile"], None]

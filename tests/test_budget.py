@@ -9,7 +9,7 @@ import restated
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eva.budget import fit_budget, visual_tokens
+from eva.protocol.budget import fit_budget, visual_tokens
 
 sides = st.integers(16, 4320)
 ratios = st.floats(0.01, 4, allow_nan=False)

@@ -14,10 +14,10 @@ import pytest
 from videos import Recipe, read_number
 
 import select_frame_fallback as tool
-from eva.decode import open_video
-from eva.decode_decord import DecordVideo
 from eva.errors import VideoError
-from eva.selection import Request, make_plan
+from eva.video.decode import open_video
+from eva.video.decode_decord import DecordVideo
+from eva.video.selection import Request, make_plan
 
 Encoded = Callable[[Recipe], Path]
 

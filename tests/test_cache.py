@@ -23,7 +23,7 @@ import pytest
 from harness import Bench, Run, environment, kill_group, make_video, read_records, read_whole_lines, row, wait_until
 from scripted_server import Script, ScriptedServer
 
-from eva.records import CacheError, open_cache
+from eva.records.cache import CacheError, open_cache
 
 ANSWER = "<answer>B</answer>"
 SETTLED = ("answer_found", "max_turns_exceeded", "no_answer_no_tool_call", "no_valid_tool_call")

@@ -10,7 +10,7 @@ import pytest
 from harness import SHARED
 from own_rows import own_rows
 
-from eva.categories import categories, time_reference_s, video_duration_s
+from eva.scoring.categories import categories, time_reference_s, video_duration_s
 
 ANNOTATIONS = SHARED / "annotations"
 FILES = {

@@ -14,13 +14,13 @@ from videos import Recipe, encode, read_number
 
 import select_frame_fallback as tool
 from eva import decode_av
-from eva.container import Identity, open_container
-from eva.decode import open_video
 from eva.errors import VideoError
-from eva.index import Indexes
-from eva.packets import packets_of
-from eva.tool import FrameToolError
-from eva.workers import _extraction as extraction
+from eva.frames.index_file import Indexes
+from eva.frames.tool import FrameToolError
+from eva.frames.worker_tool import _extraction as extraction
+from eva.video.container import Identity, open_container
+from eva.video.decode import open_video
+from eva.video.packets import packets_of
 
 Change = Callable[[Path, Path], None]
 X264 = {"g": "10", "bf": "2", "preset": "veryfast"}

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eva.convert import Columns, Dropped, convert_rows
-from eva.items import load_items
+from eva.dataset.convert import Columns, Dropped, convert_rows
+from eva.dataset.items import load_items
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = Columns("video", "question", ("options",), "answer", "letter")
@@ -83,7 +83,7 @@ def test_parquet_with_a_list_column_becomes_items(tmp_path):
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path):
     (tmp_path / "pyarrow.py").write_text("raise ModuleNotFoundError('pyarrow')")
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.path.insert(0, {str(tmp_path)!r})\n"
-    code += "from pathlib import Path; from eva.tables import read_parquet; list(read_parquet(Path('x'), []))"
+    code += "from pathlib import Path; from eva.dataset.tables import read_parquet; list(read_parquet(Path('x'), []))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert "Parquet files need pyarrow: pip install -r requirements/convert.txt" in done.stderr
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from videos import Recipe, encode, read_number
 
 from eva import decode, decode_av
-from eva.decode import Video, open_video
-from eva.decode_av import AvVideo, passes
-from eva.decode_decord import DecordVideo
 from eva.errors import MiscountedError, UndecodableError, VideoError
-from eva.packets import EntryPoint, is_disposable, packets_of, shows_frame
+from eva.video.decode import Video, open_video
+from eva.video.decode_decord import DecordVideo
+from eva.video.decode_pyav import AvVideo, passes
+from eva.video.packets import EntryPoint, is_disposable, packets_of, shows_frame
 
 Encoded = Callable[[Recipe], Path]
 

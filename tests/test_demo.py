@@ -20,10 +20,10 @@ from demo.scenes import COLOURS, SIZES, Clip
 from demo.training.episodes import dialogue, drill_frames, drill_times, play, token_grid
 from demo.training.tokenizer import IM_END, build_tokenizer
 from demo.video_writer import FPS
-from eva.budget import visual_tokens
-from eva.items import load_items
-from eva.reply import Answer, Calls, parse_reply
-from eva.video import probe
+from eva.dataset.items import load_items
+from eva.protocol.budget import visual_tokens
+from eva.protocol.reply import Answer, Calls, parse_reply
+from eva.video.probe import probe
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -32,8 +32,8 @@ from hostile_server import (
 )
 from scripted_server import Handler, Script, ScriptedServer
 
-from eva.http_client import MAX_REPLY_BYTES
-from eva.model import ChatModel, ServerError, Unavailable, connect, make_client
+from eva.endpoint.client import ChatModel, ServerError, Unavailable, connect, make_client
+from eva.endpoint.http_client import MAX_REPLY_BYTES
 
 ANSWER = "<answer>B</answer>"
 ESCAPE = "\x1b[31m\x1b]0;owned\x07"

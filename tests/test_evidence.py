@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from eva.evidence import Estimate, Glance, estimate, evidence, glances, looked_into_reference
-from eva.interval import Interval
+from eva.scoring.evidence import Estimate, Glance, estimate, evidence, glances, looked_into_reference
+from eva.scoring.interval import Interval
 
 
 def trajectory(*rounds: list[list[float]]) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ from file_server import (
     stall_after,
 )
 
-from eva.fetching import FetchError, fetch, file_digest, load_manifest, parse_source
+from eva.dataset.download import FetchError, fetch, file_digest, load_manifest, parse_source
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = {"one": "one_raw.jsonl", "two": "two_raw.jsonl"}

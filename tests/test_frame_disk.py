@@ -23,9 +23,9 @@ from PIL import Image
 from scripted_server import Script, ScriptedServer
 
 import select_frame_fallback as frame_tool
-from eva.leases import Leases, StoreNotShared, stored
-from eva.pictures import FORMATS, whole_size
-from eva.store import booted_at
+from eva.frames.eviction import Leases, StoreNotShared, stored
+from eva.frames.store import booted_at
+from eva.video.encode import FORMATS, whole_size
 
 ANSWER = "<answer>B</answer>"
 NOBODY = 65534
@@ -226,7 +226,7 @@ def test_the_store_is_cut_to_its_cap_before_the_first_call(tmp_path: Path) -> No
 WRITER = """
 import sys, time
 from pathlib import Path
-from eva.leases import Leases
+from eva.frames.eviction import Leases
 root, name, count, size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 leases = Leases(root, int(sys.argv[5]), settled_s=0)
 leases.start(print)
@@ -272,7 +272,7 @@ def test_three_runs_on_one_store_keep_to_one_cap_together(tmp_path: Path) -> Non
 
 def test_a_run_that_is_stopped_does_not_stop_the_others(tmp_path: Path) -> None:
     hold = (
-        "import sys, time\nfrom pathlib import Path\nfrom eva.store_size import locked_size\n"
+        "import sys, time\nfrom pathlib import Path\nfrom eva.frames.store_size import locked_size\n"
         "with locked_size(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)\n"
     )
     (tmp_path / "store" / "video").mkdir(parents=True)
@@ -296,7 +296,7 @@ def test_a_run_that_is_stopped_does_not_stop_the_others(tmp_path: Path) -> None:
 START = """
 import os, sys
 from pathlib import Path
-from eva.leases import Leases
+from eva.frames.eviction import Leases
 root, user, group, umask = Path(sys.argv[1]), *map(int, sys.argv[2:])
 os.setgroups([]), os.setgid(group), os.setuid(user), os.umask(umask)
 Leases(root, 1).start(print)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from eva.frames import (
+from eva.video.sampling import (
     SelectionError,
     Timeline,
     Window,

@@ -18,17 +18,17 @@ import pytest
 from harness import FRAME_TOOL, Bench, block, make_video, row
 from scripted_server import Script, ScriptedServer
 
-from eva.items import Item
-from eva.look import Looker, LookSettings
-from eva.model import Reply, Usage
-from eva.probing import Prober
-from eva.prompt import Message
-from eva.records import encode
-from eva.sample import Sampler
-from eva.scoring import read_outcome
-from eva.tool import CallFailed, CommandTool, Extraction, FrameCall, ToolSettings
-from eva.transcript import load_transcriber
-from eva.workers import Limits, Workers
+from eva.agent.sample import Sampler
+from eva.agent.tool_call import Looker, LookSettings
+from eva.agent.transcript import load_transcriber
+from eva.dataset.items import Item
+from eva.endpoint.client import Reply, Usage
+from eva.frames.probing import Prober
+from eva.frames.tool import CallFailed, CommandTool, Extraction, FrameCall, ToolSettings
+from eva.frames.worker_tool import Limits, Workers
+from eva.protocol.messages import Message
+from eva.records.cache import encode
+from eva.scoring.score import read_outcome
 
 REPLIES = int(os.environ.get("EVA_TEST_FUZZ", "10000"))
 SEED = int(os.environ.get("EVA_TEST_SEED", "6"))

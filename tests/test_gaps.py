@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from videos import Recipe
 
 import select_frame_fallback as tool
-from eva.decode import open_video
-from eva.decode_av import AvVideo
 from eva.errors import VideoError
-from eva.packets import packets_of
+from eva.video.decode import open_video
+from eva.video.decode_pyav import AvVideo
+from eva.video.packets import packets_of
 
 Encoded = Callable[[Recipe], Path]
 Lost = Callable[[int], bool]

@@ -11,8 +11,8 @@ from harness import SHARED, row, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eva.dataset.items import AnnotationError, Item, load_items, video_path
 from eva.errors import EvaError
-from eva.items import AnnotationError, Item, load_items, video_path
 
 ROWS = {
     "videomme_test_wosubtitles_raw_list_full.jsonl": (2700, 900),

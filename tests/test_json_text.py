@@ -10,7 +10,7 @@ import pytest
 
 from eva.errors import EvaError
 from eva.json_text import MOST_LEVELS, is_deeper, parse_json
-from eva.meta import read_meta
+from eva.records.meta import read_meta
 
 
 def nested(levels: int, *, opening: str = "[", closing: str = "]") -> str:

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from eva.lanes import AHEAD, in_turns
+from eva.video.interleave import AHEAD, in_turns
 
 
 def letters(text: str) -> Iterator[str]:

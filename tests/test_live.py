@@ -21,7 +21,7 @@ from browser import Watched, chromium, needs_chromium
 from harness import ROOT, environment, only_sentence, read_records
 from page_runs import INDEX, Ran
 
-from eva.records import encode, open_cache
+from eva.records.cache import encode, open_cache
 
 LOADED = "() => [...document.querySelectorAll('.frames img')].filter((image) => image.naturalWidth > 0).length"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from eva.dataset.items import Item
+from eva.dataset.locate import VIDEO_SUFFIXES, locate_video, survey_videos
 from eva.errors import VideoError
-from eva.items import Item
-from eva.locate import VIDEO_SUFFIXES, locate_video, survey_videos
 
 
 def touch(folder: Path, *names: str) -> None:

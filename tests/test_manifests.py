@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from file_server import FileServer
 
-from eva.fetching import file_digest, load_manifest
-from eva.items import load_items, video_path
+from eva.dataset.download import file_digest, load_manifest
+from eva.dataset.items import load_items, video_path
 
 ROOT = Path(__file__).resolve().parent.parent
 ANNOTATIONS = ROOT.parent / "shared" / "annotations"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,10 +14,10 @@ import pytest
 from harness import FRAME_TOOL, block, call, make_video, row
 from scripted_server import Script, ScriptedServer
 
-from eva.items import Item, parse_item
-from eva.model import Unavailable
-from eva.node import Node, NodeError, Orders, on_this_machine, versions
-from eva.options import Defaults, parse_options
+from eva.cluster.node import Node, NodeError, Orders, on_this_machine, versions
+from eva.dataset.items import Item, parse_item
+from eva.endpoint.client import Unavailable
+from eva.run.options import Defaults, parse_options
 
 T = TypeVar("T")
 LOOK = block(call(0, 1, 2))
@@ -172,13 +173,11 @@ def test_only_a_path_that_begins_with_a_variable_is_the_nodes_own(monkeypatch: p
 
 
 def test_other_code_has_another_version(tmp_path: Path) -> None:
-    (tmp_path / "eva").mkdir()
     (tmp_path / FRAME_TOOL.name).write_bytes(FRAME_TOOL.read_bytes())
-    for file in (FRAME_TOOL.parent / "eva").glob("*.py"):
-        (tmp_path / "eva" / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(FRAME_TOOL.parent / "eva", tmp_path / "eva")
     same = versions(tmp_path / FRAME_TOOL.name)
     assert same == versions(FRAME_TOOL)
-    (tmp_path / "eva" / "budget.py").write_text("", encoding="utf-8")
+    (tmp_path / "eva" / "protocol" / "budget.py").write_text("", encoding="utf-8")
     other = versions(tmp_path / FRAME_TOOL.name)
     assert {name for name in same if same[name] != other[name]} == {"this code"}
 

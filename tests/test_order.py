@@ -7,8 +7,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eva.items import Item
-from eva.schedule import by_video
+from eva.dataset.items import Item
+from eva.run.schedule import by_video
 
 
 def item(index: int, video: str) -> Item:

@@ -16,7 +16,7 @@ import pytest
 from harness import ROOT
 
 from eva import __version__
-from eva.meta import begin, meta_path, read_meta, write_meta
+from eva.records.meta import begin, meta_path, read_meta, write_meta
 
 NOT_INSTALLED = shutil.ignore_patterns("__pycache__", "*.pyc")
 EXTRAS = {"convert": ["convert"], "ray": ["ray"], "test": ["convert", "ray", "test"]}

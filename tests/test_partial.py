@@ -17,8 +17,8 @@ import pytest
 from harness import ROOT, Bench, Run, environment, make_video, read_whole_lines, row, wait_until, write_rows
 from scripted_server import Script, ScriptedServer
 
-from eva.coverage import Coverage, measure, read_spans, write_spans
-from eva.meta import Meta, write_meta
+from eva.records.meta import Meta, write_meta
+from eva.scoring.coverage import Coverage, measure, read_spans, write_spans
 
 RIGHT, WRONG = "<answer>B</answer>", "<answer>A</answer>"
 COUNT = 30

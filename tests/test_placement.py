@@ -8,8 +8,8 @@ from collections import Counter, defaultdict, deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eva.items import Item
-from eva.placement import LOSSES_BEFORE_ALONE, Loss, Placement
+from eva.cluster.placement import LOSSES_BEFORE_ALONE, Loss, Placement
+from eva.dataset.items import Item
 
 LOST = Loss("it burnt down", 1.0)
 

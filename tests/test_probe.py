@@ -10,7 +10,7 @@ import av
 import pytest
 from videos import Recipe
 
-from eva.video import VideoInfo, probe
+from eva.video.probe import VideoInfo, probe
 
 Encoded = Callable[[Recipe], Path]
 X264 = {"g": "20", "preset": "veryfast"}

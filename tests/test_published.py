@@ -16,11 +16,11 @@ import pytest
 from harness import ROOT, environment, write_rows
 
 from accuracy import read_scored_file, report
-from eva.coverage import write_spans
-from eva.interval import Interval, clustered_interval
-from eva.meta import Meta, write_meta
-from eva.origin import dataset_of
-from eva.published import Figure, Published, comparison_lines, load_published
+from eva.records.meta import Meta, write_meta
+from eva.scoring.coverage import write_spans
+from eva.scoring.interval import Interval, clustered_interval
+from eva.scoring.origin import dataset_of
+from eva.scoring.published import Figure, Published, comparison_lines, load_published
 
 PUBLISHED = load_published(ROOT / "results-12k" / "published.json")
 ROWS = {

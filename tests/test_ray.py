@@ -18,8 +18,8 @@ from killable import KillableServer, killable
 from ray_cluster import DISK, Nodes, lasting, processes_on, ray_cluster
 from scripted_server import Script, ScriptedServer
 
-from eva.cluster import MOST_LOSSES
-from eva.store import VideoFile, video_folder
+from eva.cluster.driver import MOST_LOSSES
+from eva.frames.store import VideoFile, video_folder
 
 ANSWER = "<answer>B</answer>"
 VIDEOS = 30

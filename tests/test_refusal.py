@@ -11,8 +11,8 @@ from harness import Bench, block, call, make_video, row
 from PIL import Image
 from scripted_server import Script, ScriptedServer
 
-from eva.pictures import FORMATS, encode, whole_size
-from eva.refusal import picture_trouble
+from eva.agent.refusal import picture_trouble
+from eva.video.encode import FORMATS, encode, whole_size
 
 ANSWER = "<answer>B</answer>"
 RGB = np.random.default_rng(1).integers(0, 255, (31, 29, 3), np.uint8)

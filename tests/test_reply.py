@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from eva.reply import Answer, Calls, NoAction, find_answer, parse_reply
+from eva.protocol.reply import Answer, Calls, NoAction, find_answer, parse_reply
 
 LONG = 5_000_000
 

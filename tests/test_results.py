@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from eva.records import encode
-from eva.results import ResultError, read_entries, read_outcomes
+from eva.records.cache import encode
+from eva.records.result_file import ResultError, read_entries, read_outcomes
 
 
 def record(index: int = 0, **more: Any) -> dict[str, Any]:

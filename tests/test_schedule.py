@@ -18,10 +18,10 @@ import pytest
 from scripted_server import Script, ScriptedServer
 
 from eva import schedule, servers
-from eva.items import Item
-from eva.model import ChatModel, connect, make_client
-from eva.schedule import Interrupted, NodeLost, Schedule
-from eva.servers import Failing, Outage, Seat, Server, ServerLost, Servers
+from eva.dataset.items import Item
+from eva.endpoint.client import ChatModel, connect, make_client
+from eva.endpoint.pool import Failing, Outage, Seat, Server, ServerLost, Servers
+from eva.run.schedule import Interrupted, NodeLost, Schedule
 
 ANSWER = "<answer>B</answer>"
 ALWAYS_500 = {"status": 500, "message": "cannot decode this image"}

@@ -21,11 +21,11 @@ from test_decode import CORPUS, Encoded, encode, full_decode, h264, named
 from videos import Recipe, read_number
 
 import select_frame_fallback as tool
-from eva.decode_av import AvVideo
-from eva.index import Indexes
-from eva.leases import Leases, stored
-from eva.pictures import encode as encode_picture
-from eva.store import Filled, Shelf, VideoFile, booted_at, video_folder
+from eva.frames.eviction import Leases, stored
+from eva.frames.index_file import Indexes
+from eva.frames.store import Filled, Shelf, VideoFile, booted_at, video_folder
+from eva.video.decode_pyav import AvVideo
+from eva.video.encode import encode as encode_picture
 
 CLIP = h264("clip.mp4")
 
@@ -326,7 +326,7 @@ def test_frames_that_a_sample_of_another_run_refers_to_are_not_evicted(tmp_path:
         [
             sys.executable,
             "-c",
-            "import sys; from pathlib import Path; from eva.leases import Leases\n"
+            "import sys; from pathlib import Path; from eva.frames.eviction import Leases\n"
             "print(Leases(Path(sys.argv[1]), 1).hold(1, [Path(sys.argv[2])]), flush=True); sys.stdin.read()",
             str(tmp_path),
             str(frames[1]),

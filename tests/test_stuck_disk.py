@@ -17,7 +17,7 @@ import stuck_disk
 from harness import Bench, block, call, make_video, row, wait_until
 from scripted_server import Script, ScriptedServer
 
-from eva.probing import FolderSilent, is_folder
+from eva.frames.probing import FolderSilent, is_folder
 
 ANSWER = "<answer>B</answer>"
 RELEASE_S = 180.0

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 import pytest
 
 from eva import tail as tail_module
-from eva.records import open_cache
-from eva.tail import Tail
+from eva.records.cache import open_cache
+from eva.records.follow_cache import Tail
 
 
 def line(index: int, **more: object) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from eva.thumbnails import HEIGHT, MAX_FILE_BYTES, WIDTH, FrameRoot, NoFrame
+from eva.report.thumbnails import HEIGHT, MAX_FILE_BYTES, WIDTH, FrameRoot, NoFrame
 
 
 def save(path: Path, *, size: tuple[int, int] = (640, 360), colour: str = "orange") -> Path:

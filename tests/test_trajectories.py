@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eva.trajectories import first_difference, steps, turns
+from eva.report.trajectories import first_difference, steps, turns
 
 CHATML = (
     "<|im_start|>system\nYou look.<|im_end|>\n<|im_start|>user\nWhat?<|im_end|>\n"

@@ -13,8 +13,8 @@ from scripted_server import Script, ScriptedServer
 from test_workers import BAD_WORKER, CLIP, Encoded, idle, look, make_tool, run
 
 from eva.errors import VideoError
-from eva.tool import FrameToolError, FrameToolUnusable
-from eva.workers import WorkerTool
+from eva.frames.tool import FrameToolError, FrameToolUnusable
+from eva.frames.worker_tool import WorkerTool
 
 ANSWER = "<answer>B</answer>"
 KEYS = [f"question {number}" for number in range(8)]

@@ -20,15 +20,15 @@ from PIL import Image
 from vllm_server import MAX_MODEL_LEN, MODEL, NAME, PYTHON, VllmServer
 
 from demo.make_data import plan, render, rows
-from eva.agent import Episode, play
-from eva.budget import visual_tokens
-from eva.frames import output_size
-from eva.items import Item
-from eva.look import data_url, file_url
-from eva.model import ChatModel
-from eva.prompt import Message
-from eva.record import episode_record, exception_record
-from eva.servers import KeepsFailing, Outage, Servers
+from eva.agent.loop import Episode, play
+from eva.agent.record import episode_record, exception_record
+from eva.agent.tool_call import data_url, file_url
+from eva.dataset.items import Item
+from eva.endpoint.client import ChatModel
+from eva.endpoint.pool import KeepsFailing, Outage, Servers
+from eva.protocol.budget import visual_tokens
+from eva.protocol.messages import Message
+from eva.video.sampling import output_size
 
 pytestmark = [
     pytest.mark.vllm,

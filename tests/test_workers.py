@@ -21,10 +21,10 @@ from restated import decode_all, describe, resized
 from scripted_server import Script, ScriptedServer
 from videos import Recipe
 
-from eva.leases import Leases
-from eva.probing import Prober
-from eva.tool import CallFailed, FrameCall, FrameToolError, NoRoomForFrames, ToolSettings
-from eva.workers import Limits, Worker, Workers, WorkerTool
+from eva.frames.eviction import Leases
+from eva.frames.probing import Prober
+from eva.frames.tool import CallFailed, FrameCall, FrameToolError, NoRoomForFrames, ToolSettings
+from eva.frames.worker_tool import Limits, Worker, Workers, WorkerTool
 
 T = TypeVar("T")
 Encoded = Callable[[Recipe], Path]

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from demo.questions import LETTERS, Question, branch_line, clock, draw
 from demo.scenes import Clip
-from eva.frames import output_size
-from eva.prompt import Message, ShownFrame, assistant_message, opening_messages, tool_response
-from eva.tool import FACTOR
-from eva.video import VideoInfo
+from eva.frames.tool import FACTOR
+from eva.protocol.messages import Message, ShownFrame, assistant_message, opening_messages, tool_response
+from eva.video.probe import VideoInfo
+from eva.video.sampling import output_size
 
 # How a reply to a frame begins.
 FIRST_LOOK, LAST_LOOK = "First look:", "The screen is"

@@ -14,8 +14,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from demo.questions import clock
 from demo.scenes import COLOURS, MAX_DURATION_S, SIZES
 from demo.training.episodes import FIRST_LOOK, LAST_LOOK, RESIZE
-from eva.prompt import SYSTEM_PROMPT
-from eva.prompt import clock as stamp
+from eva.protocol.messages import SYSTEM_PROMPT
+from eva.protocol.messages import clock as stamp
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 IMAGE_PAD, VISION_START, VISION_END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"

@@ -1,0 +1,123 @@
+"""Which node of a cluster plays which sample: where its video is, and beside the other questions on it. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from eva.dataset.items import Item
+
+# A sample under which so many nodes were lost may be what ends them, by its memory for instance. It is played when a
+# node has nothing else to play, so that it is told from the samples that were with it.
+LOSSES_BEFORE_ALONE = 2
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Why no node has a video any more, and since when (monotonic clock)."""
+
+    reason: str
+    lost_at: float
+
+
+@dataclass
+class Placement:
+    """The nodes, by name: which videos each has, and which samples it was given.
+
+    The questions on one video go to the node that was given the first of them, its home, as long as no other node
+    would be idle for that: there its index and its frames are at hand.
+    """
+
+    _videos: dict[str, Collection[str]] = field(default_factory=dict)
+    _given: dict[str, set[int]] = field(default_factory=dict)
+    _homes: dict[str, str] = field(default_factory=dict)
+    _gone: dict[str, Loss] = field(default_factory=dict)
+    _losses: Counter[int] = field(default_factory=Counter)
+    _failed: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def join(self, node: str, videos: Collection[str]) -> None:
+        """`node` is there, with these videos by their annotated names."""
+        self._videos[node], self._given[node] = videos, set()
+        for video in videos:
+            self._gone.pop(video, None)
+
+    def leave(self, node: str, loss: Loss) -> set[int]:
+        """`node` is no longer there; gives the samples that it was given."""
+        given, videos = self._given.pop(node), self._videos.pop(node)
+        self._homes = {video: home for video, home in self._homes.items() if home != node}
+        for video in videos:
+            if not self._holders(video):
+                self._gone[video] = loss
+        return given
+
+    def take(self, waiting: deque[Item]) -> Item | None:
+        """Take the next sample that a node can play out of `waiting`, and give it to that node; None where there is
+        none."""
+        for node in sorted(self._given, key=lambda node: len(self._given[node])):
+            position = self._next(node, waiting)
+            if position is not None:
+                item = waiting[position]
+                del waiting[position]
+                self._give(item, node)
+                return item
+        return None
+
+    def node_of(self, item: Item) -> str | None:
+        """The node that was given `item`; None where it was given to none, or that node is no longer there."""
+        return next((node for node, given in self._given.items() if item.index in given), None)
+
+    def lost(self, item: Item) -> int:
+        """A node was lost while it played `item`; gives how many were so far."""
+        self._losses[item.index] += 1
+        return self._losses[item.index]
+
+    def failed(self, item: Item) -> None:
+        """`item` could not go on where it is: next time, another node."""
+        node = self.node_of(item)
+        if node is not None:
+            self._failed[item.index].add(node)
+
+    def over(self, item: Item) -> None:
+        """`item` is not played any more."""
+        for given in self._given.values():
+            given.discard(item.index)
+
+    def gone(self, item: Item) -> Loss | None:
+        """Why no node has the item's video any more; None where one has it, or none ever had."""
+        return self._gone.get(item.videos[0])
+
+    def _give(self, item: Item, node: str) -> None:
+        self._given[node].add(item.index)
+        self._homes.setdefault(item.videos[0], node)
+
+    def _next(self, node: str, waiting: Collection[Item]) -> int | None:
+        """The first question on a video that is at home here or nowhere; where there is none, on a video at home
+        elsewhere; where `node` plays nothing and can play neither, one that is to be played alone. With the items
+        ordered by video, those of the first kind come first."""
+        if any(map(self._alone, self._given[node])):
+            return None
+        others = alone = None
+        for position, item in enumerate(waiting):
+            if self._may_play(node, item):
+                if self._alone(item.index):
+                    alone = position if alone is None else alone
+                elif self._homes.get(item.videos[0], node) == node:
+                    return position
+                else:
+                    others = position if others is None else others
+        return alone if others is None and not self._given[node] else others
+
+    def _alone(self, index: int) -> bool:
+        return self._losses[index] >= LOSSES_BEFORE_ALONE
+
+    def _may_play(self, node: str, item: Item) -> bool:
+        holders = self._holders(item.videos[0])
+        if not holders:
+            # Nobody has it: any node will find that out, unless one had it that may come back.
+            return item.videos[0] not in self._gone
+        fit = holders - self._failed.get(item.index, set())
+        return node in (fit or holders)
+
+    def _holders(self, video: str) -> set[str]:
+        return {node for node, videos in self._videos.items() if video in videos}

@@ -1,0 +1,83 @@
+"""Finding a video and reading its header, in a worker of the frame tool: a dead network mount holds up whoever looks at
+a file on it, and a decoder may take any memory. Nothing in the harness's own process touches a video."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eva.errors import EvaError, VideoError
+from eva.frames.tool import FoundVideo, FrameToolError
+from eva.frames.worker_tool import LimitExceeded, Limits, WorkerLost, Workers
+from eva.video.probe import VideoInfo
+
+# For a folder on a network disk to be looked at once, a mount on demand included.
+FOLDER_TIMEOUT_S = 60.0
+
+
+class FolderSilent(EvaError):
+    """A folder that cannot be looked at, for its disk does not answer."""
+
+
+@dataclass
+class Prober:
+    """Looks at each video once a run, by workers of this project's own frame tool."""
+
+    workers: Workers
+    limits: Limits
+    _found: dict[Path, FoundVideo] = field(default_factory=dict)
+    _lost: dict[Path, str] = field(default_factory=dict)
+    _locks: defaultdict[Path, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+
+    async def __call__(self, annotated: Path) -> FoundVideo:
+        """The video, or what stands in for it. Raises VideoError, FrameToolError where no worker lives through it."""
+        async with self._locks[annotated]:  # many questions ask of one video
+            if annotated in self._lost:
+                raise FrameToolError(f"{self._lost[annotated]}; it is not tried again in this run")
+            if annotated not in self._found:
+                self._found[annotated] = await self._look(annotated)
+            return self._found[annotated]
+
+    async def start(self) -> None:
+        """Have a worker started. Raises FrameToolUnusable."""
+        await self.workers.start()
+
+    async def close(self) -> None:
+        """End the workers."""
+        await self.workers.close()
+
+    async def _look(self, annotated: Path) -> FoundVideo:
+        try:
+            try:
+                return await self._asked(annotated)
+            except LimitExceeded:
+                raise
+            except WorkerLost:  # killed from outside, perhaps
+                return await self._asked(annotated)
+        except WorkerLost as lost:
+            self._lost[annotated] = f"the frame tool {lost} when it looked at {annotated}"
+            raise FrameToolError(self._lost[annotated]) from lost
+
+    async def _asked(self, annotated: Path) -> FoundVideo:
+        async with self.workers.one(annotated) as worker:
+            reply = await worker.ask({"probe": str(annotated)}, self.limits)
+        if "error" in reply:
+            raise VideoError(reply["error"])
+        found = reply["ok"]
+        return FoundVideo(Path(found["path"]), found["size"], found["mtime_ns"], VideoInfo(**found["info"]))
+
+
+def is_folder(path: Path, timeout_s: float = FOLDER_TIMEOUT_S) -> bool:
+    """`path.is_dir()`, but by a process that is left behind where that blocks. Raises FolderSilent."""
+    look = "import os, sys; sys.exit(not os.path.isdir(sys.argv[1]))"
+    process = subprocess.Popen([sys.executable, "-I", "-S", "-c", look, str(path)], start_new_session=True)
+    try:
+        return process.wait(timeout_s) == 0
+    except subprocess.TimeoutExpired:
+        raise FolderSilent(f"{path} did not answer for {timeout_s:g} s: is its network disk there?") from None
+    finally:
+        process.kill()

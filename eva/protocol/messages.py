@@ -1,0 +1,94 @@
+"""Item -> opening messages; frames -> tool response. Every text of the protocol stands here, verbatim."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eva.errors import EvaError
+from eva.video.probe import VideoInfo
+
+Message = dict[str, Any]
+
+# "Anlysis" is what the model was trained on.
+SYSTEM_PROMPT = "Use Frame Select Tool to Anlysis the video and generate an answer to the question."
+USER_PROMPT = "Video Length: {length} seconds. Original video resolution: {resolution}p. {question}"
+RESPONSE_START = "<tool_response>"
+FRAME_LABEL = "Frame {number} at [{time}]: "
+RESPONSE_END = (
+    "\nIf more information is needed, call the frame selection tool again.\n\nQuestion: {question}</tool_response>"
+)
+
+
+class PromptError(EvaError):
+    """An item whose prompt cannot open a conversation."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The messages that start a sample, and the question as the tool responses repeat it."""
+
+    messages: tuple[Message, ...]
+    question: str
+
+
+@dataclass(frozen=True)
+class ShownFrame:
+    """A frame as the model gets it: the second its label names, and the image's address (file: or data:)."""
+
+    time_s: int
+    url: str
+
+
+def opening_messages(prompt: Sequence[Mapping[str, str]], video: VideoInfo) -> Opening:
+    """The prompt's turns with the video's length and size put before the first user turn's question.
+
+    Raises PromptError if there is no user turn.
+    """
+    messages = [dict(turn) for turn in prompt]
+    user = next((message for message in messages if message["role"] == "user"), None)
+    if user is None:
+        raise PromptError("the prompt has no user turn, so there is no question to ask")
+    question = user["content"].strip()
+    user["content"] = USER_PROMPT.format(
+        length=int(max(video.duration_s - 0.5, 1)),
+        resolution=min(video.width, video.height),
+        question=question,
+    )
+    if messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": SYSTEM_PROMPT})
+    return Opening(tuple(messages), question)
+
+
+def assistant_message(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
+def tool_response(frames: Sequence[ShownFrame], question: str) -> Message:
+    """The frames of all calls of one block, numbered through, each after its label, then the question again."""
+    parts = [_text(RESPONSE_START)]
+    for number, frame in enumerate(frames):
+        label = FRAME_LABEL.format(number=number, time=clock(frame.time_s))
+        parts.append(_text(label if number == 0 else "\n" + label))
+        parts.append({"type": "image_url", "image_url": {"url": frame.url}})
+    parts.append(_text(RESPONSE_END.format(question=question)))
+    return {"role": "tool", "content": parts}
+
+
+def _text(text: str) -> Message:
+    return {"type": "text", "text": text}
+
+
+def clock(time_s: int) -> str:
+    """`mm:ss`; minutes do not roll over into hours, and negative times follow Python's floor division."""
+    return f"{time_s // 60:02d}:{time_s % 60:02d}"
+
+
+def requested_times(start_s: float, end_s: float, count: int) -> list[int]:
+    """The seconds that label `count` frames of the window the model asked for, also where it was clamped.
+
+    Raises OverflowError or ValueError where the window is too wide for floating point.
+    """
+    step = (end_s - start_s) / max(1, count - 1)
+    return [int(start_s + k * step) for k in range(count)]

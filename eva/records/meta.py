@@ -1,0 +1,150 @@
+"""What a cache was made with, kept beside it, so that no run mixes two configurations unseen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from eva import __version__
+from eva.errors import EvaError
+from eva.json_text import parse_json
+from eva.records.cache import replace_text
+
+# Raised when a change of this code changes what the model is sent or how its replies are judged.
+PROTOCOL_VERSION = 1
+_PACKAGES = ("av", "decord", "numpy", "openai", "opencv-python-headless", "transformers")
+
+
+class SettingsDiffer(EvaError):
+    """A cache that was made with other settings than this run's."""
+
+
+@dataclass(frozen=True)
+class Meta:
+    """`settings` are those that change results; `started` holds one ISO time a run.
+
+    `mixed` holds the settings of earlier runs that a later one overrode, `adopted` says that the cache held records
+    of unknown settings before this file was first written. `coverage` says how many questions there are and which were
+    chosen (eva/coverage.py).
+    """
+
+    settings: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    started: tuple[str, ...]
+    mixed: tuple[Mapping[str, Any], ...] = ()
+    adopted: bool = False
+    coverage: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def unknown(cls) -> Meta:
+        """That of records which another program made."""
+        return cls({}, {}, (), adopted=True)
+
+
+def meta_path(records: Path) -> Path:
+    """`cache_x.jsonl` -> `cache_x.meta.json`, beside it."""
+    return records.with_suffix(".meta.json")
+
+
+def begin(cache: Path, settings: Mapping[str, Any], *, has_records: bool, force: bool, home: Path) -> Meta:
+    """What to write beside a cache at the start of a run; nothing is written yet.
+
+    Raises SettingsDiffer if the cache was made with other settings, unless `force`: then both are kept, as mixed.
+    """
+    before = read_meta(cache) if has_records else None
+    settings = {**settings, "protocol": PROTOCOL_VERSION}
+    now = Meta(settings, environment(home), (datetime.now(timezone.utc).isoformat(timespec="seconds"),))
+    if before is None:
+        return replace(now, adopted=has_records)
+    return _continued(before, now, cache, force=force)
+
+
+def _continued(before: Meta, now: Meta, cache: Path, *, force: bool) -> Meta:
+    lines = differences(before.settings, now.settings)
+    if lines and not force:
+        raise SettingsDiffer(
+            f"the cache {cache} was made with other settings:\n  " + "\n  ".join(lines) + "\n"
+            "Start over with --new-cache, use another --output-dir, or mix the two with --force."
+        )
+    mixed = (*before.mixed, before.settings) if lines else before.mixed
+    return replace(
+        now, started=before.started + now.started, mixed=mixed, adopted=before.adopted, coverage=before.coverage
+    )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One line a setting that differs."""
+    names = sorted(before.keys() | now.keys())
+    return [
+        f"{name}: {before.get(name)!r} then, {now.get(name)!r} now"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
+
+
+def read_meta(records: Path) -> Meta | None:
+    """The meta file beside a cache or result, None where there is none. Raises EvaError where it is broken."""
+    path = meta_path(records)
+    try:
+        content = parse_json(path.read_text(encoding="utf-8"))
+        return Meta(
+            settings=dict(content["settings"]),
+            environment=dict(content["environment"]),
+            started=tuple(content["started"]),
+            mixed=tuple(content["mixed"]),
+            adopted=bool(content["adopted"]),
+            coverage=dict(content["coverage"]),
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EvaError(f"{path} cannot be read ({error}): mend it, or delete it to go on without") from error
+
+
+def write_meta(records: Path, meta: Meta) -> None:
+    replace_text(meta_path(records), json.dumps(asdict(meta), indent=1, ensure_ascii=False) + "\n")
+
+
+def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def environment(home: Path) -> dict[str, Any]:
+    """Versions of this code and of what touches pixels and messages; the commit, `+dirty` if the code was changed."""
+    return {
+        "eva": __version__,
+        "python": platform.python_version(),
+        "packages": package_versions(),
+        "commit": _commit(home),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """The installed packages that touch pixels and messages."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _commit(home: Path) -> str | None:
+    command = ["git", "-C", str(home), "describe", "--always", "--abbrev=40", "--match=", "--dirty=+dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,200 @@
+"""The pictures of a report: what the accuracy depends on, how the samples ended, and where the agent looked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from eva.report.drawing import Mark, Point, densities, forest, forest_height_in, label, legend, render, scatter
+from eva.report.grouping import (
+    MAX_CATEGORIES,
+    Row,
+    accuracy,
+    by_category,
+    by_evidence,
+    by_length,
+    by_rounds,
+    by_stop_reason,
+    by_tokens,
+)
+from eva.report.samples import Run
+from eva.scoring.evidence import Estimate, without_interval
+
+PLACES = 20
+
+Marked = tuple[Mark, Run]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture as an <svg> element, and its numbers in words for those who do not see it."""
+
+    title: str
+    svg: str
+    description: str
+
+
+def charts(runs: Sequence[Run]) -> list[Chart]:
+    """Every picture that the runs have the numbers for; records without a trajectory have fewer.
+
+    Runs without samples are left out.
+    """
+    marked = [(Mark(number, _name(run)), run) for number, run in enumerate(runs) if run.samples]
+    if not marked:
+        return []
+    found = [
+        _forest_chart("rounds", "Accuracy by rounds", by_rounds, marked),
+        _forest_chart("tokens", "Accuracy by total tokens", by_tokens, marked),
+        _forest_chart("length", "Accuracy by video length", by_length, marked),
+        *_category_charts(marked),
+        _forest_chart("stops", "Stop reasons", by_stop_reason, marked, unit="Samples, %"),
+        _token_chart(marked),
+        _places_chart(marked),
+        _forest_chart("evidence", "Frames in the annotated time", by_evidence, _annotated(marked), unit="Samples, %"),
+    ]
+    return [chart for chart in found if chart is not None]
+
+
+def _name(run: Run) -> str:
+    return f"{run.name}, so far" if run.partial else run.name
+
+
+def _forest_chart(
+    key: str,
+    title: str,
+    group: Callable[[Sequence[Run]], Sequence[Row]],
+    marked: Sequence[Marked],
+    *,
+    unit: str = "Accuracy, %",
+    note: str = "",
+) -> Chart | None:
+    runs, marks = [run for _, run in marked], [mark for mark, _ in marked]
+    rows = [_shown(row, runs) for row in group(runs)]
+    if not rows:
+        return None
+    if not all(run.partial for run in runs):
+        unit += ", with 95 % interval clustered by video"
+    draw = partial(forest, rows=rows, runs=marks, unit=unit)
+    svg = render(draw, height_in=forest_height_in(rows), key=key, title=title)
+    return Chart(title, svg, f"{title}. {_rows_in_words(rows, marks)}{note}")
+
+
+def _shown(row: Row, runs: Sequence[Run]) -> Row:
+    """Without the intervals of unfinished runs."""
+    pairs = zip(row.estimates, runs, strict=True)
+    return Row(row.label, tuple(without_interval(one) if one and run.partial else one for one, run in pairs))
+
+
+def _category_charts(marked: Sequence[Marked]) -> list[Chart | None]:
+    """One for each dataset: the categories of two have nothing in common."""
+    found = []
+    for number, dataset in enumerate(dict.fromkeys(run.dataset for _, run in marked)):
+        own = [(mark, run) for mark, run in marked if run.dataset == dataset]
+        known = {name for _, run in own for sample in run.samples for name in sample.categories}
+        note = f" The {MAX_CATEGORIES} largest of {len(known)} categories." if len(known) > MAX_CATEGORIES else ""
+        title = "Accuracy by category" + (f", {label(dataset)}" if dataset else "")
+        found.append(_forest_chart(f"category{number}", title, by_category, own, note=note))
+    return found
+
+
+def _annotated(marked: Sequence[Marked]) -> list[Marked]:
+    """The runs of which it is known whether frames lie in the annotated time."""
+    return [
+        (mark, run) for mark, run in marked if any(sample.looked_into_reference is not None for sample in run.samples)
+    ]
+
+
+def _token_chart(marked: Sequence[Marked]) -> Chart | None:
+    """Mean tokens against accuracy. Of several runs of one dataset the first has the published figure beside it."""
+    first_of = {run.dataset: mark for mark, run in reversed(marked)}
+    found = [(_point(mark, run, with_published=first_of[run.dataset] == mark), run) for mark, run in marked]
+    points = [(point, run) for point, run in found if point is not None]
+    if not points:
+        return None
+
+    def draw(axes: Axes) -> None:
+        scatter(axes, [point for point, _ in points])
+        legend(axes, [point.mark for point, _ in points])
+
+    title = "Tokens and accuracy"
+    svg = render(draw, height_in=3.4 + 0.1 * len(points), key="cost", title=title)
+    return Chart(title, svg, " ".join([f"{title}.", *(_point_in_words(point, run) for point, run in points)]))
+
+
+def _point(mark: Mark, run: Run, *, with_published: bool) -> Point | None:
+    tokens = [sample.tokens for sample in run.samples if sample.tokens is not None]
+    share = accuracy(run.samples)
+    if not tokens or share is None:
+        return None
+    published = tuple(
+        (figure.average_total_tokens, figure.accuracy)
+        for figure in run.published
+        if with_published and figure.average_total_tokens is not None
+    )
+    return Point(mark, float(np.mean(tokens)), without_interval(share) if run.partial else share, published)
+
+
+def _point_in_words(point: Point, run: Run) -> str:
+    words = [f"{label(_name(run))}: {point.tokens:,.0f} tokens, {_in_words(point.accuracy)}."]
+    words += [f"Published for {label(run.dataset)}: {tokens:,.0f} tokens, {it:.2%}." for tokens, it in point.published]
+    return " ".join(words)
+
+
+def _places_chart(marked: Sequence[Marked]) -> Chart | None:
+    """Where in the video the frames lie, every sample with the same weight however many frames it asked for."""
+    lines, words = [], []
+    for mark, run in marked:
+        first = density([sample.first_look for sample in run.samples])
+        later = density([sample.later_looks for sample in run.samples])
+        for kind, places in (("first", first), ("later", later)):
+            if places is not None:
+                lines.append((mark, places.tolist(), kind == "later"))
+                words.append(f"{label(run.name)}: {kind} looks have {_fifths(places)}.")
+    if not lines:
+        return None
+
+    def draw(axes: Axes) -> None:
+        densities(axes, lines)
+        legend(axes, list(dict.fromkeys(mark for mark, _, _ in lines)))
+
+    title = "Where in the video the agent looked"
+    svg = render(draw, height_in=3.2 + 0.1 * len(marked), key="places", title=title)
+    return Chart(title, svg, " ".join([f"{title}.", *words]))
+
+
+def density(samples: Sequence[NDArray[np.float32]]) -> NDArray[np.float64] | None:
+    """Of frames' places (0 to 1), one array a sample: the mean density over PLACES bins of the video, 1 where frames
+    are spread evenly. None where nothing was shown."""
+    shares = [np.histogram(places, bins=PLACES, range=(0, 1))[0] / len(places) for places in samples if len(places)]
+    return np.mean(shares, axis=0) * PLACES if shares else None
+
+
+def _fifths(places: NDArray[np.float64]) -> str:
+    shares = places.reshape(5, -1).sum(axis=1) / PLACES
+    return ", ".join(f"{share:.0%}" for share in shares) + " of their frames in the fifths of the video"
+
+
+def _rows_in_words(rows: Sequence[Row], runs: Sequence[Mark]) -> str:
+    """Every number of a forest, run by run."""
+    return " ".join(
+        f"{label(mark.name)}: "
+        + "; ".join(
+            f"{label(row.label)} {_in_words(row.estimates[number])}"
+            for row in rows
+            if row.estimates[number] is not None
+        )
+        + "."
+        for number, mark in enumerate(runs)
+    )
+
+
+def _in_words(one: Estimate | None) -> str:
+    if one is None:
+        return ""
+    between = f" ({one.interval.low:.1%} to {one.interval.high:.1%})" if one.interval else ""
+    return f"{one.value:.1%}{between} of {one.count:,}"

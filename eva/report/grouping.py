@@ -1,0 +1,131 @@
+"""Samples -> rows of estimates: one row a group (by rounds, tokens, ...), in it one estimate a run. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from eva.report.samples import Run, Sample
+from eva.scoring.evidence import Estimate, estimate, evidence
+
+MANY_ROUNDS = 10
+LENGTH_EDGES_S = (60, 180, 600, 1800, 3600)
+LENGTHS = ("under 1 min", "1 to 3 min", "3 to 10 min", "10 to 30 min", "30 to 60 min", "60 min and more")
+TOKEN_BINS = 5
+MAX_CATEGORIES = 24
+MAX_STOP_REASONS = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """A group of samples; `estimates` holds one for each run, None where the run has no such sample."""
+
+    label: str
+    estimates: tuple[Estimate | None, ...]
+
+
+Groups = Callable[[Sample], Sequence[str]]
+
+
+def by_rounds(runs: Sequence[Run]) -> list[Row]:
+    last = f"{MANY_ROUNDS} or more"
+
+    def group(sample: Sample) -> Sequence[str]:
+        if sample.rounds is None:
+            return ()
+        return (str(int(sample.rounds)) if sample.rounds < MANY_ROUNDS else last,)
+
+    return accuracy_rows(runs, group, [*map(str, range(MANY_ROUNDS)), last])
+
+
+def by_tokens(runs: Sequence[Run]) -> list[Row]:
+    """Bins that hold about as many samples each, over all runs together."""
+    edges = token_edges([sample.tokens for run in runs for sample in run.samples if sample.tokens is not None])
+    if not edges:
+        return []
+    inner = [f"{low:,} to {high:,}" for low, high in pairwise(edges)]
+    labels = [f"under {edges[0]:,}", *inner, f"{edges[-1]:,} and more"]
+    return accuracy_rows(runs, _binned(labels, edges, lambda sample: sample.tokens), labels)
+
+
+def by_length(runs: Sequence[Run]) -> list[Row]:
+    return accuracy_rows(runs, _binned(LENGTHS, LENGTH_EDGES_S, lambda sample: sample.video_duration_s), LENGTHS)
+
+
+def by_category(runs: Sequence[Run]) -> list[Row]:
+    """The largest categories, largest first."""
+    counts = Counter(name for run in runs for sample in run.samples for name in sample.categories)
+    names = sorted(counts, key=lambda name: (-counts[name], name))
+    return accuracy_rows(runs, lambda sample: sample.categories, names[:MAX_CATEGORIES])
+
+
+def by_stop_reason(runs: Sequence[Run]) -> list[Row]:
+    """The share of each stop reason among all samples of the run; the rare ones together."""
+    counts = Counter(sample.stop_reason for run in runs for sample in run.samples)
+    names = [name for name, _ in counts.most_common(MAX_STOP_REASONS)]
+    rows = [Row(name, tuple(_share(run, {name}) for run in runs)) for name in names]
+    rest = counts.keys() - set(names)
+    return [*rows, Row(f"other ({len(rest)} reasons)", tuple(_share(run, rest) for run in runs))] if rest else rows
+
+
+def by_evidence(runs: Sequence[Run]) -> list[Row]:
+    """Whether a frame lay in the annotated time: its share, then accuracy with and without."""
+    found = [
+        evidence(
+            [sample.video for sample in run.samples],
+            [sample.looked_into_reference for sample in run.samples],
+            [sample.correct for sample in run.samples],
+        )
+        for run in runs
+    ]
+    if not any(found):
+        return []
+    return [
+        Row("Looked into the annotated time", tuple(one.looked if one else None for one in found)),
+        Row("Accuracy where it looked", tuple(one.accuracy_with if one else None for one in found)),
+        Row("Accuracy where it did not", tuple(one.accuracy_without if one else None for one in found)),
+    ]
+
+
+def accuracy_rows(runs: Sequence[Run], groups: Groups, labels: Sequence[str]) -> list[Row]:
+    """The accuracy in each group, in the order of `labels`; groups without a sample are left out."""
+    members = [_members(run, groups) for run in runs]
+    rows = [Row(label, tuple(accuracy(groups_of.get(label, ())) for groups_of in members)) for label in labels]
+    return [row for row in rows if any(row.estimates)]
+
+
+def accuracy(samples: Sequence[Sample]) -> Estimate | None:
+    return estimate([sample.video for sample in samples], [sample.correct for sample in samples])
+
+
+def token_edges(tokens: Sequence[float]) -> list[int]:
+    """The inner borders of at most TOKEN_BINS bins with about as many values each, rounded to two digits."""
+    if not tokens:
+        return []
+    borders = np.quantile(tokens, np.arange(1, TOKEN_BINS) / TOKEN_BINS)
+    return sorted({int(float(f"{border:.1e}")) for border in borders})
+
+
+def _members(run: Run, groups: Groups) -> dict[str, list[Sample]]:
+    members: dict[str, list[Sample]] = {}
+    for sample in run.samples:
+        for label in groups(sample):
+            members.setdefault(label, []).append(sample)
+    return members
+
+
+def _binned(labels: Sequence[str], edges: Sequence[float], measure: Callable[[Sample], float | None]) -> Groups:
+    def group(sample: Sample) -> Sequence[str]:
+        value = measure(sample)
+        return () if value is None else (labels[bisect_right(edges, value)],)
+
+    return group
+
+
+def _share(run: Run, reasons: set[str]) -> Estimate | None:
+    return estimate([sample.video for sample in run.samples], [sample.stop_reason in reasons for sample in run.samples])

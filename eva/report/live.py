@@ -1,0 +1,327 @@
+"""The report of a run that goes on, served to a browser on this machine. It only ever reads.
+
+Bound to 127.0.0.1, and answering only those who call it by a loopback name: a page elsewhere whose own name was made
+to lead here (DNS rebinding) gets nothing. A client never names a file: it asks for a sample and a frame by numbers, and
+the path that the record then gives must pass the rule of thumbnails.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from eva.errors import EvaError
+from eva.records.follow_cache import MAX_LINE_BYTES, Tail
+from eva.records.meta import read_meta
+from eva.records.result_file import Entry
+from eva.report.collect import Source, make_run
+from eva.report.details import Detail, detail, frames_of
+from eva.report.head import Head, Known, make_head
+from eva.report.rows import columns, make_row
+from eva.report.samples import Run, Sample, read_sample
+from eva.report.thumbnails import FrameRoot, NoFrame
+from eva.scoring.origin import dataset_of, find_origin, named_dataset
+from eva.scoring.score import Outcome
+
+HOST = "127.0.0.1"
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+# The figures' interval takes half a second of work for a large run.
+HEAD_EVERY_S = 5.0
+# Charts take a second or two to draw.
+PAGE_EVERY_S = 60.0
+# Characters of a sample's replies that a search looks through.
+MAX_SAID = 20_000
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class NotThere(Exception):
+    """Nothing is at that address; the message is for the page's reader."""
+
+
+@dataclass
+class LiveRun:
+    """A cache, and what the page shows of it. Of several lines for one index the last counts, as for the run itself.
+
+    `dataset` is what the meta file and the records tell so far; rows and samples are made anew when that changes.
+    """
+
+    key: str
+    tail: Tail
+    known: Known
+    dataset: str = ""
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    samples: dict[int, Sample] = field(default_factory=dict)
+    _head: Head | None = None
+    _head_of: tuple[int, int] = (0, 0)
+    _head_s: float = 0.0
+
+    @property
+    def source(self) -> Source:
+        """As the meta file says now: a run that starts over may have other settings."""
+        return replace(Source.of(self.tail.path, self.dataset), key=self.key)
+
+    def follow(self) -> bool:
+        """Read on; whether there is more to read."""
+        generation = self.tail.generation
+        entries = self.tail.follow()
+        if self.tail.generation != generation:
+            self.outcomes, self.samples = {}, {}
+        for entry in entries:
+            self.outcomes[entry.outcome.index] = entry.outcome
+            self.samples[entry.outcome.index] = read_sample(self.dataset, entry)
+        return self._name_dataset() or self.tail.more
+
+    def _name_dataset(self) -> bool:
+        """Begin anew, with the outcomes that are known, where the dataset turns out to be another one."""
+        dataset = dataset_of(read_meta(self.tail.path), self.outcomes.keys(), self.known.published)
+        if dataset == self.dataset:
+            return False
+        self.dataset, self.samples = dataset, {}
+        self.tail.restart()
+        return True
+
+    def chart_run(self) -> Run:
+        origin = find_origin(self.tail.path, self.outcomes.keys(), self.known.published)
+        return make_run(self.key, origin, list(self.samples.values()))
+
+    def head(self) -> Head:
+        """The figures, a few seconds old at most."""
+        state = self.tail.generation, self.tail.offset
+        due = time.monotonic() - self._head_s > HEAD_EVERY_S
+        if self._head is None or (state != self._head_of and due):
+            outcomes, samples = list(self.outcomes.values()), list(self.samples.values())
+            self._head = make_head(self.tail.path, self.key, outcomes, samples, self.known)
+            self._head_of, self._head_s = state, time.monotonic()
+        return self._head
+
+    def update(self, generation: int, offset: int) -> dict[str, Any]:
+        """What is new for a page that came to `offset` of this file, or of another one in its place before."""
+        lines = self.tail.after(offset if generation == self.tail.generation else 0)
+        rows = [make_row(entry, self.dataset) for entry in lines.entries]
+        return {
+            "key": self.key,
+            "generation": self.tail.generation,
+            "offset": lines.offset,
+            "more": lines.offset < self.tail.offset,
+            "rows": {**columns(rows), "said": [_said(entry) for entry in lines.entries]},
+            "head": self.head(),
+        }
+
+    def sample(self, index: int) -> Detail:
+        """Raises NotThere."""
+        entry = self.tail.entry(index)
+        if entry is None:
+            raise NotThere(f"there is no sample {index} of {self.key}")
+        return detail(entry.record, make_row(entry, self.dataset), timestamps=self.source.timestamps)
+
+
+def _said(entry: Entry) -> str:
+    rounds = entry.record.get("trajectory")
+    replies = [round_.get("reply") for round_ in rounds if isinstance(round_, dict)] if isinstance(rounds, list) else []
+    return "\n".join(reply for reply in replies if isinstance(reply, str))[:MAX_SAID]
+
+
+@dataclass
+class Live:
+    """The caches of an output folder, followed as they grow; `make_page` gives the page that shows them."""
+
+    folder: Path
+    root: FrameRoot
+    known: Known
+    make_page: Callable[[Sequence[Run]], str]
+    _runs: dict[Path, LiveRun] = field(default_factory=dict)
+    _page: str = ""
+    _page_s: float = 0.0
+    _drawing: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answer(self, path: str, query: Mapping[str, str]) -> tuple[str, bytes]:
+        """Content type and body. Raises NotThere."""
+        if path == "/":
+            return "text/html; charset=utf-8", self.page().encode()
+        if path == "/frame":
+            return "image/webp", self.frame(query)
+        answers: Mapping[str, Callable[[Mapping[str, str]], object]] = {
+            "/updates": self.updates,
+            "/sample": self.sample,
+        }
+        if path not in answers:
+            raise NotThere("there is no such page")
+        with self._lock:
+            return "application/json", json.dumps(answers[path](query), allow_nan=False).encode()
+
+    def page(self) -> str:
+        """The page, with charts of a minute ago at most."""
+        with self._drawing:
+            if not self._page or time.monotonic() - self._page_s > PAGE_EVERY_S:
+                with self._lock:
+                    while self._follow():
+                        pass
+                    runs = [run.chart_run() for run in self._runs.values()]
+                self._page, self._page_s = self.make_page(runs), time.monotonic()
+            return self._page
+
+    def updates(self, query: Mapping[str, str]) -> dict[str, Any]:
+        """What is new since `since`: `key:generation:offset` of each run, separated by commas."""
+        more = self._follow()
+        since = _since(query.get("since", ""))
+        updates = [run.update(*since.get(run.key, (-1, 0))) for run in self._runs.values()]
+        return {
+            "runs": updates,
+            "more": more or any(update["more"] for update in updates),
+            "status": self._status(),
+        }
+
+    def sample(self, query: Mapping[str, str]) -> Detail:
+        """A sample's details; its frames are addresses of `frame`."""
+        run, index = self._run(query), _number(query, "index")
+        found = run.sample(index)
+        for at, frame in enumerate(frames_of(found)):
+            address = f"frame?run={quote(run.key, safe='')}&index={index}&at={at}"
+            frame.update(self._place(frame.pop("name"), address))
+        return found
+
+    def frame(self, query: Mapping[str, str]) -> bytes:
+        """The small picture of a sample's frame, made when it is asked for."""
+        with self._lock:
+            frames = frames_of(self._run(query).sample(_number(query, "index")))
+        at = _number(query, "at")
+        if not 0 <= at < len(frames):
+            raise NotThere(f"the sample has no frame {at}")
+        try:
+            return self._thumbnail(frames[at]["name"])
+        except NoFrame as reason:
+            raise NotThere(str(reason)) from None
+
+    @functools.cached_property
+    def _thumbnail(self) -> Callable[[str], bytes]:
+        return functools.lru_cache(maxsize=2000)(self.root.thumbnail)
+
+    def _place(self, name: str, address: str) -> dict[str, str]:
+        try:
+            self.root.find(name)
+        except NoFrame as reason:
+            return {"no": str(reason)}
+        return {"url": address}
+
+    def _follow(self) -> bool:
+        """Read on in every cache, new ones too; whether there is more to read."""
+        for path in sorted(self.folder.glob("cache_*.jsonl")):
+            if path not in self._runs and path.is_file():
+                taken = [run.key for run in self._runs.values()]
+                key = Source.of(path, named_dataset(read_meta(path)), taken=taken).key
+                self._runs[path] = LiveRun(key, Tail(path), self.known)
+        # Every one of them reads on, so no generator that stops at the first.
+        behind = [run.follow() for run in self._runs.values()]
+        return any(behind)
+
+    def _status(self) -> str:
+        times_s = [written for run in self._runs.values() if (written := run.tail.written_s()) is not None]
+        if not times_s:
+            return f"Live: there is no cache in {self.folder} yet"
+        return f"Live: the last record came {_ago(time.time() - max(times_s))} ago" + "".join(
+            f"; {run.tail.path.name} has {run.tail.skipped} lines of more than {MAX_LINE_BYTES >> 20} MiB, passed over"
+            for run in self._runs.values()
+            if run.tail.skipped
+        )
+
+    def _run(self, query: Mapping[str, str]) -> LiveRun:
+        for run in self._runs.values():
+            if run.key == query.get("run"):
+                return run
+        raise NotThere("there is no such run")
+
+
+def _since(text: str) -> dict[str, tuple[int, int]]:
+    """What a page has already; what does not read as such counts as nothing."""
+    known = {}
+    for part in text.split(","):
+        key, _, numbers = part.partition(":")
+        generation, _, offset = numbers.partition(":")
+        if generation.isdecimal() and offset.isdecimal() and len(numbers) < 40:
+            known[unquote(key)] = int(generation), int(offset)
+    return known
+
+
+def _number(query: Mapping[str, str], name: str) -> int:
+    text = query.get(name, "")
+    if not text.removeprefix("-").isdecimal() or len(text) > 18:
+        raise NotThere(f"{name} must be a number")
+    return int(text)
+
+
+def _ago(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers GET, to loopback names alone."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+    server: LiveServer
+
+    def do_GET(self) -> None:
+        if not is_loopback(self.headers.get("Host", "")):
+            return self._send(421, "text/plain; charset=utf-8", b"this server answers to 127.0.0.1 and localhost alone")
+        try:
+            address = urlsplit(self.path)
+        except ValueError:  # such as http://[::1
+            return self._send(400, "text/plain; charset=utf-8", b"that is not an address")
+        try:
+            kind, body = self.server.live.answer(address.path, dict(parse_qsl(address.query)))
+        except NotThere as error:
+            return self._send(404, "text/plain; charset=utf-8", str(error).encode("utf-8", errors="replace"))
+        except (EvaError, OSError) as error:
+            return self._send(500, "text/plain; charset=utf-8", str(error).encode("utf-8", errors="replace"))
+        return self._send(200, kind, body)
+
+    def _send(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        for name, value in {**_HEADERS, "Content-Type": kind, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: the page asks every other second."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a Host header names this machine; the port is not looked at, for an SSH tunnel may change it."""
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    return name.lower() in _LOOPBACK
+
+
+# The standard library's server: one reader and five addresses need no framework, and the harness no new dependency.
+class LiveServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, live: Live, port: int) -> None:
+        self.live = live
+        super().__init__((HOST, port), Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.server_address[1]}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that leaves in the middle of an answer is no error."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)

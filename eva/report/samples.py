@@ -1,0 +1,71 @@
+"""A run's records as the charts need them: a few numbers a sample, so that no record need be held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eva.records.result_file import Entry
+from eva.scoring.categories import categories, video_duration_s
+from eva.scoring.evidence import Glance, glances, looked_into_reference
+from eva.scoring.published import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One sample. `rounds`, `tokens` and `video_duration_s` are None where the record does not tell.
+
+    `first_look` and `later_looks` hold the shown frames' places in the video, from 0 (start) to 1 (end), of the first
+    round that showed frames and of those after it.
+    """
+
+    video: str
+    correct: bool
+    stop_reason: str
+    rounds: float | None
+    tokens: float | None
+    video_duration_s: float | None
+    categories: tuple[str, ...]
+    first_look: NDArray[np.float32]
+    later_looks: NDArray[np.float32]
+    looked_into_reference: bool | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A result under the name that a reader knows it by; `published` are its dataset's published figures, `partial`
+    says that the run has not finished."""
+
+    name: str
+    dataset: str
+    samples: Sequence[Sample]
+    published: tuple[Figure, ...] = ()
+    partial: bool = False
+
+
+def read_sample(dataset: str, entry: Entry) -> Sample:
+    """What the charts need of an entry."""
+    outcome, record = entry.outcome, entry.record
+    duration_s, looks = video_duration_s(record), glances(record)
+    first_round = looks[0].round if looks else 0
+    return Sample(
+        video=outcome.video,
+        correct=outcome.correct,
+        stop_reason=outcome.stop_reason,
+        rounds=outcome.num_rounds,
+        tokens=outcome.total_tokens,
+        video_duration_s=duration_s,
+        categories=categories(dataset, record),
+        first_look=_places((look for look in looks if look.round == first_round), duration_s),
+        later_looks=_places((look for look in looks if look.round != first_round), duration_s),
+        looked_into_reference=looked_into_reference(record, looks),
+    )
+
+
+def _places(looks: Iterable[Glance], duration_s: float | None) -> NDArray[np.float32]:
+    times_s = np.array([time_s for look in looks for time_s in look.times_s] if duration_s else [], dtype=np.float64)
+    # The last frame can lie beyond the length that the stream names.
+    return np.clip(times_s / (duration_s or 1), 0, 1).astype(np.float32)

@@ -1,0 +1,105 @@
+"""The thumbnails that go into a report: as many as the cap allows, each once, however many samples show it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from eva.report.thumbnails import FrameRoot, NoFrame
+
+# Pictures a block of the page; a sample's frames are decoded with those of its neighbours.
+BLOCK = 100
+_BATCH = 64
+
+WriteBlock = Callable[[str, str], None]
+
+
+@dataclass
+class Album:
+    """Takes frames by their paths and says where the page finds each one.
+
+    `write_block(name, json)` is given the pictures, base64 of WebP files, BLOCK at a time, `cap_bytes` of base64 in all
+    at most. The first picture that would go over the cap ends it. `pool` has threads: decoding is most of the work.
+    """
+
+    root: FrameRoot
+    cap_bytes: int
+    write_block: WriteBlock
+    pool: Executor
+    used_bytes: int = 0
+    embedded: int = 0
+    full: bool = False
+    refused: dict[str, int] = field(default_factory=dict)
+    _places: dict[str, int | str] = field(default_factory=dict)
+    _open: list[str] = field(default_factory=list)
+
+    @property
+    def frames(self) -> int:
+        """How many different frames the samples show."""
+        return len(self._places)
+
+    @property
+    def linked(self) -> int:
+        """How many are not embedded but shown from their files, as long as these exist."""
+        return self.frames - self.embedded - sum(self.refused.values())
+
+    def take(self, names: Iterable[str]) -> None:
+        """Embed those frames that are new, in this order, until the cap is reached."""
+        new = iter([name for name in dict.fromkeys(names) if name not in self._places])
+        while batch := list(islice(new, _BATCH)):
+            for name, made in zip(batch, self._made(batch), strict=True):
+                self._places[name] = self._place(made)
+
+    def place(self, name: str) -> dict[str, Any]:
+        """Where the page finds a frame that was taken: `at` its number, `url` of its file, or `no` with the reason."""
+        place = self._places[name]
+        if isinstance(place, int):
+            return {"at": place}
+        try:
+            return {"no": place} if place else {"url": self.root.find(name).as_uri()}
+        except NoFrame as reason:
+            return {"no": str(reason)}
+
+    def close(self) -> None:
+        """Write the last pictures."""
+        if self._open:
+            first = self.embedded - len(self._open)
+            self.write_block(f"pictures-{first // BLOCK}", json.dumps(self._open))
+            self._open = []
+
+    def _made(self, batch: Sequence[str]) -> Iterator[str | NoFrame]:
+        make = self._found if self.full else self._encoded
+        return self.pool.map(make, batch)
+
+    def _encoded(self, name: str) -> str | NoFrame:
+        try:
+            return base64.b64encode(self.root.thumbnail(name)).decode("ascii")
+        except NoFrame as reason:
+            return reason
+
+    def _found(self, name: str) -> str | NoFrame:
+        try:
+            self.root.find(name)
+        except NoFrame as reason:
+            return reason
+        return ""
+
+    def _place(self, made: str | NoFrame) -> int | str:
+        """A number for an embedded picture, the reason for none, the empty text for one shown from its file."""
+        if isinstance(made, NoFrame):
+            self.refused[str(made)] = self.refused.get(str(made), 0) + 1
+            return str(made)
+        self.full = self.full or self.used_bytes + len(made) > self.cap_bytes
+        if self.full:
+            return ""
+        self.used_bytes += len(made)
+        self.embedded += 1
+        self._open.append(made)
+        if len(self._open) == BLOCK:
+            self.close()
+        return self.embedded - 1

@@ -1,0 +1,190 @@
+"""Two results of the same questions -> what differs, and how sure that is. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from eva.errors import EvaError
+from eva.scoring.interval import RESAMPLES, SIDE_RESAMPLES, Interval, clustered_interval
+from eva.scoring.score import EXCEPTION, Outcome, same_answer
+
+# A file with a category of its own for every question would keep the bootstrap busy for minutes.
+MAX_CATEGORIES = 100
+
+
+class NotTheSameQuestions(EvaError):
+    """Two results that cannot be compared sample by sample; the message names the first sample that shows it."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One side of a pair: what it counts for, all its videos, and the categories of its question."""
+
+    outcome: Outcome
+    videos: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One question in both results."""
+
+    a: Answered
+    b: Answered
+
+    @property
+    def index(self) -> int:
+        return self.a.outcome.index
+
+    @property
+    def video(self) -> str:
+        return self.a.outcome.video or self.b.outcome.video
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The reference's records lack the annotation's keys, which the other side's may have."""
+        return self.a.categories or self.b.categories
+
+    @property
+    def answer_changed(self) -> bool:
+        return not same_answer(self.a.outcome.answer, self.b.outcome.answer)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A mean in both results, and the 95 % interval of the difference, clustered by video (None: one video)."""
+
+    a: float
+    b: float
+    interval: Interval | None
+
+    @property
+    def difference(self) -> float:
+        """B minus A."""
+        return self.b - self.a
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Accuracies over `count` pairs, the indices that are right on one side only, and McNemar's exact p value (None
+    where a side is unfinished)."""
+
+    count: int
+    accuracy: Change
+    only_a: tuple[int, ...]
+    only_b: tuple[int, ...]
+    p_value: float | None
+
+    @property
+    def total(self) -> int:
+        return len(self.only_a) + len(self.only_b)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`missing_in_b` are the indices that A alone has. `failed` counts each side's exceptions, which say nothing of
+    the agent and yet count as wrong. `categories` come largest first; smaller ones beyond MAX_CATEGORIES are only
+    counted, in `categories_left_out`. `rounds` and `tokens` are over the pairs of which both sides have a usable count,
+    None where there is no such pair. With `partial`, of an unfinished run, nothing has an interval or a p value: which
+    questions came first is no chance."""
+
+    missing_in_a: tuple[int, ...]
+    missing_in_b: tuple[int, ...]
+    flips: Flips
+    rounds: Change | None
+    tokens: Change | None
+    answers_changed: int
+    failed: tuple[int, int]
+    categories: tuple[tuple[str, Flips], ...]
+    categories_left_out: int
+    partial: bool = False
+
+
+def compare(a: Mapping[int, Answered], b: Mapping[int, Answered], *, partial: bool = False) -> Comparison:
+    """Both results, as samples by index, over the indices that they share; `partial` where a run has not finished.
+
+    Raises NotTheSameQuestions where there are none, or where an index means another question in the other result.
+    """
+    pairs = pair_up(a, b)
+    categories = _by_category(pairs)
+    whole, side = (0, 0) if partial else (RESAMPLES, SIDE_RESAMPLES)
+    return Comparison(
+        missing_in_a=tuple(sorted(b.keys() - a.keys())),
+        missing_in_b=tuple(sorted(a.keys() - b.keys())),
+        flips=flips(pairs, n_resamples=whole),
+        rounds=_count_change(pairs, lambda outcome: outcome.num_rounds, side),
+        tokens=_count_change(pairs, lambda outcome: outcome.total_tokens, side),
+        answers_changed=sum(pair.answer_changed for pair in pairs),
+        failed=(_failed([pair.a for pair in pairs]), _failed([pair.b for pair in pairs])),
+        categories=tuple((name, flips(group, n_resamples=side)) for name, group in categories[:MAX_CATEGORIES]),
+        categories_left_out=max(0, len(categories) - MAX_CATEGORIES),
+        partial=partial,
+    )
+
+
+def pair_up(a: Mapping[int, Answered], b: Mapping[int, Answered]) -> list[Pair]:
+    """The common questions by index. Raises NotTheSameQuestions."""
+    pairs = [Pair(a[index], b[index]) for index in sorted(a.keys() & b.keys())]
+    if not pairs:
+        raise NotTheSameQuestions("the two results have no question in common: no index is in both")
+    for pair in pairs:
+        difference = question_difference(pair.a, pair.b)
+        if difference:
+            raise NotTheSameQuestions(f"these results are of different questions: index {pair.index} has {difference}")
+    return pairs
+
+
+def question_difference(a: Answered, b: Answered) -> str:
+    """What shows that two samples are of different questions, '' if nothing does; a side may not name its videos."""
+    truths = a.outcome.ground_truth, b.outcome.ground_truth
+    if not same_answer(*truths):
+        return f"the ground truth {truths[0]!r:.80} in one and {truths[1]!r:.80} in the other"
+    if a.videos and b.videos and a.videos != b.videos:
+        return f"the video {a.videos[0]!r:.200} in one and {b.videos[0]!r:.200} in the other"
+    return ""
+
+
+def flips(pairs: Sequence[Pair], *, n_resamples: int) -> Flips:
+    """With no resamples, nothing is tested."""
+    only_a = tuple(pair.index for pair in pairs if pair.a.outcome.correct and not pair.b.outcome.correct)
+    only_b = tuple(pair.index for pair in pairs if pair.b.outcome.correct and not pair.a.outcome.correct)
+    accuracy = _change(pairs, lambda outcome: outcome.correct, n_resamples)
+    p_value = mcnemar_p(len(only_a), len(only_b)) if n_resamples else None
+    return Flips(len(pairs), accuracy, only_a, only_b, p_value)
+
+
+def mcnemar_p(only_a: int, only_b: int) -> float:
+    """McNemar's exact test, two-sided: if the sides were alike, a flip would go either way as a fair coin falls."""
+    if only_a + only_b == 0:
+        return 1.0
+    from scipy.stats import binomtest  # noqa: PLC0415  takes a second to import, and not every caller gets here
+
+    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def _change(pairs: Sequence[Pair], measure: Callable[[Outcome], float], n_resamples: int) -> Change:
+    a = [measure(pair.a.outcome) for pair in pairs]
+    b = [measure(pair.b.outcome) for pair in pairs]
+    differences = [second - first for first, second in zip(a, b, strict=True)]
+    videos = [pair.video for pair in pairs]
+    interval = clustered_interval(videos, differences, n_resamples=n_resamples) if n_resamples else None
+    return Change(sum(a) / len(pairs), sum(b) / len(pairs), interval)
+
+
+def _count_change(pairs: Sequence[Pair], count: Callable[[Outcome], float | None], n_resamples: int) -> Change | None:
+    known = [pair for pair in pairs if count(pair.a.outcome) is not None and count(pair.b.outcome) is not None]
+    return _change(known, lambda outcome: count(outcome) or 0, n_resamples) if known else None
+
+
+def _failed(samples: Sequence[Answered]) -> int:
+    return sum(sample.outcome.stop_reason == EXCEPTION for sample in samples)
+
+
+def _by_category(pairs: Sequence[Pair]) -> list[tuple[str, list[Pair]]]:
+    """The pairs of each category, the largest first."""
+    groups: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        for name in pair.categories:
+            groups.setdefault(name, []).append(pair)
+    return sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))

@@ -1,0 +1,74 @@
+"""The reference's own frames, by decord 0.6.0, wrong ones included.
+
+decord is optional: it has no wheels beyond Linux on x86-64, and it cannot open AV1 at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from eva.errors import UndecodableError, VideoError
+from eva.video.container import Identity, check_unchanged
+from eva.video.encode import Rgb
+from eva.video.sampling import Timeline
+
+Made = TypeVar("Made")
+
+
+class DecordVideo:
+    """A video decoded by decord."""
+
+    decoder = "decord"
+    gap = False
+
+    def __init__(self, path: Path, identity: Identity | None = None) -> None:
+        self._path = path
+        self.identity = identity or Identity.of(path)
+        decord = _import_decord()
+        self._errors = (*DECORD_ERRORS, decord._ffi.base.DECORDError)
+        try:
+            self._reader = decord.VideoReader(str(path.absolute()), ctx=decord.cpu(0))
+            self.timeline = self._timeline()
+        except self._errors as error:
+            raise UndecodableError(f"decord cannot open {path}: {_first_line(error)}") from error
+        check_unchanged(path, self.identity)
+
+    def frames(self, indices: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
+        """(index, what `make` makes of its RGB) once for each distinct index; see decode.Video.
+
+        One batch, as the reference asks for it: which wrong frames decord gives depends on what it decoded before.
+        """
+        wanted = sorted(set(indices))
+        try:
+            batch = self._reader.get_batch(wanted).asnumpy()
+        except self._errors as error:
+            raise VideoError(f"decord cannot decode the frames of {self._path}: {_first_line(error)}") from error
+        for index, rgb in zip(wanted, batch, strict=True):
+            yield index, make(rgb)
+        check_unchanged(self._path, self.identity)
+
+    def _timeline(self) -> Timeline:
+        height, width = self._reader[0].shape[:2]
+        self._reader.seek(0)
+        count = len(self._reader)
+        times_s = self._reader.get_frame_timestamp(range(count))[:, 0].tolist()
+        return Timeline(width, height, self._reader.get_avg_fps(), tuple(times_s))
+
+
+# decord raises these beside its own DECORDError; an empty video fails an assertion.
+DECORD_ERRORS = (RuntimeError, IndexError, AssertionError, UnicodeError)
+
+
+def _import_decord() -> Any:
+    try:
+        import decord  # noqa: PLC0415 - optional, and half a second to import
+    except ImportError as error:
+        raise VideoError("decord is not installed; `pip install decord==0.6.0`, or use --backend av") from error
+    decord.logging.set_level(decord.logging.QUIET)
+    return decord
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,405 @@
+"""Exact frames by PyAV (FFmpeg).
+
+Packets are demuxed first: their presentation times say which frames there are, without decoding any. While
+decoding, each frame's own time is held against that list, so that a file whose packets do not map one to one to
+frames (hidden frames, a start that cannot be decoded) is noticed rather than served shifted by one.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from itertools import dropwhile, groupby, pairwise
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from eva.cpus import available_cpus
+from eva.errors import MiscountedError, UndecodableError, VideoError
+from eva.video.container import Identity, moving_pictures, open_container, unchanged
+from eva.video.encode import Rgb
+from eva.video.gaps import VP8, GapFinder
+from eva.video.interleave import in_turns
+from eva.video.packets import (
+    EntryPoint,
+    Survey,
+    VideoIndex,
+    first_slice,
+    is_chosen_by_time,
+    is_disposable,
+    make_survey,
+    note_packet,
+    packets_of,
+)
+from eva.video.sampling import Timeline
+
+# Each decoding thread holds frames of its own; more of them cost memory without making one video much faster.
+MAX_THREADS = 4
+
+Made = TypeVar("Made")
+# A keyframe to begin with (None: the file's start) and the indices to decode from it, in ascending order.
+Pass = tuple[EntryPoint | None, list[int]]
+# A decoded frame's presentation time and duration.
+Shown = tuple[int | None, int]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """All frames that decoding the whole file gives."""
+
+    shown: Sequence[Shown]
+    damaged: bool  # there are packets that the decoder refused
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How the stream counts time."""
+
+    time_base: Fraction
+    start_pts: int
+    average_fps: float | None
+    by_time: bool  # frames are chosen by their times, see frames.Timeline
+
+    def seconds(self, pts: int) -> float:
+        # Integer division rounds as exactly as the fraction would, and an hour has 200,000 times.
+        return (pts - self.start_pts) * self.time_base.numerator / self.time_base.denominator
+
+
+class AvVideo:
+    """A video decoded by PyAV. Nothing is held open between calls; `identity` is what the file must be at each."""
+
+    decoder = "av"
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        recount: bool = False,
+        index: VideoIndex | None = None,
+        identity: Identity | None = None,
+    ) -> None:
+        self._path = path
+        self.identity = identity or Identity.of(path)
+        self.index = index or read_index(path, self.identity, recount=recount)
+        self.timeline, self.gap = self.index.timeline, self.index.gap
+        self._pts = self.index.pts
+
+    def frames(self, indices: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
+        """(index, what `make` makes of its RGB) once for each distinct index; see decode.Video."""
+        with unchanged(self._path, self.identity):
+            yield from self._made(sorted(set(indices)), make)
+
+    def _made(self, wanted: list[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
+        done = 0
+        if self._pts is None or self.index.gap:
+            yield from self._decoded(list(passes(wanted, self.index.entries)), make, sparsely=False)
+            return
+        try:
+            for made in self._sparse(wanted, make):
+                yield made
+                done += 1
+        except VideoError:
+            # Whether it is the file's fault, decoding everything tells. What the decoder fills in depends on all that
+            # it decoded before, and on its threads.
+            yield from self._decoded(list(passes(wanted[done:], ())), make, sparsely=False, threads=1)
+
+    def _sparse(self, wanted: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
+        """Without decoding frames that these do not need; independent passes at the same time."""
+        groups = list(passes(wanted, self.index.entries))
+        lanes = min(len(groups), threads_at_most())
+        if lanes < 2:
+            return self._decoded(groups, make, sparsely=True)
+        # Decoders with a thread each take less of the processor than one with several.
+        decoders = [
+            partial(self._decoded, groups[lane::lanes], make, sparsely=True, threads=1) for lane in range(lanes)
+        ]
+        turns = (place % lanes for place, (_, targets) in enumerate(groups) for _ in targets)
+        return in_turns(decoders, turns)
+
+    def _decoded(
+        self, groups: Sequence[Pass], make: Callable[[Rgb], Made], *, sparsely: bool, threads: int | None = None
+    ) -> Iterator[tuple[int, Made]]:
+        """The targets of each pass, made."""
+        to_rgb = RgbConverter()
+        with _opened(self._path, self.identity) as (container, stream):
+            one = self.index.gap or stream.codec_context.name in VP8  # whose threads differ where bits are damaged
+            decoding = Decoding(container, stream, threads=1 if one else threads or threads_at_most(), strict=sparsely)
+            for entry, targets in groups:
+                if entry is not None:
+                    decoding.enter_at(entry)
+                frames = decoding.sparsely({self._pts_of(target) for target in targets}) if sparsely else decoding
+                numbered = self._numbered(frames, decoding, first=entry.index if entry else 0)
+                for index, frame in self._chosen(numbered, targets, decoding):
+                    yield index, make(to_rgb(frame))
+
+    def _chosen(
+        self, numbered: Iterator[tuple[int, VideoFrame]], targets: list[int], decoding: Decoding
+    ) -> Iterator[tuple[int, VideoFrame]]:
+        """The frames with the indices `targets`, which ascend. Stops after the last one."""
+        for target in targets:
+            index, frame = next(((i, f) for i, f in numbered if i >= target), (None, None))
+            if index != target or frame is None:
+                certain = decoding.damaged or self._pts is None or target >= len(self._pts)
+                raise self._cannot_decode(target) if certain else self._miscounted()
+            yield target, frame
+
+    def _numbered(
+        self, frames: Iterable[VideoFrame], decoding: Decoding, *, first: int
+    ) -> Iterator[tuple[int, VideoFrame]]:
+        """Each decoded frame from the index `first` on with its index; gaps only where something is damaged, and for
+        frames whose packets were left out."""
+        expected = first
+        for frame in frames:
+            index = expected if self._pts is None else self._index_of(frame.pts)
+            if first and index is not None and index < first:
+                continue  # shown before the keyframe that was sought, which it may follow in the file
+            if not decoding.damaged and not self._in_turn(index, expected, decoding):
+                raise self._miscounted()
+            if index is not None and index >= expected:
+                if decoding.is_sound(frame):
+                    yield index, frame
+                expected = index + 1
+
+    def _in_turn(self, index: int | None, expected: int, decoding: Decoding) -> bool:
+        if index == expected:
+            return True
+        if index is None or self._pts is None or decoding.given is None:
+            return False
+        return index > expected and decoding.given.isdisjoint(self._pts[expected:index])
+
+    def _pts_of(self, index: int) -> int | None:
+        return self._pts[index] if self._pts is not None and index < len(self._pts) else None
+
+    def _index_of(self, pts: int | None) -> int | None:
+        if self._pts is None or pts is None:
+            return None
+        index = bisect_left(self._pts, pts)
+        return index if index < len(self._pts) and self._pts[index] == pts else None
+
+    def _cannot_decode(self, index: int) -> VideoError:
+        held = len(self.timeline.times_s)
+        if index >= held:
+            text = f"frame {index} of {self._path} is not in the file: it ends after {held} of {self.timeline.count}"
+            return VideoError(f"{text} frames; fetch it again")
+        when = f"frame {index} at {self.timeline.times_s[index]:.3f} s"
+        return VideoError(f"{when} of {self._path} cannot be decoded: the file is damaged; fetch it again")
+
+    def _miscounted(self) -> MiscountedError:
+        return MiscountedError(f"the packets of {self._path} do not map one to one to its frames")
+
+
+def read_index(path: Path, identity: Identity, *, recount: bool = False) -> VideoIndex:
+    """Read all packets of a video, and decode it whole where they mislead or `recount` says so.
+
+    Raises UndecodableError where no frame can be decoded, VideoError where the file is not, or no longer, the one that
+    has this identity.
+    """
+    with unchanged(path, identity):
+        return _index(path, identity, recount=recount)
+
+
+def _index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
+    with _opened(path, identity) as (container, stream):
+        clock = _clock(container, stream)
+        survey, first = _surveyed(container, stream)
+    if first is None:
+        raise UndecodableError(f"no frame of the video {path} can be decoded")
+    counted = _counted(path, identity, threads=1) if survey.gap else None
+    if not recount and _is_as_surveyed(survey, first, counted):
+        times_s = tuple(clock.seconds(pts) for pts in survey.pts)
+        timeline = _timeline(first, clock, times_s, clock.seconds(survey.shown_to), survey.missing)
+        return VideoIndex(timeline, survey.pts, survey.entries, survey.gap)
+    counted = counted or _counted(path, identity, threads=threads_at_most())
+    return VideoIndex(_timeline(first, clock, *_times_s(counted.shown, clock)), None, (), survey.gap)
+
+
+def _is_as_surveyed(survey: Survey, first: VideoFrame, counted: Counted | None) -> bool:
+    """Whether the packets map one to one to frames, as far as is known; where all were decoded, for sure. What the
+    decoder says it cannot decode keeps its place, though it is no frame."""
+    if counted is not None and not counted.damaged and tuple(pts for pts, _ in counted.shown) != survey.pts:
+        return False
+    return survey.one_each and first.pts == survey.pts[0]
+
+
+def _timeline(
+    first: VideoFrame, clock: Clock, times_s: tuple[float, ...], shown_to_s: float, missing: int = 0
+) -> Timeline:
+    turned = _quarter_turns(first) % 2 == 1
+    size = (first.height, first.width) if turned else (first.width, first.height)
+    average_fps = clock.average_fps or _mean_fps(times_s)
+    if shown_to_s <= times_s[0]:  # one frame that does not say how long it lasts
+        shown_to_s = times_s[-1] + 1 / average_fps
+    return Timeline(*size, average_fps, times_s, missing, shown_to_s if clock.by_time else None)
+
+
+def _mean_fps(times_s: tuple[float, ...]) -> float:
+    return (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 else 1.0
+
+
+def _counted(path: Path, identity: Identity, *, threads: int) -> Counted:
+    with _opened(path, identity) as (container, stream):
+        decoding = Decoding(container, stream, threads=threads)
+        shown = [(frame.pts, frame.duration or 0) for frame in decoding]
+        return Counted(shown, decoding.damaged)
+
+
+def _times_s(shown: Sequence[Shown], clock: Clock) -> tuple[tuple[float, ...], float]:
+    """When the frames begin, and when the last one ends; evenly spaced where they have no times, or none that rise."""
+    known = [pts for pts, _ in shown if pts is not None]
+    if len(known) < len(shown) or any(late >= later for late, later in pairwise(known)):
+        evenly = [index / (clock.average_fps or 25.0) for index in range(len(shown) + 1)]
+        return tuple(evenly[:-1]), evenly[-1]
+    return tuple(clock.seconds(pts) for pts in known), clock.seconds(known[-1] + shown[-1][1])
+
+
+class Decoding:
+    """Passes over a video's frames in presentation order. A damaged packet is noted and gives no frame.
+
+    `strict`: it raises VideoError instead, also where the decoder would fill in for what is damaged.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream, *, threads: int, strict: bool = False) -> None:
+        self._container, self._stream = container, stream
+        self._entry: EntryPoint | None = None
+        self.given: set[int | None] | None = None  # pts that the decoder was given; None: all
+        self._unsound_to: float | None = None  # pts: until a keyframe after it, pictures may be pieced together
+        self.damaged = False
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = threads
+        self._strict = strict
+        if strict:
+            stream.codec_context.options = {"err_detect": "explode"}
+
+    def enter_at(self, entry: EntryPoint) -> None:
+        """Let the next pass begin with the keyframe `entry`."""
+        self._container.seek(entry.seek_to, stream=self._stream)
+        self._entry, self._unsound_to = entry, None
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        self.given = None
+        for packet in self._packets():
+            yield from self.decode(packet)
+        yield from self.decode(None)
+
+    def sparsely(self, wanted: set[int | None]) -> Iterator[VideoFrame]:
+        """The frames with the pts `wanted` and those that these may refer to; after them, the decoder is emptied."""
+        self.given = set()
+        waiting = set(wanted)
+        for packet in self._packets():
+            if packet.pts not in wanted and is_disposable(packet, self._stream.codec_context):
+                continue
+            self.given.add(packet.pts)
+            yield from self.decode(packet)
+            waiting.discard(packet.pts)
+            if not waiting:
+                break
+        yield from self.decode(None)
+
+    def _packets(self) -> Iterator[Packet[VideoStream]]:
+        packets, entry = packets_of(self._container, self._stream), self._entry
+        if entry is None:
+            return packets
+        # Seeking may land on an earlier keyframe; and what an edit list cuts off may bear the same time.
+        return dropwhile(lambda packet: packet.pts != entry.pts or packet.is_discard, packets)
+
+    def decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        """The frames that come out when `packet` goes in; None: those still held back at the end."""
+        try:
+            return self._stream.decode(packet)
+        except FFmpegError as error:
+            if self._strict:
+                raise VideoError(f"a packet cannot be decoded: {error.strerror}") from error
+            self.damaged = True
+            self._unsound_to = math.inf if packet is None or packet.pts is None else packet.pts
+            return []
+
+    def is_sound(self, frame: VideoFrame) -> bool:
+        """False from an error to the next keyframe: the decoder fills what is lost with what it has."""
+        if self._unsound_to is not None and frame.key_frame and frame.pts is not None and frame.pts > self._unsound_to:
+            self._unsound_to = None
+        return self._unsound_to is None
+
+
+def threads_at_most() -> int:
+    return min(MAX_THREADS, available_cpus())
+
+
+def passes(indices: Iterable[int], entries: Sequence[EntryPoint]) -> Iterator[Pass]:
+    """The distinct `indices` in ascending order, grouped by the keyframe to decode from; None: the file's start."""
+    starts = [entry.index for entry in entries]
+
+    def keyframe(index: int) -> EntryPoint | None:
+        place = bisect_right(starts, index) - 1
+        return entries[place] if place > 0 else None
+
+    for entry, group in groupby(sorted(set(indices)), keyframe):
+        yield entry, list(group)
+
+
+class RgbConverter:
+    """8-bit RGB as FFmpeg's swscale gives it by default, turned as the container says the video is shown."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame) -> Rgb:
+        """RGB of height x width x 3, uint8."""
+        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray().astype(np.uint8, copy=False)
+        turns = _quarter_turns(frame)
+        return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+
+def _quarter_turns(frame: VideoFrame) -> int:
+    """Counterclockwise quarter turns (0 to 3) to show the frame upright; odd angles are left alone, as in decord."""
+    turns, rest = divmod(frame.rotation, 90)
+    return 0 if rest else turns % 4
+
+
+@contextmanager
+def _opened(path: Path, identity: Identity) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and FFmpeg's choice among its moving pictures; it is closed again on the way out."""
+    with open_container(path, identity) as container:
+        moving = moving_pictures(container, path)
+        best = container.streams.best("video")
+        stream = next((stream for stream in moving if stream is best), moving[0])
+        if stream.codec_context is None:
+            raise UndecodableError(f"no decoder for the video stream of {path} is known")
+        yield container, stream
+
+
+def _clock(container: InputContainer, stream: VideoStream) -> Clock:
+    rate = stream.average_rate or stream.guessed_rate
+    by_time = is_chosen_by_time(container, stream)
+    return Clock(
+        time_base=stream.time_base or Fraction(1, 1000),
+        start_pts=0 if by_time else stream.start_time or 0,
+        average_fps=float(rate) if rate else None,
+        by_time=by_time,
+    )
+
+
+def _surveyed(container: InputContainer, stream: VideoStream) -> tuple[Survey, VideoFrame | None]:
+    """Read every packet, and decode the first frame on the way."""
+    decoding = Decoding(container, stream, threads=1)
+    first: VideoFrame | None = None
+    notes, gaps = [], GapFinder(stream.codec_context)
+    for packet in packets_of(container, stream):
+        notes.append(note_packet(packet, stream.codec_context))
+        gaps.note(first_slice(packet, stream.codec_context), packet.pts)
+        if first is None:
+            first = next(iter(decoding.decode(packet)), None)
+    if first is None:
+        first = next(iter(decoding.decode(None)), None)
+    return make_survey([note for note in notes if note is not None], container, stream, gap=gaps.found), first

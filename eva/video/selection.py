@@ -1,0 +1,99 @@
+"""A request for frames, made into a plan for one video, and the plan into pictures (protocol section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from eva.video.decode import Video
+from eva.video.encode import Rgb, encode
+from eva.video.sampling import Window, check_window, clamp_window, output_size, sample_times
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for. No `end_s`: up to the stream's end; no `resize`: full size."""
+
+    video: Path
+    start_s: float
+    end_s: float | None
+    nframes: int
+    resize: float | None
+    factor: int
+    clamp: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is executed, once the stream is known. `indices` has one entry a picture; repeats are kept."""
+
+    window: Window
+    indices: list[int]
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was executed, as frames.json tells it.
+
+    `times_s` are the frames' presentation times, on the clock of the window: from the stream's start, or the
+    container's own in a video whose frames are chosen by time (see frames.Timeline).
+    """
+
+    video: str
+    decoder: str
+    start_s: float
+    end_s: float
+    indices: list[int]
+    times_s: list[float]
+    width: int
+    height: int
+    seconds: float
+
+
+def make_plan(video: Video, request: Request) -> Plan:
+    """Turn the request into frames of this video; SelectionError where it makes no sense."""
+    timeline = video.timeline
+    window = Window(request.start_s, timeline.end_s if request.end_s is None else request.end_s)
+    if request.clamp:
+        window = clamp_window(window, begin_s=timeline.begin_s, end_s=timeline.end_s)
+    check_window(window)
+    indices = timeline.indices_at(sample_times(window, request.nframes))
+    size = output_size(timeline.width, timeline.height, resize=request.resize, factor=request.factor)
+    return Plan(window, indices, *size)
+
+
+def selected(video: Video, request: Request, plan: Plan, *, seconds: float) -> Selection:
+    """What to tell of a plan that was executed in `seconds`."""
+    return Selection(
+        video=str(request.video),
+        decoder=video.decoder,
+        start_s=plan.window.start_s,
+        end_s=plan.window.end_s,
+        indices=plan.indices,
+        times_s=[video.timeline.times_s[index] for index in plan.indices],
+        width=plan.width,
+        height=plan.height,
+        seconds=round(seconds, 3),
+    )
+
+
+def pictures(video: Video, indices: Sequence[int], plan: Plan, picture_format: str) -> Iterator[tuple[int, bytes]]:
+    """(index, picture file) for each distinct index, one by one, so that memory does not grow with their number."""
+
+    def make(rgb: Rgb) -> bytes:
+        return encode(resized(rgb, width=plan.width, height=plan.height), picture_format)
+
+    return video.frames(indices, make)
+
+
+def resized(rgb: Rgb, *, width: int, height: int) -> Rgb:
+    """Bicubic as OpenCV does it, without antialiasing: the published numbers were measured so."""
+    if rgb.shape[:2] == (height, width):
+        return rgb
+    return np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
