@@ -30,13 +30,17 @@ from eva.agent.record import exception_record
 from eva.agent.transcript import Transcribe, load_transcriber
 from eva.cluster.node import Orders
 from eva.dataset.items import Item, load_items
-from eva.endpoint.client import ChatModel, ServerError, connect, make_client
-from eva.endpoint.pool import Failing, Server, Servers
+from eva.endpoint.client import ChatModel, connect, make_client
+from eva.endpoint.errors import Failing, ServerError
+from eva.endpoint.pool import Server, Servers
 from eva.errors import EvaError
+from eva.files import WriteError, file_sha256, replace_text
 from eva.frames.probing import is_folder
-from eva.frames.tool import Usage
-from eva.records.cache import Cache, CacheError, open_cache, replace_text
-from eva.records.meta import Meta, begin, file_sha256, read_meta, write_meta
+from eva.frames.tool import FrameCounts
+from eva.protocol.stop_reasons import INFRASTRUCTURE
+from eva.records.cache import Cache, CacheError, open_cache
+from eva.records.meta import Meta, begin, read_meta, write_meta
+from eva.records.outcome import Outcome
 from eva.run.assembly import make_sampler, make_tool, store_cap
 from eva.run.executor import Executor, LocalExecutor
 from eva.run.options import Defaults, Options, parse_options
@@ -44,7 +48,7 @@ from eva.run.preflight import FAILED, OK, Finding, check_disk, check_items, chec
 from eva.run.schedule import Interrupted, Schedule, by_video
 from eva.scoring.coverage import measure, read_spans, write_spans
 from eva.scoring.interval import clustered_interval
-from eva.scoring.score import INFRASTRUCTURE, Outcome, score
+from eva.scoring.score import score
 from eva.scoring.summary import choice_line, summary_json, summary_lines, truth_lines
 from eva.terminal import run_command
 from eva.text import printable, printable_lines
@@ -451,7 +455,7 @@ def finish(everything: Sequence[Item], cache: Cache, dataset: Dataset, meta: Met
     try:
         cache.merge(dataset.result)
         write_meta(dataset.result, replace(meta, coverage={**meta.coverage, **coverage(everything, cache)}))
-    except CacheError as error:
+    except (CacheError, WriteError) as error:
         raise RunEnded(str(error)) from error
 
 
@@ -474,7 +478,7 @@ def print_summary(
     meta: Meta,
     wall_s: float,
     *,
-    frames: Usage,
+    frames: FrameCounts,
     json_file: Path | None,
 ) -> None:
     """The reference's summary, then what it leaves out; of an unfinished run, what can be said so far."""
@@ -483,14 +487,15 @@ def print_summary(
     interval = None
     if not figures.missing:
         interval = clustered_interval([outcome.video for outcome in outcomes], [one.correct for one in outcomes])
+    counts = {"frames_asked": frames.asked, "frames_decoded": frames.decoded}
     # First what is kept, then what is said.
     if json_file is not None:
-        figures_json = summary_json(figures, interval, wall_s, frames)
+        figures_json = summary_json(figures, interval, wall_s, **counts)
         try:
             replace_text(json_file, json.dumps(figures_json, indent=1) + "\n")
-        except CacheError as error:
+        except WriteError as error:
             raise RunEnded(str(error)) from error
-    print("\n".join([*summary_lines(figures), *truth_lines(figures, interval, wall_s, frames)]))
+    print("\n".join([*summary_lines(figures), *truth_lines(figures, interval, wall_s, **counts)]))
     covered = measure(dataset.result, meta.coverage, cache.outcomes, rows=None)
     print(f"Result: {dataset.result}" + (" (of a partial run)" if covered.partial else ""))
     if covered.of_a_choice:

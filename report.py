@@ -21,7 +21,7 @@ from PIL import Image
 
 from eva.cpus import available_cpus
 from eva.errors import EvaError
-from eva.records.cache import replacing
+from eva.files import replacing
 from eva.records.meta import meta_path
 from eva.report.collect import Collected, collect, differences, read_source
 from eva.report.comparison import paired_figures

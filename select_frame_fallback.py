@@ -41,7 +41,7 @@ from eva.frames.index_file import Indexes, stored_as
 from eva.frames.store import Shelf, VideoFile, folder_name, video_folder
 from eva.frames.worker_loop import serve
 from eva.video.decode import BACKENDS, Video, open_video
-from eva.video.encode import FORMATS
+from eva.video.picture_files import FORMATS
 from eva.video.probe import probe
 from eva.video.selection import Plan, Request, Selection, make_plan, pictures, selected
 

@@ -18,5 +18,6 @@ wait "$server" || echo "test.sh: vLLM for the CPU cannot be installed here" >&2
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
+.venv/bin/lint-imports
 # The tests of one file share what they started, and files run side by side, in the order of their names.
 exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

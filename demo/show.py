@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from eva.scoring.score import same_answer
+from eva.records.outcome import same_answer
 
 
 def main() -> int:

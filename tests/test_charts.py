@@ -12,12 +12,12 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
+from eva.records.outcome import read_outcome
 from eva.records.result_file import Entry
 from eva.report.charts import Chart, charts, density
 from eva.report.grouping import by_category, by_evidence, by_length, by_rounds, by_stop_reason, by_tokens, token_edges
 from eva.report.samples import Run, read_sample
 from eva.scoring.published import Figure
-from eva.scoring.score import read_outcome
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = '</text><script>alert(1)</script>$\\frac{$_\x00\x1b\ud800\u202e" onload=alert(1) café 日本'

@@ -32,7 +32,8 @@ from hostile_server import (
 )
 from scripted_server import Handler, Script, ScriptedServer
 
-from eva.endpoint.client import ChatModel, ServerError, Unavailable, connect, make_client
+from eva.endpoint.client import ChatModel, connect, make_client
+from eva.endpoint.errors import ServerError, Unavailable
 from eva.endpoint.http_client import MAX_REPLY_BYTES
 
 ANSWER = "<answer>B</answer>"

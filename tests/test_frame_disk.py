@@ -25,7 +25,7 @@ from scripted_server import Script, ScriptedServer
 import select_frame_fallback as frame_tool
 from eva.frames.eviction import Leases, StoreNotShared, stored
 from eva.frames.store import booted_at
-from eva.video.encode import FORMATS, whole_size
+from eva.video.picture_files import FORMATS, whole_size
 
 ANSWER = "<answer>B</answer>"
 NOBODY = 65534

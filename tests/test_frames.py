@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from eva.video.sampling import (
     SelectionError,
-    Timeline,
     Window,
     check_window,
     clamp_window,
@@ -19,6 +18,7 @@ from eva.video.sampling import (
     output_size,
     sample_times,
 )
+from eva.video.timeline import Timeline
 
 times = st.floats(-1e5, 1e5)
 lengths = st.floats(1e-3, 1e5)

@@ -23,12 +23,13 @@ from eva.agent.tool_call import Looker, LookSettings
 from eva.agent.transcript import load_transcriber
 from eva.dataset.items import Item
 from eva.endpoint.client import Reply, Usage
+from eva.frames.command_tool import CommandTool
 from eva.frames.probing import Prober
-from eva.frames.tool import CallFailed, CommandTool, Extraction, FrameCall, ToolSettings
-from eva.frames.worker_tool import Limits, Workers
+from eva.frames.tool import CallFailed, Extraction, FrameCall, ToolSettings
+from eva.frames.worker_process import Limits, Workers
 from eva.protocol.messages import Message
 from eva.records.cache import encode
-from eva.scoring.score import read_outcome
+from eva.records.outcome import read_outcome
 
 REPLIES = int(os.environ.get("EVA_TEST_FUZZ", "10000"))
 SEED = int(os.environ.get("EVA_TEST_SEED", "6"))

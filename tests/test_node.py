@@ -16,7 +16,7 @@ from scripted_server import Script, ScriptedServer
 
 from eva.cluster.node import Node, NodeError, Orders, on_this_machine, versions
 from eva.dataset.items import Item, parse_item
-from eva.endpoint.client import Unavailable
+from eva.endpoint.errors import Unavailable
 from eva.run.options import Defaults, parse_options
 
 T = TypeVar("T")

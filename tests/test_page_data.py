@@ -9,12 +9,12 @@ import pytest
 from harness import SHARED
 
 from eva.protocol.messages import RESPONSE_END, USER_PROMPT
+from eva.records.outcome import read_outcome
 from eva.records.result_file import Entry
 from eva.report.details import detail, frames_of
 from eva.report.page import block, compact
 from eva.report.question import Question, question_text, read_question
 from eva.report.rows import columns, make_row, status
-from eva.scoring.score import read_outcome
 
 ASKED = {"start_time": "00:10", "end_time": 20, "nframes": 3, "resize": 0.5}
 CALL = {

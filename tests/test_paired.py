@@ -15,10 +15,10 @@ from harness import ROOT, environment, only_sentence, write_rows
 
 from accuracy import comparison, comparison_content, read_scored_file, report
 from eva.records.meta import Meta, write_meta
+from eva.records.outcome import read_outcome
 from eva.scoring.compare import MAX_CATEGORIES, Answered, NotTheSameQuestions, compare, mcnemar_p
 from eva.scoring.compare_files import read_side
 from eva.scoring.published import load_published
-from eva.scoring.score import read_outcome
 
 Record = dict[str, Any]
 PUBLISHED = load_published(ROOT / "results-12k" / "published.json")

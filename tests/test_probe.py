@@ -10,7 +10,8 @@ import av
 import pytest
 from videos import Recipe
 
-from eva.video.probe import VideoInfo, probe
+from eva.protocol.messages import VideoInfo
+from eva.video.probe import probe
 
 Encoded = Callable[[Recipe], Path]
 X264 = {"g": "20", "preset": "veryfast"}

@@ -10,8 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eva.errors import EvaError
-from eva.protocol.messages import ShownFrame, opening_messages, requested_times, tool_response
-from eva.video.probe import VideoInfo
+from eva.protocol.messages import ShownFrame, VideoInfo, opening_messages, requested_times, tool_response
 
 CLIP = VideoInfo(duration_s=42.0, width=640, height=360)
 

@@ -20,7 +20,8 @@ from scripted_server import Script, ScriptedServer
 from eva import schedule, servers
 from eva.dataset.items import Item
 from eva.endpoint.client import ChatModel, connect, make_client
-from eva.endpoint.pool import Failing, Outage, Seat, Server, ServerLost, Servers
+from eva.endpoint.errors import Failing, Outage, ServerLost
+from eva.endpoint.pool import Seat, Server, Servers
 from eva.run.schedule import Interrupted, NodeLost, Schedule
 
 ANSWER = "<answer>B</answer>"

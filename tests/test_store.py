@@ -24,6 +24,7 @@ import select_frame_fallback as tool
 from eva.frames.eviction import Leases, stored
 from eva.frames.index_file import Indexes
 from eva.frames.store import Filled, Shelf, VideoFile, booted_at, video_folder
+from eva.video.container import Identity
 from eva.video.decode_pyav import AvVideo
 from eva.video.encode import encode as encode_picture
 
@@ -212,9 +213,9 @@ def index_files(root: Path) -> list[Path]:
 def test_a_kept_index_is_the_one_that_was_read(encoded: Encoded, tmp_path: Path, recipe: Recipe) -> None:
     video = encoded(recipe)
     index = AvVideo(video).index
-    Indexes(tmp_path).save(VideoFile.of(video), index, recount=False)
-    assert Indexes(tmp_path).load(VideoFile.of(video), recount=False) == index
-    assert Indexes(tmp_path).load(VideoFile.of(video), recount=True) is None
+    Indexes(tmp_path).save(video, Identity.of(video), index, recount=False)
+    assert Indexes(tmp_path).load(video, Identity.of(video), recount=False) == index
+    assert Indexes(tmp_path).load(video, Identity.of(video), recount=True) is None
 
 
 def test_an_index_of_counted_frames_is_kept_too(encoded: Encoded, tmp_path: Path, worker: WorkerProcess) -> None:
@@ -222,7 +223,7 @@ def test_an_index_of_counted_frames_is_kept_too(encoded: Encoded, tmp_path: Path
     assert worker.ask(video, tmp_path, "--nframes=3")["indices"] == [0, 30, 59]
     (counted,) = tmp_path.rglob("counted.bin")
     assert index_files(tmp_path)
-    index = Indexes(tmp_path).load(VideoFile.of(video), recount=True)
+    index = Indexes(tmp_path).load(video, Identity.of(video), recount=True)
     assert index is not None
     assert (index.pts, index.timeline.count) == (None, 60)
     assert worker.ask(video, tmp_path, "--nframes=3")["decoded"] == 0

@@ -20,12 +20,13 @@ from PIL import Image
 from vllm_server import MAX_MODEL_LEN, MODEL, NAME, PYTHON, VllmServer
 
 from demo.make_data import plan, render, rows
+from eva.agent.images import data_url, file_url
 from eva.agent.loop import Episode, play
 from eva.agent.record import episode_record, exception_record
-from eva.agent.tool_call import data_url, file_url
 from eva.dataset.items import Item
 from eva.endpoint.client import ChatModel
-from eva.endpoint.pool import KeepsFailing, Outage, Servers
+from eva.endpoint.errors import KeepsFailing, Outage
+from eva.endpoint.pool import Servers
 from eva.protocol.budget import visual_tokens
 from eva.protocol.messages import Message
 from eva.video.sampling import output_size

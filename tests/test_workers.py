@@ -24,7 +24,8 @@ from videos import Recipe
 from eva.frames.eviction import Leases
 from eva.frames.probing import Prober
 from eva.frames.tool import CallFailed, FrameCall, FrameToolError, NoRoomForFrames, ToolSettings
-from eva.frames.worker_tool import Limits, Worker, Workers, WorkerTool
+from eva.frames.worker_process import Limits, Worker, Workers
+from eva.frames.worker_tool import WorkerTool
 
 T = TypeVar("T")
 Encoded = Callable[[Recipe], Path]

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from demo.questions import LETTERS, Question, branch_line, clock, draw
 from demo.scenes import Clip
 from eva.frames.tool import FACTOR
-from eva.protocol.messages import Message, ShownFrame, assistant_message, opening_messages, tool_response
-from eva.video.probe import VideoInfo
+from eva.protocol.messages import Message, ShownFrame, VideoInfo, assistant_message, opening_messages, tool_response
 from eva.video.sampling import output_size
 
 # How a reply to a frame begins.

@@ -9,13 +9,11 @@ from pathlib import Path
 
 from eva.agent.refusal import PictureUnreadable, picture_trouble
 from eva.agent.tool_call import Look
-from eva.endpoint.client import BadRequest, Reply
+from eva.endpoint.client import Reply
+from eva.endpoint.errors import BadRequest
 from eva.protocol.messages import Message, assistant_message, tool_response
 from eva.protocol.reply import Answer, CallAttempt, NoAction, parse_reply
-
-ANSWER_FOUND = "answer_found"
-MAX_TURNS_EXCEEDED = "max_turns_exceeded"
-BAD_REQUEST = "openai_bad_request"
+from eva.protocol.stop_reasons import ANSWER_FOUND, BAD_REQUEST, MAX_TURNS_EXCEEDED
 
 Complete = Callable[[Sequence[Message]], Awaitable[Reply]]
 LookAt = Callable[[CallAttempt], Awaitable[Look]]

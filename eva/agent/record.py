@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from eva.agent.loop import BAD_REQUEST, Episode, Round
+from eva.agent.loop import Episode, Round
 from eva.agent.tool_call import Look
 from eva.dataset.items import Item
 from eva.errors import EvaError, VideoError
 from eva.json_text import MOST_LEVELS, is_deeper
 from eva.protocol.messages import PromptError
-from eva.scoring.score import EXCEPTION, INFRASTRUCTURE, MODEL, SAMPLE
+from eva.protocol.stop_reasons import BAD_REQUEST, EXCEPTION, INFRASTRUCTURE, MODEL, SAMPLE
 
 Record = dict[str, Any]
 

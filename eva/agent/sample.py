@@ -12,7 +12,7 @@ from eva.agent.record import Record, episode_record, exception_record
 from eva.agent.tool_call import Looker
 from eva.agent.transcript import Transcribe
 from eva.dataset.items import Item, video_path
-from eva.endpoint.pool import Outage, Unanswered
+from eva.endpoint.errors import Outage, Unanswered
 from eva.frames.tool import FrameToolUnusable
 from eva.protocol.messages import opening_messages
 

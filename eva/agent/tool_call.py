@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import math
-import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from eva.agent.images import data_url, file_url
 from eva.frames.tool import CallFailed, Extraction, FrameCall, FrameTool, FrameToolError
 from eva.protocol.arguments import FrameRequest, UnusableArgument, read_request
 from eva.protocol.budget import Budgeted, fit_budget
-from eva.protocol.messages import ShownFrame, requested_times
+from eva.protocol.messages import ShownFrame, VideoInfo, requested_times
 from eva.protocol.reply import CallAttempt
-from eva.video.probe import VideoInfo
+from eva.protocol.stop_reasons import CALL_FAILED
 
-CALL_FAILED = "call_frame_select_failed"
 # The image limit of the published server command: more frames can never be shown, so none is decoded.
 MAX_FRAMES = 9999
 _NUMERIC = frozenset({"start_time", "end_time", "nframes", "resize"})
@@ -123,14 +121,3 @@ def _time(name: str, value: int | float | None) -> int | float:
     if value is None or isinstance(value, bool) or not abs(value) < math.inf:
         raise UnusableArgument(f"{name} is not a time")
     return value
-
-
-def file_url(frame: Path) -> str:
-    """An absolute, quoted file:// address; the server would resolve a relative one against its own folder."""
-    return frame.absolute().as_uri()
-
-
-def data_url(frame: Path) -> str:
-    """The file itself as a data: address, for a server that does not share the file system."""
-    kind = mimetypes.guess_type(frame.name)[0] or "image/png"
-    return f"data:{kind};base64,{base64.b64encode(frame.read_bytes()).decode('ascii')}"

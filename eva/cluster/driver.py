@@ -22,10 +22,11 @@ from eva.cluster.node import Arrival, Orders, Turn, versions
 from eva.cluster.placement import LOSSES_BEFORE_ALONE, Loss, Placement
 from eva.cluster.ray_actors import ClusterError, Host, NodeGone, Remote, connect, disconnect, hosts, make_remote
 from eva.dataset.items import Item
-from eva.endpoint.client import BadRequest, ChatModel, Unavailable
-from eva.endpoint.pool import Failing, KeepsFailing, Outage, Seat
+from eva.endpoint.client import ChatModel
+from eva.endpoint.errors import BadRequest, Failing, KeepsFailing, Outage, Unavailable
+from eva.endpoint.pool import Seat
 from eva.errors import EvaError
-from eva.frames.tool import NoRoomForFrames, Usage
+from eva.frames.tool import FrameCounts, NoRoomForFrames
 from eva.run.schedule import NodeLost
 
 # How often the cluster is asked which nodes it has.
@@ -84,7 +85,7 @@ class Cluster:
         self._attempts = count()
         self._full = ""
         self._lost_at = 0.0
-        self._spent = Usage()
+        self._spent = FrameCounts()
         self._trials: dict[str, int] = {}
         self._due: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -99,10 +100,10 @@ class Cluster:
         self._spawn(self._watch())
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> FrameCounts:
         """See Executor."""
         usages = [self._spent, *(node.usage for node in self._nodes.values())]
-        return Usage(sum(usage.asked for usage in usages), sum(usage.decoded for usage in usages))
+        return FrameCounts(sum(usage.asked for usage in usages), sum(usage.decoded for usage in usages))
 
     def take(self, waiting: deque[Item]) -> Item | None:
         """See Executor. Raises NoRoomForFrames, and Outage where the cluster has had no node for too long."""
@@ -290,7 +291,7 @@ class Cluster:
         if self._nodes.get(node.host.node_id) is not node:
             return
         del self._nodes[node.host.node_id]
-        self._spent = Usage(self._spent.asked + node.usage.asked, self._spent.decoded + node.usage.decoded)
+        self._spent = FrameCounts(self._spent.asked + node.usage.asked, self._spent.decoded + node.usage.decoded)
         self._lost_at = time.monotonic()
         samples = self._placement.leave(node.host.node_id, Loss(reason, self._lost_at))
         self._put_off(node.host)

@@ -19,18 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import eva
+from eva.agent.images import file_url
 from eva.agent.record import Record
 from eva.agent.sample import Sampler
-from eva.agent.tool_call import file_url
 from eva.agent.transcript import load_transcriber
 from eva.cpus import available_cpus
 from eva.dataset.items import Item, video_path
 from eva.dataset.locate import locate_video
-from eva.endpoint.client import ChatModel, Reply, Unavailable, make_client
-from eva.endpoint.pool import Conversation, Request, Unanswered, longest
+from eva.endpoint.client import ChatModel, Reply, make_client
+from eva.endpoint.errors import Unanswered, Unavailable
+from eva.endpoint.pool import Conversation, Request, longest
 from eva.errors import EvaError, VideoError
 from eva.frames.probing import is_folder
-from eva.frames.tool import FrameToolUnusable, Usage
+from eva.frames.tool import FrameCounts, FrameToolUnusable
 from eva.protocol.messages import Message
 from eva.records.meta import package_versions
 from eva.run.assembly import make_sampler, make_tool
@@ -76,7 +77,7 @@ class Turn:
     size: int
     full: str
     said: tuple[str, ...]
-    usage: Usage
+    usage: FrameCounts
 
 
 def versions(own_tool: Path) -> Mapping[str, str]:

@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from eva.cluster.node import Node, Orders
 from eva.errors import EvaError
-from eva.frames.tool import Usage
+from eva.frames.tool import FrameCounts
 
 CONNECT_TIMEOUT_S = 10.0
 MOST_OF_A_LINE = 160
@@ -82,7 +82,7 @@ class Remote:
 
     host: Host
     actor: Any
-    usage: Usage = field(default_factory=Usage)
+    usage: FrameCounts = field(default_factory=FrameCounts)
 
     async def call(self, method: str, *arguments: object) -> Any:
         """Raises NodeGone where no answer will come."""

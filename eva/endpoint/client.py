@@ -12,8 +12,8 @@ from typing import Any, cast
 import httpx2
 import openai
 
+from eva.endpoint.errors import BadRequest, ServerError, Unavailable
 from eva.endpoint.http_client import BoundedClient, UnusableServer, shown_address
-from eva.errors import EvaError
 from eva.protocol.messages import Message
 
 TEMPERATURE = 0.0
@@ -39,28 +39,6 @@ _BUSY = 429
 # What the client raises where a request brings no completion: JSON that is none is a ValueError, JSON without a bottom
 # a RecursionError.
 NO_COMPLETION = (openai.APIError, ValueError, RecursionError)
-
-
-class ServerError(EvaError):
-    """The server cannot be used at all: nothing answers, or it serves no model."""
-
-
-class BadRequest(EvaError):
-    """The server refused the request itself (HTTP 400): too long, too many images, a file it may not read."""
-
-
-class Unavailable(EvaError):
-    """The server failed, not the request: no connection, a timeout, 5xx, no such model, a reply that is none.
-
-    `overload`: it was a timeout, 5xx or 429, so that fewer requests at a time may help. `unconnected`: no connection
-    could be made, or it broke.
-    """
-
-    def __init__(
-        self, message: str, *, overload: bool = False, timeout: bool = False, unconnected: bool = False
-    ) -> None:
-        super().__init__(message)
-        self.overload, self.timeout, self.unconnected = overload, timeout, unconnected
 
 
 @dataclass(frozen=True)

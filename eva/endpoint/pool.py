@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from eva.endpoint.client import ChatModel, Reply, Unavailable
-from eva.errors import EvaError
+from eva.endpoint.client import ChatModel, Reply
+from eva.endpoint.errors import KeepsFailing, Outage, ServerLost, Unavailable
+from eva.endpoint.limit import AdaptiveLimit
 from eva.protocol.messages import Message
 
 T = TypeVar("T")
@@ -29,38 +30,6 @@ REQUEST_TRIES = 4
 # A request that its server goes down under so often may be what brings it down.
 OUTAGES_A_REQUEST = 2
 MAX_BACKOFF_S = 8.0
-
-
-class Unanswered(EvaError):
-    """A sample gets no reply where it is; `failure` is the last one.
-
-    `record` is the sample's, with the rounds that it completed, for the case that it is given up.
-    """
-
-    def __init__(self, failure: Unavailable) -> None:
-        super().__init__(str(failure))
-        self.failure = failure
-        self.record: Mapping[str, Any] | None = None
-
-
-class Failing(Unanswered):
-    """The same, with the `server` that the sample was on."""
-
-    def __init__(self, failure: Unavailable, server: Server) -> None:
-        super().__init__(failure)
-        self.server = server
-
-
-class ServerLost(Failing):
-    """The sample's server went down, and others stand or it went down under the sample before: start again."""
-
-
-class KeepsFailing(Failing):
-    """A request failed time after time on a server that answers others."""
-
-
-class Outage(EvaError):
-    """No server has answered for longer than the run may wait."""
 
 
 class Request(Protocol[T_co]):
@@ -98,43 +67,6 @@ class Conversation:
     async def try_out(self, model: ChatModel) -> str:
         """See Request."""
         return await model.try_out([as_one_message(self.messages)])
-
-
-class AdaptiveLimit:
-    """How many requests may be under way: halved by overload, climbing back by one per round of successes."""
-
-    def __init__(self, ceiling: int) -> None:
-        self._ceiling = ceiling
-        self._limit = float(ceiling)
-        self._active = 0
-        self._halvings = 0
-        self._changed = asyncio.Condition()
-
-    @property
-    def limit(self) -> int:
-        return int(self._limit)
-
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[float]:
-        """Room for one request, since when (monotonic clock). An overload that passes through halves the limit, a
-        success raises it."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._active < self.limit)
-            self._active += 1
-        halvings = self._halvings
-        try:
-            yield time.monotonic()
-            self._limit = min(self._ceiling, self._limit + 1 / self._limit)
-        except Unavailable as failure:
-            # Requests that were under way together fail together: they halve the limit once.
-            if failure.overload and halvings == self._halvings:
-                self._limit = max(1.0, self._limit / 2)
-                self._halvings += 1
-            raise
-        finally:
-            async with self._changed:
-                self._active -= 1
-                self._changed.notify_all()
 
 
 @dataclass(eq=False)

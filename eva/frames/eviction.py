@@ -23,7 +23,7 @@ from pathlib import Path
 from eva.errors import EvaError
 from eva.frames.store import PARTIAL_SUFFIX, STORE
 from eva.frames.store_size import SizeFile, locked_size
-from eva.video.encode import FORMATS
+from eva.video.picture_files import FORMATS
 
 LEASES, SIZE = "leases", "size"
 

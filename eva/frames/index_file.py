@@ -20,7 +20,7 @@ from eva.frames.store import VideoFile, video_folder, write_whole
 from eva.json_text import parse_json
 from eva.video.container import Identity
 from eva.video.packets import EntryPoint, VideoIndex
-from eva.video.sampling import Timeline
+from eva.video.timeline import Timeline
 
 # Raised when what an index says of the same video changes.
 VERSION = 3
@@ -37,19 +37,21 @@ class Indexes:
 
     root: Path
 
-    def load(self, file: VideoFile, *, recount: bool) -> VideoIndex | None:
-        """The index of a video, None where there is none to believe. `recount`: of frames counted by decoding."""
+    def load(self, path: Path, identity: Identity, *, recount: bool) -> VideoIndex | None:
+        """See decode.Indexes."""
+        file = stored_as(path, identity)
         try:
             data = self._path(file, recount=recount).read_bytes()
         except FileNotFoundError:
             return None
         return _parsed(data, file)
 
-    def save(self, file: VideoFile, index: VideoIndex, *, recount: bool) -> None:
-        """Keep the index. Raises OSError."""
-        path = self._path(file, recount=recount)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, _written(index, file))
+    def save(self, path: Path, identity: Identity, index: VideoIndex, *, recount: bool) -> None:
+        """See decode.Indexes."""
+        file = stored_as(path, identity)
+        place = self._path(file, recount=recount)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(place, _written(index, file))
 
     def _path(self, file: VideoFile, *, recount: bool) -> Path:
         return video_folder(self.root, file) / ("counted.bin" if recount else "index.bin")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from eva.errors import EvaError, VideoError
 from eva.frames.tool import FoundVideo, FrameToolError
-from eva.frames.worker_tool import LimitExceeded, Limits, WorkerLost, Workers
-from eva.video.probe import VideoInfo
+from eva.frames.worker_process import LimitExceeded, Limits, WorkerLost, Workers
+from eva.protocol.messages import VideoInfo
 
 # For a folder on a network disk to be looked at once, a mount on demand included.
 FOLDER_TIMEOUT_S = 60.0

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eva.errors import VideoError
-from eva.video.encode import whole_size
+from eva.video.picture_files import whole_size
 
 STORE = "store"
 PARTIAL_SUFFIX = ".partial"

@@ -4,41 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import sys
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from eva.errors import EvaError
-from eva.json_text import parse_json
-from eva.video.probe import VideoInfo
+from eva.protocol.messages import VideoInfo
 
 # Frames are cut to whole visual tokens.
 FACTOR = 28
-# The exit code by which the tool says that not the call but the place to write to failed (sysexits' EX_IOERR).
-EXIT_CANNOT_WRITE = 74
-# By which shells and env(1) say that there is nothing to execute.
-EXITS_CANNOT_START = (126, 127)
-# What Python prints when it crashes; a refusal is a sentence.
-TRACEBACK = "Traceback (most recent call last)"
-# A tool that crashed, or said nothing usable, on so many videos and has not worked yet will not work.
-FAILURES = 3
 # For a killed process to be gone.
 END_S = 5.0
 # Far below the length of one word that Linux accepts on a command line.
 MAX_ARGUMENT_BYTES = 16384
 
-# The folder's name may itself hold any of the line's words; that it stands there three times tells where it ends.
-_SAVED = re.compile(
-    r"^Frames saved to (?P<folder>.+), total frames saved: (?P<count>\d+), "
-    r"from (?P=folder)/frame_0000(?P<suffix>\.\w+) to (?P=folder)/frame_\d+(?P=suffix)$",
-    re.MULTILINE,
-)
 # What the tool reads, and where it writes, is the harness's to say, never the model's.
 _RESERVED = ("i", "help", "video_path", "save_root", "save_dir", "factor", "format", "backend", "clamp", "worker")
 # The backends that the reference's tool has or ours: the model may name one, and it changes no pixel here.
@@ -103,7 +86,7 @@ class FoundVideo:
 
 
 @dataclass
-class Usage:
+class FrameCounts:
     """How many frames a tool was asked for in a run, and how many of them it had to decode."""
 
     asked: int = 0
@@ -119,7 +102,7 @@ class FrameTool(Protocol):
         ...
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> FrameCounts:
         """What it did so far."""
         ...
 
@@ -200,95 +183,6 @@ class ProbedBy(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class CommandTool:
-    """A process for each call; `slots` bounds how many run at a time."""
-
-    settings: ToolSettings
-    slots: asyncio.Semaphore
-    prober: ProbedBy
-    usage: Usage = field(default_factory=Usage)
-    _failed_on: set[Path] = field(default_factory=set)
-
-    async def start(self, report: Callable[[str], None]) -> None:
-        """See FrameTool."""
-        program = self.settings.program()
-        if len(program) == 1 and not os.access(program[0], os.X_OK):
-            raise FrameToolUnusable(f"the frame tool {program[0]} may not be executed: chmod +x {program[0]}")
-        await self.prober.start()
-
-    async def probe(self, annotated: Path) -> FoundVideo:
-        """See FrameTool."""
-        return await self.prober(annotated)
-
-    async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
-        """See FrameTool."""
-        command = [*self.settings.program(), *self.settings.arguments(video, call)]
-        async with self.slots:
-            started = time.monotonic()
-            printed = await self._run(command, video)
-            seconds = time.monotonic() - started
-        try:
-            frames = _frames(printed)
-        except FrameToolError as error:
-            self._failed(video, str(error))
-            raise
-        folder = frames[0].parent
-        self.usage.asked += len(frames)
-        self.usage.decoded += len(frames)
-        return Extraction(frames, round(seconds, 3), _details(folder), folder)
-
-    def release(self, sample: int) -> None:
-        """Its frames are never thrown away."""
-
-    async def close(self) -> None:
-        """See FrameTool."""
-        await self.prober.close()
-
-    async def _run(self, command: list[str], video: Path) -> str:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                # Ctrl-C in the terminal is for the harness: a tool that died of it would count against the model.
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise FrameToolUnusable(cannot_start(self.settings.path, error)) from error
-        try:
-            out, err = await asyncio.wait_for(process.communicate(), self.settings.timeout_s)
-        except asyncio.TimeoutError:
-            raise FrameToolError(f"the frame tool took over {self.settings.timeout_s:g} s on {video}") from None
-        finally:
-            await killed(process)
-        return self._printed(process.returncode, os.fsdecode(out), os.fsdecode(err).strip(), video)
-
-    def _printed(self, code: int | None, out: str, err: str, video: Path) -> str:
-        reason = err.splitlines()[-1] if err else "it gave no reason"
-        if code == 0:
-            return out
-        if code == EXIT_CANNOT_WRITE:
-            raise NoRoomForFrames(f"the frame tool cannot write: {reason}")
-        if code in EXITS_CANNOT_START and not self.usage.asked:
-            raise FrameToolUnusable(f"the frame tool {self.settings.path} cannot be started: {reason}")
-        if code is None or code < 0:
-            self._failed(video, reason)
-            raise FrameToolError(f"the frame tool was killed on {video} (exit status {code}): {reason}")
-        if TRACEBACK in err and not self.usage.asked:
-            self._failed(video, reason)
-            raise FrameToolError(f"the frame tool crashed on {video}, and has worked on nothing so far: {reason}")
-        raise CallFailed(reason)
-
-    def _failed(self, video: Path, reason: str) -> None:
-        """A tool that fails on a video is that sample's failure; one that has done nothing else, the run's."""
-        self._failed_on.add(video)
-        if len(self._failed_on) >= FAILURES and not self.usage.asked:
-            tool = self.settings.path
-            raise FrameToolUnusable(f"the frame tool {tool} failed on each of the first {FAILURES} videos: {reason}")
-
-
 def _passed_on(extra: Mapping[str, Any]) -> dict[str, str]:
     words = {}
     for name, value in extra.items():
@@ -331,25 +225,3 @@ async def killed(process: asyncio.subprocess.Process) -> None:
         process.kill()
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(process.wait(), END_S)
-
-
-def _frames(printed: str) -> tuple[Path, ...]:
-    saved = _SAVED.search(printed)
-    if saved is None:
-        raise FrameToolError(f"the frame tool did not say where its frames are, but printed {printed[:200]!r}")
-    folder = Path(saved["folder"]).absolute()
-    frames = tuple(folder / f"frame_{k:04d}{saved['suffix']}" for k in range(int(saved["count"])))
-    missing = [frame for frame in frames if not frame.is_file()]
-    if missing or not frames:
-        raise FrameToolError(f"the frame tool promised {len(frames)} frames in {folder}, {len(missing)} are not there")
-    return frames
-
-
-def _details(folder: Path) -> Mapping[str, Any]:
-    try:
-        details = parse_json((folder / "frames.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise FrameToolError(f"{folder / 'frames.json'} cannot be read: {error}") from error
-    return details if isinstance(details, dict) else {}

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from eva.errors import EvaError
-from eva.video.probe import VideoInfo
 
 Message = dict[str, Any]
 
@@ -92,3 +91,12 @@ def requested_times(start_s: float, end_s: float, count: int) -> list[int]:
     """
     step = (end_s - start_s) / max(1, count - 1)
     return [int(start_s + k * step) for k in range(count)]
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Duration in seconds; width and height in pixels as coded, before any rotation the player would apply."""
+
+    duration_s: float
+    width: int
+    height: int

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-NO_ANSWER_NO_TOOL_CALL = "no_answer_no_tool_call"
-NO_VALID_TOOL_CALL = "no_valid_tool_call"
-ARGUMENTS_NOT_JSON = "arguments_not_json"
-NO_START_OR_END_TIME = "no_start_or_end_time"
-NO_NFRAMES = "no_nframes"
+from eva.protocol.stop_reasons import (
+    ARGUMENTS_NOT_JSON,
+    NO_ANSWER_NO_TOOL_CALL,
+    NO_NFRAMES,
+    NO_START_OR_END_TIME,
+    NO_VALID_TOOL_CALL,
+)
 
 # The answered character is only looked at, not consumed: it may itself begin the next "Answer" or "answer".
 _SPOKEN_ANSWER = re.compile(r"[Aa]nswer[.:\s]\s*(?=(\w))")

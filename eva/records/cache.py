@@ -14,14 +14,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from itertools import chain, count
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 import filelock
 
 from eva.errors import EvaError
+from eva.files import WriteError, replace_text, replacing
 from eva.json_text import parse_json
+from eva.records.outcome import Outcome, read_outcome
 from eva.records.own_file import OwnFile, Span, span_of
-from eva.scoring.score import Outcome, read_outcome
 
 
 class CacheError(EvaError):
@@ -83,7 +84,7 @@ class Cache:
         self._reload()
 
     def merge(self, result: Path) -> None:
-        """Write the records sorted by index, one line each, to `result`. Raises CacheError."""
+        """Write the records sorted by index, one line each, to `result`. Raises CacheLostError, WriteError."""
         self._check()
         with replacing(result) as new:
             for index, span in sorted(self._spans.items()):
@@ -155,7 +156,7 @@ class Cache:
             rescue = self._rescue or _free_name(folder / f"{self.path.name}.rescued")
             try:
                 saved = self._save(rescue)
-            except CacheError as error:
+            except WriteError as error:
                 reasons.append(str(error))
                 continue
             if not saved:
@@ -226,33 +227,3 @@ def _outcome(line: bytes) -> Outcome | None:
         return read_outcome(parse_json(line))
     except ValueError:
         return None
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes the place of `path` once it is whole and on disk."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
-            try:
-                yield new
-                new.flush()
-                os.fsync(new.fileno())
-                Path(new.name).chmod(_mode(path))
-                Path(new.name).replace(path)
-            except BaseException:
-                Path(new.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise CacheError(f"cannot write {path}: {error.strerror}") from error
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all. Raises CacheError."""
-    with replacing(path) as new:
-        new.write(text.encode("utf-8", errors="backslashreplace"))
-
-
-def _mode(path: Path) -> int:
-    if path.exists():
-        return path.stat().st_mode & 0o777
-    return 0o644

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from eva.json_text import parse_json
+from eva.records.outcome import read_outcome
 from eva.records.result_file import Entry
-from eva.scoring.score import read_outcome
 
 # Of a large cache a step at a time, so that nobody waits for all of it.
 STEP_BYTES = 16 << 20

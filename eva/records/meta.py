@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import subprocess
@@ -15,8 +14,8 @@ from typing import Any
 
 from eva import __version__
 from eva.errors import EvaError
+from eva.files import replace_text
 from eva.json_text import parse_json
-from eva.records.cache import replace_text
 
 # Raised when a change of this code changes what the model is sent or how its replies are judged.
 PROTOCOL_VERSION = 1
@@ -111,14 +110,6 @@ def read_meta(records: Path) -> Meta | None:
 
 def write_meta(records: Path, meta: Meta) -> None:
     replace_text(meta_path(records), json.dumps(asdict(meta), indent=1, ensure_ascii=False) + "\n")
-
-
-def file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def environment(home: Path) -> dict[str, Any]:

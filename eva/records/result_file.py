@@ -9,7 +9,7 @@ from typing import Any
 
 from eva.errors import EvaError
 from eva.json_text import parse_json
-from eva.scoring.score import COUNTS, Outcome, read_outcome
+from eva.records.outcome import COUNTS, Outcome, read_outcome
 
 
 class ResultError(EvaError):

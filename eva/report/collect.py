@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eva.records.meta import read_meta
+from eva.records.outcome import Outcome
 from eva.records.result_file import Entry, read_entries, read_scored
 from eva.report.details import Detail, detail, frames_of
 from eva.report.head import Head, Known, make_head
@@ -18,7 +19,6 @@ from eva.report.samples import Run, Sample, read_sample
 from eva.report.thumbnail_blocks import Album
 from eva.report.trajectories import Step, first_difference, steps
 from eva.scoring.origin import Origin, dataset_of, find_origin, named_dataset
-from eva.scoring.score import Outcome
 from eva.text import printable
 
 # Samples a block of details, as the page's script reads them.

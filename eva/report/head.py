@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.meta import Meta
+from eva.records.outcome import Outcome
 from eva.report.details import text
 from eva.report.samples import Sample
 from eva.scoring.evidence import Estimate, evidence, without_interval
 from eva.scoring.interval import clustered_interval
 from eva.scoring.origin import Origin, find_origin
 from eva.scoring.published import Published, caveat_lines, comparison_json, load_published
-from eva.scoring.score import INFRASTRUCTURE, Outcome, Score, score
+from eva.scoring.score import Score, score
 from eva.scoring.summary import choice_line, partial_line, so_far_line, unusable_lines
 
 Head = dict[str, Any]

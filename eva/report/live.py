@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from eva.errors import EvaError
 from eva.records.follow_cache import MAX_LINE_BYTES, Tail
 from eva.records.meta import read_meta
+from eva.records.outcome import Outcome
 from eva.records.result_file import Entry
 from eva.report.collect import Source, make_run
 from eva.report.details import Detail, detail, frames_of
@@ -30,7 +31,6 @@ from eva.report.rows import columns, make_row
 from eva.report.samples import Run, Sample, read_sample
 from eva.report.thumbnails import FrameRoot, NoFrame
 from eva.scoring.origin import dataset_of, find_origin, named_dataset
-from eva.scoring.score import Outcome
 
 HOST = "127.0.0.1"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eva.protocol.stop_reasons import INFRASTRUCTURE, SAMPLE
+from eva.records.outcome import Outcome
 from eva.records.result_file import Entry
 from eva.report.question import question_text
 from eva.scoring.categories import categories
-from eva.scoring.score import INFRASTRUCTURE, SAMPLE, Outcome
 
 RIGHT, WRONG, UNANSWERED, FAILED = STATUSES = ("right", "wrong", "unanswered", "failed")
 

@@ -12,10 +12,12 @@ from eva.agent.sample import Sampler
 from eva.agent.tool_call import Looker, LookSettings
 from eva.agent.transcript import Transcribe
 from eva.cpus import available_cpus
+from eva.frames.command_tool import CommandTool
 from eva.frames.eviction import Leases
 from eva.frames.probing import Prober
-from eva.frames.tool import CommandTool, FrameTool, ToolSettings
-from eva.frames.worker_tool import Limits, Workers, WorkerTool
+from eva.frames.tool import FrameTool, ToolSettings
+from eva.frames.worker_process import Limits, Workers
+from eva.frames.worker_tool import WorkerTool
 from eva.run.options import Options
 
 

@@ -10,7 +10,7 @@ from eva.agent.record import Record
 from eva.agent.sample import Sampler
 from eva.dataset.items import Item
 from eva.endpoint.pool import Seat
-from eva.frames.tool import Usage
+from eva.frames.tool import FrameCounts
 from eva.run.schedule import first_come
 
 
@@ -18,7 +18,7 @@ class Executor(Protocol):
     """Plays samples; which one and when is the schedule's to say, and whom they ask the servers'."""
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> FrameCounts:
         """The frames of all samples so far."""
         ...
 
@@ -43,7 +43,7 @@ class LocalExecutor:
     sampler: Sampler
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> FrameCounts:
         """See Executor."""
         return self.sampler.looker.tool.usage
 

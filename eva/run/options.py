@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eva.video.encode import FORMATS
+from eva.video.picture_files import FORMATS
 
 # Where the key is looked for when no flag gives it.
 API_KEY_VARIABLE = "EVA_API_KEY"

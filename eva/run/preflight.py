@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eva.agent.tool_call import data_url, file_url
+from eva.agent.images import data_url, file_url
 from eva.dataset.items import Item, video_path
 from eva.endpoint.client import MAX_TOKENS, ChatModel
-from eva.errors import VideoError
+from eva.errors import EvaError, VideoError
+from eva.files import replace_text
 from eva.frames.tool import CallFailed, FrameCall, FrameTool, FrameToolError
 from eva.protocol.messages import Message
-from eva.records.cache import CacheError, replace_text
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 # An agent's prompt may hold this many images; a server that takes fewer refuses some of its requests.
@@ -119,7 +119,7 @@ def _remembered(memory: Path) -> set[str]:
     except FileNotFoundError:
         return set()
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise CacheError(f"{memory} cannot be read ({error}): delete it, and videos are checked anew") from error
+        raise EvaError(f"{memory} cannot be read ({error}): delete it, and videos are checked anew") from error
 
 
 def check_disk(frame_root: Path, questions: int, max_visual_tokens: int, cap_bytes: float) -> Finding:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from eva.dataset.items import Item
-from eva.endpoint.pool import Failing, KeepsFailing, Outage, Server, ServerLost
+from eva.endpoint.errors import Failing, KeepsFailing, Outage, ServerLost
+from eva.endpoint.pool import Server
 from eva.errors import EvaError
 
 SAMPLE_TRIES = 3

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from eva.errors import EvaError
+from eva.protocol.stop_reasons import EXCEPTION
+from eva.records.outcome import Outcome, same_answer
 from eva.scoring.interval import RESAMPLES, SIDE_RESAMPLES, Interval, clustered_interval
-from eva.scoring.score import EXCEPTION, Outcome, same_answer
 
 # A file with a category of its own for every question would keep the bootstrap busy for minutes.
 MAX_CATEGORIES = 100

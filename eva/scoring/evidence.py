@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from eva.protocol.stop_reasons import EXCEPTION
 from eva.scoring.categories import time_reference_s
 from eva.scoring.interval import SIDE_RESAMPLES, Interval, clustered_interval
-from eva.scoring.score import EXCEPTION
 
 
 @dataclass(frozen=True)

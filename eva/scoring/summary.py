@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.scoring.coverage import Coverage
 from eva.scoring.interval import Interval
-from eva.scoring.score import INFRASTRUCTURE, Score
+from eva.scoring.score import Score
 from eva.text import printable
-
-if TYPE_CHECKING:
-    from eva.frames.tool import Usage
-
 
 # Of the indices that a line names; the rest are counted.
 _MOST_INDICES = 20
@@ -33,7 +30,9 @@ def summary_lines(score: Score) -> list[str]:
     ]
 
 
-def truth_lines(score: Score, interval: Interval | None, wall_s: float, frames: Usage) -> list[str]:
+def truth_lines(
+    score: Score, interval: Interval | None, wall_s: float, *, frames_asked: int, frames_decoded: int
+) -> list[str]:
     """What the accuracy leaves out: who failed, what is still to come, and how sure the figure is."""
     low, high = score.bounds
     sure = [f"Accuracy if all pending were wrong, right: {low:.4%}, {high:.4%}", interval_line(interval)]
@@ -45,7 +44,7 @@ def truth_lines(score: Score, interval: Interval | None, wall_s: float, frames: 
         *unusable_lines(score),
         f"Seconds per sample: {score.average_seconds:.2f}",
         f"Wall time of this run: {wall_s:.0f} s",
-        frames_line(frames),
+        frames_line(frames_asked, frames_decoded),
     ]
 
 
@@ -109,14 +108,16 @@ def interval_line(interval: Interval | None) -> str:
     return f"95 % interval, clustered by video: {interval.low:.2%} to {interval.high:.2%}"
 
 
-def frames_line(frames: Usage) -> str:
+def frames_line(asked: int, decoded: int) -> str:
     """How many frames of this run were decoded, and how many were there already."""
-    kept = frames.asked - frames.decoded
-    rate = f" ({kept / frames.asked:.1%})" if frames.asked else ""
-    return f"Frames of this run: {frames.asked}, {kept} from the store{rate}"
+    kept = asked - decoded
+    rate = f" ({kept / asked:.1%})" if asked else ""
+    return f"Frames of this run: {asked}, {kept} from the store{rate}"
 
 
-def summary_json(score: Score, interval: Interval | None, wall_s: float, frames: Usage) -> Mapping[str, Any]:
+def summary_json(
+    score: Score, interval: Interval | None, wall_s: float, *, frames_asked: int, frames_decoded: int
+) -> Mapping[str, Any]:
     """The same figures for programs; accuracies are fractions, null while the run has not finished."""
     return {
         **_accuracy_json(score, score.missing, interval),
@@ -132,7 +133,7 @@ def summary_json(score: Score, interval: Interval | None, wall_s: float, frames:
         "average_total_tokens": score.average_tokens,
         "average_seconds": score.average_seconds,
         "wall_seconds": round(wall_s, 1),
-        "frames": {"asked": frames.asked, "decoded": frames.decoded},
+        "frames": {"asked": frames_asked, "decoded": frames_decoded},
     }
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from eva.errors import UndecodableError, VideoError
-from eva.frames.index_file import Indexes, stored_as
 from eva.video.container import Identity
 from eva.video.decode_decord import DecordVideo
 from eva.video.decode_pyav import AvVideo
 from eva.video.encode import Rgb
-from eva.video.sampling import Timeline
+from eva.video.packets import VideoIndex
+from eva.video.timeline import Timeline
 
 Made = TypeVar("Made")
 BACKENDS = ("auto", "av", "decord")
@@ -38,6 +38,18 @@ class Video(Protocol):
         Raises VideoError for a frame that cannot be decoded and, at the latest after the last frame, where the file
         was changed or replaced; MiscountedError where the timeline proves wrong.
         """
+        ...
+
+
+class Indexes(Protocol):
+    """Where the indexes of videos are kept. `recount`: the index of frames that were counted by decoding."""
+
+    def load(self, path: Path, identity: Identity, *, recount: bool) -> VideoIndex | None:
+        """The index of the file at `path` that has this identity; None where there is none to believe."""
+        ...
+
+    def save(self, path: Path, identity: Identity, index: VideoIndex, *, recount: bool) -> None:
+        """Keep an index. Raises OSError."""
         ...
 
 
@@ -63,11 +75,10 @@ def open_video(path: Path, *, backend: str = "auto", recount: bool = False, inde
 def _by_av(path: Path, identity: Identity, recount: bool, indexes: Indexes | None) -> Video:
     if indexes is None:
         return AvVideo(path, recount=recount, identity=identity)
-    file = stored_as(path, identity)
-    index = indexes.load(file, recount=recount)
+    index = indexes.load(path, identity, recount=recount)
     video = AvVideo(path, recount=recount, index=index, identity=identity)
     if index is None:
-        indexes.save(file, video.index, recount=recount)
+        indexes.save(path, identity, video.index, recount=recount)
     return video
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from eva.errors import UndecodableError, VideoError
 from eva.video.container import Identity, check_unchanged
 from eva.video.encode import Rgb
-from eva.video.sampling import Timeline
+from eva.video.timeline import Timeline
 
 Made = TypeVar("Made")
 

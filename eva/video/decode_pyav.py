@@ -43,7 +43,7 @@ from eva.video.packets import (
     note_packet,
     packets_of,
 )
-from eva.video.sampling import Timeline
+from eva.video.timeline import Timeline
 
 # Each decoding thread holds frames of its own; more of them cost memory without making one video much faster.
 MAX_THREADS = 4

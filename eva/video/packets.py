@@ -13,7 +13,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from eva.video.gaps import HEADER_BYTES, VP8
-from eva.video.sampling import Timeline
+from eva.video.timeline import Timeline
 
 # Seeking by the containers' own index lands where it should in these two. In MPEG-TS it lands late; AVI and FLV
 # are too loose with times. There, decoding begins at the start.

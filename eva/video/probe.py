@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -10,17 +9,9 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from eva.errors import VideoError
+from eva.protocol.messages import VideoInfo
 from eva.video.container import moving_pictures, open_container
-from eva.video.sampling import Timeline
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """Duration in seconds; width and height in pixels as coded, before any rotation the player would apply."""
-
-    duration_s: float
-    width: int
-    height: int
+from eva.video.timeline import Timeline
 
 
 def probe(path: Path) -> VideoInfo:

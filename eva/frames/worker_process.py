@@ -1,0 +1,201 @@
+"""The warm processes of the frame tool."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from eva.frames.tool import FrameToolUnusable, cannot_start, killed
+
+# A reply names up to 9,999 frames.
+MAX_REPLY_BYTES = 2**26
+# How often a busy worker's memory and time are looked at.
+WATCH_S = 0.1
+# For a worker to import what it needs, from a slow network disk perhaps.
+START_TIMEOUT_S = 300.0
+
+
+class WorkerLost(Exception):
+    """A worker that was lost in the middle of a call; the message goes on from "the frame tool"."""
+
+
+class LimitExceeded(WorkerLost):
+    """It was killed, for it took too long or too much memory."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one call may take before its worker is killed. Memory is resident, in bytes."""
+
+    timeout_s: float
+    memory_bytes: float
+
+
+@dataclass
+class Worker:
+    """One process and what it served last; its standard error goes to the file `complaints`.
+
+    While it is `in_call`, whatever it says next belongs to that call.
+    """
+
+    process: asyncio.subprocess.Process
+    complaints: IO[bytes]
+    video: Path | None = None
+    in_call: bool = False
+
+    async def ask(self, request: Mapping[str, Any], limits: Limits) -> Mapping[str, Any]:
+        """The reply to one request. Raises WorkerLost."""
+        self.in_call = True
+        exchange = asyncio.ensure_future(self._exchange(request))
+        try:
+            deadline = time.monotonic() + limits.timeout_s
+            while not exchange.done():
+                await asyncio.wait({exchange}, timeout=WATCH_S)
+                if not exchange.done():
+                    self._check(limits, deadline)
+            reply = exchange.result()
+            self.in_call = False
+            return reply
+        finally:
+            exchange.cancel()
+
+    async def _exchange(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.process.stdin is None or self.process.stdout is None:
+            raise ValueError("a worker is spoken to through pipes")
+        try:
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            await self.process.stdin.drain()
+        except ConnectionError:
+            pass  # what became of it is seen below
+        line = await self.process.stdout.readline()
+        if line.endswith(b"\n"):
+            return _parsed(line)
+        raise WorkerLost(f"ended (exit status {await self.process.wait()}): {self._last_complaint()}")
+
+    def _check(self, limits: Limits, deadline: float) -> None:
+        if time.monotonic() > deadline:
+            raise LimitExceeded(f"took over {limits.timeout_s:g} s")
+        if resident_bytes(self.process.pid) > limits.memory_bytes:
+            raise LimitExceeded(f"took over {limits.memory_bytes / 2**20:g} MB of memory")
+
+    def _last_complaint(self) -> str:
+        self.complaints.seek(0)
+        lines = self.complaints.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it gave no reason"
+
+    async def kill(self) -> None:
+        """End the process, also in the middle of a call."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        await killed(self.process)
+        self.complaints.close()
+
+
+@dataclass
+class Workers:
+    """Up to `count` workers, started when they are first needed."""
+
+    command: Sequence[str]
+    count: int
+    _idle: list[Worker] = field(default_factory=list)
+    _slots: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._slots = asyncio.Semaphore(self.count)
+
+    async def start(self) -> None:
+        """Have one, to see that it can be started. Raises FrameToolUnusable."""
+        if not self._idle:
+            self._idle.append(await self._started())
+
+    @asynccontextmanager
+    async def one(self, video: Path) -> AsyncIterator[Worker]:
+        """An idle worker, the one that served `video` last where it can be. One that is left in the middle of a call,
+        cancelled calls included, is replaced: its late reply would be taken for the next call's."""
+        async with self._slots:
+            worker = self._taken(video) or await self._started()
+            worker.video = video
+            try:
+                yield worker
+            finally:
+                if worker.in_call:
+                    await worker.kill()
+                else:
+                    self._idle.append(worker)
+
+    def _taken(self, video: Path) -> Worker | None:
+        self._idle = [worker for worker in self._idle if worker.process.returncode is None]
+        if not self._idle:
+            return None
+        chosen = next((worker for worker in self._idle if worker.video == video), self._idle[-1])
+        self._idle.remove(chosen)
+        return chosen
+
+    async def _started(self) -> Worker:
+        """A worker that has answered. Raises FrameToolUnusable: one that dies before it has seen a video says nothing
+        of the video."""
+        try:
+            return await self._ready()
+        except WorkerLost:  # killed from outside, perhaps
+            try:
+                return await self._ready()
+            except WorkerLost as lost:
+                raise FrameToolUnusable(f"the frame tool {self.command[-2]} cannot be started: it {lost}") from lost
+
+    async def _ready(self) -> Worker:
+        worker = await self._launched()
+        try:
+            await worker.ask({}, Limits(START_TIMEOUT_S, math.inf))
+        except BaseException:
+            await worker.kill()
+            raise
+        return worker
+
+    async def _launched(self) -> Worker:
+        complaints = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the worker lives
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self.command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=complaints,
+                limit=MAX_REPLY_BYTES,
+                start_new_session=True,  # Ctrl-C in the terminal is for the harness
+            )
+        except OSError as error:
+            complaints.close()
+            raise FrameToolUnusable(cannot_start(self.command[-2], error)) from error
+        return Worker(process, complaints)
+
+    async def close(self) -> None:
+        """End the idle workers; no call may be under way."""
+        while self._idle:
+            await self._idle.pop().kill()
+
+
+def _parsed(line: bytes) -> Mapping[str, Any]:
+    try:
+        reply = json.loads(line)
+    except ValueError:
+        reply = None
+    if isinstance(reply, dict) and reply.keys() & {"ok", "error"}:
+        return reply
+    raise WorkerLost(f"gave a reply that is none: {line[:80]!r}")
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that a process holds now; 0 where the system does not say, as when it has just ended."""
+    try:
+        fields = Path(f"/proc/{pid}/statm").read_text().split()
+    except OSError:
+        return 0
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,45 @@
+"""When each frame of a video is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eva.video.sampling import frame_indices, shown_indices
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When each frame of a video is shown: all that choosing frames needs, and none of the pixels.
+
+    The reference has two decoders, and two rules. What decord opens is chosen by the average rate, and the last frame
+    lasts as long as the average. What decord cannot open is chosen by time: `shown_to_s` is then the end of the last
+    frame by its own duration, and None otherwise.
+    """
+
+    width: int
+    height: int
+    average_fps: float
+    times_s: tuple[float, ...]  # in presentation order
+    missing: int = 0  # frames that the container announces after those and the file no longer holds
+    shown_to_s: float | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self.times_s) + self.missing
+
+    @property
+    def begin_s(self) -> float:
+        return self.times_s[0]
+
+    @property
+    def end_s(self) -> float:
+        if self.shown_to_s is None:
+            return self.times_s[-1] + (1 + self.missing) / self.average_fps
+        return self.shown_to_s + self.missing / self.average_fps
+
+    def indices_at(self, times_s: list[float]) -> list[int]:
+        """The frame for each time; repeats are kept."""
+        if self.shown_to_s is None:
+            return frame_indices(times_s, begin_s=self.begin_s, average_fps=self.average_fps, count=self.count)
+        lost_s = (self.shown_to_s + place / self.average_fps for place in range(self.missing))
+        return shown_indices(times_s, shown_at_s=(*self.times_s, *lost_s))
