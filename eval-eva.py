@@ -31,7 +31,7 @@ from eva.agent.transcript import Transcribe, load_transcriber
 from eva.cluster.node import Orders
 from eva.dataset.items import Item, load_items
 from eva.endpoint.client import ChatModel, connect, make_client
-from eva.endpoint.errors import Failing, ServerError
+from eva.endpoint.errors import FailingError, ServerError
 from eva.endpoint.pool import Server, Servers
 from eva.errors import EvaError
 from eva.files import WriteError, file_sha256, replace_text
@@ -45,7 +45,7 @@ from eva.run.assembly import make_sampler, make_tool, store_cap
 from eva.run.executor import Executor, LocalExecutor
 from eva.run.options import Defaults, Options, parse_options
 from eva.run.preflight import FAILED, OK, Finding, check_disk, check_items, check_server, check_videos, table
-from eva.run.schedule import Interrupted, Schedule, by_video
+from eva.run.schedule import RunInterruptedError, Schedule, by_video
 from eva.scoring.coverage import measure, read_spans, write_spans
 from eva.scoring.interval import clustered_interval
 from eva.scoring.score import score
@@ -123,11 +123,11 @@ class SettingsError(EvaError):
     """Settings with which no run can start."""
 
 
-class CalledOff(EvaError):
+class CalledOffError(EvaError):
     """The user did not confirm; nothing was changed."""
 
 
-class RunEnded(EvaError):
+class RunEndedError(EvaError):
     """A run that cannot go on; what finished is in the cache."""
 
 
@@ -157,12 +157,12 @@ def main() -> int:
 def fail(error: EvaError) -> int:
     """Say what happened, and how to go on where samples have run; gives the exit code."""
     message, code = printable_lines(str(error)), 2
-    if isinstance(error, (Interrupted, RunEnded)):
+    if isinstance(error, (RunInterruptedError, RunEndedError)):
         message += f"; to go on:  {resume_command(sys.argv)}"
-        code = 128 + error.number if isinstance(error, Interrupted) else 1
+        code = 128 + error.number if isinstance(error, RunInterruptedError) else 1
         # All is saved, and the process ends: one more signal would only spoil its exit code.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    elif isinstance(error, CalledOff):
+    elif isinstance(error, CalledOffError):
         code = 1
     print(f"eval-eva.py: {message}", file=sys.stderr)
     return code
@@ -171,8 +171,8 @@ def fail(error: EvaError) -> int:
 async def evaluate(options: Options) -> int:
     """The whole run, in order.
 
-    Raises RunEnded or Interrupted once samples may have run; what finished is then in cache and result. Any other
-    EvaError comes before, and nothing has changed.
+    Raises RunEndedError or RunInterruptedError once samples may have run; what finished is then in cache and result.
+    Any other EvaError comes before, and nothing has changed.
     """
     started = monotonic()
     dataset = choose_dataset(options)
@@ -343,7 +343,7 @@ def confirm(question: str, options: Options) -> None:
         return
     print(f"{question} (y/N) ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        raise CalledOff("called off; nothing was changed")
+        raise CalledOffError("called off; nothing was changed")
 
 
 async def connect_all(options: Options) -> list[ChatModel]:
@@ -433,7 +433,7 @@ async def run_all(
                 cache.append(await executor.run(item, seat))
             progress.update()
 
-        def give_up(item: Item, failing: Failing) -> None:
+        def give_up(item: Item, failing: FailingError) -> None:
             warn(f"sample {item.index} keeps failing while others do not: {failing}")
             cache.append(failing.record or exception_record(item, failing.failure, Episode()))
             progress.update()
@@ -441,10 +441,10 @@ async def run_all(
         schedule = Schedule(run, servers.serves_others, give_up, options.outage_timeout, executor.take)
         try:
             await schedule.run_all(by_video(items), max_concurrent=options.max_concurrent, grace_s=options.grace)
-        except Interrupted:
+        except RunInterruptedError:
             raise
         except EvaError as error:
-            raise RunEnded(str(error)) from error
+            raise RunEndedError(str(error)) from error
         finally:
             await servers.close()
             await executor.close()
@@ -456,7 +456,7 @@ def finish(everything: Sequence[Item], cache: Cache, dataset: Dataset, meta: Met
         cache.merge(dataset.result)
         write_meta(dataset.result, replace(meta, coverage={**meta.coverage, **coverage(everything, cache)}))
     except (CacheError, WriteError) as error:
-        raise RunEnded(str(error)) from error
+        raise RunEndedError(str(error)) from error
 
 
 def coverage(everything: Sequence[Item], cache: Cache) -> dict[str, Any]:
@@ -494,7 +494,7 @@ def print_summary(
         try:
             replace_text(json_file, json.dumps(figures_json, indent=1) + "\n")
         except WriteError as error:
-            raise RunEnded(str(error)) from error
+            raise RunEndedError(str(error)) from error
     print("\n".join([*summary_lines(figures), *truth_lines(figures, interval, wall_s, **counts)]))
     covered = measure(dataset.result, meta.coverage, cache.outcomes, rows=None)
     print(f"Result: {dataset.result}" + (" (of a partial run)" if covered.partial else ""))

@@ -44,7 +44,7 @@ OUTPUT = Path("report.html")
 PORT = 8321
 
 
-class Unusable(EvaError):
+class UnusableInputError(EvaError):
     """Arguments with which no page can be made."""
 
 
@@ -127,9 +127,9 @@ def check_output(output: Path, inputs: Sequence[Path]) -> None:
     for path in inputs:
         for taken in (path, meta_path(path)):
             if output.exists() and taken.exists() and output.samefile(taken):
-                raise Unusable(f"{output} is an input of this report: name another file with -o")
+                raise UnusableInputError(f"{output} is an input of this report: name another file with -o")
     if not output.parent.is_dir():
-        raise Unusable(f"there is no folder {output.parent} for the page")
+        raise UnusableInputError(f"there is no folder {output.parent} for the page")
 
 
 def collect_all(paths: Sequence[Path], known: Known, blocks: Blocks, album: Album) -> list[Collected]:
@@ -183,7 +183,7 @@ def album_line(album: Album) -> str:
 def serve(options: argparse.Namespace) -> int:
     """Serve until interrupted. Raises EvaError where that cannot begin."""
     if not options.output_dir.is_dir():
-        raise Unusable(f"there is no folder {options.output_dir}: --output-dir names that of the run")
+        raise UnusableInputError(f"there is no folder {options.output_dir}: --output-dir names that of the run")
     known, assets = Known.load(HOME), Assets.load()
     settings = {"live": True, "against": False, "status": "Live", "legend": ""}
 
@@ -194,7 +194,7 @@ def serve(options: argparse.Namespace) -> int:
     try:
         server = LiveServer(live, options.port)
     except (OSError, OverflowError) as error:
-        raise Unusable(
+        raise UnusableInputError(
             f"port {options.port} of 127.0.0.1 cannot be served ({error}): choose another with --port"
         ) from error
     print(f"{server.url} shows {options.output_dir}; Ctrl-C ends this", flush=True)

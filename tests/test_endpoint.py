@@ -33,7 +33,7 @@ from hostile_server import (
 from scripted_server import Handler, Script, ScriptedServer
 
 from eva.endpoint.client import ChatModel, connect, make_client
-from eva.endpoint.errors import ServerError, Unavailable
+from eva.endpoint.errors import ServerError, UnavailableError
 from eva.endpoint.http_client import MAX_REPLY_BYTES
 
 ANSWER = "<answer>B</answer>"
@@ -53,13 +53,13 @@ def bench_at(tmp_path: Path, tokenizer_dir: Path) -> Callable[..., Bench]:
     return make
 
 
-def failure_of(base_url: str, *, timeout_s: float) -> Unavailable:
+def failure_of(base_url: str, *, timeout_s: float) -> UnavailableError:
     """What becomes of one completion."""
 
-    async def ask() -> Unavailable:
+    async def ask() -> UnavailableError:
         model = ChatModel(make_client(base_url, "EMPTY", timeout_s), MODEL)
         try:
-            with pytest.raises(Unavailable) as raised:
+            with pytest.raises(UnavailableError) as raised:
                 await model.complete(MESSAGES)
         finally:
             await model.client.close()

@@ -23,7 +23,7 @@ from PIL import Image
 from scripted_server import Script, ScriptedServer
 
 import select_frame_fallback as frame_tool
-from eva.frames.eviction import Leases, StoreNotShared, stored
+from eva.frames.eviction import Leases, StoreNotSharedError, stored
 from eva.frames.store import booted_at
 from eva.video.picture_files import FORMATS, whole_size
 
@@ -325,7 +325,7 @@ def test_a_second_user_on_a_frame_root_is_refused_at_once_and_told_what_to_do() 
     with shared_folder() as root:
         assert start_as(root, 0, group=0, umask=0o022).returncode == 0
         refused = start_as(root, NOBODY, group=NOBODY, umask=0o022)
-    assert StoreNotShared.__name__ in refused.stderr
+    assert StoreNotSharedError.__name__ in refused.stderr
     assert f"the frame store {root}/store belongs to root" in refused.stderr
     assert "--frame-root" in refused.stderr
 

@@ -25,7 +25,7 @@ from eva.dataset.items import Item
 from eva.endpoint.client import Reply, Usage
 from eva.frames.command_tool import CommandTool
 from eva.frames.probing import Prober
-from eva.frames.tool import CallFailed, Extraction, FrameCall, ToolSettings
+from eva.frames.tool import CallFailedError, Extraction, FrameCall, ToolSettings
 from eva.frames.worker_process import Limits, Workers
 from eva.protocol.messages import Message
 from eva.records.cache import encode
@@ -114,7 +114,7 @@ class Watched(CommandTool):
         self.asked.append(call)
         telling = bool(call.extra) or self.settings.fallback
         if len(self.real) == REAL_CALLS or not telling or call.nframes > 50 or call.resize > 4:
-            raise CallFailed("not started")
+            raise CallFailedError("not started")
         self.real.append(call)
         return await super().extract(video, call, sample=sample)
 

@@ -16,7 +16,7 @@ from scripted_server import Script, ScriptedServer
 
 from eva.cluster.node import Node, NodeError, Orders, on_this_machine, versions
 from eva.dataset.items import Item, parse_item
-from eva.endpoint.errors import Unavailable
+from eva.endpoint.errors import UnavailableError
 from eva.run.options import Defaults, parse_options
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ def test_a_sample_waits_for_each_reply_and_for_a_server_that_fails(orders: Order
     assert (record["index"], record["answer"], record["num_rounds"]) == (7, "B", 2)
     # It crosses machines, and the driver slows down by it.
     failure = pickle.loads(pickle.dumps(failure))  # noqa: S301
-    assert isinstance(failure, Unavailable)
+    assert isinstance(failure, UnavailableError)
     assert (failure.overload, failure.timeout, failure.unconnected) == (True, False, False)
     assert "overloaded" in str(failure)
 
@@ -142,7 +142,7 @@ def test_a_sample_that_is_given_up_gives_its_record_with_the_rounds_that_it_comp
         await node.ask(1, server.base_url)
         await node.go_on(1)
         failure = await node.ask(1, server.base_url)
-        assert isinstance(failure, Unavailable)
+        assert isinstance(failure, UnavailableError)
         return await node.give_up(1, failure), await node.give_up(1, failure)
 
     record, again = on_node(orders, give_up)

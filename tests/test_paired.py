@@ -16,7 +16,7 @@ from harness import ROOT, environment, only_sentence, write_rows
 from accuracy import comparison, comparison_content, read_scored_file, report
 from eva.records.meta import Meta, write_meta
 from eva.records.outcome import read_outcome
-from eva.scoring.compare import MAX_CATEGORIES, Answered, NotTheSameQuestions, compare, mcnemar_p
+from eva.scoring.compare import MAX_CATEGORIES, Answered, DifferentQuestionsError, compare, mcnemar_p
 from eva.scoring.compare_files import read_side
 from eva.scoring.published import load_published
 
@@ -179,7 +179,7 @@ def test_another_question_under_the_same_index_is_an_error_that_names_the_first(
 ) -> None:
     a = [record(n) for n in range(6)]
     b = [{**record(n), **(change if n in (3, 5) else {})} for n in range(6)]
-    with pytest.raises(NotTheSameQuestions, match="index 3") as raised:
+    with pytest.raises(DifferentQuestionsError, match="index 3") as raised:
         compare(side(a), side(reversed(b)))
     assert named in str(raised.value)
 
@@ -191,7 +191,7 @@ def test_the_case_of_a_ground_truth_and_a_side_without_videos_are_no_other_quest
 
 
 def test_results_without_a_common_index_cannot_be_compared() -> None:
-    with pytest.raises(NotTheSameQuestions, match="no index"):
+    with pytest.raises(DifferentQuestionsError, match="no index"):
         compare(side([record(0)]), side([record(1)]))
 
 

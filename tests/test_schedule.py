@@ -20,9 +20,9 @@ from scripted_server import Script, ScriptedServer
 from eva import schedule, servers
 from eva.dataset.items import Item
 from eva.endpoint.client import ChatModel, connect, make_client
-from eva.endpoint.errors import Failing, Outage, ServerLost
+from eva.endpoint.errors import FailingError, OutageError, ServerLostError
 from eva.endpoint.pool import Seat, Server, Servers
-from eva.run.schedule import Interrupted, NodeLost, Schedule
+from eva.run.schedule import NodeLostError, RunInterruptedError, Schedule
 
 ANSWER = "<answer>B</answer>"
 ALWAYS_500 = {"status": 500, "message": "cannot decode this image"}
@@ -83,7 +83,7 @@ class Samples:
                     await self.play(item, seat)
                     self.done[item.index] += 1
 
-            def give_up(item: Item, failing: Failing) -> None:
+            def give_up(item: Item, failing: FailingError) -> None:
                 self.given_up[item.index] = str(failing)
 
             work = Schedule(run, pool.serves_others, give_up, self.outage_timeout_s)
@@ -130,7 +130,7 @@ def test_a_server_that_answers_only_probes_makes_no_sample_a_failure() -> None:
     script.replies = fall_ill
     with serving(script) as (server,):
         samples = Samples([server.base_url], outage_timeout_s=1.5, ceiling=4)
-        with pytest.raises(Outage, match=r"no sample has finished for 1.5 s; .*out of memory"):
+        with pytest.raises(OutageError, match=r"no sample has finished for 1.5 s; .*out of memory"):
             samples.run(14)
     assert samples.given_up == {}
     assert len(samples.done) >= 10
@@ -141,7 +141,7 @@ def test_few_samples_on_a_server_that_answered_none_are_given_up_many_end_the_ru
         few = Samples([server.base_url])
         few.run(3)
         many = Samples([server.base_url], outage_timeout_s=1)
-        with pytest.raises(Outage):
+        with pytest.raises(OutageError):
             many.run(30)
     assert set(few.given_up) == {0, 1, 2}
     assert many.given_up == {}
@@ -180,7 +180,7 @@ def test_a_sample_whose_nodes_die_blames_and_avoids_no_server() -> None:
     async def play(item: Item, seat: Seat) -> None:
         asked.append(seat.server.model.base_url)
         if len(asked) <= 9:
-            raise NodeLost("its power went")
+            raise NodeLostError("its power went")
         await seat.complete(question(f"{item.index}"))
 
     with serving(Script(lambda key: [ANSWER]), Script(lambda key: [ANSWER])) as both:
@@ -206,7 +206,7 @@ def test_a_run_whose_samples_cannot_be_played_yet_ends_at_once_when_it_is_told_t
         asyncio.get_running_loop().call_later(0.2, os.kill, os.getpid(), signal.SIGINT)
         await work.run_all(items(3), max_concurrent=2, grace_s=300)
 
-    with pytest.raises(Interrupted, match="SIGINT"):
+    with pytest.raises(RunInterruptedError, match="SIGINT"):
         asyncio.run(asyncio.wait_for(wait_in_vain(), 60))
 
 
@@ -273,10 +273,10 @@ def test_timeouts_halve_once_for_all_requests_that_were_under_way_together() -> 
 
     async def overload() -> None:
         async def one() -> None:
-            with contextlib.suppress(servers.Unavailable):
+            with contextlib.suppress(servers.UnavailableError):
                 async with limit.slot():
                     await asyncio.sleep(0.01)
-                    raise servers.Unavailable("slow", overload=True, timeout=True)
+                    raise servers.UnavailableError("slow", overload=True, timeout=True)
 
         await asyncio.gather(*(one() for _ in range(16)))
 
@@ -292,7 +292,7 @@ def test_an_outage_ends_samples_that_wait_for_a_seat_and_those_under_way() -> No
         samples = Samples([server.base_url], outage_timeout_s=0.5)
         server.script.down = True
         started = time.monotonic()
-        with pytest.raises(Outage, match=r"no server has answered for 0.5 s, last .*the engine is dead"):
+        with pytest.raises(OutageError, match=r"no server has answered for 0.5 s, last .*the engine is dead"):
             samples.run(30)
     assert time.monotonic() - started < 10
     assert samples.done == Counter()
@@ -321,11 +321,11 @@ def test_a_sample_whose_server_is_lost_while_the_run_stops_stays_unrecorded() ->
             if item.index == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
                 await asyncio.sleep(0.3)
-                raise ServerLost(servers.Unavailable("gone"), seat.server)
+                raise ServerLostError(servers.UnavailableError("gone"), seat.server)
             await seat.complete(question(f"{item.index}"))
 
         samples.play = play  # type: ignore[method-assign]
-        with pytest.raises(Interrupted, match="SIGTERM"):
+        with pytest.raises(RunInterruptedError, match="SIGTERM"):
             samples.run(6)
     assert samples.done == Counter([1, 2]), "those under way end in their grace, and no new one starts"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from eva.report.thumbnails import HEIGHT, MAX_FILE_BYTES, WIDTH, FrameRoot, NoFrame
+from eva.report.thumbnails import HEIGHT, MAX_FILE_BYTES, WIDTH, FrameRoot, NoFrameError
 
 
 def save(path: Path, *, size: tuple[int, int] = (640, 360), colour: str = "orange") -> Path:
@@ -28,7 +28,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def reason(root: Path, name: str | Path) -> str:
-    with pytest.raises(NoFrame) as caught:
+    with pytest.raises(NoFrameError) as caught:
         FrameRoot.at(root).thumbnail(str(name))
     return str(caught.value)
 

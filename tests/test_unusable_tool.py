@@ -13,7 +13,7 @@ from scripted_server import Script, ScriptedServer
 from test_workers import BAD_WORKER, CLIP, Encoded, idle, look, make_tool, run
 
 from eva.errors import VideoError
-from eva.frames.tool import FrameToolError, FrameToolUnusable
+from eva.frames.tool import FrameToolError, FrameToolUnusableError
 from eva.frames.worker_tool import WorkerTool
 
 ANSWER = "<answer>B</answer>"
@@ -93,7 +93,7 @@ def test_an_own_tool_that_cannot_be_started_is_refused_at_the_start(tmp_path: Pa
     broken = script(tmp_path / "broken.py", "import no_such_module\n")
 
     async def start(tool: WorkerTool) -> None:
-        with pytest.raises(FrameToolUnusable, match=r"broken\.py cannot be started: it ended.*no_such_module"):
+        with pytest.raises(FrameToolUnusableError, match=r"broken\.py cannot be started: it ended.*no_such_module"):
             await tool.start(print)
 
     run(make_tool(tmp_path / "frames", script=broken), start)
@@ -108,7 +108,7 @@ def test_an_own_tool_that_can_no_longer_be_started_ends_the_run(encoded: Encoded
         worker.unlink()
         idle(tool)[0].process.kill()
         await idle(tool)[0].process.wait()
-        with pytest.raises(FrameToolUnusable, match=r"worker\.py cannot be started"):
+        with pytest.raises(FrameToolUnusableError, match=r"worker\.py cannot be started"):
             await tool.extract(encoded(CLIP), look(), sample=2)
 
     run(make_tool(tmp_path / "frames", script=worker), use)

@@ -25,7 +25,7 @@ from eva.agent.loop import Episode, play
 from eva.agent.record import episode_record, exception_record
 from eva.dataset.items import Item
 from eva.endpoint.client import ChatModel
-from eva.endpoint.errors import KeepsFailing, Outage
+from eva.endpoint.errors import KeepsFailingError, OutageError
 from eva.endpoint.pool import Servers
 from eva.protocol.budget import visual_tokens
 from eva.protocol.messages import Message
@@ -126,7 +126,7 @@ async def one(pool: Servers, messages: list[Message]) -> dict[str, Any]:
         async with pool.seat() as seat:
             await play(episode, "", complete=seat.complete, look_at=no_look, max_turns=1)
         return episode_record(ITEM, episode, "")
-    except KeepsFailing as failing:
+    except KeepsFailingError as failing:
         return exception_record(ITEM, failing.failure, episode)
 
 
@@ -251,7 +251,7 @@ def test_a_server_without_a_media_path_gives_no_answers(strict: VllmServer, tmp_
 
 
 def test_a_model_that_is_not_served_is_an_outage(usual: VllmServer) -> None:
-    with pytest.raises(Outage, match="eva-demo"):
+    with pytest.raises(OutageError, match="eva-demo"):
         record_of(usual, images([]), model="another")
 
 

@@ -23,7 +23,7 @@ from videos import Recipe
 
 from eva.frames.eviction import Leases
 from eva.frames.probing import Prober
-from eva.frames.tool import CallFailed, FrameCall, FrameToolError, NoRoomForFrames, ToolSettings
+from eva.frames.tool import CallFailedError, FrameCall, FrameToolError, NoRoomForFramesError, ToolSettings
 from eva.frames.worker_process import Limits, Worker, Workers
 from eva.frames.worker_tool import WorkerTool
 
@@ -140,7 +140,7 @@ def test_what_the_tool_refuses_is_a_failed_call_and_the_worker_goes_on(
     encoded: Encoded, tmp_path: Path, request_: FrameCall, reason: str
 ) -> None:
     async def refused(tool: WorkerTool) -> int:
-        with pytest.raises(CallFailed, match=reason):
+        with pytest.raises(CallFailedError, match=reason):
             await tool.extract(encoded(CLIP), request_, sample=1)
         (worker,) = idle(tool)
         return len((await tool.extract(encoded(CLIP), look(), sample=1)).frames) + (idle(tool) == [worker])
@@ -152,9 +152,9 @@ def test_without_fallback_windows_and_unknown_arguments_are_refused_as_by_the_co
     encoded: Encoded, tmp_path: Path
 ) -> None:
     async def refused(tool: WorkerTool) -> None:
-        with pytest.raises(CallFailed, match="not after its start"):
+        with pytest.raises(CallFailedError, match="not after its start"):
             await tool.extract(encoded(CLIP), look(2, 1), sample=1)
-        with pytest.raises(CallFailed, match="unrecognized arguments: --why"):
+        with pytest.raises(CallFailedError, match="unrecognized arguments: --why"):
             await tool.extract(encoded(CLIP), look(why="curious"), sample=1)
 
     run(make_tool(tmp_path, fallback=False), refused)
@@ -162,13 +162,13 @@ def test_without_fallback_windows_and_unknown_arguments_are_refused_as_by_the_co
 
 def test_an_undecodable_video_is_a_failed_call(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("hello\n")
-    with pytest.raises(CallFailed, match=r"text\.mp4 cannot be opened"):
+    with pytest.raises(CallFailedError, match=r"text\.mp4 cannot be opened"):
         run(make_tool(tmp_path / "frames"), lambda tool: tool.extract(tmp_path / "text.mp4", look(), sample=1))
 
 
 def test_where_no_frame_can_be_written_the_run_cannot_go_on(encoded: Encoded, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(NoRoomForFrames):
+    with pytest.raises(NoRoomForFramesError):
         run(make_tool(tmp_path / "file" / "frames"), lambda tool: tool.extract(encoded(CLIP), look(), sample=1))
 
 
@@ -183,7 +183,7 @@ def test_a_disk_that_fills_up_is_not_the_calls_fault_and_leaves_no_half_picture(
         f"runpy.run_path({str(FRAME_TOOL)!r}, run_name='__main__')\n"
     )
     root = tmp_path / "frames"
-    with pytest.raises(NoRoomForFrames, match="File too large"):
+    with pytest.raises(NoRoomForFramesError, match="File too large"):
         run(make_tool(root, script=script), lambda tool: tool.extract(encoded(CLIP), look(resize=1), sample=1))
     assert [path for path in root.rglob("*") if path.is_file() and "frame" in path.name] == []
 

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eva.agent.refusal import PictureUnreadable, picture_trouble
+from eva.agent.refusal import PictureUnreadableError, picture_trouble
 from eva.agent.tool_call import Look
 from eva.endpoint.client import Reply
-from eva.endpoint.errors import BadRequest
+from eva.endpoint.errors import BadRequestError
 from eva.protocol.messages import Message, assistant_message, tool_response
 from eva.protocol.reply import Answer, CallAttempt, NoAction, parse_reply
 from eva.protocol.stop_reasons import ANSWER_FOUND, BAD_REQUEST, MAX_TURNS_EXCEEDED
@@ -58,9 +58,9 @@ async def play(episode: Episode, question: str, *, complete: Complete, look_at: 
     for _ in range(max_turns):
         try:
             await step(episode, question, complete=complete, look_at=look_at)
-        except BadRequest as error:
+        except BadRequestError as error:
             if trouble := await asyncio.to_thread(picture_trouble, str(error), episode.frames()):
-                raise PictureUnreadable(trouble) from error
+                raise PictureUnreadableError(trouble) from error
             episode.refusal = str(error)
             episode.stop(BAD_REQUEST)
         if episode.stop_reason:

@@ -21,7 +21,7 @@ _UNREADABLE = re.compile(
 )
 
 
-class PictureUnreadable(EvaError):
+class PictureUnreadableError(EvaError):
     """The server could not read a picture that it was sent or shown. Run again, the frames are made anew if broken."""
 
 

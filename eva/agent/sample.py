@@ -12,12 +12,12 @@ from eva.agent.record import Record, episode_record, exception_record
 from eva.agent.tool_call import Looker
 from eva.agent.transcript import Transcribe
 from eva.dataset.items import Item, video_path
-from eva.endpoint.errors import Outage, Unanswered
-from eva.frames.tool import FrameToolUnusable
+from eva.endpoint.errors import OutageError, UnansweredError
+from eva.frames.tool import FrameToolUnusableError
 from eva.protocol.messages import opening_messages
 
 # What is not the sample's trouble: the scheduler decides what becomes of it.
-_NOT_THE_SAMPLES = (FrameToolUnusable, Outage)
+_NOT_THE_SAMPLES = (FrameToolUnusableError, OutageError)
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Sampler:
 
     async def run(self, item: Item, complete: Complete) -> Record:
         """The item's record, its own failure included. Raises what is the servers' or the frame tool's failure; an
-        Unanswered brings the record with it that the sample has if it is given up."""
+        UnansweredError brings the record with it that the sample has if it is given up."""
         episode = Episode()
         started = monotonic()
         try:
             await self._play(item, episode, complete)
             record = episode_record(item, episode, self.transcribe(episode.messages))
-        except Unanswered as unanswered:
+        except UnansweredError as unanswered:
             unanswered.record = exception_record(item, unanswered.failure, episode) | _since(started)
             raise
         except _NOT_THE_SAMPLES:

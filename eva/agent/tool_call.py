@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from eva.agent.images import data_url, file_url
-from eva.frames.tool import CallFailed, Extraction, FrameCall, FrameTool, FrameToolError
-from eva.protocol.arguments import FrameRequest, UnusableArgument, read_request
+from eva.frames.tool import CallFailedError, Extraction, FrameCall, FrameTool, FrameToolError
+from eva.protocol.arguments import FrameRequest, UnusableArgumentError, read_request
 from eva.protocol.budget import Budgeted, fit_budget
 from eva.protocol.messages import ShownFrame, VideoInfo, requested_times
 from eva.protocol.reply import CallAttempt
@@ -67,7 +67,7 @@ class Looker:
             extraction = await self.tool.extract(path, frame_call, sample=sample)
             look = replace(look, extraction=extraction)
             return replace(look, shown=await asyncio.to_thread(self._shown, frame_call, extraction))
-        except (UnusableArgument, CallFailed) as failure:
+        except (UnusableArgumentError, CallFailedError) as failure:
             return replace(look, error=CALL_FAILED, reason=str(failure))
 
     def _budgeted(self, request: FrameRequest, video: VideoInfo) -> Budgeted:
@@ -81,7 +81,7 @@ class Looker:
                 maxp=self.settings.maxp,
             )
         except (OverflowError, ValueError) as error:
-            raise UnusableArgument(f"nframes or resize is out of range: {error}") from error
+            raise UnusableArgumentError(f"nframes or resize is out of range: {error}") from error
 
     def _shown(self, call: FrameCall, extraction: Extraction) -> tuple[ShownFrame, ...]:
         times_s = self._label_times(call, extraction)
@@ -101,17 +101,17 @@ class Looker:
 
 
 def runnable(request: FrameRequest, budgeted: Budgeted, arguments: Mapping[str, Any]) -> FrameCall:
-    """The call as the tool runs it, after the budget. Raises UnusableArgument for what the reference's tool refused:
-    times that are no finite numbers, and an `nframes` that is still a float, as 4.0 is where nothing was cut."""
+    """The call as the tool runs it, after the budget. Raises UnusableArgumentError for what the reference's tool
+    refused: times that are no finite numbers, and an `nframes` that is still a float, as 4.0 is where nothing was cut."""
     start_s, end_s = _time("start_time", request.start_s), _time("end_time", request.end_s)
     if isinstance(budgeted.nframes, (bool, float)) or isinstance(budgeted.resize, bool):
-        raise UnusableArgument("nframes must be an integer and resize a number")
+        raise UnusableArgumentError("nframes must be an integer and resize a number")
     if budgeted.nframes > MAX_FRAMES:
-        raise UnusableArgument(f"{budgeted.nframes} frames are more than a prompt may hold ({MAX_FRAMES})")
+        raise UnusableArgumentError(f"{budgeted.nframes} frames are more than a prompt may hold ({MAX_FRAMES})")
     try:
         requested_times(start_s, end_s, budgeted.nframes)
     except (OverflowError, ValueError) as error:
-        raise UnusableArgument(f"start_time or end_time is out of range: {error}") from error
+        raise UnusableArgumentError(f"start_time or end_time is out of range: {error}") from error
     extra = {name: value for name, value in arguments.items() if name not in _NUMERIC}
     return FrameCall(start_s, end_s, budgeted.nframes, budgeted.resize, extra)
 
@@ -119,5 +119,5 @@ def runnable(request: FrameRequest, budgeted: Budgeted, arguments: Mapping[str, 
 def _time(name: str, value: int | float | None) -> int | float:
     # math.isfinite cannot take an integer beyond the floats; such a time is out of range all the same.
     if value is None or isinstance(value, bool) or not abs(value) < math.inf:
-        raise UnusableArgument(f"{name} is not a time")
+        raise UnusableArgumentError(f"{name} is not a time")
     return value

@@ -20,14 +20,14 @@ from eva.agent.loop import Episode
 from eva.agent.record import Record, exception_record
 from eva.cluster.node import Arrival, Orders, Turn, versions
 from eva.cluster.placement import LOSSES_BEFORE_ALONE, Loss, Placement
-from eva.cluster.ray_actors import ClusterError, Host, NodeGone, Remote, connect, disconnect, hosts, make_remote
+from eva.cluster.ray_actors import ClusterError, Host, NodeGoneError, Remote, connect, disconnect, hosts, make_remote
 from eva.dataset.items import Item
 from eva.endpoint.client import ChatModel
-from eva.endpoint.errors import BadRequest, Failing, KeepsFailing, Outage, Unavailable
+from eva.endpoint.errors import BadRequestError, FailingError, KeepsFailingError, OutageError, UnavailableError
 from eva.endpoint.pool import Seat
 from eva.errors import EvaError
-from eva.frames.tool import FrameCounts, NoRoomForFrames
-from eva.run.schedule import NodeLost
+from eva.frames.tool import FrameCounts, NoRoomForFramesError
+from eva.run.schedule import NodeLostError
 
 # How often the cluster is asked which nodes it has.
 POLL_S = 2.0
@@ -42,11 +42,11 @@ MAX_PAUSE_S = 60.0
 MOST_LOSSES = LOSSES_BEFORE_ALONE + 2
 
 
-class VersionsDiffer(ClusterError):
+class VersionsDifferError(ClusterError):
     """A node runs other code than the driver, or has other packages."""
 
 
-class NodesLost(EvaError):
+class NodesLostError(EvaError):
     """A sample that no node can play to its end."""
 
 
@@ -62,10 +62,10 @@ class RemoteRequest:
     async def send(self, model: ChatModel) -> None:
         """See Request; a refusal is known to the sample already."""
         answer = await self.node.call("ask", self.number, model.base_url)
-        if isinstance(answer, Unavailable):
+        if isinstance(answer, UnavailableError):
             raise answer
         if not answer:
-            raise BadRequest("the server refused the request")
+            raise BadRequestError("the server refused the request")
 
     async def try_out(self, model: ChatModel) -> str:
         """See Request. Any node will do that has such a request."""
@@ -106,7 +106,7 @@ class Cluster:
         return FrameCounts(sum(usage.asked for usage in usages), sum(usage.decoded for usage in usages))
 
     def take(self, waiting: deque[Item]) -> Item | None:
-        """See Executor. Raises NoRoomForFrames, and Outage where the cluster has had no node for too long."""
+        """See Executor. Raises NoRoomForFramesError, and OutageError where the cluster has had no node for too long."""
         self._check()
         self._waiting = waiting
         item = self._placement.take(waiting)
@@ -115,9 +115,9 @@ class Cluster:
     def _take_late(self, waiting: deque[Item]) -> Item | None:
         """Take the first sample out of `waiting` whose video was lost with its nodes too long ago."""
         if self._full and (not self._nodes or any(self._reason(item) == self._full for item in waiting)):
-            raise NoRoomForFrames(self._full)
+            raise NoRoomForFramesError(self._full)
         if not self._nodes and self._is_long_ago(self._lost_at):
-            raise Outage(f"the cluster has had no node that can play for {self._outage_s:g} s")
+            raise OutageError(f"the cluster has had no node that can play for {self._outage_s:g} s")
         late = next((item for item in waiting if self._nodes and self._gone_for_long(item)), None)
         if late is not None:
             waiting.remove(late)
@@ -146,7 +146,7 @@ class Cluster:
             if node_id is not None:
                 return await self._played(self._nodes[node_id], item, seat)
             if not self._gone_for_long(item):
-                raise NodeLost("the node was lost before it began")
+                raise NodeLostError("the node was lost before it began")
             return self._give_up(
                 item, f"no node with its video joined within {self._outage_s:g} s; {self._reason(item)}"
             )
@@ -155,7 +155,7 @@ class Cluster:
 
     def _give_up(self, item: Item, reason: str) -> Record:
         self._report(f"sample {item.index} is given up: {reason}")
-        return exception_record(item, NodesLost(reason), Episode())
+        return exception_record(item, NodesLostError(reason), Episode())
 
     async def _played(self, node: Remote, item: Item, seat: Seat) -> Record:
         number = next(self._attempts)
@@ -164,26 +164,26 @@ class Cluster:
             turn = self._heard(node, await node.call("begin", number, item))
             while turn.record is None:
                 # What the server refused, the sample knows; its record will say so.
-                with suppress(BadRequest):
+                with suppress(BadRequestError):
                     await seat.ask(RemoteRequest(self, node, number, turn.size))
                 turn = self._heard(node, await node.call("go_on", number))
             over = True
             return turn.record
-        except NodeGone as gone:
+        except NodeGoneError as gone:
             over = True
             self._lose(node, str(gone))
             losses = self._placement.lost(item)
             if losses >= MOST_LOSSES:
                 return self._give_up(item, f"{losses} nodes were lost while they played it; {gone}")
-            raise NodeLost(str(gone)) from gone
-        except NoRoomForFrames as full:
+            raise NodeLostError(str(gone)) from gone
+        except NoRoomForFramesError as full:
             over = True
             self._lose(node, str(full), full=True)
-            raise NodeLost(str(full)) from full
-        except Failing as failing:
-            if isinstance(failing, KeepsFailing):
+            raise NodeLostError(str(full)) from full
+        except FailingError as failing:
+            if isinstance(failing, KeepsFailingError):
                 self._placement.failed(item)
-            with suppress(NodeGone):
+            with suppress(NodeGoneError):
                 failing.record = await node.call("give_up", number, failing.failure)
             raise
         finally:
@@ -191,7 +191,7 @@ class Cluster:
                 await asyncio.shield(self._spawn(self._drop(node, number)))
 
     async def _drop(self, node: Remote, number: int) -> None:
-        with suppress(NodeGone, asyncio.TimeoutError):
+        with suppress(NodeGoneError, asyncio.TimeoutError):
             await asyncio.wait_for(node.call("drop", number), END_TIMEOUT_S)
 
     def _heard(self, node: Remote, turn: Turn) -> Turn:
@@ -199,7 +199,7 @@ class Cluster:
         for line in turn.said:
             self._report(line)
         if turn.full:
-            raise NoRoomForFrames(f"on the node {node.host.name}, {turn.full}")
+            raise NoRoomForFramesError(f"on the node {node.host.name}, {turn.full}")
         return turn
 
     async def try_out(self, url: str) -> str:
@@ -208,7 +208,7 @@ class Cluster:
         for node in tuple(self._nodes.values()):
             try:
                 reason = await node.call("try_out", url)
-            except NodeGone as gone:
+            except NodeGoneError as gone:
                 reason = str(gone)
             if not reason:
                 break
@@ -239,18 +239,18 @@ class Cluster:
     async def _join_late(self, host: Host) -> None:
         try:
             await self._join(host)
-        except VersionsDiffer as error:
+        except VersionsDifferError as error:
             self._report(str(error))
 
     async def _join(self, host: Host) -> str:
-        """Have an actor there; gives why there is none. Raises VersionsDiffer."""
+        """Have an actor there; gives why there is none. Raises VersionsDifferError."""
         self._due[host.node_id] = float("inf")
         node = make_remote(host, self._orders)
         try:
             arrival = await asyncio.wait_for(self._arrival(node), START_TIMEOUT_S)
         except (EvaError, asyncio.TimeoutError) as error:
             node.kill()
-            if isinstance(error, VersionsDiffer):
+            if isinstance(error, VersionsDifferError):
                 raise
             return self._out(host, str(error) or f"it was not ready after {START_TIMEOUT_S:g} s")
         if arrival.problem:
@@ -269,7 +269,7 @@ class Cluster:
         here, there = self._versions, await node.call("versions")
         differing = [name for name in here.keys() | there.keys() if here.get(name) != there.get(name)]
         if differing:
-            raise VersionsDiffer(
+            raise VersionsDifferError(
                 f"the node {node.host.name} is not set up as this machine: "
                 + ", ".join(f"{name} {there.get(name)} there, {here.get(name)} here" for name in sorted(differing))
             )

@@ -27,11 +27,11 @@ from eva.cpus import available_cpus
 from eva.dataset.items import Item, video_path
 from eva.dataset.locate import locate_video
 from eva.endpoint.client import ChatModel, Reply, make_client
-from eva.endpoint.errors import Unanswered, Unavailable
+from eva.endpoint.errors import UnansweredError, UnavailableError
 from eva.endpoint.pool import Conversation, Request, longest
 from eva.errors import EvaError, VideoError
 from eva.frames.probing import is_folder
-from eva.frames.tool import FrameCounts, FrameToolUnusable
+from eva.frames.tool import FrameCounts, FrameToolUnusableError
 from eva.protocol.messages import Message
 from eva.records.meta import package_versions
 from eva.run.assembly import make_sampler, make_tool
@@ -128,19 +128,19 @@ class Play:
         return await self._reply
 
     async def turn(self) -> Record | None:
-        """The record of a sample that is over; None when it wants a reply. Raises FrameToolUnusable."""
+        """The record of a sample that is over; None when it wants a reply. Raises FrameToolUnusableError."""
         wants = asyncio.ensure_future(self._wants.wait())
         await asyncio.wait({wants, self._task}, return_when=asyncio.FIRST_COMPLETED)
         wants.cancel()
         return self._task.result() if self._task.done() else None
 
     async def ask(self, model: ChatModel) -> None:
-        """Have the model reply. Raises Unavailable, and the sample still waits; BadRequest and the like, and the
-        sample has heard of it."""
+        """Have the model reply. Raises UnavailableError, and the sample still waits; BadRequestError and the like,
+        and the sample has heard of it."""
         self.request = asyncio.ensure_future(model.complete(self.messages))
         try:
             reply = await self.request
-        except Unavailable:
+        except UnavailableError:
             raise
         except Exception as error:  # it is raised where a sample in the driver's own process would meet it
             self._resume().set_exception(error)
@@ -154,12 +154,12 @@ class Play:
         self._wants.clear()
         return self._reply
 
-    async def give_up(self, failure: Unavailable) -> Mapping[str, Any] | None:
+    async def give_up(self, failure: UnavailableError) -> Mapping[str, Any] | None:
         """End a sample that waits for a reply: its record, with the rounds that it completed."""
-        self._resume().set_exception(Unanswered(failure))
+        self._resume().set_exception(UnansweredError(failure))
         await asyncio.wait({self._task})
         error = self._task.exception()
-        return error.record if isinstance(error, Unanswered) else None
+        return error.record if isinstance(error, UnansweredError) else None
 
     async def end(self) -> None:
         """Stop the sample, wherever it is."""
@@ -238,7 +238,7 @@ class Node:
         play = self._plays[number]
         try:
             record = await play.turn()
-        except FrameToolUnusable as error:
+        except FrameToolUnusableError as error:
             del self._plays[number]
             return self._turn(full=str(error))
         if record is None:
@@ -251,13 +251,13 @@ class Node:
         said, self._said[:] = tuple(self._said), []
         return Turn(record, size, full, said, replace(self._tool.usage))
 
-    async def ask(self, number: int, url: str) -> Unavailable | bool:
+    async def ask(self, number: int, url: str) -> UnavailableError | bool:
         """Have the server at `url` answer what the sample wants to know: whether it did, False if it refused the
         request itself; or what failed, and the sample goes on wanting."""
         play = self._plays[number]
         try:
             await play.ask(self._models[url])
-        except Unavailable as failure:
+        except UnavailableError as failure:
             return failure
         except Exception:  # the sample was told, and its record will say it
             return False
@@ -274,7 +274,7 @@ class Node:
         witness = self._witnesses.get(url)
         return await witness.try_out(self._models[url]) if witness else "it has answered nothing to this node yet"
 
-    async def give_up(self, number: int, failure: Unavailable) -> Mapping[str, Any] | None:
+    async def give_up(self, number: int, failure: UnavailableError) -> Mapping[str, Any] | None:
         """End a sample whose request keeps failing: its record, with the rounds that it completed."""
         play = self._plays.pop(number, None)
         return await play.give_up(failure) if play is not None else None

@@ -28,7 +28,7 @@ class ClusterError(EvaError):
     """A cluster that no run can start on."""
 
 
-class NodeGone(EvaError):
+class NodeGoneError(EvaError):
     """The actor of a node can no longer be reached."""
 
 
@@ -85,13 +85,13 @@ class Remote:
     usage: FrameCounts = field(default_factory=FrameCounts)
 
     async def call(self, method: str, *arguments: object) -> Any:
-        """Raises NodeGone where no answer will come."""
+        """Raises NodeGoneError where no answer will come."""
         try:
             return await getattr(self.actor, method).remote(*arguments)
         except RayTaskError as error:
             raise EvaError(f"the node {self.host.name} failed in {method}: {brief(error)}") from error
         except RayError as error:
-            raise NodeGone(f"the node {self.host.name} was lost: {brief(error)}") from error
+            raise NodeGoneError(f"the node {self.host.name} was lost: {brief(error)}") from error
 
     def kill(self) -> None:
         """End the actor at once."""

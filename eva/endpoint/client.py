@@ -12,8 +12,8 @@ from typing import Any, cast
 import httpx2
 import openai
 
-from eva.endpoint.errors import BadRequest, ServerError, Unavailable
-from eva.endpoint.http_client import BoundedClient, UnusableServer, shown_address
+from eva.endpoint.errors import BadRequestError, ServerError, UnavailableError
+from eva.endpoint.http_client import BoundedClient, UnusableServerError, shown_address
 from eva.protocol.messages import Message
 
 TEMPERATURE = 0.0
@@ -75,13 +75,13 @@ class ChatModel:
         return shown_address(self.client.base_url)
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Ask once for the next message. Raises BadRequest (HTTP 400), Unavailable, or openai.APIStatusError for
-        other refusals."""
+        """Ask once for the next message. Raises BadRequestError (HTTP 400), UnavailableError, or
+        openai.APIStatusError for other refusals."""
         started = time.monotonic()
         try:
             reply = _read(await self._create(messages, MAX_TOKENS, None))
         except openai.BadRequestError as error:
-            raise BadRequest(error.message) from error
+            raise BadRequestError(error.message) from error
         except NO_COMPLETION as error:
             raise unavailable(error) or error from error
         return replace(reply, seconds=round(time.monotonic() - started, 3))
@@ -98,13 +98,13 @@ class ChatModel:
             failure = await self._probe()
         return str(failure or "")
 
-    async def _probe(self) -> Unavailable | None:
+    async def _probe(self) -> UnavailableError | None:
         try:
             served = await _served(self.client)
             if self.name not in served:
-                return Unavailable(f"it serves {', '.join(served) or 'no model'}, not {self.name}")
+                return UnavailableError(f"it serves {', '.join(served) or 'no model'}, not {self.name}")
             _read(await self._create([_PROBE], 1, _at_most(PROBE_TIMEOUT_S, self.client)))
-        except Unavailable as failure:
+        except UnavailableError as failure:
             return failure
         except NO_COMPLETION as error:
             # A server that lists the model and refuses the probe's image serves: not every model takes one.
@@ -119,7 +119,7 @@ class ChatModel:
         """Have one token completed; why that failed, or the empty text."""
         try:
             _read(await self._create(messages, 1, _at_most(PROBE_TIMEOUT_S, self.client)))
-        except (Unavailable, *NO_COMPLETION) as error:
+        except (UnavailableError, *NO_COMPLETION) as error:
             return str(error)
         return ""
 
@@ -143,19 +143,19 @@ def without_surrogates(messages: Sequence[Message]) -> list[Message]:
     return cast(list[Message], json.loads(text))
 
 
-def unavailable(error: Exception) -> Unavailable | None:
+def unavailable(error: Exception) -> UnavailableError | None:
     """What the error says of the server, or None if it says that the request is at fault."""
     name = type(error).__name__
     if isinstance(error, openai.APITimeoutError):
-        return Unavailable(f"{name}: {error.message}", overload=True, timeout=True)
+        return UnavailableError(f"{name}: {error.message}", overload=True, timeout=True)
     if isinstance(error, openai.APIStatusError):
         if error.status_code < 500 and error.status_code not in _UNAVAILABLE_STATUS:
             return None
         overload = error.status_code >= 500 or error.status_code == _BUSY
-        return Unavailable(f"{name}: {error.message}", overload=overload)
-    if isinstance(error, UnusableServer):
-        return Unavailable(error.message)
-    return Unavailable(f"{name}: {error}", unconnected=isinstance(error, openai.APIConnectionError))
+        return UnavailableError(f"{name}: {error.message}", overload=overload)
+    if isinstance(error, UnusableServerError):
+        return UnavailableError(error.message)
+    return UnavailableError(f"{name}: {error}", unconnected=isinstance(error, openai.APIConnectionError))
 
 
 def _read(completion: Any) -> Reply:
@@ -168,7 +168,7 @@ def _read(completion: Any) -> Reply:
             raise TypeError("the content is no text")
     except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
         shown = json.dumps(completion, ensure_ascii=False)[:200]
-        raise Unavailable(f"the server's reply is no chat completion: {shown!r}") from None
+        raise UnavailableError(f"the server's reply is no chat completion: {shown!r}") from None
     return Reply(text or "", counts, reason if isinstance(reason, str) else None)
 
 
@@ -207,7 +207,7 @@ async def _checked_models(client: openai.AsyncOpenAI) -> dict[str, int | None]:
     address = shown_address(client.base_url)
     try:
         return await _served(client)
-    except UnusableServer as error:
+    except UnusableServerError as error:
         raise ServerError(f"the server at {address} cannot be used: {error.message}") from error
     except openai.APIConnectionError as error:
         raise ServerError(f"no server answers at {address}: start vLLM, or name its address with --base-url") from error

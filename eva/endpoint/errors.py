@@ -13,11 +13,11 @@ class ServerError(EvaError):
     """The server cannot be used at all: nothing answers, or it serves no model."""
 
 
-class BadRequest(EvaError):
+class BadRequestError(EvaError):
     """The server refused the request itself (HTTP 400): too long, too many images, a file it may not read."""
 
 
-class Unavailable(EvaError):
+class UnavailableError(EvaError):
     """The server failed, not the request: no connection, a timeout, 5xx, no such model, a reply that is none.
 
     `overload`: it was a timeout, 5xx or 429, so that fewer requests at a time may help. `unconnected`: no connection
@@ -31,33 +31,33 @@ class Unavailable(EvaError):
         self.overload, self.timeout, self.unconnected = overload, timeout, unconnected
 
 
-class Unanswered(EvaError):
+class UnansweredError(EvaError):
     """A sample gets no reply where it is; `failure` is the last one.
 
     `record` is the sample's, with the rounds that it completed, for the case that it is given up.
     """
 
-    def __init__(self, failure: Unavailable) -> None:
+    def __init__(self, failure: UnavailableError) -> None:
         super().__init__(str(failure))
         self.failure = failure
         self.record: Mapping[str, Any] | None = None
 
 
-class Failing(Unanswered):
+class FailingError(UnansweredError):
     """The same, with the `server` that the sample was on."""
 
-    def __init__(self, failure: Unavailable, server: Server) -> None:
+    def __init__(self, failure: UnavailableError, server: Server) -> None:
         super().__init__(failure)
         self.server = server
 
 
-class ServerLost(Failing):
+class ServerLostError(FailingError):
     """The sample's server went down, and others stand or it went down under the sample before: start again."""
 
 
-class KeepsFailing(Failing):
+class KeepsFailingError(FailingError):
     """A request failed time after time on a server that answers others."""
 
 
-class Outage(EvaError):
+class OutageError(EvaError):
     """No server has answered for longer than the run may wait."""

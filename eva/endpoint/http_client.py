@@ -16,7 +16,7 @@ from eva.text import printable
 MAX_REPLY_BYTES = 8 * 2**20
 
 
-class UnusableServer(openai.APIError):
+class UnusableServerError(openai.APIError):
     """What answers is not to be used, whatever it says; the message says why."""
 
     def __init__(self, message: str, request: httpx2.Request) -> None:
@@ -27,7 +27,7 @@ class BoundedClient(openai.DefaultAsyncHttpxClient):
     """Reads each reply whole, within the request's own timeout and MAX_REPLY_BYTES."""
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        """Raises UnusableServer, APITimeoutError, and what httpx2 raises where no connection is made or it breaks.
+        """Raises UnusableServerError, APITimeoutError, and what httpx2 raises where no connection is made or it breaks.
 
         Ends where it is cancelled, also in the middle of a reply.
         """
@@ -38,7 +38,7 @@ class BoundedClient(openai.DefaultAsyncHttpxClient):
             raise openai.APITimeoutError(request) from None
         except httpx2.ConnectError as error:
             if problem := _handshake_problem(error):
-                raise UnusableServer(problem, request) from error
+                raise UnusableServerError(problem, request) from error
             raise
 
     async def _send(self, request: httpx2.Request, options: dict[str, Any]) -> httpx2.Response:
@@ -59,14 +59,14 @@ def _check_head(response: httpx2.Response) -> None:
     if response.is_redirect:
         target = response.next_request
         there = shown_address(target.url) if target else "no address"
-        raise UnusableServer(
+        raise UnusableServerError(
             f"{here} redirects to {there}, which is not followed: give the server's own address with --base-url",
             response.request,
         )
     encoding = printable(response.headers.get("Content-Encoding", "identity"), limit=40)
     if encoding.strip().lower() != "identity":
         # What it unpacks to may have any size.
-        raise UnusableServer(f"{here} packs its reply ({encoding}), which was not asked for", response.request)
+        raise UnusableServerError(f"{here} packs its reply ({encoding}), which was not asked for", response.request)
 
 
 async def _body(response: httpx2.Response) -> bytes:
@@ -75,7 +75,7 @@ async def _body(response: httpx2.Response) -> bytes:
         body += part
         if len(body) > MAX_REPLY_BYTES:
             here = shown_address(response.request.url)
-            raise UnusableServer(f"the reply of {here} is longer than {MAX_REPLY_BYTES} bytes", response.request)
+            raise UnusableServerError(f"the reply of {here} is longer than {MAX_REPLY_BYTES} bytes", response.request)
     return bytes(body)
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from eva.endpoint.errors import Unavailable
+from eva.endpoint.errors import UnavailableError
 
 
 class AdaptiveLimit:
@@ -35,7 +35,7 @@ class AdaptiveLimit:
         try:
             yield time.monotonic()
             self._limit = min(self._ceiling, self._limit + 1 / self._limit)
-        except Unavailable as failure:
+        except UnavailableError as failure:
             # Requests that were under way together fail together: they halve the limit once.
             if failure.overload and halvings == self._halvings:
                 self._limit = max(1.0, self._limit / 2)

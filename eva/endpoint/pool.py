@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from eva.endpoint.client import ChatModel, Reply
-from eva.endpoint.errors import KeepsFailing, Outage, ServerLost, Unavailable
+from eva.endpoint.errors import KeepsFailingError, OutageError, ServerLostError, UnavailableError
 from eva.endpoint.limit import AdaptiveLimit
 from eva.protocol.messages import Message
 
@@ -110,7 +110,8 @@ class Servers:
 
     @asynccontextmanager
     async def seat(self, *, avoiding: Collection[Server] = ()) -> AsyncIterator[Seat]:
-        """A place on the least loaded server that is up, one of `avoiding` only if all are; waits. Raises Outage."""
+        """A place on the least loaded server that is up, one of `avoiding` only if all are; waits. Raises
+        OutageError."""
         await self._wait_for(lambda: any(server.up for server in self._servers))
         up = (server for server in self._servers if server.up)
         server = min(up, key=lambda server: (server in avoiding, server.samples))
@@ -123,11 +124,12 @@ class Servers:
         finally:
             server.samples -= 1
 
-    async def wait_for(self, server: Server) -> None:
-        """Wait until `server` is up. Raises ServerLost if another one is up instead, Outage after the timeout."""
+    async def wait_for(self, server: Server) ->
+    None:
+        """Wait until `server` is up. Raises ServerLostError if another one is up instead, OutageError after the timeout."""
         if server.up:
             return
-        lost = ServerLost(Unavailable(server.trouble), server)
+        lost = ServerLostError(UnavailableError(server.trouble), server)
         await self._wait_for(lambda: any(other.up for other in self._servers))
         if not server.up:
             raise lost
@@ -141,7 +143,7 @@ class Servers:
     async def serves_others(self, servers: Collection[Server]) -> bool | None:
         """Whether one of `servers` answers, now, what it answered to a sample that finished; None if none has yet.
 
-        Waits until a server is up. Raises Outage.
+        Waits until a server is up. Raises OutageError.
         """
         await self._wait_for(lambda: any(server.up for server in self._servers))
         if not any(server.witness for server in self._servers):
@@ -177,7 +179,7 @@ class Servers:
         """Ask until the server answers, or until none has for too long."""
         while failure := await server.model.probe():
             if self._seconds_of_outage() > self._outage_timeout_s:
-                self._end = Outage(f"no server has answered for {self._outage_timeout_s:g} s, last {failure}")
+                self._end = OutageError(f"no server has answered for {self._outage_timeout_s:g} s, last {failure}")
                 break
             await asyncio.sleep(PROBE_EVERY_S)
         server.last_reply = time.monotonic()
@@ -240,28 +242,28 @@ class Seat:
     async def ask(self, request: Request[T]) -> T:
         """What the request brings, however long the server takes to come back.
 
-        Raises BadRequest (HTTP 400), ServerLost, KeepsFailing, Outage.
+        Raises BadRequestError (HTTP 400), ServerLostError, KeepsFailingError, OutageError.
         """
         failures = outages = 0
-        telling: Unavailable | None = None
+        telling: UnavailableError | None = None
         while True:
             await self.pool.wait_for(self.server)
             try:
                 async with self.server.limit.slot() as started:
                     return await self._ask(request)
-            except Unavailable as failure:
+            except UnavailableError as failure:
                 failures += 1
                 # Behind a 500 comes the closed connection, which says nothing.
                 telling = failure if failure.overload or telling is None else telling
                 soon = failures < QUICK_TRIES and not failure.timeout
                 if soon or await self.pool.still_serves(self.server, since=started):
                     if failures >= REQUEST_TRIES:
-                        raise KeepsFailing(telling, self.server) from failure
+                        raise KeepsFailingError(telling, self.server) from failure
                     await asyncio.sleep(backoff_s(failures))
                 else:
                     failures, outages = 0, outages + 1
                     if outages >= OUTAGES_A_REQUEST:
-                        raise ServerLost(failure, self.server) from failure
+                        raise ServerLostError(failure, self.server) from failure
 
     async def _ask(self, request: Request[T]) -> T:
         reply = await request.send(self.server.model)

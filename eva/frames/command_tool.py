@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from eva.frames.tool import (
-    CallFailed,
+    CallFailedError,
     Extraction,
     FoundVideo,
     FrameCall,
     FrameCounts,
     FrameToolError,
-    FrameToolUnusable,
-    NoRoomForFrames,
+    FrameToolUnusableError,
+    NoRoomForFramesError,
     ProbedBy,
     ToolSettings,
     cannot_start,
@@ -57,7 +57,7 @@ class CommandTool:
         """See FrameTool."""
         program = self.settings.program()
         if len(program) == 1 and not os.access(program[0], os.X_OK):
-            raise FrameToolUnusable(f"the frame tool {program[0]} may not be executed: chmod +x {program[0]}")
+            raise FrameToolUnusableError(f"the frame tool {program[0]} may not be executed: chmod +x {program[0]}")
         await self.prober.start()
 
     async def probe(self, annotated: Path) -> FoundVideo:
@@ -99,7 +99,7 @@ class CommandTool:
                 start_new_session=True,
             )
         except OSError as error:
-            raise FrameToolUnusable(cannot_start(self.settings.path, error)) from error
+            raise FrameToolUnusableError(cannot_start(self.settings.path, error)) from error
         try:
             out, err = await asyncio.wait_for(process.communicate(), self.settings.timeout_s)
         except asyncio.TimeoutError:
@@ -113,23 +113,25 @@ class CommandTool:
         if code == 0:
             return out
         if code == EXIT_CANNOT_WRITE:
-            raise NoRoomForFrames(f"the frame tool cannot write: {reason}")
+            raise NoRoomForFramesError(f"the frame tool cannot write: {reason}")
         if code in EXITS_CANNOT_START and not self.usage.asked:
-            raise FrameToolUnusable(f"the frame tool {self.settings.path} cannot be started: {reason}")
+            raise FrameToolUnusableError(f"the frame tool {self.settings.path} cannot be started: {reason}")
         if code is None or code < 0:
             self._failed(video, reason)
             raise FrameToolError(f"the frame tool was killed on {video} (exit status {code}): {reason}")
         if TRACEBACK in err and not self.usage.asked:
             self._failed(video, reason)
             raise FrameToolError(f"the frame tool crashed on {video}, and has worked on nothing so far: {reason}")
-        raise CallFailed(reason)
+        raise CallFailedError(reason)
 
     def _failed(self, video: Path, reason: str) -> None:
         """A tool that fails on a video is that sample's failure; one that has done nothing else, the run's."""
         self._failed_on.add(video)
         if len(self._failed_on) >= FAILURES and not self.usage.asked:
             tool = self.settings.path
-            raise FrameToolUnusable(f"the frame tool {tool} failed on each of the first {FAILURES} videos: {reason}")
+            raise FrameToolUnusableError(
+                f"the frame tool {tool} failed on each of the first {FAILURES} videos: {reason}"
+            )
 
 
 def _frames(printed: str) -> tuple[Path, ...]:

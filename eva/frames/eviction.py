@@ -40,7 +40,7 @@ FULL_SETTLED_S = 5.0
 MAX_DEFAULT_BYTES = 200 * 10**9
 
 
-class StoreNotShared(EvaError):
+class StoreNotSharedError(EvaError):
     """A frame store of another user, in which this one may not write."""
 
 
@@ -89,7 +89,7 @@ class Leases:
 
     def start(self, report: Callable[[str], None]) -> None:
         """Evict what is above the cap, before anything is written; without a cap, take one from the room that there is,
-        and report it. May take seconds. Raises StoreNotShared, OSError."""
+        and report it. May take seconds. Raises StoreNotSharedError, OSError."""
         check_rights(self.root / STORE)
         with self._guard:
             self._opened()
@@ -203,11 +203,11 @@ def default_cap(root: Path, stored_bytes: int) -> int:
 
 
 def check_rights(store: Path) -> None:
-    """Raises StoreNotShared where another user made the store for themselves; OSError."""
+    """Raises StoreNotSharedError where another user made the store for themselves; OSError."""
     store.mkdir(parents=True, exist_ok=True)
     for path in (store, store / LEASES, store / SIZE):
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
-            raise StoreNotShared(
+            raise StoreNotSharedError(
                 f"the frame store {store} belongs to {_owner(path)}, and you may not write in it: name a folder of "
                 "your own with --frame-root, or share it (a common group, chmod g+s, and umask 002 for all its users)"
             )

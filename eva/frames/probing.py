@@ -12,14 +12,14 @@ from pathlib import Path
 
 from eva.errors import EvaError, VideoError
 from eva.frames.tool import FoundVideo, FrameToolError
-from eva.frames.worker_process import LimitExceeded, Limits, WorkerLost, Workers
+from eva.frames.worker_process import LimitExceededError, Limits, WorkerLostError, Workers
 from eva.protocol.messages import VideoInfo
 
 # For a folder on a network disk to be looked at once, a mount on demand included.
 FOLDER_TIMEOUT_S = 60.0
 
 
-class FolderSilent(EvaError):
+class FolderSilentError(EvaError):
     """A folder that cannot be looked at, for its disk does not answer."""
 
 
@@ -43,7 +43,7 @@ class Prober:
             return self._found[annotated]
 
     async def start(self) -> None:
-        """Have a worker started. Raises FrameToolUnusable."""
+        """Have a worker started. Raises FrameToolUnusableError."""
         await self.workers.start()
 
     async def close(self) -> None:
@@ -54,11 +54,11 @@ class Prober:
         try:
             try:
                 return await self._asked(annotated)
-            except LimitExceeded:
+            except LimitExceededError:
                 raise
-            except WorkerLost:  # killed from outside, perhaps
+            except WorkerLostError:  # killed from outside, perhaps
                 return await self._asked(annotated)
-        except WorkerLost as lost:
+        except WorkerLostError as lost:
             self._lost[annotated] = f"the frame tool {lost} when it looked at {annotated}"
             raise FrameToolError(self._lost[annotated]) from lost
 
@@ -72,12 +72,12 @@ class Prober:
 
 
 def is_folder(path: Path, timeout_s: float = FOLDER_TIMEOUT_S) -> bool:
-    """`path.is_dir()`, but by a process that is left behind where that blocks. Raises FolderSilent."""
+    """`path.is_dir()`, but by a process that is left behind where that blocks. Raises FolderSilentError."""
     look = "import os, sys; sys.exit(not os.path.isdir(sys.argv[1]))"
     process = subprocess.Popen([sys.executable, "-I", "-S", "-c", look, str(path)], start_new_session=True)
     try:
         return process.wait(timeout_s) == 0
     except subprocess.TimeoutExpired:
-        raise FolderSilent(f"{path} did not answer for {timeout_s:g} s: is its network disk there?") from None
+        raise FolderSilentError(f"{path} did not answer for {timeout_s:g} s: is its network disk there?") from None
     finally:
         process.kill()

@@ -30,7 +30,7 @@ _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*")
 _OPTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
-class CallFailed(Exception):
+class CallFailedError(Exception):
     """A call that gave no frames; the message says why. The model's fault, as the reference judged it."""
 
 
@@ -38,12 +38,12 @@ class FrameToolError(EvaError):
     """The tool could not be run, was killed, or took too long: nobody's answer may be judged by that."""
 
 
-class FrameToolUnusable(EvaError):
+class FrameToolUnusableError(EvaError):
     """The tool works on no video: it cannot be started, or has no place to write to. It will not for the next sample
     either, so the run ends."""
 
 
-class NoRoomForFrames(FrameToolUnusable):
+class NoRoomForFramesError(FrameToolUnusableError):
     """The tool cannot write its frames; `full`: because the disk, or what this user may have of it, is full."""
 
     def __init__(self, message: str, *, full: bool = False) -> None:
@@ -107,7 +107,8 @@ class FrameTool(Protocol):
         ...
 
     async def start(self, report: Callable[[str], None]) -> None:
-        """Make ready, before the first call; `report` is told what the user should know. Raises FrameToolUnusable."""
+        """Make ready, before the first call; `report` is told what the user should know. Raises
+        FrameToolUnusableError."""
         ...
 
     async def probe(self, annotated: Path) -> FoundVideo:
@@ -117,8 +118,8 @@ class FrameTool(Protocol):
     async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
         """The frames of one call. They stay where they are until `release(sample)`.
 
-        Raises CallFailed where the tool refuses it, FrameToolError where it cannot work on this video,
-        FrameToolUnusable where it can work on none.
+        Raises CallFailedError where the tool refuses it, FrameToolError where it cannot work on this video,
+        FrameToolUnusableError where it can work on none.
         """
         ...
 
@@ -148,8 +149,9 @@ class ToolSettings:
     def program(self) -> list[str]:
         return [sys.executable, str(self.path)] if self.path.suffix == ".py" else [str(self.path)]
 
-    def arguments(self, video: Path, call: FrameCall) -> list[str]:
-        """The words of the command line for one call. Raises CallFailed for an argument that cannot be passed on."""
+    def arguments(self, video: Path, call: FrameCall) ->
+    list[str]:
+        """The words of the command line for one call. Raises CallFailedError for an argument that cannot be passed on."""
         # name=value in one word: a value that begins with a dash cannot become an option.
         options: dict[str, object] = {
             "video_path": video,
@@ -171,7 +173,7 @@ class ProbedBy(Protocol):
     """What looks at videos for a tool."""
 
     async def start(self) -> None:
-        """Make ready. Raises FrameToolUnusable."""
+        """Make ready. Raises FrameToolUnusableError."""
         ...
 
     async def close(self) -> None:
@@ -192,7 +194,7 @@ def _passed_on(extra: Mapping[str, Any]) -> dict[str, str]:
         plain = name.replace("-", "_").lower()
         # Argument parsers take abbreviations, so the beginning of a reserved name is reserved too.
         if not _OPTION_NAME.fullmatch(name) or any(option.startswith(plain) for option in _RESERVED):
-            raise CallFailed(f"the frame tool takes no argument {name[:80]!r} from the model")
+            raise CallFailedError(f"the frame tool takes no argument {name[:80]!r} from the model")
         words[name] = word
     return words
 
@@ -209,9 +211,9 @@ def _word(name: str, text: str) -> str:
     try:
         length = len(text.encode())
     except UnicodeEncodeError:
-        raise CallFailed(f"argument {name!r} is no text that a command can take") from None
+        raise CallFailedError(f"argument {name!r} is no text that a command can take") from None
     if length > MAX_ARGUMENT_BYTES or "\0" in text:
-        raise CallFailed(f"argument {name!r} is no text that a command can take")
+        raise CallFailedError(f"argument {name!r} is no text that a command can take")
     return text
 
 

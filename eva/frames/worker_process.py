@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from eva.frames.tool import FrameToolUnusable, cannot_start, killed
+from eva.frames.tool import FrameToolUnusableError, cannot_start, killed
 
 # A reply names up to 9,999 frames.
 MAX_REPLY_BYTES = 2**26
@@ -24,11 +24,11 @@ WATCH_S = 0.1
 START_TIMEOUT_S = 300.0
 
 
-class WorkerLost(Exception):
+class WorkerLostError(Exception):
     """A worker that was lost in the middle of a call; the message goes on from "the frame tool"."""
 
 
-class LimitExceeded(WorkerLost):
+class LimitExceededError(WorkerLostError):
     """It was killed, for it took too long or too much memory."""
 
 
@@ -53,7 +53,7 @@ class Worker:
     in_call: bool = False
 
     async def ask(self, request: Mapping[str, Any], limits: Limits) -> Mapping[str, Any]:
-        """The reply to one request. Raises WorkerLost."""
+        """The reply to one request. Raises WorkerLostError."""
         self.in_call = True
         exchange = asyncio.ensure_future(self._exchange(request))
         try:
@@ -79,13 +79,13 @@ class Worker:
         line = await self.process.stdout.readline()
         if line.endswith(b"\n"):
             return _parsed(line)
-        raise WorkerLost(f"ended (exit status {await self.process.wait()}): {self._last_complaint()}")
+        raise WorkerLostError(f"ended (exit status {await self.process.wait()}): {self._last_complaint()}")
 
     def _check(self, limits: Limits, deadline: float) -> None:
         if time.monotonic() > deadline:
-            raise LimitExceeded(f"took over {limits.timeout_s:g} s")
+            raise LimitExceededError(f"took over {limits.timeout_s:g} s")
         if resident_bytes(self.process.pid) > limits.memory_bytes:
-            raise LimitExceeded(f"took over {limits.memory_bytes / 2**20:g} MB of memory")
+            raise LimitExceededError(f"took over {limits.memory_bytes / 2**20:g} MB of memory")
 
     def _last_complaint(self) -> str:
         self.complaints.seek(0)
@@ -113,7 +113,7 @@ class Workers:
         self._slots = asyncio.Semaphore(self.count)
 
     async def start(self) -> None:
-        """Have one, to see that it can be started. Raises FrameToolUnusable."""
+        """Have one, to see that it can be started. Raises FrameToolUnusableError."""
         if not self._idle:
             self._idle.append(await self._started())
 
@@ -141,15 +141,17 @@ class Workers:
         return chosen
 
     async def _started(self) -> Worker:
-        """A worker that has answered. Raises FrameToolUnusable: one that dies before it has seen a video says nothing
-        of the video."""
+        """A worker that has answered. Raises FrameToolUnusableError: one that dies before it has seen a video says
+        nothing of the video."""
         try:
             return await self._ready()
-        except WorkerLost:  # killed from outside, perhaps
+        except WorkerLostError:  # killed from outside, perhaps
             try:
                 return await self._ready()
-            except WorkerLost as lost:
-                raise FrameToolUnusable(f"the frame tool {self.command[-2]} cannot be started: it {lost}") from lost
+            except WorkerLostError as lost:
+                raise FrameToolUnusableError(
+                    f"the frame tool {self.command[-2]} cannot be started: it {lost}"
+                ) from lost
 
     async def _ready(self) -> Worker:
         worker = await self._launched()
@@ -173,7 +175,7 @@ class Workers:
             )
         except OSError as error:
             complaints.close()
-            raise FrameToolUnusable(cannot_start(self.command[-2], error)) from error
+            raise FrameToolUnusableError(cannot_start(self.command[-2], error)) from error
         return Worker(process, complaints)
 
     async def close(self) -> None:
@@ -189,7 +191,7 @@ def _parsed(line: bytes) -> Mapping[str, Any]:
         reply = None
     if isinstance(reply, dict) and reply.keys() & {"ok", "error"}:
         return reply
-    raise WorkerLost(f"gave a reply that is none: {line[:80]!r}")
+    raise WorkerLostError(f"gave a reply that is none: {line[:80]!r}")
 
 
 def resident_bytes(pid: int) -> int:

@@ -16,17 +16,17 @@ from typing import Any
 
 from eva.frames.eviction import Leases
 from eva.frames.tool import (
-    CallFailed,
+    CallFailedError,
     Extraction,
     FoundVideo,
     FrameCall,
     FrameCounts,
     FrameToolError,
-    NoRoomForFrames,
+    NoRoomForFramesError,
     ProbedBy,
     ToolSettings,
 )
-from eva.frames.worker_process import Limits, WorkerLost, Workers
+from eva.frames.worker_process import Limits, WorkerLostError, Workers
 
 # How often a call is made again because others evicted its frames before they could be held.
 TRIES = 3
@@ -50,7 +50,9 @@ class WorkerTool:
         try:
             await asyncio.to_thread(self.leases.start, report)
         except OSError as error:
-            raise NoRoomForFrames(f"the frame store in {self.settings.save_root} cannot be used: {error}") from error
+            raise NoRoomForFramesError(
+                f"the frame store in {self.settings.save_root} cannot be used: {error}"
+            ) from error
         await self.workers.start()
 
     async def probe(self, annotated: Path) -> FoundVideo:
@@ -74,7 +76,9 @@ class WorkerTool:
                 return False
             await asyncio.to_thread(self.leases.grew, extraction.details["written_bytes"])
         except OSError as error:
-            raise NoRoomForFrames(f"the frame store in {self.settings.save_root} cannot be used: {error}") from error
+            raise NoRoomForFramesError(
+                f"the frame store in {self.settings.save_root} cannot be used: {error}"
+            ) from error
         return True
 
     async def _served_with_room(self, video: Path, words: Sequence[str]) -> Extraction:
@@ -82,7 +86,7 @@ class WorkerTool:
         asked_at = time.monotonic()
         try:
             return await self._served(video, words)
-        except NoRoomForFrames as error:
+        except NoRoomForFramesError as error:
             if not error.full:
                 raise
         await asyncio.to_thread(self.leases.make_room, asked_at)
@@ -101,7 +105,7 @@ class WorkerTool:
         self._check_quarantine(video)
         try:
             return await self._asked(video, words)
-        except WorkerLost as lost:
+        except WorkerLostError as lost:
             return await self._asked_again(video, words, lost)
 
     async def _asked(self, video: Path, words: Sequence[str]) -> Extraction:
@@ -111,13 +115,13 @@ class WorkerTool:
             reply = await worker.ask({"arguments": words}, self.limits)
         return _extraction(reply, round(time.monotonic() - started, 3))
 
-    async def _asked_again(self, video: Path, words: Sequence[str], first: WorkerLost) -> Extraction:
+    async def _asked_again(self, video: Path, words: Sequence[str], first: WorkerLostError) -> Extraction:
         other = self._other_decoder()
         try:
             return await self._asked(video, [*words, f"--backend={other}"] if other else words)
-        except WorkerLost as second:
+        except WorkerLostError as second:
             self._quarantine[video] = f"the frame tool {first} on {video}; tried again, it {second}"
-        except CallFailed as refusal:
+        except CallFailedError as refusal:
             if not other:
                 raise
             # Another decoder's refusal says nothing about a call that the first one hung on.
@@ -140,7 +144,7 @@ def _extraction(reply: Mapping[str, Any], seconds: float) -> Extraction:
         frames = tuple(Path(frame) for frame in details.pop("frames"))
         return Extraction(frames, seconds, details)
     if reply["kind"] == "cannot_write":
-        raise NoRoomForFrames(f"the frame tool cannot write: {reply['error']}", full=reply["full"])
+        raise NoRoomForFramesError(f"the frame tool cannot write: {reply['error']}", full=reply["full"])
     if reply["kind"] == "changed":
         raise FrameToolError(reply["error"])
-    raise CallFailed(reply["error"])
+    raise CallFailedError(reply["error"])

@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _CLOCK = re.compile(r"(?:([0-9]+):)?([0-9]+):([0-9]+(?:\.[0-9]*)?)")
 
 
-class UnusableArgument(ValueError):
+class UnusableArgumentError(ValueError):
     """An argument that no frame tool can run with; the message quotes it."""
 
 
@@ -35,7 +35,8 @@ class FrameRequest:
 
 
 def read_request(arguments: Mapping[str, Any]) -> FrameRequest:
-    """Raises UnusableArgument where `nframes` or `resize` is no number, so that not even a budget can be worked out."""
+    """Raises UnusableArgumentError where `nframes` or `resize` is no number, so that not even a budget can be worked
+    out."""
     resize = arguments.get("resize")
     return FrameRequest(
         start_s=_seconds(arguments["start_time"]),
@@ -48,7 +49,7 @@ def read_request(arguments: Mapping[str, Any]) -> FrameRequest:
 def _needed(name: str, value: object) -> int | float:
     number = _number(value)
     if number is None:
-        raise UnusableArgument(f"{name} is not a number: {str(value)[:80]!r}")
+        raise UnusableArgumentError(f"{name} is not a number: {str(value)[:80]!r}")
     return number
 
 

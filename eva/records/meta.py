@@ -22,7 +22,7 @@ PROTOCOL_VERSION = 1
 _PACKAGES = ("av", "decord", "numpy", "openai", "opencv-python-headless", "transformers")
 
 
-class SettingsDiffer(EvaError):
+class SettingsDifferError(EvaError):
     """A cache that was made with other settings than this run's."""
 
 
@@ -56,7 +56,7 @@ def meta_path(records: Path) -> Path:
 def begin(cache: Path, settings: Mapping[str, Any], *, has_records: bool, force: bool, home: Path) -> Meta:
     """What to write beside a cache at the start of a run; nothing is written yet.
 
-    Raises SettingsDiffer if the cache was made with other settings, unless `force`: then both are kept, as mixed.
+    Raises SettingsDifferError if the cache was made with other settings, unless `force`: then both are kept, as mixed.
     """
     before = read_meta(cache) if has_records else None
     settings = {**settings, "protocol": PROTOCOL_VERSION}
@@ -69,7 +69,7 @@ def begin(cache: Path, settings: Mapping[str, Any], *, has_records: bool, force:
 def _continued(before: Meta, now: Meta, cache: Path, *, force: bool) -> Meta:
     lines = differences(before.settings, now.settings)
     if lines and not force:
-        raise SettingsDiffer(
+        raise SettingsDifferError(
             f"the cache {cache} was made with other settings:\n  " + "\n  ".join(lines) + "\n"
             "Start over with --new-cache, use another --output-dir, or mix the two with --force."
         )

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eva.protocol.arguments import FrameRequest, UnusableArgument, read_request
+from eva.protocol.arguments import FrameRequest, UnusableArgumentError, read_request
 from eva.protocol.messages import clock, requested_times
 from eva.report.question import read_question
 from eva.report.rows import Row
@@ -139,7 +139,7 @@ def _padded(values: list[float | None], count: int) -> list[float | None]:
 def _request(asked: object) -> FrameRequest | None:
     try:
         return read_request(mapping(asked))
-    except (KeyError, UnusableArgument):
+    except (KeyError, UnusableArgumentError):
         return None
 
 

@@ -29,7 +29,7 @@ from eva.report.details import Detail, detail, frames_of
 from eva.report.head import Head, Known, make_head
 from eva.report.rows import columns, make_row
 from eva.report.samples import Run, Sample, read_sample
-from eva.report.thumbnails import FrameRoot, NoFrame
+from eva.report.thumbnails import FrameRoot, NoFrameError
 from eva.scoring.origin import dataset_of, find_origin, named_dataset
 
 HOST = "127.0.0.1"
@@ -50,7 +50,7 @@ _HEADERS = {
 }
 
 
-class NotThere(Exception):
+class NotThereError(Exception):
     """Nothing is at that address; the message is for the page's reader."""
 
 
@@ -124,10 +124,10 @@ class LiveRun:
         }
 
     def sample(self, index: int) -> Detail:
-        """Raises NotThere."""
+        """Raises NotThereError."""
         entry = self.tail.entry(index)
         if entry is None:
-            raise NotThere(f"there is no sample {index} of {self.key}")
+            raise NotThereError(f"there is no sample {index} of {self.key}")
         return detail(entry.record, make_row(entry, self.dataset), timestamps=self.source.timestamps)
 
 
@@ -152,7 +152,7 @@ class Live:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, path: str, query: Mapping[str, str]) -> tuple[str, bytes]:
-        """Content type and body. Raises NotThere."""
+        """Content type and body. Raises NotThereError."""
         if path == "/":
             return "text/html; charset=utf-8", self.page().encode()
         if path == "/frame":
@@ -162,7 +162,7 @@ class Live:
             "/sample": self.sample,
         }
         if path not in answers:
-            raise NotThere("there is no such page")
+            raise NotThereError("there is no such page")
         with self._lock:
             return "application/json", json.dumps(answers[path](query), allow_nan=False).encode()
 
@@ -203,11 +203,11 @@ class Live:
             frames = frames_of(self._run(query).sample(_number(query, "index")))
         at = _number(query, "at")
         if not 0 <= at < len(frames):
-            raise NotThere(f"the sample has no frame {at}")
+            raise NotThereError(f"the sample has no frame {at}")
         try:
             return self._thumbnail(frames[at]["name"])
-        except NoFrame as reason:
-            raise NotThere(str(reason)) from None
+        except NoFrameError as reason:
+            raise NotThereError(str(reason)) from None
 
     @functools.cached_property
     def _thumbnail(self) -> Callable[[str], bytes]:
@@ -216,7 +216,7 @@ class Live:
     def _place(self, name: str, address: str) -> dict[str, str]:
         try:
             self.root.find(name)
-        except NoFrame as reason:
+        except NoFrameError as reason:
             return {"no": str(reason)}
         return {"url": address}
 
@@ -245,7 +245,7 @@ class Live:
         for run in self._runs.values():
             if run.key == query.get("run"):
                 return run
-        raise NotThere("there is no such run")
+        raise NotThereError("there is no such run")
 
 
 def _since(text: str) -> dict[str, tuple[int, int]]:
@@ -262,7 +262,7 @@ def _since(text: str) -> dict[str, tuple[int, int]]:
 def _number(query: Mapping[str, str], name: str) -> int:
     text = query.get(name, "")
     if not text.removeprefix("-").isdecimal() or len(text) > 18:
-        raise NotThere(f"{name} must be a number")
+        raise NotThereError(f"{name} must be a number")
     return int(text)
 
 
@@ -286,7 +286,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._send(400, "text/plain; charset=utf-8", b"that is not an address")
         try:
             kind, body = self.server.live.answer(address.path, dict(parse_qsl(address.query)))
-        except NotThere as error:
+        except NotThereError as error:
             return self._send(404, "text/plain; charset=utf-8", str(error).encode("utf-8", errors="replace"))
         except (EvaError, OSError) as error:
             return self._send(500, "text/plain; charset=utf-8", str(error).encode("utf-8", errors="replace"))

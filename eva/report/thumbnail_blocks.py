@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from eva.report.thumbnails import FrameRoot, NoFrame
+from eva.report.thumbnails import FrameRoot, NoFrameError
 
 # Pictures a block of the page; a sample's frames are decoded with those of its neighbours.
 BLOCK = 100
@@ -62,7 +62,7 @@ class Album:
             return {"at": place}
         try:
             return {"no": place} if place else {"url": self.root.find(name).as_uri()}
-        except NoFrame as reason:
+        except NoFrameError as reason:
             return {"no": str(reason)}
 
     def close(self) -> None:
@@ -72,26 +72,26 @@ class Album:
             self.write_block(f"pictures-{first // BLOCK}", json.dumps(self._open))
             self._open = []
 
-    def _made(self, batch: Sequence[str]) -> Iterator[str | NoFrame]:
+    def _made(self, batch: Sequence[str]) -> Iterator[str | NoFrameError]:
         make = self._found if self.full else self._encoded
         return self.pool.map(make, batch)
 
-    def _encoded(self, name: str) -> str | NoFrame:
+    def _encoded(self, name: str) -> str | NoFrameError:
         try:
             return base64.b64encode(self.root.thumbnail(name)).decode("ascii")
-        except NoFrame as reason:
+        except NoFrameError as reason:
             return reason
 
-    def _found(self, name: str) -> str | NoFrame:
+    def _found(self, name: str) -> str | NoFrameError:
         try:
             self.root.find(name)
-        except NoFrame as reason:
+        except NoFrameError as reason:
             return reason
         return ""
 
-    def _place(self, made: str | NoFrame) -> int | str:
+    def _place(self, made: str | NoFrameError) -> int | str:
         """A number for an embedded picture, the reason for none, the empty text for one shown from its file."""
-        if isinstance(made, NoFrame):
+        if isinstance(made, NoFrameError):
             self.refused[str(made)] = self.refused.get(str(made), 0) + 1
             return str(made)
         self.full = self.full or self.used_bytes + len(made) > self.cap_bytes

@@ -28,7 +28,7 @@ _SUFFIXES = frozenset({".bmp", ".png", ".ppm", ".jpg", ".jpeg", ".webp"})
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
 
-class NoFrame(Exception):
+class NoFrameError(Exception):
     """A path that gives no picture; the message says why, in a few words for the reader of the report."""
 
 
@@ -43,51 +43,51 @@ class FrameRoot:
         return cls(Path(os.path.realpath(folder)))
 
     def find(self, name: str) -> Path:
-        """The file that a frame's path leads to. Raises NoFrame."""
+        """The file that a frame's path leads to. Raises NoFrameError."""
         try:
             path = Path(os.path.realpath(name))
             inside = Path(name).is_absolute() and path.is_relative_to(self.folder)
             status = path.lstat() if inside else None
         except (OSError, ValueError):
-            raise NoFrame("no longer there") from None
+            raise NoFrameError("no longer there") from None
         if status is None:
-            raise NoFrame("outside the frame root")
+            raise NoFrameError("outside the frame root")
         if not stat.S_ISREG(status.st_mode) or path.suffix.lower() not in _SUFFIXES:
-            raise NoFrame("not a picture file")
+            raise NoFrameError("not a picture file")
         if status.st_size > MAX_FILE_BYTES:
-            raise NoFrame("too large")
+            raise NoFrameError("too large")
         return path
 
     def open(self, name: str) -> BinaryIO:
-        """The file behind a frame's path, opened. Raises NoFrame."""
+        """The file behind a frame's path, opened. Raises NoFrameError."""
         path = self.find(name)
         try:
             # What was a plain file a moment ago may be a link or a pipe by now.
             number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
-            raise NoFrame("no longer there") from None
+            raise NoFrameError("no longer there") from None
         file = os.fdopen(number, "rb")
         if not stat.S_ISREG(os.fstat(number).st_mode):
             file.close()
-            raise NoFrame("not a picture file")
+            raise NoFrameError("not a picture file")
         return file
 
     def thumbnail(self, name: str) -> bytes:
-        """The frame as a WebP file of at most WIDTH x HEIGHT. Raises NoFrame."""
+        """The frame as a WebP file of at most WIDTH x HEIGHT. Raises NoFrameError."""
         with self.open(name) as file:
             return shrink(file)
 
 
 def shrink(file: BinaryIO) -> bytes:
-    """A picture file's small WebP. Raises NoFrame for what is no picture, or too large a one."""
+    """A picture file's small WebP. Raises NoFrameError for what is no picture, or too large a one."""
     try:
         image = Image.open(file, formats=_FORMATS)
         # Before a pixel is decoded.
         if image.width * image.height > MAX_PIXELS:
-            raise NoFrame("too large")
+            raise NoFrameError("too large")
         image.thumbnail((WIDTH, HEIGHT), reducing_gap=2.0)
         small = io.BytesIO()
         image.convert("RGB").save(small, "WEBP", quality=60, method=2)
     except _BROKEN:
-        raise NoFrame("not a readable picture") from None
+        raise NoFrameError("not a readable picture") from None
     return small.getvalue()

@@ -28,7 +28,7 @@ class Executor(Protocol):
 
     async def run(self, item: Item, seat: Seat) -> Record:
         """The item's record, its own failure included. Raises what is not the sample's failure: as Sampler.run, and
-        NodeLost."""
+        NodeLostError."""
         ...
 
     async def close(self) -> None:

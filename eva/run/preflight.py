@@ -20,7 +20,7 @@ from eva.dataset.items import Item, video_path
 from eva.endpoint.client import MAX_TOKENS, ChatModel
 from eva.errors import EvaError, VideoError
 from eva.files import replace_text
-from eva.frames.tool import CallFailed, FrameCall, FrameTool, FrameToolError
+from eva.frames.tool import CallFailedError, FrameCall, FrameTool, FrameToolError
 from eva.protocol.messages import Message
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
@@ -108,7 +108,7 @@ async def _video_problem(item: Item, video_root: Path, tool: FrameTool, good: se
             if end_s < promised_s * WHOLE:
                 return f"{item.videos[0]}: truncated: pictures end at {end_s:.1f} s of {promised_s:.1f} s"
             good.add(identity)
-    except (VideoError, CallFailed, FrameToolError, OSError) as error:
+    except (VideoError, CallFailedError, FrameToolError, OSError) as error:
         return f"{item.videos[0]}: {error}"
     return ""
 

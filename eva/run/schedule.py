@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from eva.dataset.items import Item
-from eva.endpoint.errors import Failing, KeepsFailing, Outage, ServerLost
+from eva.endpoint.errors import FailingError, KeepsFailingError, OutageError, ServerLostError
 from eva.endpoint.pool import Server
 from eva.errors import EvaError
 
@@ -26,7 +26,7 @@ FEW = 5
 LOSSES = 3
 
 
-class Interrupted(EvaError):
+class RunInterruptedError(EvaError):
     """The user or the batch system asked the run to end."""
 
     def __init__(self, number: int) -> None:
@@ -34,7 +34,7 @@ class Interrupted(EvaError):
         self.number = number
 
 
-class NodeLost(EvaError):
+class NodeLostError(EvaError):
     """The machine that was to play a sample is gone. The sample starts again; no server is to blame."""
 
 
@@ -77,7 +77,7 @@ class Schedule:
 
     run: Callable[[Item, Collection[Server]], Awaitable[None]]
     serves_others: Callable[[Collection[Server]], Awaitable[bool | None]]
-    give_up: Callable[[Item, Failing], None]
+    give_up: Callable[[Item, FailingError], None]
     outage_timeout_s: float
     take: Callable[[deque[Item]], Item | None] = first_come
     _waiting: deque[Item] = field(default_factory=deque)
@@ -88,7 +88,8 @@ class Schedule:
     _last_finish: float = field(default_factory=monotonic)
 
     async def run_all(self, items: Sequence[Item], *, max_concurrent: int, grace_s: float) -> None:
-        """Run every item to its record. Raises Interrupted, Outage, or what keeps records from being written."""
+        """Run every item to its record. Raises RunInterruptedError, OutageError, or what keeps records from being
+        written."""
         self._waiting.extend(items)
         workers = [asyncio.create_task(self._work()) for _ in range(min(max_concurrent, len(items)))]
         interrupted = self._listen(workers, grace_s)
@@ -100,7 +101,7 @@ class Schedule:
         finally:
             await _cancelled(workers)
         if interrupted:
-            raise Interrupted(interrupted[0])
+            raise RunInterruptedError(interrupted[0])
 
     async def _work(self) -> None:
         while self._waiting and not self._stopping:
@@ -117,16 +118,16 @@ class Schedule:
     async def _attempt(self, item: Item) -> None:
         try:
             await self._run(item)
-        except NodeLost:
+        except NodeLostError:
             self._waiting.appendleft(item)
-        except ServerLost as lost:
+        except ServerLostError as lost:
             trouble = self._troubles[item.index]
             trouble.losses += 1
             if trouble.suspect:
                 await self._failed(item, lost, trouble)
             else:
                 self._waiting.appendleft(item)
-        except KeepsFailing as failing:
+        except KeepsFailingError as failing:
             await self._failed(item, failing, self._troubles[item.index])
         else:
             self._last_finish = monotonic()
@@ -137,13 +138,15 @@ class Schedule:
         async with self._alone if trouble.suspect else nullcontext():
             await self.run(item, trouble.servers)
 
-    async def _failed(self, item: Item, failing: Failing, trouble: _Trouble) -> None:
+    async def _failed(self, item: Item, failing: FailingError, trouble: _Trouble) -> None:
         trouble.tries += 1
         trouble.servers.add(failing.server)
         if trouble.tries >= SAMPLE_TRIES and await self._alone_fails(trouble):
             self.give_up(item, failing)
         elif monotonic() - max(self._last_finish, trouble.since) > self.outage_timeout_s:
-            raise Outage(f"no sample has finished for {self.outage_timeout_s:g} s; the last one failed with {failing}")
+            raise OutageError(
+                f"no sample has finished for {self.outage_timeout_s:g} s; the last one failed with {failing}"
+            )
         else:
             await asyncio.sleep(PAUSE_S)
             self._waiting.append(item)

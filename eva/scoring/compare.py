@@ -14,7 +14,7 @@ from eva.scoring.interval import RESAMPLES, SIDE_RESAMPLES, Interval, clustered_
 MAX_CATEGORIES = 100
 
 
-class NotTheSameQuestions(EvaError):
+class DifferentQuestionsError(EvaError):
     """Two results that cannot be compared sample by sample; the message names the first sample that shows it."""
 
 
@@ -105,7 +105,7 @@ class Comparison:
 def compare(a: Mapping[int, Answered], b: Mapping[int, Answered], *, partial: bool = False) -> Comparison:
     """Both results, as samples by index, over the indices that they share; `partial` where a run has not finished.
 
-    Raises NotTheSameQuestions where there are none, or where an index means another question in the other result.
+    Raises DifferentQuestionsError where there are none, or where an index means another question in the other result.
     """
     pairs = pair_up(a, b)
     categories = _by_category(pairs)
@@ -125,14 +125,16 @@ def compare(a: Mapping[int, Answered], b: Mapping[int, Answered], *, partial: bo
 
 
 def pair_up(a: Mapping[int, Answered], b: Mapping[int, Answered]) -> list[Pair]:
-    """The common questions by index. Raises NotTheSameQuestions."""
+    """The common questions by index. Raises DifferentQuestionsError."""
     pairs = [Pair(a[index], b[index]) for index in sorted(a.keys() & b.keys())]
     if not pairs:
-        raise NotTheSameQuestions("the two results have no question in common: no index is in both")
+        raise DifferentQuestionsError("the two results have no question in common: no index is in both")
     for pair in pairs:
         difference = question_difference(pair.a, pair.b)
         if difference:
-            raise NotTheSameQuestions(f"these results are of different questions: index {pair.index} has {difference}")
+            raise DifferentQuestionsError(
+                f"these results are of different questions: index {pair.index} has {difference}"
+            )
     return pairs
 
 

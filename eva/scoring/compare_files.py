@@ -61,7 +61,7 @@ def read_side(path: Path, published: Mapping[str, Published]) -> Side:
 
 
 def compare_sides(a: Side, b: Side) -> Comparison:
-    """Over the questions that they share; nothing is tested of an unfinished run. Raises NotTheSameQuestions."""
+    """Over the questions that they share; nothing is tested of an unfinished run. Raises DifferentQuestionsError."""
     return compare(a.samples, b.samples, partial=a.coverage.partial or b.coverage.partial)
 
 
