@@ -102,7 +102,8 @@ class Looker:
 
 def runnable(request: FrameRequest, budgeted: Budgeted, arguments: Mapping[str, Any]) -> FrameCall:
     """The call as the tool runs it, after the budget. Raises UnusableArgumentError for what the reference's tool
-    refused: times that are no finite numbers, and an `nframes` that is still a float, as 4.0 is where nothing was cut."""
+    refused: times that are not finite numbers, and an `nframes` that is still a float, as 4.0 is where nothing was
+    cut."""
     start_s, end_s = _time("start_time", request.start_s), _time("end_time", request.end_s)
     if isinstance(budgeted.nframes, (bool, float)) or isinstance(budgeted.resize, bool):
         raise UnusableArgumentError("nframes must be an integer and resize a number")

@@ -124,9 +124,9 @@ class Servers:
         finally:
             server.samples -= 1
 
-    async def wait_for(self, server: Server) ->
-    None:
-        """Wait until `server` is up. Raises ServerLostError if another one is up instead, OutageError after the timeout."""
+    async def wait_for(self, server: Server) -> None:
+        """Wait until `server` is up. Raises ServerLostError if another one is up instead, OutageError after the
+        timeout."""
         if server.up:
             return
         lost = ServerLostError(UnavailableError(server.trouble), server)

@@ -149,9 +149,9 @@ class ToolSettings:
     def program(self) -> list[str]:
         return [sys.executable, str(self.path)] if self.path.suffix == ".py" else [str(self.path)]
 
-    def arguments(self, video: Path, call: FrameCall) ->
-    list[str]:
-        """The words of the command line for one call. Raises CallFailedError for an argument that cannot be passed on."""
+    def arguments(self, video: Path, call: FrameCall) -> list[str]:
+        """The words of the command line for one call. Raises CallFailedError for an argument that cannot be passed
+        on."""
         # name=value in one word: a value that begins with a dash cannot become an option.
         options: dict[str, object] = {
             "video_path": video,
