@@ -13,11 +13,11 @@ import pytest
 from videos import Recipe, encode, read_number
 
 import select_frame_fallback as tool
-from eva import decode_av
 from eva.errors import VideoError
 from eva.frames.index_file import Indexes
 from eva.frames.tool import FrameToolError
 from eva.frames.worker_tool import _extraction as extraction
+from eva.video import decode_pyav as decode_av
 from eva.video.container import Identity, open_container
 from eva.video.decode import open_video
 from eva.video.packets import packets_of

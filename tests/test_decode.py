@@ -14,8 +14,9 @@ import pytest
 from numpy.typing import NDArray
 from videos import Recipe, encode, read_number
 
-from eva import decode, decode_av
 from eva.errors import MiscountedError, UndecodableError, VideoError
+from eva.video import decode
+from eva.video import decode_pyav as decode_av
 from eva.video.decode import Video, open_video
 from eva.video.decode_decord import DecordVideo
 from eva.video.decode_pyav import AvVideo, passes

@@ -17,11 +17,13 @@ from typing import Any
 import pytest
 from scripted_server import Script, ScriptedServer
 
-from eva import schedule, servers
 from eva.dataset.items import Item
+from eva.endpoint import limit as limits
+from eva.endpoint import pool as servers
 from eva.endpoint.client import ChatModel, connect, make_client
-from eva.endpoint.errors import FailingError, OutageError, ServerLostError
+from eva.endpoint.errors import FailingError, OutageError, ServerLostError, UnavailableError
 from eva.endpoint.pool import Seat, Server, Servers
+from eva.run import schedule
 from eva.run.schedule import NodeLostError, RunInterruptedError, Schedule
 
 ANSWER = "<answer>B</answer>"
@@ -269,14 +271,14 @@ def test_overload_halves_the_requests_under_way_and_success_raises_them_again() 
 
 
 def test_timeouts_halve_once_for_all_requests_that_were_under_way_together() -> None:
-    limit = servers.AdaptiveLimit(16)
+    limit = limits.AdaptiveLimit(16)
 
     async def overload() -> None:
         async def one() -> None:
-            with contextlib.suppress(servers.UnavailableError):
+            with contextlib.suppress(UnavailableError):
                 async with limit.slot():
                     await asyncio.sleep(0.01)
-                    raise servers.UnavailableError("slow", overload=True, timeout=True)
+                    raise UnavailableError("slow", overload=True, timeout=True)
 
         await asyncio.gather(*(one() for _ in range(16)))
 
@@ -321,7 +323,7 @@ def test_a_sample_whose_server_is_lost_while_the_run_stops_stays_unrecorded() ->
             if item.index == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
                 await asyncio.sleep(0.3)
-                raise ServerLostError(servers.UnavailableError("gone"), seat.server)
+                raise ServerLostError(UnavailableError("gone"), seat.server)
             await seat.complete(question(f"{item.index}"))
 
         samples.play = play  # type: ignore[method-assign]

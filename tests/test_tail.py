@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from eva import tail as tail_module
+from eva.records import follow_cache as tail_module
 from eva.records.cache import open_cache
 from eva.records.follow_cache import Tail
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eva.endpoint.pool import Server
 from eva.errors import EvaError
+
+if TYPE_CHECKING:
+    from eva.endpoint.pool import Server
 
 
 class ServerError(EvaError):
