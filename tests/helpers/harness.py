@@ -18,8 +18,9 @@ import av
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
+HELPERS = ROOT / "tests" / "helpers"
 GOLDEN = ROOT / "tests" / "golden"
 EVAL = ROOT / "eval-eva.py"
 FRAME_TOOL = ROOT / "select_frame_fallback.py"

@@ -13,7 +13,7 @@ from file_server import FileServer
 from eva.dataset.download import file_digest, load_manifest
 from eva.dataset.items import load_items, video_path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ANNOTATIONS = ROOT.parent / "shared" / "annotations"
 COMMIT = "758ad8d3dcb84a8086e5d70c9afb9a6f278e8f5a"
 DATASETS = ["videomme", "longvideobench", "mlvu", "lsdbench", "videoholmes", "lvbench"]

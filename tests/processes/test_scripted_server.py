@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 import openai
 import pytest
-from harness import environment
+from harness import HELPERS, environment
 from PIL import Image
 from scripted_server import MODEL, Script, ScriptedServer
 
-SERVER = Path(__file__).with_name("scripted_server.py")
+SERVER = HELPERS / "scripted_server.py"
 
 
 def client(base_url: str) -> openai.OpenAI:

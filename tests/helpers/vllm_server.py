@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-server" / "bin" / "python"
 MODEL = ROOT / "demo" / "model"
 NAME = "eva-demo"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Bench, Run, block, call, make_video, row
+from harness import HELPERS, Bench, Run, block, call, make_video, row
 from scripted_server import Script, ScriptedServer
-from test_workers import BAD_WORKER, CLIP, Encoded, idle, look, make_tool, run
+from test_worker_tool import BAD_WORKER, CLIP, Encoded, idle, look, make_tool, run
 
 from eva.errors import VideoError
 from eva.frames.tool import FrameToolError, FrameToolUnusableError
@@ -18,7 +18,7 @@ from eva.frames.worker_tool import WorkerTool
 
 ANSWER = "<answer>B</answer>"
 KEYS = [f"question {number}" for number in range(8)]
-FOREIGN = (Path(__file__).with_name("foreign_tool.py")).read_text(encoding="utf-8")
+FOREIGN = (HELPERS / "foreign_tool.py").read_text(encoding="utf-8")
 
 
 def run_with(tool: Path, tmp_path: Path, tokenizer_dir: Path) -> Run:

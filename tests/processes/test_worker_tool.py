@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
-from harness import FRAME_TOOL, Bench, block, call, make_video, row, wait_until
+from harness import FRAME_TOOL, HELPERS, Bench, block, call, make_video, row, wait_until
 from PIL import Image
 from restated import decode_all, describe, resized
 from scripted_server import Script, ScriptedServer
@@ -30,7 +30,7 @@ from eva.frames.worker_tool import WorkerTool
 T = TypeVar("T")
 Encoded = Callable[[Recipe], Path]
 CLIP = Recipe("clip.mp4", "libx264", options={"g": "20", "preset": "veryfast"})
-BAD_WORKER = Path(__file__).with_name("bad_worker.py")
+BAD_WORKER = HELPERS / "bad_worker.py"
 HAS_DECORD = importlib.util.find_spec("decord") is not None
 MB = 2**20
 

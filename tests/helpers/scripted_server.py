@@ -4,7 +4,7 @@ A question starts with `[[name]]`; `name` picks the list of replies, and the num
 request picks the turn (the last reply repeats). A reply is a text, None (null content), or a dict of REPLY_KEYS.
 A question that no script knows is refused with a 400 and kept in `unexpected`: drift fails, it does not pass.
 
-    python tests/scripted_server.py --script FILE --port 0      prints its address, serves until it is killed
+    python tests/helpers/scripted_server.py --script FILE --port 0      prints its address, serves until it is killed
 """
 
 from __future__ import annotations

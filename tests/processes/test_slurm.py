@@ -28,7 +28,7 @@ STUBS = {
     """,
     "servers/bin/vllm": f"""#!/usr/bin/env bash
         while [[ $1 != --port ]]; do shift; done
-        exec {sys.executable} {ROOT}/tests/scripted_server.py --script script.json --host "$MACHINE" --port "$2"
+        exec {sys.executable} {ROOT}/tests/helpers/scripted_server.py --script script.json --host "$MACHINE" --port "$2"
     """,
     "batch.sh": f"""#!/usr/bin/env bash
         trap 'exit 143' TERM

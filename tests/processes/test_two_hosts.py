@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Bench, Run, block, call, make_video, read_whole_lines, row, wait_until
+from harness import HELPERS, Bench, Run, block, call, make_video, read_whole_lines, row, wait_until
 from hosts import DISK, Host, two_hosts
 from ray_cluster import STORE_BYTES, lasting
 from scripted_server import Script, ScriptedServer
@@ -31,7 +31,7 @@ HURRIED = {
 }
 RAY = str(Path(sys.executable).with_name("ray"))
 RAY_PORT, SERVER_PORT = 6379, 8000
-SERVER = Path(__file__).with_name("scripted_server.py")
+SERVER = HELPERS / "scripted_server.py"
 VIDEOS = [f"clip {number}.mp4" for number in range(12)]
 ON_ONE, ON_TWO = VIDEOS[:8], VIDEOS[4:]
 COUNT = 120

@@ -16,7 +16,7 @@ import pytest
 from eva.dataset.convert import Columns, Dropped, convert_rows
 from eva.dataset.items import load_items
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = Columns("video", "question", ("options",), "answer", "letter")
 ROW = {"video": "cats.mp4", "question": "How many cats?", "options": ["one", "two", "three"], "answer": "B"}
 FLAGS = ("--video", "video", "--question", "question", "--options", "options", "--answer", "answer")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ROOT, Bench, Run, block, call, make_video, only_sentence, row
+from harness import HELPERS, ROOT, Bench, Run, block, call, make_video, only_sentence, row
 from restated import Decoded, decode_all, describe, owed_images, resized, stamp, stamps
 from scripted_server import Journal, Script, ScriptedServer, image_bytes
 from tokenizer import CHAT_TEMPLATE, build_tokenizer
@@ -259,7 +259,7 @@ def flagged(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> It
     add("actual", Script(WINDOWS_SCRIPT), rows_of(WINDOWS_SCRIPT), "--timestamps", "actual")
     add("no fallback", Script(NO_FALLBACK_SCRIPT), rows_of(NO_FALLBACK_SCRIPT), "--no-fallback")
     add("attacks", Script(attacks), rows_of(attacks), "--no-fallback")
-    tool = str(Path(__file__).with_name("foreign_tool.py"))
+    tool = str(HELPERS / "foreign_tool.py")
     add("foreign tool", Script(WINDOWS_SCRIPT), rows_of(WINDOWS_SCRIPT), frame_tool=tool)
     if importlib.util.find_spec("decord"):
         add("decord", Script(WINDOWS_SCRIPT), rows_of(WINDOWS_SCRIPT), "--backend", "decord")

@@ -35,7 +35,7 @@ from file_server import (
 
 from eva.dataset.download import FetchError, fetch, file_digest, load_manifest, parse_source
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = {"one": "one_raw.jsonl", "two": "two_raw.jsonl"}
 NAME = NAMES["one"]
 CONTENT = {name: random.Random(name).randbytes(50_000) for name in NAMES.values()}

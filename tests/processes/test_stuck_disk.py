@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import stuck_disk
-from harness import Bench, block, call, make_video, row, wait_until
+from harness import HELPERS, Bench, block, call, make_video, row, wait_until
 from scripted_server import Script, ScriptedServer
 
 from eva.frames.probing import FolderSilentError, is_folder
@@ -117,7 +117,7 @@ def test_a_foreign_frame_tool_s_videos_are_looked_at_under_the_time_limit_too(
     with stuck(tmp_path / "mount", "read"), ScriptedServer(Script({"q": [ANSWER]})) as server:
         bench = Bench(tmp_path, server.base_url, tokenizer_dir)
         bench.write([row("q")])
-        tool = str(Path(__file__).with_name("foreign_tool.py"))
+        tool = str(HELPERS / "foreign_tool.py")
         run = bench.run("--frame-timeout", "3", video_root=str(tmp_path / "mount"), frame_tool=tool)
     assert run.code == 0, run.said
     assert "took over 3 s" in run.record()["error"]
