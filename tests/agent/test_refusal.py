@@ -96,6 +96,7 @@ def test_a_picture_is_whole_only_with_its_last_byte(
         assert whole_size(path) is None, length
 
 
+@pytest.mark.process
 def test_a_sample_whose_picture_the_server_cannot_load_is_played_again_by_retry_error(
     tmp_path: Path, tokenizer_dir: Path
 ) -> None:

@@ -62,6 +62,7 @@ def on_node(orders: Orders, use: Callable[[Node], Awaitable[T]]) -> T:
     return asyncio.run(used())
 
 
+@pytest.mark.process
 def test_a_sample_waits_for_each_reply_and_for_a_server_that_fails(orders: Orders, server: ScriptedServer) -> None:
     server.script.replies = {"q": [LOOK, {"status": 503, "message": "overloaded", "times": 1, "text": ANSWER}]}
 
@@ -91,6 +92,7 @@ def test_a_sample_waits_for_each_reply_and_for_a_server_that_fails(orders: Order
     assert "overloaded" in str(failure)
 
 
+@pytest.mark.process
 def test_what_a_server_answered_to_a_finished_sample_is_asked_again_as_a_proof(
     orders: Orders, server: ScriptedServer
 ) -> None:
@@ -115,6 +117,7 @@ def test_what_a_server_answered_to_a_finished_sample_is_asked_again_as_a_proof(
     assert "the engine is dead" in down
 
 
+@pytest.mark.process
 def test_a_sample_that_is_dropped_is_over_in_the_middle_of_a_request(orders: Orders, server: ScriptedServer) -> None:
     server.script.replies = {"q": [{"text": ANSWER, "delay_s": 300}]}
 
@@ -132,6 +135,7 @@ def test_a_sample_that_is_dropped_is_over_in_the_middle_of_a_request(orders: Ord
     on_node(orders, drop)
 
 
+@pytest.mark.process
 def test_a_sample_that_is_given_up_gives_its_record_with_the_rounds_that_it_completed(
     orders: Orders, server: ScriptedServer
 ) -> None:
@@ -152,6 +156,7 @@ def test_a_sample_that_is_given_up_gives_its_record_with_the_rounds_that_it_comp
     assert again is None, "it is over"
 
 
+@pytest.mark.process
 def test_a_machine_that_cannot_play_says_why(orders: Orders, server: ScriptedServer, tmp_path: Path) -> None:
     def problem(of: Orders) -> str:
         return asyncio.run(Node(of).start([])).problem
@@ -182,6 +187,7 @@ def test_other_code_has_another_version(tmp_path: Path) -> None:
     assert {name for name in same if same[name] != other[name]} == {"this code"}
 
 
+@pytest.mark.process
 def test_a_node_whose_frame_store_cannot_be_used_says_so_when_it_starts(orders: Orders) -> None:
     store = orders.options.frame_root / "store"
     store.parent.mkdir()

@@ -47,6 +47,7 @@ def reasons(*rows: dict, columns: Columns = COLUMNS) -> list[str]:
     return [row.error.reason for row in convert_rows(rows, columns) if isinstance(row, Dropped)]
 
 
+@pytest.mark.process
 def test_csv_with_a_column_for_each_option_becomes_items(tmp_path):
     table = tmp_path / "set.csv"
     with table.open("w", encoding="utf-8-sig", newline="") as file:  # with the mark that Excel writes
@@ -65,6 +66,7 @@ def test_csv_with_a_column_for_each_option_becomes_items(tmp_path):
     assert "käse" in (tmp_path / "out.jsonl").read_text(encoding="utf-8")
 
 
+@pytest.mark.process
 def test_jsonl_with_a_list_of_options_becomes_items(tmp_path):
     table = write_jsonl(tmp_path / "set.jsonl", ROW, ROW | {"video": "b.mp4", "options": '["1", 2, 2.5]'})
     assert convert(table, tmp_path / "out.jsonl", *FLAGS).returncode == 0
@@ -72,6 +74,7 @@ def test_jsonl_with_a_list_of_options_becomes_items(tmp_path):
     assert contents == ["How many cats?\nA. one\nB. two\nC. three", "How many cats?\nA. 1\nB. 2\nC. 2.5"]
 
 
+@pytest.mark.process
 def test_parquet_with_a_list_column_becomes_items(tmp_path):
     rows = [ROW | {"when": datetime.date(2025, 1, 2)}, ROW | {"question": "And dogs?", "when": None}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set.parquet")
@@ -80,6 +83,7 @@ def test_parquet_with_a_list_column_becomes_items(tmp_path):
     assert [item.extra for item in load_items(tmp_path / "out.jsonl")] == [{"when": "2025-01-02"}, {"when": None}]
 
 
+@pytest.mark.process
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path):
     (tmp_path / "pyarrow.py").write_text("raise ModuleNotFoundError('pyarrow')")
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.path.insert(0, {str(tmp_path)!r})\n"
@@ -175,6 +179,7 @@ def test_a_kept_value_that_json_lacks_becomes_null_or_drops_the_row():
     assert reasons(ROW | {"score": b"bytes"}, columns=columns) == ["a value that JSON or UTF-8 cannot hold"]
 
 
+@pytest.mark.process
 def test_dropped_rows_are_counted_by_reason_on_stderr(tmp_path):
     table = tmp_path / "set.jsonl"
     write_jsonl(table, ROW, ROW | {"question": ""}, ROW | {"question": " "}, {"video": "x.mp4"}, [1])
@@ -189,6 +194,7 @@ def test_dropped_rows_are_counted_by_reason_on_stderr(tmp_path):
     assert len(load_items(tmp_path / "out.jsonl")) == 1
 
 
+@pytest.mark.process
 def test_strict_writes_nothing_when_a_row_is_dropped(tmp_path):
     table = write_jsonl(tmp_path / "set.jsonl", ROW, ROW | {"question": ""})
     output = tmp_path / "out.jsonl"
@@ -201,12 +207,14 @@ def test_strict_writes_nothing_when_a_row_is_dropped(tmp_path):
     assert convert(table, output, *FLAGS, "--strict").returncode == 0
 
 
+@pytest.mark.process
 def test_no_file_is_written_when_no_row_is_left(tmp_path):
     table = write_jsonl(tmp_path / "set.jsonl", ROW | {"answer": "Z"})
     assert convert(table, tmp_path / "out.jsonl", *FLAGS).returncode == 1
     assert [path.name for path in tmp_path.iterdir()] == ["set.jsonl"]
 
 
+@pytest.mark.process
 def test_a_csv_row_of_another_length_is_dropped(tmp_path):
     table = tmp_path / "set.csv"
     table.write_text('video,question,options,answer\na.mp4,Q,"[""x"",""y""]",A\nb.mp4,Q\nc.mp4,Q,x,y,z\n')
@@ -215,6 +223,7 @@ def test_a_csv_row_of_another_length_is_dropped(tmp_path):
     assert "2 x the row has more or fewer cells than the header" in done.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [
@@ -237,6 +246,7 @@ def test_a_file_that_is_no_such_table_is_refused(tmp_path, kind, content, messag
     assert not (tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.process
 def test_arguments_that_cannot_work_are_refused_first(tmp_path):
     table = write_jsonl(tmp_path / "set.jsonl", ROW)
     assert convert(table, table, *FLAGS).returncode == 2

@@ -102,6 +102,7 @@ def test_the_folder_layouts_are_those_of_the_readme():
     assert mlvu == {root / "video" / task for task in tasks.split()}
 
 
+@pytest.mark.process
 @needs_annotations
 def test_all_six_annotation_files_come_through_the_real_script(tmp_path):
     with FileServer() as server:

@@ -92,6 +92,7 @@ def save(*arguments: object, root: Path) -> Path:
 # --- what a call gives
 
 
+@pytest.mark.process
 def test_one_line_is_printed_and_the_folder_is_date_stem_and_time(
     call: Callable[..., Called], encoded: Encoded
 ) -> None:
@@ -104,6 +105,7 @@ def test_one_line_is_printed_and_the_folder_is_date_stem_and_time(
     assert [path.name for path in called.root.iterdir()] == [called.folder.parts[-3]], "only the dated folder is left"
 
 
+@pytest.mark.process
 def test_frames_json_tells_what_was_executed(call: Callable[..., Called], encoded: Encoded) -> None:
     video = encoded(CLIP)
     called = call("-i", video, "--start", "1", "--end", "99", "--nframes", "3", "--resize", "0.5", "--clamp")
@@ -122,6 +124,7 @@ def test_frames_json_tells_what_was_executed(call: Callable[..., Called], encode
     assert [read_number(picture) for picture in called.pictures()] == [25, 42, 59]
 
 
+@pytest.mark.process
 def test_by_default_32_frames_of_the_whole_video_are_saved_at_full_size(
     call: Callable[..., Called], encoded: Encoded
 ) -> None:
@@ -131,6 +134,7 @@ def test_by_default_32_frames_of_the_whole_video_are_saved_at_full_size(
     assert (called.details["start_s"], called.details["end_s"]) == (0, pytest.approx(2.4))
 
 
+@pytest.mark.process
 def test_save_dir_is_the_folder_itself_and_other_files_in_it_stay(
     call: Callable[..., Called], encoded: Encoded, tmp_path: Path
 ) -> None:
@@ -166,6 +170,7 @@ def test_the_resize_is_opencvs_bicubic(encoded: Encoded, tmp_path: Path) -> None
     assert np.array_equal(read_pictures(folder)[0], cv2.resize(first, (84, 84), interpolation=cv2.INTER_CUBIC))
 
 
+@pytest.mark.process
 def test_the_reference_decoder_serves_when_asked_for_and_is_named(
     call: Callable[..., Called], encoded: Encoded
 ) -> None:
@@ -224,6 +229,7 @@ def test_an_unusable_argument_or_an_abbreviation_ends_with_exit_code_2(
     assert "error:" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_an_unusable_argument_ends_the_process_before_anything_is_written(call: Callable[..., Called]) -> None:
     call("-i", "v.mp4", "--nframes", "4.0").assert_refused(code=2, reason="--nframes.*'4.0'")
 
@@ -231,6 +237,7 @@ def test_an_unusable_argument_ends_the_process_before_anything_is_written(call: 
 # --- refusals
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -291,6 +298,7 @@ def make_empty(folder: Path) -> Path:
     return folder / "empty.mp4"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
@@ -311,6 +319,7 @@ def test_what_is_no_video_is_one_sentence_that_names_the_file(
     assert called.err.strip().splitlines()[-1].startswith("error: ")
 
 
+@pytest.mark.process
 def test_a_frame_that_the_file_lost_is_an_error_and_nothing_is_left_behind(
     call: Callable[..., Called], tmp_path: Path
 ) -> None:
@@ -322,6 +331,7 @@ def test_a_frame_that_the_file_lost_is_an_error_and_nothing_is_left_behind(
     assert call("-i", cut, "--nframes", "4", "--end", "0.5").code == 0
 
 
+@pytest.mark.process
 def test_without_decord_its_backend_is_refused_with_what_to_install(
     call: Callable[..., Called], encoded: Encoded, tmp_path: Path
 ) -> None:
@@ -332,6 +342,7 @@ def test_without_decord_its_backend_is_refused_with_what_to_install(
     assert call("-i", encoded(CLIP), "--nframes", "1", env=env).code == 0
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("option", ["--save-root", "--save-dir"])
 def test_where_nothing_can_be_written_the_exit_code_is_74(
     call: Callable[..., Called], encoded: Encoded, tmp_path: Path, option: str
@@ -340,6 +351,7 @@ def test_where_nothing_can_be_written_the_exit_code_is_74(
     call("-i", encoded(CLIP), option, tmp_path / "file" / "frames").assert_refused(code=74, reason="cannot be written")
 
 
+@pytest.mark.process
 def test_a_terminated_call_leaves_no_half_filled_folder(encoded: Encoded, tmp_path: Path) -> None:
     root = tmp_path / "frames"
     words = [sys.executable, str(FRAME_TOOL), "-i", str(encoded(CLIP)), "--save-root", str(root), "--nframes", "2000"]
@@ -363,6 +375,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_a_hostile_file_name_stays_below_the_save_root_and_on_one_line(
     call: Callable[..., Called], encoded: Encoded, tmp_path: Path, name: str

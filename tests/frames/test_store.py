@@ -70,6 +70,7 @@ def read_picture(path: str | Path) -> np.ndarray:
 # --- pixels
 
 
+@pytest.mark.process
 @named(CORPUS)
 def test_worker_store_and_command_give_the_pixels_of_a_full_decode(
     encoded: Encoded, tmp_path: Path, worker: WorkerProcess, recipe: Recipe
@@ -103,6 +104,7 @@ def arguments(video: Path, root: Path, *words: str) -> list[str]:
 # --- what is one frame, and what another
 
 
+@pytest.mark.process
 def test_another_question_finds_the_frames_it_shares(encoded: Encoded, tmp_path: Path, worker: WorkerProcess) -> None:
     first = worker.ask(encoded(CLIP), tmp_path, "--start=0", "--end=0.5", "--nframes=3")
     second = worker.ask(encoded(CLIP), tmp_path, "--start=0", "--end=1", "--nframes=5")
@@ -111,6 +113,7 @@ def test_another_question_finds_the_frames_it_shares(encoded: Encoded, tmp_path:
     assert second["decoded"] == len(set(second["indices"]) - shared)
 
 
+@pytest.mark.process
 def test_other_sizes_formats_and_a_file_written_anew_are_other_frames(
     encoded: Encoded, tmp_path: Path, worker: WorkerProcess
 ) -> None:
@@ -125,6 +128,7 @@ def test_other_sizes_formats_and_a_file_written_anew_are_other_frames(
     assert not paths & set(again["frames"])
 
 
+@pytest.mark.process
 def test_decords_frames_are_kept_call_by_call(encoded: Encoded, tmp_path: Path, worker: WorkerProcess) -> None:
     # Which frames it gives depends on the others of the call, where it gives wrong ones.
     pytest.importorskip("decord", reason="decord has no wheel for this platform")
@@ -155,6 +159,7 @@ def make_numbers(indices: Sequence[int]) -> Iterable[tuple[int, bytes]]:
     return ((index, a_picture(index)) for index in indices)
 
 
+@pytest.mark.process
 def test_two_processes_never_decode_the_same_frame_at_the_same_time(encoded: Encoded, tmp_path: Path) -> None:
     both = [WorkerProcess(), WorkerProcess()]
     for one in both:
@@ -168,6 +173,7 @@ def test_two_processes_never_decode_the_same_frame_at_the_same_time(encoded: Enc
         one.process.communicate()
 
 
+@pytest.mark.process
 def test_a_frame_whose_maker_is_killed_is_made_by_the_one_who_waits_for_it(encoded: Encoded, tmp_path: Path) -> None:
     killed, waiting = WorkerProcess(), WorkerProcess()
     killed.send(encoded(CLIP), tmp_path, "--nframes=60", "--resize=4")
@@ -218,6 +224,7 @@ def test_a_kept_index_is_the_one_that_was_read(encoded: Encoded, tmp_path: Path,
     assert Indexes(tmp_path).load(video, Identity.of(video), recount=True) is None
 
 
+@pytest.mark.process
 def test_an_index_of_counted_frames_is_kept_too(encoded: Encoded, tmp_path: Path, worker: WorkerProcess) -> None:
     video = encoded(h264("h264.avi"))
     assert worker.ask(video, tmp_path, "--nframes=3")["indices"] == [0, 30, 59]
@@ -242,6 +249,7 @@ def of_another_version(data: bytes) -> bytes:
     return data.replace(b'"version": 1', b'"version": 0', 1)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "spoil",
     [truncated, flipped, of_another_version, lambda _: b"", lambda _: b"{}\n", lambda _: b"[1]\n\0\0", os.urandom,],
@@ -259,6 +267,7 @@ def test_a_spoilt_index_is_read_anew_and_rewritten(
     assert index.read_bytes() == whole
 
 
+@pytest.mark.process
 def test_an_index_of_another_video_is_not_believed(encoded: Encoded, tmp_path: Path, worker: WorkerProcess) -> None:
     other = encode(h264("other.mp4", count=20), tmp_path)
     worker.ask(other, tmp_path, "--nframes=1")
@@ -321,6 +330,7 @@ def test_frames_that_a_running_sample_refers_to_are_not_evicted_until_it_is_over
     assert there(frames)[:4] == [False, False, True, True]
 
 
+@pytest.mark.process
 def test_frames_that_a_sample_of_another_run_refers_to_are_not_evicted(tmp_path: Path) -> None:
     frames = fill_store(tmp_path, 4)
     holder = subprocess.Popen(
@@ -358,6 +368,7 @@ def test_holding_a_frame_that_is_gone_says_so(tmp_path: Path) -> None:
     assert not Leases(tmp_path, cap_bytes=1).hold(1, [tmp_path / "store" / "gone.png"])
 
 
+@pytest.mark.process
 def test_indexes_are_not_evicted_and_what_a_killed_process_left_half_written_is(
     encoded: Encoded, tmp_path: Path, worker: WorkerProcess
 ) -> None:

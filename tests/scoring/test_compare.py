@@ -230,6 +230,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return write(tmp_path / "a.jsonl", a, **SETTINGS), write(tmp_path / "b.jsonl", b, **SETTINGS, seed=2)
 
 
+@pytest.mark.process
 def test_the_comparison_is_printed_and_ends_with_0(files: tuple[Path, Path]) -> None:
     done = run(*files)
     assert (done.returncode, done.stderr) == (0, "")
@@ -243,6 +244,7 @@ def test_the_comparison_is_printed_and_ends_with_0(files: tuple[Path, Path]) -> 
     assert "\x1b" not in done.stdout
 
 
+@pytest.mark.process
 def test_json_is_all_that_is_printed_and_says_the_same(files: tuple[Path, Path]) -> None:
     done = run(*files, "--json")
     assert (done.returncode, done.stderr) == (0, "")
@@ -259,6 +261,7 @@ def test_json_is_all_that_is_printed_and_says_the_same(files: tuple[Path, Path])
     assert content["notes"] == ["Settings: seed is None in A, 2 in B"]
 
 
+@pytest.mark.process
 def test_one_file_can_be_told_as_json_too(tmp_path: Path) -> None:
     records = [record(n, "BC"[n % 2], stop_reason="\ud800") for n in range(1304)]
     done = run(write(tmp_path / "a.jsonl", records), "--json")
@@ -273,6 +276,7 @@ def test_one_file_can_be_told_as_json_too(tmp_path: Path) -> None:
     assert low <= 0.5 <= high
 
 
+@pytest.mark.process
 def test_different_questions_end_with_2_and_one_sentence(tmp_path: Path) -> None:
     a = write(tmp_path / "a.jsonl", [record(0), record(1)])
     b = write(tmp_path / "b.jsonl", [record(0), record(1, gt="A\n\x1b[2J")])
@@ -315,6 +319,7 @@ def test_exceptions_are_counted_apart(tmp_path: Path) -> None:
     assert not any(line.startswith("Exceptions") for line in said(a, a))
 
 
+@pytest.mark.process
 def test_a_reader_that_has_seen_enough_is_no_error(files: tuple[Path, Path]) -> None:
     command = [sys.executable, str(ROOT / "accuracy.py"), *map(str, files)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:

@@ -123,6 +123,7 @@ def reference_lines(records: Sequence[Record]) -> list[str]:
     ]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", [name for name in FILES if "unfinished" not in name])
 def test_the_references_lines_stay_first_and_as_they_are(printed: Mapping[str, list[str]], name: str) -> None:
     owed = reference_lines(FILES[name][0])
@@ -137,12 +138,14 @@ def published_lines(lines: Sequence[str]) -> list[str]:
     return [line for line in lines if line.startswith("Published")]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["whole", "whole, shuffled", "whole, with meta", "part, with meta"])
 def test_a_dataset_is_known_by_its_meta_or_by_all_its_indices(printed: Mapping[str, list[str]], name: str) -> None:
     assert "Dataset: lsdbench" in printed[name]
     assert len(published_lines(printed[name])) == 2
 
 
+@pytest.mark.process
 def test_a_set_of_ones_own_has_no_published_figures_even_if_its_indices_would_fit(
     printed: Mapping[str, list[str]],
 ) -> None:
@@ -197,6 +200,7 @@ def coverage_lines(lines: Sequence[str]) -> list[str]:
     return [line for line in lines if "covers only" in line]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("name", "covered"), [("part, with meta", 600), ("part, unfinished", 600), ("repeated, with meta", 1300)]
 )
@@ -207,6 +211,7 @@ def test_a_part_of_a_dataset_is_said_to_be_one(printed: Mapping[str, list[str]],
     assert printed[name].index(line) < printed[name].index(published_lines(printed[name])[0])
 
 
+@pytest.mark.process
 def test_an_unfinished_run_has_no_interval_and_no_difference(printed: Mapping[str, list[str]]) -> None:
     right = sum(map(is_right, LSDBENCH[:600]))
     assert printed["part, unfinished"][:3] == [
@@ -222,10 +227,12 @@ def test_an_unfinished_run_has_no_interval_and_no_difference(printed: Mapping[st
     assert not any("interval" in line or line.startswith("Accuracy:") for line in printed["part, unfinished"])
 
 
+@pytest.mark.process
 def test_a_part_that_was_chosen_is_complete(printed: Mapping[str, list[str]]) -> None:
     assert "Complete for 600 of 1304 questions: the others were not chosen" in printed["part, with meta"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["whole", "whole, with meta"])
 def test_a_whole_dataset_is_not_said_to_be_a_part(printed: Mapping[str, list[str]], name: str) -> None:
     assert coverage_lines(printed[name]) == []
@@ -239,6 +246,7 @@ def test_indices_that_the_dataset_does_not_have_cover_nothing() -> None:
 # --- beside the published figures
 
 
+@pytest.mark.process
 def test_both_figures_of_lsdbench_stand_there_with_difference_and_whether_inside(
     printed: Mapping[str, list[str]],
 ) -> None:
@@ -261,6 +269,7 @@ def test_a_figure_is_inside_or_outside_the_interval(low: float, high: float, whe
     assert line == f"Published (repository): 50.00%, difference +5.00 points, {where} the 95 % interval"
 
 
+@pytest.mark.process
 def test_without_an_interval_nothing_is_said_to_be_inside_it(printed: Mapping[str, list[str]]) -> None:
     (line,) = published_lines(printed["one video"])
     percent = 100 * sum(map(is_right, ONE_VIDEO)) / len(ONE_VIDEO)
@@ -289,6 +298,7 @@ def bootstrap_by_hand(videos: Sequence[str], correct: Sequence[bool], *, seed: i
     return float(low), float(high)
 
 
+@pytest.mark.process
 def test_the_interval_printed_is_that_of_a_bootstrap_over_videos(printed: Mapping[str, list[str]]) -> None:
     low, high = bootstrap_by_hand([r["videos"][0] for r in LSDBENCH], [is_right(r) for r in LSDBENCH])
     assert interval_percent(printed["whole"]) == pytest.approx((100 * low, 100 * high), abs=0.4)
@@ -329,6 +339,7 @@ def test_the_interval_is_wider_where_the_questions_of_a_video_stand_or_fall_toge
     assert ratio == pytest.approx(5**0.5, rel=0.1), "five questions that agree are worth one"
 
 
+@pytest.mark.process
 def test_the_same_records_give_the_same_lines_whatever_their_order(printed: Mapping[str, list[str]]) -> None:
     length = len(reference_lines(LSDBENCH))
     assert printed["whole"] == printed["whole, with meta"], "a second process draws alike"
@@ -372,6 +383,7 @@ def test_settings_that_the_meta_file_does_not_name_are_said_to_be_unknown(tmp_pa
     ]
 
 
+@pytest.mark.process
 def test_a_meta_file_that_cannot_be_read_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "result_x.jsonl", ONE_VIDEO)
     (tmp_path / "result_x.meta.json").write_text(json.dumps({"settings": 1}), encoding="utf-8")

@@ -430,6 +430,7 @@ def test_a_file_name_is_never_taken_for_an_address(
     assert open_video(Path("concat:clip.mp4"), backend="av").timeline.count == 60
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["list.mp4", "list.m3u8"])
 def test_a_playlist_does_not_reach_the_network(tmp_path: Path, name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
