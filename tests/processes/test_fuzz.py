@@ -1,4 +1,4 @@
-"""Whatever a model replies: a record, never a traceback, never long, never a shell, never a file elsewhere."""
+"""Whatever a model replies: a record, never a traceback, never a shell, never a file elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import random
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +34,6 @@ REPLIES = int(os.environ.get("EVA_TEST_FUZZ", "10000"))
 SEED = int(os.environ.get("EVA_TEST_SEED", "6"))
 # Calls for which the frame tool itself is started; the rest end where it would be.
 REAL_CALLS = 16
-MOST_CPU_S = 1.0
 FIVE_MB = 5_000_000
 MODELS_OWN = {
     "answer_found", "no_answer_no_tool_call", "no_valid_tool_call", "arguments_not_json", "no_start_or_end_time",
@@ -127,10 +125,8 @@ class Fuzzed:
     tools: list[Watched] = field(default_factory=list)
     stop_reasons: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
-    slowest: tuple[float, int] = (0.0, -1)
 
-    def judge(self, number: int, record: dict[str, Any], cpu_s: float) -> None:
-        self.slowest = max(self.slowest, (cpu_s, number))
+    def judge(self, number: int, record: dict[str, Any]) -> None:
         line = encode(record).decode("utf-8")
         if line.count("\n") != 1 or read_outcome(strict(line)).index != number:
             self.problems.append(f"reply {number}: the record is no line")
@@ -174,9 +170,8 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Ite
             for number in range(int(fallback), REPLIES, 2):
                 item = Item(number, (f"{STEM}.mp4",), ({"role": "user", "content": "Q?"},), "B")
                 text = a_reply(number)
-                before = time.process_time()
                 record = await sampler.run(item, replying(text))
-                result.judge(number, record, time.process_time() - before)
+                result.judge(number, record)
             await tool.close()
 
     here = Path.cwd()
@@ -196,11 +191,6 @@ def test_the_replies_reach_every_stop_reason(fuzzed: Fuzzed) -> None:
     """Else the fuzz would prove nothing."""
     assert set(fuzzed.stop_reasons) >= MODELS_OWN - {"max_turns_exceeded"}
     assert min(fuzzed.stop_reasons[reason] for reason in fuzzed.stop_reasons) >= REPLIES / 500
-
-
-def test_no_reply_takes_over_a_second_of_cpu(fuzzed: Fuzzed) -> None:
-    cpu_s, number = fuzzed.slowest
-    assert cpu_s < MOST_CPU_S, f"reply {number}: {a_reply(number)[:200]!r}"
 
 
 def test_what_reaches_the_frame_tool_is_finite_and_bounded(fuzzed: Fuzzed) -> None:

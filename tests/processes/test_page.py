@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from browser import Browser, Page, Watched, chromium, needs_chromium, opened
 from harness import ROOT, environment, only_sentence, read_records
+from many_samples import ALL_READ, MANY, write_many
 from page_runs import INDEX, LONG, NASTY, PWN, SECOND, Ran, make_run
 
 pytestmark = needs_chromium
 
 REPORT = ROOT / "report.py"
-MANY = 10_900
 
 
 def report(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -402,57 +402,21 @@ def test_a_screen_reader_finds_its_way(page_file: Path, open_page: Open) -> None
     assert page.locator(".frames img").evaluate_all("(images) => images.every((image) => image.alt)")
 
 
-def test_ten_thousand_samples_open_and_answer_at_once(
-    runs: Pair, tmp_path: Path, open_page: Open, capsys: pytest.CaptureFixture[str]
-) -> None:
-    records = read_records(runs.first)
-    looking, silent = records[INDEX["two looks"]], records[INDEX["at once"]]
-    with (tmp_path / "result_many.jsonl").open("w") as file:
-        for number in range(MANY):
-            file.write(json.dumps(copied(silent if number % 5 else looking, number)) + "\n")
+def test_ten_thousand_samples_open_and_are_found(runs: Pair, tmp_path: Path, open_page: Open) -> None:
+    """How long that takes, benchmarks/limits.py measures."""
+    write_many(runs.first, tmp_path / "result_many.jsonl", MANY)
     watched = open_page(made("result_many.jsonl", "--frame-root", runs.frames, cwd=tmp_path))
     page = watched.page
     page.wait_for_selector("#table tbody a")
-    paint_ms = page.evaluate("() => performance.getEntriesByName('first-contentful-paint')[0].startTime")
-    assert page.locator("#count").inner_text() == "10,900 samples"
-    assert page.locator("#table tbody tr").count() < 100
-    page.focus("#search")
-    page.wait_for_function("() => !document.querySelector('#count').textContent.includes('read')", timeout=30_000)
-    # The quickest of three of each: another process on the machine is not the page's doing.
-    typed = ("w", "wo", "wor", "word 1", "word 10", "word 1089", "")
-    slowest_ms = max(min(page.evaluate(KEYSTROKE, text) for _ in range(3)) for text in typed)
+    assert page.locator("#count").inner_text() == f"{MANY:,} samples"
+    assert page.locator("#table tbody tr").count() < 100, "the page holds the rows in view alone"
+    page.wait_for_function(ALL_READ, timeout=120_000)
+    page.fill("#search", "word 1089")
+    page.wait_for_function("() => document.querySelector('#count').textContent.startsWith('11 of')")
+    page.fill("#search", "")
     page.evaluate("() => { document.querySelector('#scroller').scrollTop = 1e9; }")
     page.wait_for_selector(f"a[href='#many/{MANY - 1}']")
-    with capsys.disabled():
-        print(f" [first paint {paint_ms:.0f} ms, slowest keystroke {slowest_ms:.0f} ms]", end="")
-    # Owed are 2000 and 100 on a machine that does nothing else, which one that tests does.
-    assert paint_ms < 4000
-    assert slowest_ms < 400
     watched.calm()
-
-
-# From the key to the next frame that is on the screen.
-KEYSTROKE = """(text) => new Promise((resolve) => {
-    const field = document.querySelector('#search');
-    const start = performance.now();
-    field.value = text;
-    field.dispatchEvent(new Event('input'));
-    requestAnimationFrame(() => setTimeout(() => resolve(performance.now() - start)));
-})"""
-
-
-def copied(record: Mapping[str, Any], number: int) -> dict[str, Any]:
-    rounds = [
-        {**round_, "reply": f"{round_['reply']} word {number} " + "talk " * 60} for round_ in record["trajectory"]
-    ]
-    return {
-        **record,
-        "index": number,
-        "videos": [f"video{number // 100}.mp4"],
-        "answer": "AB"[number % 2],
-        "messages": record["messages"].replace("What is shown?", f"What is shown in {number}? " + "text " * 40),
-        "trajectory": rounds,
-    }
 
 
 # --- the command

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hostile_replies import FIVE_MB, GOOD, HOSTILE, parsing_s
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eva.protocol.reply import Answer, Calls, NoAction, find_answer, parse_reply
-
-LONG = 5_000_000
-
 
 # --- the protocol, restated
 
@@ -214,8 +210,6 @@ def test_arguments_come_back_as_the_model_wrote_them(arguments: dict[str, Any], 
 
 # --- the rules by hand
 
-GOOD = '{"tool": "frame_select", "arguments": {"start_time": 0, "end_time": 5, "nframes": 4}}'
-
 
 @pytest.mark.parametrize(
     ("text", "answer"),
@@ -345,55 +339,21 @@ def test_good_and_bad_calls_of_a_block_keep_their_order() -> None:
 # --- hostile texts
 
 
-def in_block(inner: str) -> str:
-    return f"<tool_call>{inner}</tool_call>"
+@pytest.mark.parametrize("name", HOSTILE)
+def test_five_megabytes_of_hostile_reply_are_an_answer_calls_or_nothing(name: str) -> None:
+    assert isinstance(parse_reply(HOSTILE[name](FIVE_MB)), Answer | Calls | NoAction)
 
 
-def calls_of(inner: str) -> str:
-    return in_block('{"tool": "frame_select", "arguments": ' + inner + "}")
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_reply_eight_times_as_long_costs_about_eight_times_as_much(name: str) -> None:
+    """A step for each pair of characters would cost 64 times as much. Each figure is the least of five."""
+    short, long = (HOSTILE[name](length) for length in (16_000, 128_000))
+    short_s, long_s = (min(parsing_s(text) for _ in range(5)) for text in (short, long))
+    assert long_s < 32 * max(short_s, 0.0005)
 
 
-HEAD = '{"tool": "frame_select", "arguments": {'
-BOMBS: dict[str, Callable[[], str]] = {
-    "open answer tags": lambda: "<answer>" * (LONG // 8),
-    "open call tags": lambda: "<tool_call>" * (LONG // 11),
-    "answer tags, then calls": lambda: "<answer>" * (LONG // 16) + "<tool_call>" * (LONG // 22),
-    "heads without an end": lambda: in_block(HEAD * (LONG // len(HEAD))),
-    "heads with one brace each": lambda: in_block((HEAD + "} ") * (LONG // (len(HEAD) + 2))),
-    "braces and blanks": lambda: in_block(HEAD + ("}" + " " * 500) * (LONG // 501)),
-    "one brace, blanks": lambda: in_block(HEAD + "}" + " " * LONG),
-    "an opening brace, blanks": lambda: in_block(("{" + " " * 1000) * (LONG // 1001)),
-    "blanks in each place": lambda: in_block(("{ " + '"tool":' + " " * 2000) * (LONG // 2009)),
-    "answer words": lambda: "Answer: " * (LONG // 8),
-    "answer, blanks": lambda: "Answer" + " " * LONG,
-    "answer, blanks, again": lambda: ("answer " + "\n" * 1000) * (LONG // 1007),
-    "answer with a long tail": lambda: "Answer: B " + "x " * (LONG // 2),
-    "a tail before each answer": lambda: ("Answer: B) " + "x" * 120) * (LONG // 131),
-    "many good calls": lambda: in_block(GOOD * (LONG // len(GOOD) // 4)),
-    "blanks alone": lambda: " " * LONG,
-    "closing tags": lambda: "</answer></tool_call>" * (LONG // 21),
-    "an answer of blanks": lambda: "<answer>" + " " * LONG + "</answer>",
-    "deep lists": lambda: calls_of('{"start_time": ' + "[" * 1_000_000 + "]" * 1_000_000 + "}"),
-    "deep objects": lambda: calls_of('{"a":' * 500_000 + "1" + "}" * 500_000),
-    "a huge integer": lambda: calls_of('{"start_time": ' + "9" * 1_000_000 + ', "end_time": 1, "nframes": 1}'),
-    "a huge exponent": lambda: calls_of('{"start_time": 1e999999999, "end_time": 1, "nframes": 1}'),
-    "null bytes": lambda: "\0" * LONG,
-    "lone surrogates": lambda: "\ud800" * 1_000_000 + "<answer>\udfff</answer>",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("bomb", BOMBS)
-def test_five_megabytes_of_hostile_reply_take_less_than_a_second(bomb: str) -> None:
-    text = BOMBS[bomb]()
-    start = time.process_time()
-    find_answer(text)
-    parsed = parse_reply(text)
-    assert time.process_time() - start < 1
-    assert isinstance(parsed, Answer | Calls | NoAction)
-
-
-@pytest.mark.parametrize("bomb", ["deep lists", "deep objects", "a huge integer"])
-def test_json_that_python_cannot_hold_is_an_error_of_the_call(bomb: str) -> None:
-    kind, calls = got_reply(BOMBS[bomb]())
+@pytest.mark.parametrize("name", ["deep lists", "deep objects", "a huge integer"])
+def test_json_that_python_cannot_hold_is_an_error_of_the_call(name: str) -> None:
+    kind, calls = got_reply(HOSTILE[name](FIVE_MB))
     assert kind == "calls"
     assert [error for _, error in calls] == ["arguments_not_json"]
