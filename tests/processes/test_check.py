@@ -148,6 +148,7 @@ def check_verdict(run: Run, *, code: int) -> None:
 
 
 def test_a_check_runs_nothing_and_leaves_its_memory_and_what_the_frame_store_keeps(checked: Checked) -> None:
+    assert checked.runs
     for run in checked.runs.values():
         files = [path for path in run.output_dir.parent.rglob("*") if path.is_file()]
         assert {path.name for path in files if "store" not in path.parts} <= {"questions.jsonl", "checked_videos.json"}

@@ -115,6 +115,7 @@ def test_a_run_after_a_power_cut_shows_whole_frames(clip: Path, tmp_path: Path, 
         before = bench.run("--sample", "1")
         for frame in stored(bench.frame_root):
             frame.path.write_bytes(b"")
+        assert [path for path in bench.frame_root.rglob("*.*mp") if path.stat().st_size == 0], "frames are spoilt"
         run = bench.run()
     assert (before.code, run.code) == (0, 0), run.said
     assert [record["stop_reason"] for record in run.records()] == ["answer_found"] * 2

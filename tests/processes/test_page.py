@@ -113,7 +113,9 @@ def test_the_figures_are_those_of_accuracy_py(runs: Pair, page_file: Path, open_
     assert cells[0].split("\n") == [f"{float(accuracy):.2f} %", f"{correct} of {total}"]
     assert page.locator(".forest").get_attribute("aria-label") == f"{low} % to {high} %"
     assert cells[2:4] == [f"{rounds:.2f}", f"{tokens:,.0f}"]
-    for reason, count in re.findall(r"^  (\S+): (\d+)$", said, re.MULTILINE):
+    reasons = re.findall(r"^  (\S+): (\d+)$", said, re.MULTILINE)
+    assert len(reasons) > 1
+    for reason, count in reasons:
         assert f"{reason} {count}" in cells[5]
     assert page.locator("[data-status=right]").inner_text().split() == ["right", correct]
     assert page.locator("#count").inner_text() == f"{total} samples"

@@ -89,7 +89,9 @@ def test_the_questions_of_the_six_datasets_have_options() -> None:
     folder = SHARED / "annotations"
     if not folder.is_dir():
         pytest.skip("the annotation files are not here")
-    for path in sorted(folder.glob("*.jsonl")):
+    files = sorted(folder.glob("*.jsonl"))
+    assert len(files) == 6
+    for path in files:
         with path.open(encoding="utf-8") as file:
             texts = [json.loads(line)["prompt"][-1]["content"] for line in file]
         with_options = sum(len(read_question(text).options) >= 2 for text in texts)
