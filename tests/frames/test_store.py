@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from corpus import CORPUS, Encoded, full_decode, h264, named
 from harness import FRAME_TOOL, wait_until
+from numpy.typing import NDArray
 from PIL import Image
-from test_decode import CORPUS, Encoded, encode, full_decode, h264, named
-from videos import Recipe, read_number
+from videos import Recipe, encode, read_number
 
 import select_frame_fallback as tool
 from eva.frames.eviction import Leases, stored
@@ -63,7 +64,7 @@ def worker() -> Iterator[WorkerProcess]:
     one.process.communicate()
 
 
-def read_picture(path: str | Path) -> np.ndarray:
+def read_picture(path: str | Path) -> NDArray[np.uint8]:
     return np.asarray(Image.open(path).convert("RGB"))
 
 

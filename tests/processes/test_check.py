@@ -160,7 +160,7 @@ def bench(tmp_path: Path, tokenizer_dir: Path, videos: Path) -> Iterator[Callabl
         bench = Bench(tmp_path, server.base_url, tokenizer_dir)
         bench.write([row("a"), row("b", video="absent.mp4")])
 
-        def check(**settings: str) -> Run:
+        def check(**settings: Any) -> Run:
             return bench.run("--check", video_root=str(videos), **settings)
 
         yield check

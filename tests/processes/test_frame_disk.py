@@ -356,7 +356,7 @@ def test_a_store_that_cannot_be_used_is_refused_before_any_sample(
 
 
 def test_a_store_that_becomes_unusable_ends_the_run(clip: Path, tmp_path: Path, tokenizer_dir: Path) -> None:
-    replies = {"first": LOOK, "second": [{"text": LOOK[0], "delay_s": 3}, ANSWER], "third": LOOK}
+    replies: dict[str, list[Any]] = {"first": LOOK, "second": [{"text": LOOK[0], "delay_s": 3}, ANSWER], "third": LOOK}
     with ScriptedServer(Script(replies)) as server:
         bench = Bench(tmp_path, server.base_url, tokenizer_dir)
         (bench.videos / "clip.mp4").symlink_to(clip)

@@ -198,7 +198,7 @@ def fit(look: Window) -> tuple[float, float, int]:
 
 
 def make_videos(folder: Path) -> dict[str, Decoded]:
-    size = {"frames": FRAMES, "fps": FPS, "width": WIDTH, "height": HEIGHT}
+    size: dict[str, Any] = {"frames": FRAMES, "fps": FPS, "width": WIDTH, "height": HEIGHT}
     make_video(folder / "clip.mp4", **size)
     make_video(folder / "clip.webm", codec="libvpx", **size)
     make_video(folder / "folder" / "clip.mkv", **size)

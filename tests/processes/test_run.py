@@ -43,7 +43,7 @@ NAMES = (
 )
 
 
-def journey(bench: Bench, *flags: str, **settings: str | None) -> Callable[[], Run]:
+def journey(bench: Bench, *flags: str, **settings: Any) -> Callable[[], Run]:
     return lambda: bench.run(*flags, **settings)
 
 
@@ -85,7 +85,7 @@ WINDOWS_SCRIPT = {
     "reversed": [block(call(4, 1, 3)), ANSWER],
 }
 OUTSIDE = "OUTSIDE"
-ATTACKS = {
+ATTACKS: Mapping[str, Mapping[str, Any]] = {
     "save dir": {"save_dir": OUTSIDE},
     "save-dir": {"save-dir": OUTSIDE},
     "save root": {"save_root": OUTSIDE},
@@ -129,7 +129,7 @@ MANY_ROWS = [row(key, index=number) for number, key in enumerate(MANY)]
 TWO_AT_ONCE = ("--max-concurrent", "2", "--model", "second", "--api-key", "sesame", "--sample", "6")
 
 
-FAULTS = {
+FAULTS: Mapping[str, Mapping[str, Any]] = {
     "500 once": {"status": 500, "times": 1},
     "503 twice": {"status": 503, "times": 2},
     "a dropped connection": {"fault": "drop", "times": 1},
@@ -140,7 +140,7 @@ FAULTS = {
     "429 once": {"status": 429, "times": 1},
     "no fault": {},
 }
-LASTING = {
+LASTING: Mapping[str, Mapping[str, Any]] = {
     "500 for ever": {"status": 500, "message": "[Errno 2] No such file or directory: 'x.png'"},
     "dropped for ever": {"fault": "drop"},
     "404 for ever": {"status": 404, "message": "The model does not exist."},
@@ -217,7 +217,7 @@ def attack_script(folder: Path) -> dict[str, list[str]]:
         text = json.dumps(arguments)
         for name, place in places.items():
             text = text.replace(name, place)
-        return json.loads(text)
+        return dict(json.loads(text))
 
     return {key: [block(call(1, 4, 2, **placed(more))), ANSWER] for key, more in ATTACKS.items()}
 
@@ -519,7 +519,8 @@ def refused(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> It
     ):
         addresses = {"EMPTY_SERVER": empty.base_url, "LOCKED_SERVER": locked.base_url}
         jobs: dict[str, Callable[[], Run]] = {}
-        for number, (name, case) in enumerate({**REFUSALS, **UNUSABLE_FLAGS}.items()):
+        cases: dict[str, Refusal | tuple[str, ...]] = {**REFUSALS, **UNUSABLE_FLAGS}
+        for number, (name, case) in enumerate(cases.items()):
             bench = Bench(folder / str(number), good.base_url, tokenizer_dir)
             flags = case.flags if isinstance(case, Refusal) else case
             settings = dict(case.settings) if isinstance(case, Refusal) else {}

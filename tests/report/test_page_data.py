@@ -157,7 +157,7 @@ def test_the_annotation_s_own_keys_are_shown_and_the_large_ones_are_not() -> Non
     assert found["extra"] == [["Explanation", "since"], ["uid", "7"]]
 
 
-HOSTILE = (
+HOSTILE: tuple[dict[str, Any], ...] = (
     {
         "trajectory": [
             None,
