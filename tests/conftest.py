@@ -3,6 +3,7 @@ tokenizer.py and videos.py."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,10 +34,13 @@ def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Path]:
     """Encodes a recipe; the same one once a session."""
     folder = tmp_path_factory.mktemp("videos")
+    paths: dict[str, Path] = {}
 
     def path_of(recipe: Recipe) -> Path:
-        path = folder / recipe.name
-        return path if path.exists() else encode(recipe, folder)
+        key = repr(recipe)  # two may share a name
+        if key not in paths:
+            paths[key] = encode(recipe, Path(tempfile.mkdtemp(dir=folder)))
+        return paths[key]
 
     return path_of
 
