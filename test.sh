@@ -1,23 +1,31 @@
 #!/usr/bin/env bash
-# Makes .venv and .venv-server where there is none, installs what the tests need, and runs the static checks and all
-# tests.
-# Arguments go to pytest. PYTHON names the interpreter to build the environment with.
+# The static checks and all tests: bash test.sh [ARGUMENTS OF PYTEST]
+# The quick loop:                  bash test.sh --quick [ARGUMENTS OF PYTEST]
+# --quick leaves out each test that starts a process or uses a socket, and the server's environment.
+# The script makes .venv (and, without --quick, .venv-server) where there is none, and installs what the tests need.
+# PYTHON names the interpreter to build the environment with.
 set -euo pipefail
 cd "$(dirname "$0")"
 # Hundreds of processes start below: none is to compile the project again.
 unset PYTHONDONTWRITEBYTECODE
 
-bash demo/install_server.sh &
-server=$!
+chosen=()
+if [ "${1:-}" = --quick ]; then
+    shift
+    chosen=(--ignore tests/processes -m "not process")
+else
+    bash demo/install_server.sh &
+    server=$!
+fi
 [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
 .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null # uv's have none
 .venv/bin/python -m pip install --quiet --disable-pip-version-check \
     -r requirements.txt -r requirements/convert.txt -r requirements/ray.txt -r requirements/test.txt
 # The tests against a real vLLM are skipped, by name, where it cannot be installed.
-wait "$server" || echo "test.sh: vLLM for the CPU cannot be installed here" >&2
+[ -z "${server:-}" ] || wait "$server" || echo "test.sh: vLLM for the CPU cannot be installed here" >&2
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 .venv/bin/lint-imports
 # The tests of one file share what they started, and files run side by side, in the order of their names.
-exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
+exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "${chosen[@]}" "$@"

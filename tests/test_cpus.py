@@ -74,6 +74,7 @@ def test_a_part_of_a_processor_counts_as_one(tmp_path: Path) -> None:
     assert available_cpus(proc) == 2
 
 
+@pytest.mark.process
 def test_a_process_bound_to_one_processor_counts_one() -> None:
     one = str(min(os.sched_getaffinity(0)))
     bind = f"import os, sys; os.sched_setaffinity(0, {{{one}}}); os.execv(sys.argv[1], sys.argv[1:])"
@@ -102,6 +103,7 @@ def quota_group() -> Iterator[Path]:
         group.rmdir()
 
 
+@pytest.mark.process
 def test_a_process_in_a_real_control_group_of_one_processor_counts_one() -> None:
     with quota_group() as group:
         enter = (

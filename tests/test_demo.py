@@ -99,6 +99,7 @@ def test_the_right_letter_cannot_be_guessed(kind: str) -> None:
 # --- videos
 
 
+@pytest.mark.process
 def test_the_videos_show_the_planned_colours_around_every_look(dataset: Path) -> None:
     for film in plan(videos=3, per_kind=6):
         shown = colours_shown(dataset / "videos" / film.name)
@@ -107,6 +108,7 @@ def test_the_videos_show_the_planned_colours_around_every_look(dataset: Path) ->
             assert set(around) == {film.clip.colour_at(look_s)}
 
 
+@pytest.mark.process
 def test_the_videos_are_as_long_and_large_as_planned(dataset: Path) -> None:
     for film in plan(videos=3, per_kind=6):
         video = probe(dataset / "videos" / film.name)
@@ -114,12 +116,14 @@ def test_the_videos_are_as_long_and_large_as_planned(dataset: Path) -> None:
         assert int(video.duration_s - 0.5) == film.clip.duration_s - 1
 
 
+@pytest.mark.process
 def test_the_questions_load_as_items_and_name_videos_that_are_there(dataset: Path) -> None:
     items = load_items(dataset / "demo.jsonl")
     assert [item.extra["kind"] for item in items[:4]] == ["one-look", "two-looks"] * 2
     assert all((dataset / "videos" / item.videos[0]).is_file() for item in items)
 
 
+@pytest.mark.process
 def test_a_second_run_renders_no_video_again(dataset: Path) -> None:
     videos = sorted((dataset / "videos").iterdir())
     before = [video.stat().st_mtime_ns for video in videos]
@@ -198,6 +202,7 @@ def test_the_model_fits_into_the_repository() -> None:
 # --- the control's frame tool
 
 
+@pytest.mark.process
 def test_the_control_shows_the_right_video_at_another_time(dataset: Path, tmp_path: Path) -> None:
     item = load_items(dataset / "demo.jsonl")[0]
     look_s, video = item.extra["looks_s"][0], dataset / "videos" / item.videos[0]

@@ -104,16 +104,19 @@ def test_a_newcomer_reads_at_most_2000_words_in_the_readme() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= MOST_WORDS
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("script", ["eval-eva.py", "accuracy.py", "report.py"])
 def test_the_page_of_flags_has_every_flag_of_a_command_and_no_other(script: str) -> None:
     assert flags_in_tables("docs/flags.md", script) == flags_in_help(script)
 
 
+@pytest.mark.process
 def test_the_protocol_has_every_argument_of_the_frame_tool_but_our_own() -> None:
     owed = flags_in_tables("docs/protocol.md", "Section 5: the frame tool")
     assert owed == flags_in_help("select_frame_fallback.py") - {"--format"}
 
 
+@pytest.mark.process
 def test_every_command_on_a_page_has_only_flags_that_the_command_knows() -> None:
     found = [command for page in PAGES for command in commands(page)]
     assert {command.script for command in found} >= {"eval-eva.py", "accuracy.py", "report.py", "data/convert.py"}

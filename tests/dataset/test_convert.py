@@ -1,0 +1,256 @@
+"""data/convert.py as a process: tables of three formats into annotation files, bad rows counted by reason."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from eva.dataset.convert import Columns, Dropped, convert_rows
+from eva.dataset.items import load_items
+
+ROOT = Path(__file__).resolve().parents[2]
+COLUMNS = Columns("video", "question", ("options",), "answer", "letter")
+ROW = {"video": "cats.mp4", "question": "How many cats?", "options": ["one", "two", "three"], "answer": "B"}
+FLAGS = ("--video", "video", "--question", "question", "--options", "options", "--answer", "answer")
+
+
+def convert(table: Path, output: Path, *flags: str, kind: str = "jsonl") -> subprocess.CompletedProcess[str]:
+    script = ROOT / "data" / "convert.py"
+    return subprocess.run(
+        [sys.executable, script, "--format", kind, table, "-o", output, *flags],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=table.parent,
+        check=False,
+    )
+
+
+def write_jsonl(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def converted(*rows: dict, columns: Columns = COLUMNS) -> list[dict]:
+    return [json.loads(line) for line in convert_rows(rows, columns) if isinstance(line, str)]
+
+
+def reasons(*rows: dict, columns: Columns = COLUMNS) -> list[str]:
+    return [row.error.reason for row in convert_rows(rows, columns) if isinstance(row, Dropped)]
+
+
+@pytest.mark.process
+def test_csv_with_a_column_for_each_option_becomes_items(tmp_path):
+    table = tmp_path / "set.csv"
+    with table.open("w", encoding="utf-8-sig", newline="") as file:  # with the mark that Excel writes
+        writer = csv.writer(file)
+        writer.writerow(["clip", "Frage", "o1", "o2", "o3", "right", "topic"])
+        writer.writerow(["a/käse.mp4", "Line one\nline two, really?", "ja", "nein", "", "b", "food"])
+        writer.writerow(["b.mp4", "Which?", "x", "y", "z", "(C)", "other"])
+    flags = ("--video", "clip", "--question", "Frage", "--options", "o1,o2,o3", "--answer", "right", "--keep", "topic")
+    done = convert(table, tmp_path / "out.jsonl", *flags, kind="csv")
+    assert (done.returncode, done.stderr) == (0, "2 of 2 rows converted, 0 dropped\n")
+    first, second = load_items(tmp_path / "out.jsonl")
+    assert first.videos == ("a/käse.mp4",)
+    assert first.prompt == ({"role": "user", "content": "Line one\nline two, really?\nA. ja\nB. nein"},)
+    assert (first.index, first.ground_truth, first.extra) == (0, "B", {"topic": "food"})
+    assert (second.index, second.ground_truth) == (1, "C")
+    assert "käse" in (tmp_path / "out.jsonl").read_text(encoding="utf-8")
+
+
+@pytest.mark.process
+def test_jsonl_with_a_list_of_options_becomes_items(tmp_path):
+    table = write_jsonl(tmp_path / "set.jsonl", ROW, ROW | {"video": "b.mp4", "options": '["1", 2, 2.5]'})
+    assert convert(table, tmp_path / "out.jsonl", *FLAGS).returncode == 0
+    contents = [item.prompt[0]["content"] for item in load_items(tmp_path / "out.jsonl")]
+    assert contents == ["How many cats?\nA. one\nB. two\nC. three", "How many cats?\nA. 1\nB. 2\nC. 2.5"]
+
+
+@pytest.mark.process
+def test_parquet_with_a_list_column_becomes_items(tmp_path):
+    rows = [ROW | {"when": datetime.date(2025, 1, 2)}, ROW | {"question": "And dogs?", "when": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set.parquet")
+    done = convert(tmp_path / "set.parquet", tmp_path / "out.jsonl", *FLAGS, "--keep", "when", kind="parquet")
+    assert done.returncode == 0, done.stderr
+    assert [item.extra for item in load_items(tmp_path / "out.jsonl")] == [{"when": "2025-01-02"}, {"when": None}]
+
+
+@pytest.mark.process
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path):
+    (tmp_path / "pyarrow.py").write_text("raise ModuleNotFoundError('pyarrow')")
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.path.insert(0, {str(tmp_path)!r})\n"
+    code += "from pathlib import Path; from eva.dataset.tables import read_parquet; list(read_parquet(Path('x'), []))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert "Parquet files need pyarrow: pip install -r requirements/convert.txt" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "truth"),
+    [
+        ("letter", "B", "B"),
+        ("letter", " b. ", "B"),
+        ("letter", "(B)", "B"),
+        ("index0", 1, "B"),
+        ("index0", "1.0", "B"),
+        ("index0", 0, "A"),
+        ("index1", 3, "C"),
+        ("text", "three", "C"),
+        ("text", "C. three", "C"),
+    ],
+)
+def test_an_answer_is_a_letter_an_index_or_the_text(kind, answer, truth):
+    columns = Columns("video", "question", ("options",), "answer", kind)
+    (item,) = converted(ROW | {"answer": answer}, columns=columns)
+    assert item["reward_model"] == {"style": "rule", "ground_truth": truth}
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer"),
+    [("letter", "D"), ("letter", "1"), ("letter", "two"), ("index0", 3), ("index0", -1), ("index1", 0), ("text", "B")],
+)
+def test_an_answer_that_is_none_of_the_options_drops_the_row(kind, answer):
+    columns = Columns("video", "question", ("options",), "answer", kind)
+    assert reasons(ROW | {"answer": answer}, columns=columns) == ["the answer is not among the options"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"video": " "}, "no video"),
+        ({"video": None}, "no video"),
+        ({"video": float("nan")}, "no video"),
+        ({"video": "a/../../b.mp4"}, "the video's path leaves the folder of the videos"),
+        ({"video": "a\0.mp4"}, "the video's path leaves the folder of the videos"),
+        ({"video": ["a.mp4"]}, "a cell holds neither text nor a number"),
+        ({"question": ""}, "no question"),
+        ({"options": ["only"]}, "fewer than 2 options"),
+        ({"options": ["one", "", "three"]}, "an empty option before the last one"),
+        ({"options": ["x"] * 27}, "more than 26 options"),
+        ({"options": "['one', 'two']"}, "the options are not a JSON list"),
+        ({"options": "[" * 100_000}, "the options are not a JSON list"),
+        ({"options": "[" * 500 + "]" * 500}, "the options are not a JSON list"),
+        ({"options": {"A": "one"}}, "the options are not a list"),
+        ({"options": ["one", "two", "two"]}, "the right option stands there twice"),
+        ({"answer": ""}, "no answer"),
+        ({"question": True}, "a cell holds neither text nor a number"),
+        ({"question": "half a pair \ud800"}, "a value that JSON or UTF-8 cannot hold"),
+    ],
+)
+def test_a_row_that_is_no_question_is_dropped_for_a_reason(change, reason):
+    assert reasons(ROW, ROW | change) == [reason]
+
+
+def test_a_repeated_question_is_dropped_and_one_with_another_answer_told_apart():
+    rows = [ROW, ROW | {"video": "dogs.mp4"}, ROW, ROW | {"answer": "C"}]
+    assert reasons(*rows) == ["the same question again", "the same question again, with another answer"]
+
+
+def test_trailing_empty_options_are_columns_a_row_does_not_use():
+    (item,) = converted(ROW | {"options": ["one", "two", "", None]})
+    assert item["prompt"][0]["content"].endswith("\nA. one\nB. two")
+
+
+@pytest.mark.parametrize("labelled", [["A. x", "B. y"], ["(A) x", "(B) y"], ["A: x", "B: y"]])
+def test_labels_that_the_options_carry_already_are_not_doubled(labelled):
+    (item,) = converted(ROW | {"options": labelled})
+    assert item["prompt"][0]["content"].endswith("\nA. x\nB. y")
+
+
+def test_what_only_looks_like_a_label_stays():
+    (item,) = converted(ROW | {"options": ["A. thaliana", "C. elegans"]})
+    assert item["prompt"][0]["content"].endswith("\nA. A. thaliana\nB. C. elegans")
+
+
+def test_an_index_is_the_rows_number_so_that_mending_a_row_moves_no_other():
+    assert [item["index"] for item in converted(ROW, ROW | {"video": ""}, ROW | {"question": "Else?"})] == [0, 2]
+
+
+def test_a_kept_value_that_json_lacks_becomes_null_or_drops_the_row():
+    columns = Columns("video", "question", ("options",), "answer", "letter", keep=("score",))
+    assert converted(ROW | {"score": float("nan")}, columns=columns)[0]["score"] is None
+    assert reasons(ROW | {"score": b"bytes"}, columns=columns) == ["a value that JSON or UTF-8 cannot hold"]
+
+
+@pytest.mark.process
+def test_dropped_rows_are_counted_by_reason_on_stderr(tmp_path):
+    table = tmp_path / "set.jsonl"
+    write_jsonl(table, ROW, ROW | {"question": ""}, ROW | {"question": " "}, {"video": "x.mp4"}, [1])
+    with table.open("a") as file:
+        file.write('{"video": \n')
+    done = convert(table, tmp_path / "out.jsonl", *FLAGS)
+    assert done.returncode == 0
+    assert "1 of 6 rows converted, 5 dropped" in done.stderr
+    assert "  2 x no question (row 1: no question; row 2: no question)" in done.stderr
+    assert "  1 x a column is absent (row 3: a column is absent: answer, options, question in line 4)" in done.stderr
+    assert "  2 x not a JSON object (row 4: not a JSON object: line 5; row 5" in done.stderr
+    assert len(load_items(tmp_path / "out.jsonl")) == 1
+
+
+@pytest.mark.process
+def test_strict_writes_nothing_when_a_row_is_dropped(tmp_path):
+    table = write_jsonl(tmp_path / "set.jsonl", ROW, ROW | {"question": ""})
+    output = tmp_path / "out.jsonl"
+    output.write_text("before")
+    done = convert(table, output, *FLAGS, "--strict")
+    assert done.returncode == 1
+    assert "1 x no question" in done.stderr
+    assert output.read_text() == "before"
+    write_jsonl(table, ROW)
+    assert convert(table, output, *FLAGS, "--strict").returncode == 0
+
+
+@pytest.mark.process
+def test_no_file_is_written_when_no_row_is_left(tmp_path):
+    table = write_jsonl(tmp_path / "set.jsonl", ROW | {"answer": "Z"})
+    assert convert(table, tmp_path / "out.jsonl", *FLAGS).returncode == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["set.jsonl"]
+
+
+@pytest.mark.process
+def test_a_csv_row_of_another_length_is_dropped(tmp_path):
+    table = tmp_path / "set.csv"
+    table.write_text('video,question,options,answer\na.mp4,Q,"[""x"",""y""]",A\nb.mp4,Q\nc.mp4,Q,x,y,z\n')
+    done = convert(table, tmp_path / "out.jsonl", *FLAGS, kind="csv")
+    assert done.returncode == 0
+    assert "2 x the row has more or fewer cells than the header" in done.stderr
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("kind", "content", "message"),
+    [
+        ("csv", b"video,question,answer\n", "has no column options; it has video, question, answer"),
+        ("csv", b"", "has no column video, question, options, answer; it has none"),
+        ("csv", b"video,question,options,answer,video\n", "has more than one column video"),
+        ("csv", b"video,question,options,answer\n\xff\n", "is not readable as csv in UTF-8"),
+        ("csv", b'video,question,options,answer\n"open', "is not readable as csv in UTF-8"),
+        ("parquet", b"no parquet", "is not a readable Parquet file"),
+        ("jsonl", b"\xff\n", "is not readable as jsonl in UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_such_table_is_refused(tmp_path, kind, content, message):
+    table = tmp_path / "table"
+    table.write_bytes(content)
+    done = convert(table, tmp_path / "out.jsonl", *FLAGS, kind=kind)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.process
+def test_arguments_that_cannot_work_are_refused_first(tmp_path):
+    table = write_jsonl(tmp_path / "set.jsonl", ROW)
+    assert convert(table, table, *FLAGS).returncode == 2
+    assert convert(table, tmp_path / "out", *FLAGS, "--keep", "prompt").returncode == 2
+    assert convert(table, tmp_path / "out", *FLAGS, "--options", "a,,b").returncode == 2
+    done = convert(tmp_path / "absent", tmp_path / "out", *FLAGS)
+    assert (done.returncode, "absent" in done.stderr) == (1, True)

@@ -1,0 +1,254 @@
+"""Whatever a model replies: a record, never a traceback, never a shell, never a file elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import FRAME_TOOL, Bench, block, make_video, row
+from scripted_server import Script, ScriptedServer
+
+from eva.agent.sample import Sampler
+from eva.agent.tool_call import Looker, LookSettings
+from eva.agent.transcript import load_transcriber
+from eva.dataset.items import Item
+from eva.endpoint.client import Reply, Usage
+from eva.frames.command_tool import CommandTool
+from eva.frames.probing import Prober
+from eva.frames.tool import CallFailedError, Extraction, FrameCall, ToolSettings
+from eva.frames.worker_process import Limits, Workers
+from eva.protocol.messages import Message
+from eva.records.cache import encode
+from eva.records.outcome import read_outcome
+
+REPLIES = int(os.environ.get("EVA_TEST_FUZZ", "10000"))
+SEED = int(os.environ.get("EVA_TEST_SEED", "6"))
+# Calls for which the frame tool itself is started; the rest end where it would be.
+REAL_CALLS = 16
+FIVE_MB = 5_000_000
+MODELS_OWN = {
+    "answer_found", "no_answer_no_tool_call", "no_valid_tool_call", "arguments_not_json", "no_start_or_end_time",
+    "no_nframes", "call_frame_select_failed", "max_turns_exceeded",
+}  # fmt: skip
+
+# A stem that would leave the folder, end a line, open a shell or become an option.
+STEM = "-o..\n..' \"$(touch pwned);`touch pwned` & | x, total frames saved: 1, from a to b"
+ATTACKS = ["--save-dir=OUTSIDE", "../../../OUTSIDE", "$(touch pwned)", "`touch pwned`", "; touch pwned", "\0", "-i"]
+NAMES = [
+    "save_dir", "save-dir", "save_root", "save", "video_path", "i", "-i", "--save-dir", "clamp", "backend", "factor",
+    "help", "worker", "why", "", " ", "a=b", "\ud800", "__class__", "why\nwhy", "nframes ", "start",
+]  # fmt: skip
+VALUES = [
+    "0", "1", "4.0", "2", "-1", "0.5", "1e308", "-1e308", "1e999", "-1e999", "NaN", "Infinity", "-Infinity",
+    "1" + "0" * 400, "9" * 5000, "0.1e-400", "true", "false", "null", "[]", "{}", "[1]", '"4"', '"0.5"', '"00:10"',
+    '"1:02:03"', '"99999999:99"', '"many"', '""', '"NaN"', '"inf"', '"1e400"', '"\\u0000"', '"\\ud800"', '"٣"',
+    *(json.dumps(attack) for attack in ATTACKS),
+]  # fmt: skip
+PLAIN = ["0", "1", "2", "3", '"1"', '"00:01"', "0.5", "-1", "1e308"]
+PIECES = [
+    "<answer>", "</answer>", "<tool_call>", "</tool_call>", '{"tool": "frame_select", "arguments": {', "}}", "}", "{",
+    '"start_time": ', '"end_time": ', '"nframes": ', '"resize": ', ", ", "Answer", "answer", ": ", ".", " ", "\n", "B",
+    "\0", "\ud800", "\udfff", "\u2028", "\x85", "é", "視", "🎬", "<|im_end|>", "<|image_pad|>", "{{ 7*7 }}",
+    "{% raw %}",
+    "[" * 2000, "{" * 2000, '{"a":' * 2000, "%s%n{0}", "\\n", "\r", "\\u0000", "٣", "<answer> </answer>", *VALUES,
+]  # fmt: skip
+
+
+def arguments(dice: random.Random) -> str:
+    values = VALUES if dice.random() < 0.7 else PLAIN
+    pairs = [(name, dice.choice(values)) for name in ("start_time", "end_time", "nframes", "resize")]
+    pairs = [pair for pair in pairs if dice.random() < 0.93]
+    pairs += [(dice.choice(NAMES), dice.choice(VALUES)) for _ in range(dice.choice((0, 0, 1, 3)))]
+    dice.shuffle(pairs)
+    return "{" + ", ".join(f"{json.dumps(name)}: {value}" for name, value in pairs) + "}"
+
+
+def calls(dice: random.Random) -> str:
+    word = dice.choice(("arguments", "parameters"))
+    return block(
+        *(f'{{"tool": "frame_select", "{word}": {arguments(dice)}}}' for _ in range(dice.choice((1, 1, 2, 5))))
+    )
+
+
+def soup(dice: random.Random) -> str:
+    return "".join(dice.choices(PIECES, k=dice.randint(0, 40)))
+
+
+def noise(dice: random.Random) -> str:
+    return dice.randbytes(dice.randint(0, 400)).decode(dice.choice(("latin-1", "utf-8")), errors="surrogateescape")
+
+
+def huge(dice: random.Random) -> str:
+    grain = dice.choice(("x", " ", "answer", "Answer: B ", "<answer>", "<tool_call>", "{", "[", "9", "\0", "視", "}} "))
+    text = grain * (FIVE_MB // len(grain))
+    return dice.choice((text, f"<tool_call>{text}</tool_call>", f"<answer>{text}", text + soup(dice)))
+
+
+def a_reply(number: int) -> str:
+    """Reply `number`; the same one whenever it is asked for, so that a failing one can be looked at."""
+    dice = random.Random(SEED * 1_000_003 + number)
+    if number % 500 == 7:
+        return huge(dice)
+    return dice.choice((calls, calls, soup, soup, noise))(dice)
+
+
+@dataclass(frozen=True)
+class Watched(CommandTool):
+    """The frame tool, for as many calls as `real` holds; the others are only remembered."""
+
+    asked: list[FrameCall] = field(default_factory=list)
+    real: list[FrameCall] = field(default_factory=list)
+
+    async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
+        self.asked.append(call)
+        telling = bool(call.extra) or self.settings.fallback
+        if len(self.real) == REAL_CALLS or not telling or call.nframes > 50 or call.resize > 4:
+            raise CallFailedError("not started")
+        self.real.append(call)
+        return await super().extract(video, call, sample=sample)
+
+
+@dataclass
+class Fuzzed:
+    """What became of the replies: for each the record as written, or what was wrong with it."""
+
+    folder: Path
+    tools: list[Watched] = field(default_factory=list)
+    stop_reasons: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    def judge(self, number: int, record: dict[str, Any]) -> None:
+        line = encode(record).decode("utf-8")
+        if line.count("\n") != 1 or read_outcome(strict(line)).index != number:
+            self.problems.append(f"reply {number}: the record is no line")
+        self.stop_reasons.update(record["stop_reason"].split("; "))
+        if not set(record["stop_reason"].split("; ")) <= MODELS_OWN or "error" in record:
+            self.problems.append(f"reply {number}: {record['stop_reason']}: {record.get('error')}")
+
+
+def strict(line: str) -> Any:
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no JSON")
+
+    return json.loads(line, parse_constant=refuse)
+
+
+def replying(text: str) -> Any:
+    texts = iter((text, "<answer>B</answer>"))
+
+    async def complete(messages: Sequence[Message]) -> Reply:
+        return Reply(next(texts), Usage(1, 1, 2), "stop")
+
+    return complete
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Iterator[Fuzzed]:
+    folder = tmp_path_factory.mktemp("fuzz")
+    make_video(folder / "videos" / f"{STEM}.mp4", frames=20)
+    result = Fuzzed(folder)
+    transcribe = load_transcriber(str(tokenizer_dir))
+
+    async def run() -> None:
+        for fallback in (True, False):
+            settings = ToolSettings(FRAME_TOOL, folder / "frames", fallback=fallback, timeout_s=60)
+            workers = Workers([sys.executable, str(FRAME_TOOL), "--worker"], 1)
+            tool = Watched(settings, asyncio.Semaphore(2), Prober(workers, Limits(60, 2**31)))
+            result.tools.append(tool)
+            looker = Looker(tool, LookSettings())
+            said: list[str] = []
+            sampler = Sampler(looker, transcribe, folder / "videos", 6, said.append)
+            for number in range(int(fallback), REPLIES, 2):
+                item = Item(number, (f"{STEM}.mp4",), ({"role": "user", "content": "Q?"},), "B")
+                text = a_reply(number)
+                record = await sampler.run(item, replying(text))
+                result.judge(number, record)
+            await tool.close()
+
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        asyncio.run(run())
+    finally:
+        os.chdir(here)
+    yield result
+
+
+def test_every_reply_ends_in_a_record_with_a_stop_reason_of_the_models_own(fuzzed: Fuzzed) -> None:
+    assert fuzzed.problems[:5] == []
+
+
+def test_the_replies_reach_every_stop_reason(fuzzed: Fuzzed) -> None:
+    """Else the fuzz would prove nothing."""
+    assert set(fuzzed.stop_reasons) >= MODELS_OWN - {"max_turns_exceeded"}
+    assert min(fuzzed.stop_reasons[reason] for reason in fuzzed.stop_reasons) >= REPLIES / 500
+
+
+def test_what_reaches_the_frame_tool_is_finite_and_bounded(fuzzed: Fuzzed) -> None:
+    asked = [call for tool in fuzzed.tools for call in tool.asked]
+    assert len(asked) > REPLIES / 200
+    for call in asked:
+        assert all(abs(number) < float("inf") for number in (call.start_s, call.end_s, call.resize))
+        assert isinstance(call.nframes, int)
+        assert call.nframes <= 9999
+
+
+def test_no_argument_reaches_a_shell_or_leaves_the_frame_root(fuzzed: Fuzzed) -> None:
+    assert all(len(tool.real) == REAL_CALLS for tool in fuzzed.tools), "the tool itself was started"
+    check_contained(fuzzed.folder, {"videos", "frames"})
+    frames = sorted((fuzzed.folder / "frames").rglob("frame_*.png"))
+    assert frames, "some of these calls work"
+    assert {path.relative_to(fuzzed.folder / "frames").parts[0].isdigit() for path in frames} == {True}
+
+
+def check_contained(folder: Path, expected: set[str]) -> None:
+    assert {path.name for path in folder.iterdir()} == expected
+    for path in folder.rglob("*"):
+        assert path.name not in {"pwned", "OUTSIDE"}
+        assert path.resolve().is_relative_to(folder.resolve())
+
+
+def test_the_same_holds_for_the_command(tmp_path: Path, tokenizer_dir: Path) -> None:
+    count = 60
+    replies = {f"{n}": [a_reply(n), "<answer>B</answer>"] for n in range(count) if n != 7}
+
+    with ScriptedServer(Script(replies)) as server:
+        bench = Bench(tmp_path / "bench", server.base_url, tokenizer_dir)
+        make_video(bench.videos / f"{STEM}.mp4", frames=20)
+        bench.write([row(key, video=f"{STEM}.mp4") for key in replies])
+        run = bench.run("--no-fallback", "--frame-timeout", "60")
+        assert server.journal.unexpected == []
+    assert run.code == 0, run.said[-3000:]
+    assert "Traceback" not in run.stderr
+    records = run.records()
+    assert len(records) == len(replies)
+    assert [r["stop_reason"] for r in records if not set(r["stop_reason"].split("; ")) <= MODELS_OWN] == []
+    check_contained(bench.folder, {"videos", "frames", "out", "questions.jsonl"})
+
+
+def test_a_lone_surrogate_is_sent_as_what_utf_8_can_carry_and_recorded_as_it_came(
+    tmp_path: Path, tokenizer_dir: Path
+) -> None:
+    """A request that cannot be encoded is no failure of the server: it was tried again for half a minute."""
+    odd = block('{"tool": "frame_select", "arguments": {"start_time": 0, "end_time": 1, "nframes": 1}}') + "\ud800"
+    with ScriptedServer(Script({"odd": [odd, "<answer>B</answer>"]})) as server:
+        bench = Bench(tmp_path, server.base_url, tokenizer_dir)
+        make_video(bench.videos / "clip.mp4", frames=10)
+        bench.write([row("odd")])
+        run = bench.run()
+        assert len(server.journal.of("odd")) == 2
+    assert run.record()["stop_reason"] == "answer_found"
+    assert run.record()["trajectory"][0]["reply"] == odd
+
+
+def test_a_reply_can_be_made_again_from_its_number() -> None:
+    assert [a_reply(number) for number in range(20)] == [a_reply(number) for number in range(20)]

@@ -1,0 +1,659 @@
+"""eval-eva.py as a process: what each flag does, what it refuses, what it survives."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import HELPERS, ROOT, Bench, Run, block, call, make_video, only_sentence, row
+from restated import Decoded, decode_all, describe, owed_images, resized, stamp, stamps
+from scripted_server import Journal, Script, ScriptedServer, image_bytes
+from tokenizer import CHAT_TEMPLATE, build_tokenizer
+
+ANSWER = "<answer>B</answer>"
+FAILED = "call_frame_select_failed"
+LOOK = block(call(1, 4, 2))
+AT_ONCE = 3  # processes that the tests start at a time
+
+# Everything a file name may hold that a shell, an address, an option parser or a line-wise reader could trip over.
+NAMES = (
+    "with space.mp4",
+    "quotes'\".mp4",
+    "percent%20%.mp4",
+    "hash#1?x=2&y.mp4",
+    "new\nline.mp4",
+    "-i.mp4",
+    "--help.mp4",
+    "$(touch pwned);`touch pwned`|&.mp4",
+    "x, total frames saved: 9, from y to z.mp4",
+    "ünï 視頻.mp4",
+    "back\\slash.mp4",
+    "...mp4",
+    "long" * 50 + ".mp4",
+    "\udcff.mp4",
+)
+
+
+def journey(bench: Bench, *flags: str, **settings: str | None) -> Callable[[], Run]:
+    return lambda: bench.run(*flags, **settings)
+
+
+def run_together(jobs: Mapping[str, Callable[[], Run]]) -> dict[str, Run]:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        futures = {name: pool.submit(job) for name, job in jobs.items()}
+        return {name: future.result() for name, future in futures.items()}
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """The runs of the flag tests; each has a server of its own, so that its journal tells what that run asked."""
+
+    runs: Mapping[str, Run]
+    journals: Mapping[str, Journal]
+    video: Decoded
+    folder: Path
+
+    def tool_contents(self, run: str, key: str) -> list[list[Any]]:
+        last = self.journals[run].of(key)[-1].messages
+        return [message["content"] for message in last if message["role"] == "tool"]
+
+    def images(self, run: str, key: str) -> list[Any]:
+        return [part for content in self.tool_contents(run, key) for part in content if part["type"] == "image"]
+
+    def labels(self, run: str, key: str) -> list[str]:
+        texts = [part["text"] for content in self.tool_contents(run, key) for part in content if "text" in part]
+        return re.findall(r"Frame \d+ at \[(.+?)\]: ", "".join(texts))
+
+    def record(self, run: str, key: str) -> Mapping[str, Any]:
+        (found,) = [r for r in self.runs[run].records() if f"[[{key}]]" in str(r["messages"])]
+        return found
+
+
+TRANSPORT_SCRIPT = {f"name {number}": [LOOK, ANSWER] for number in range(len(NAMES))}
+WINDOWS_SCRIPT = {
+    "plain": [LOOK, ANSWER],
+    "beyond the end": [block(call(4, 4507, 3)), ANSWER],
+    "reversed": [block(call(4, 1, 3)), ANSWER],
+}
+OUTSIDE = "OUTSIDE"
+ATTACKS = {
+    "save dir": {"save_dir": OUTSIDE},
+    "save-dir": {"save-dir": OUTSIDE},
+    "save root": {"save_root": OUTSIDE},
+    "an abbreviation": {"save-d": OUTSIDE},
+    "another video": {"video_path": "OTHER"},
+    "a short option": {"i": "OTHER"},
+    "an option in a value": {"why": f"--save-dir={OUTSIDE}"},
+    "an option in a name": {f"why=1 --save-dir={OUTSIDE}": "x"},
+    "no name": {"": "x"},
+    "a null byte": {"why": "a\0b"},
+    "a surrogate": {"why": "\ud800"},
+    "a shell": {"why": "$(touch pwned); touch pwned"},
+    "a list": {"why": [1, 2]},
+}
+# The reference's tool takes these of the model, and its frames are the same: the harness's own come last.
+WITHOUT_EFFECT: Mapping[str, Mapping[str, Any]] = {
+    "a factor": {"factor": 1},
+    "a factor in words": {"factor": "14"},
+    "a save root": {"save_root": "/nowhere"},
+    "a save root with a dash": {"save-root": "/nowhere"},
+    "backend auto": {"backend": "auto"},
+    "backend decord": {"backend": "decord"},
+    "backend torchcodec": {"backend": "torchcodec"},
+}
+# And these it refuses.
+UNUSABLE: Mapping[str, Mapping[str, Any]] = {
+    "an extra argument": {"why": "look"},
+    "a factor that is no integer": {"factor": "many"},
+    "a factor with a point": {"factor": 28.0},
+    "an unknown backend": {"backend": "magic"},
+    "a backend that is no name": {"backend": ["decord"]},
+}
+NO_FALLBACK_SCRIPT = {
+    **WINDOWS_SCRIPT,
+    **{key: [block(call(1, 4, 2, **more)), ANSWER] for key, more in {**WITHOUT_EFFECT, **UNUSABLE}.items()},
+}
+MANY = {f"item {number}": [ANSWER] for number in range(12)}
+MANY_ROWS = [row(key, index=number) for number, key in enumerate(MANY)]
+
+
+TWO_AT_ONCE = ("--max-concurrent", "2", "--model", "second", "--api-key", "sesame", "--sample", "6")
+
+
+FAULTS = {
+    "500 once": {"status": 500, "times": 1},
+    "503 twice": {"status": 503, "times": 2},
+    "a dropped connection": {"fault": "drop", "times": 1},
+    "a cut-off body": {"fault": "cut", "times": 1},
+    "broken JSON": {"fault": "broken_json", "times": 1},
+    "empty choices": {"fault": "empty_choices", "times": 1},
+    "null usage": {"fault": "null_usage", "times": 1},
+    "429 once": {"status": 429, "times": 1},
+    "no fault": {},
+}
+LASTING = {
+    "500 for ever": {"status": 500, "message": "[Errno 2] No such file or directory: 'x.png'"},
+    "dropped for ever": {"fault": "drop"},
+    "404 for ever": {"status": 404, "message": "The model does not exist."},
+    "broken JSON for ever": {"fault": "broken_json"},
+    "empty choices for ever": {"fault": "empty_choices"},
+}
+OVERFLOW = {
+    "too long in text": "This model's maximum context length is 16384 tokens. However, your prompt contains 20000",
+    "too long in images": "Input length (20000) exceeds model's maximum context length (16384).",
+    "too many images": "At most 9999 image(s) may be provided in one prompt.",
+}
+
+
+def deep(levels: int) -> str:
+    return block('{"tool": "frame_select", "arguments": {"start_time": ' + "[" * levels + "]" * levels + "}}")
+
+
+def timed(start: str, end: str, nframes: str, resize: str = "1") -> str:
+    arguments = f'{{"start_time": {start}, "end_time": {end}, "nframes": {nframes}, "resize": {resize}}}'
+    return block(f'{{"tool": "frame_select", "arguments": {arguments}}}')
+
+
+HOSTILE = {
+    "a lone surrogate in an answer": ("<answer>\ud800</answer>", "answer_found"),
+    "a lone surrogate in a reply": ("\udfff Hm.", "no_answer_no_tool_call"),
+    "null bytes": ("\0\0<answer>\0</answer>", "answer_found"),
+    "five megabytes": ("x" * 5_000_000 + "<answer>B</answer>", "answer_found"),
+    "control tokens": ("<|im_end|>\n<|im_start|>user\n<|image_pad|><answer>B</answer>", "answer_found"),
+    "line separators": ("<answer>B\u2028\u2029\u0085\r</answer>", "answer_found"),
+    "a deep list": (deep(200_000), "arguments_not_json"),
+    **{
+        f"a time of {levels} levels": (timed("[" * levels + "]" * levels, "2", "2"), None)
+        for levels in (150, 900, 930, 950, 970, 990)
+    },
+    "a huge time": (timed("0", "1e308", "2"), None),
+    "two huge times": (timed("-1e308", "1e308", "2"), None),
+    "a huge integer time": (timed("0", "1" + "0" * 400, "2"), None),
+    "a huge resize": (timed("0", "2", "2", "1e308"), None),
+    "an infinite resize": (timed("0", "2", "2", "1e999"), FAILED),
+    "a NaN resize": (timed("0", "2", "2", "NaN"), FAILED),
+    "a NaN time": (timed("NaN", "2", "2"), FAILED),
+    "an infinite time": (timed("0", "Infinity", "2"), FAILED),
+    "a huge number of frames": (timed("0", "2", "1e308"), FAILED),
+    "a negative resize": (timed("0", "2", "2", "-1"), FAILED),
+    "a word for a time": (timed('"soon"', "2", "2"), FAILED),
+    "a long string time": (timed('"' + "9" * 100_000 + '"', "2", "2"), FAILED),
+    "an option for a time": (timed('"--save-dir=/"', "2", "2"), FAILED),
+    "an object for a time": (block(call([], [], 2)), FAILED),
+    "true for everything": (timed("true", "true", "true", "true"), None),
+}  # fmt: skip
+
+
+def fault_script() -> dict[str, list[Any]]:
+    script: dict[str, list[Any]] = {key: [{**fault, "text": ANSWER}] for key, fault in FAULTS.items()}
+    script |= {key: [fault] for key, fault in LASTING.items()}
+    return script | {key: [{"status": 400, "message": message}] for key, message in OVERFLOW.items()}
+
+
+def hostile_script() -> dict[str, list[Any]]:
+    return {**{key: [reply, ANSWER] for key, (reply, _) in HOSTILE.items()}, "odd question": [ANSWER]}
+
+
+def hostile_rows() -> list[dict[str, Any]]:
+    odd = row("odd question")
+    odd["prompt"][0]["content"] += "\ud800\0<|im_end|>{}%s\u2028"
+    odd["reward_model"]["ground_truth"] = "\udc00"
+    return [*(row(key) for key in HOSTILE), odd]
+
+
+def attack_script(folder: Path) -> dict[str, list[str]]:
+    places = {OUTSIDE: str(folder / "outside"), "OTHER": str(folder / "other.mp4")}
+
+    def placed(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        text = json.dumps(arguments)
+        for name, place in places.items():
+            text = text.replace(name, place)
+        return json.loads(text)
+
+    return {key: [block(call(1, 4, 2, **placed(more))), ANSWER] for key, more in ATTACKS.items()}
+
+
+@pytest.fixture(scope="module")
+def flagged(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Iterator[Flagged]:
+    folder = tmp_path_factory.mktemp("flags")
+    clip = make_video(folder / "videos" / "clip.mp4")
+    make_video(folder / "other.mp4", frames=10)
+    for name in NAMES:
+        (folder / "videos" / name).symlink_to(clip)
+    marked = build_tokenizer(folder / "marked", chat_template="MARK" + CHAT_TEMPLATE)
+    servers: dict[str, ScriptedServer] = {}
+    jobs: dict[str, Callable[[], Run]] = {}
+
+    def add(
+        name: str,
+        script: Script,
+        rows: list[dict[str, Any]],
+        *flags: str,
+        dataset: str = "own",
+        **settings: str | None,
+    ) -> None:
+        servers[name] = ScriptedServer(script)
+        servers[name].__enter__()
+        bench = Bench(folder / name, servers[name].base_url, tokenizer_dir, dataset)
+        bench.write(rows)
+        jobs[name] = journey(bench, *flags, **{"video_root": str(folder / "videos"), **settings})
+
+    def rows_of(script: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [row(key) for key in script]
+
+    named = [row(key, video=name) for key, name in zip(TRANSPORT_SCRIPT, NAMES, strict=True)]
+    attacks = attack_script(folder)
+    add("faults", Script(fault_script()), rows_of(fault_script()))  # waits most of its time, so it starts first
+    add("hostile", Script(hostile_script()), hostile_rows())
+    add("file", Script(TRANSPORT_SCRIPT), named)
+    add("base64", Script(TRANSPORT_SCRIPT), named[:3], "--image-transport", "base64")
+    add("actual", Script(WINDOWS_SCRIPT), rows_of(WINDOWS_SCRIPT), "--timestamps", "actual")
+    add("no fallback", Script(NO_FALLBACK_SCRIPT), rows_of(NO_FALLBACK_SCRIPT), "--no-fallback")
+    add("attacks", Script(attacks), rows_of(attacks), "--no-fallback")
+    tool = str(HELPERS / "foreign_tool.py")
+    add("foreign tool", Script(WINDOWS_SCRIPT), rows_of(WINDOWS_SCRIPT), frame_tool=tool)
+    if importlib.util.find_spec("decord"):
+        add("decord", Script(WINDOWS_SCRIPT), rows_of(WINDOWS_SCRIPT), "--backend", "decord")
+    two = Script(MANY, models=("first", "second"), api_key="sesame", default_delay_s=0.3)
+    add(
+        "two at once",
+        two,
+        MANY_ROWS,
+        *TWO_AT_ONCE,
+    )
+    slow = Script(MANY, models=("first", "second"), default_delay_s=0.3)
+    add("defaults", slow, MANY_ROWS, tokenizer=str(marked))
+    add("ids", Script(MANY), MANY_ROWS, "--ids", "1,3,5-7", dataset="named.set-2")
+    runs = run_together(jobs)
+    yield Flagged(runs, {name: server.journal for name, server in servers.items()}, decode_all(clip), folder)
+    for server in servers.values():
+        server.__exit__()
+
+
+def test_every_run_of_the_flag_tests_finished(flagged: Flagged) -> None:
+    # Faults that last leave samples that are to run again.
+    owed = {"faults": 3}
+    assert {name: run.said for name, run in flagged.runs.items() if run.code != owed.get(name, 0)} == {}
+    assert {name: journal.unexpected for name, journal in flagged.journals.items() if journal.unexpected} == {}
+
+
+# --- frames and transport
+
+
+@pytest.mark.parametrize("number", range(len(NAMES)), ids=[repr(name[:30]) for name in NAMES])
+def test_any_file_name_gives_its_frames_through_absolute_quoted_file_addresses(flagged: Flagged, number: int) -> None:
+    key = f"name {number}"
+    assert flagged.images("file", key) == owed_images(flagged.video, 1, 4, 2, 1.0)
+    for url in flagged.journals["file"].of(key)[-1].urls:
+        assert url.startswith("file:///")
+        assert re.fullmatch(r"[!-~]+", url), "an address is ASCII without blanks"
+        assert str(flagged.folder / "file" / "frames").encode() in os.fsencode(url.removeprefix("file://"))
+
+
+def test_the_summary_says_how_many_frames_were_there_already(flagged: Flagged) -> None:
+    said = re.search(r"Frames of this run: (\d+), (\d+) from the store", flagged.runs["actual"].stdout)
+    assert said is not None
+    calls = [c for r in flagged.runs["actual"].records() for step in r["trajectory"] for c in step["calls"]]
+    shown = [set(one["frames"]) for one in calls]
+    assert int(said[1]) == sum(map(len, shown))
+    assert int(said[2]) == sum(map(len, shown)) - len(set().union(*shown)) > 0
+
+
+def test_no_file_name_reaches_a_shell(flagged: Flagged) -> None:
+    assert list(flagged.folder.rglob("pwned")) == []
+    assert list(ROOT.glob("pwned")) == []
+
+
+def test_every_frame_lies_in_the_store_of_the_frame_root(flagged: Flagged) -> None:
+    root = (flagged.folder / "file" / "frames").resolve()
+    calls = [c for r in flagged.runs["file"].records() for step in r["trajectory"] for c in step["calls"]]
+    frames = [path for one in calls for path in one["frames"]]
+    assert len(frames) > len(NAMES)
+    for path in frames:
+        assert Path(os.path.normpath(path)).relative_to(root).parts[0] == "store"
+
+
+@pytest.mark.parametrize("key", list(TRANSPORT_SCRIPT)[:3])
+def test_base64_sends_the_same_pixels_in_data_addresses(flagged: Flagged, key: str) -> None:
+    assert flagged.images("base64", key) == flagged.images("file", key)
+    for url in flagged.journals["base64"].of(key)[-1].urls:
+        assert re.match(r"data:image/[a-z]+;base64,", url)
+
+
+def test_the_media_type_of_a_data_address_is_that_of_its_bytes(flagged: Flagged) -> None:
+    magic = {"image/png": b"\x89PNG", "image/bmp": b"BM", "image/webp": b"RIFF"}
+    for url in flagged.journals["base64"].of("name 0")[-1].urls:
+        assert image_bytes(url).startswith(magic[url[5:].split(";")[0]])
+
+
+def test_decord_serves_when_it_is_asked_for_and_the_record_says_so(flagged: Flagged) -> None:
+    if "decord" not in flagged.runs:
+        pytest.skip("decord is not installed")
+    for key in WINDOWS_SCRIPT:
+        (one,) = flagged.record("decord", key)["trajectory"][0]["calls"]
+        assert one["executed"]["decoder"] == "decord"
+        assert flagged.images("decord", key) == flagged.images("actual", key)
+
+
+def test_a_frame_tool_of_ones_own_needs_only_the_line_it_prints(flagged: Flagged) -> None:
+    assert [(image["w"], image["h"]) for image in flagged.images("foreign tool", "plain")] == [(56, 56)] * 2
+    record = flagged.record("foreign tool", "plain")
+    assert record["stop_reason"] == "answer_found"
+    assert all(path.endswith(".ppm") for path in record["trajectory"][0]["calls"][0]["frames"])
+
+
+# --- time stamps and windows
+
+
+@pytest.mark.parametrize("key", WINDOWS_SCRIPT)
+def test_actual_time_stamps_are_those_of_the_frames_shown(flagged: Flagged, key: str) -> None:
+    (one,) = flagged.record("actual", key)["trajectory"][0]["calls"]
+    times = [flagged.video.times_s[index] for index in one["executed"]["indices"]]
+    assert flagged.labels("actual", key) == [stamp(int(at)) for at in times]
+
+
+def test_actual_time_stamps_differ_from_the_requested_ones_where_the_window_was_clamped(flagged: Flagged) -> None:
+    assert flagged.labels("actual", "beyond the end") == ["00:04", "00:05", "00:05"]
+    assert flagged.labels("foreign tool", "beyond the end") == stamps(4, 4507, 3) == ["00:04", "37:35", "75:07"]
+
+
+def test_without_fallback_a_window_is_not_clamped(flagged: Flagged) -> None:
+    shown = [describe(resized(picture, 1.0)) for picture in flagged.video.pictures([40, 59, 59])]
+    assert flagged.images("no fallback", "beyond the end") == shown
+    assert flagged.record("no fallback", "reversed")["stop_reason"] == FAILED
+    assert flagged.record("actual", "reversed")["stop_reason"] == "answer_found"
+
+
+def test_without_fallback_every_argument_is_passed_on_so_an_unknown_one_fails_the_call(flagged: Flagged) -> None:
+    assert flagged.record("no fallback", "plain")["stop_reason"] == "answer_found"
+    assert [flagged.record("no fallback", key)["stop_reason"] for key in UNUSABLE] == [FAILED] * len(UNUSABLE)
+
+
+@pytest.mark.parametrize("key", WITHOUT_EFFECT)
+def test_without_fallback_an_argument_that_changes_no_frame_fails_no_call(flagged: Flagged, key: str) -> None:
+    assert flagged.record("no fallback", key)["stop_reason"] == "answer_found"
+    assert flagged.images("no fallback", key) == owed_images(flagged.video, 1, 4, 2, 1.0)
+    assert not Path("/nowhere").exists()
+
+
+@pytest.mark.parametrize("key", ATTACKS)
+def test_no_argument_of_the_model_names_a_place_or_a_file(flagged: Flagged, key: str) -> None:
+    record = flagged.record("attacks", key)
+    assert record["stop_reason"] in {FAILED, "answer_found"}
+    if record["stop_reason"] == "answer_found":
+        assert flagged.images("attacks", key) == owed_images(flagged.video, 1, 4, 2, 1.0)
+    assert not (flagged.folder / "outside").exists()
+
+
+# --- model, server, choice of items
+
+
+def test_the_model_is_the_first_that_the_server_lists_unless_one_is_named(flagged: Flagged) -> None:
+    assert {seen.body["model"] for seen in flagged.journals["defaults"].seen} == {"first"}
+    assert {seen.body["model"] for seen in flagged.journals["two at once"].seen} == {"second"}
+
+
+def test_the_api_key_is_sent(flagged: Flagged) -> None:
+    assert {seen.authorization for seen in flagged.journals["two at once"].seen} == {"Bearer sesame"}
+
+
+def test_max_concurrent_bounds_the_samples_at_work_and_30_is_the_default(flagged: Flagged) -> None:
+    assert flagged.journals["two at once"].most_at_once == 2
+    assert 6 < flagged.journals["defaults"].most_at_once <= 12
+
+
+def test_sample_runs_the_first_items(flagged: Flagged) -> None:
+    assert list(flagged.runs["two at once"].by_index()) == [0, 1, 2, 3, 4, 5]
+    assert set(flagged.journals["two at once"].keys()) == {f"item {number}" for number in range(6)}
+
+
+def test_ids_runs_the_chosen_indices_and_they_are_the_denominator(flagged: Flagged) -> None:
+    assert list(flagged.runs["ids"].by_index()) == [1, 3, 5, 6, 7]
+    assert "5/5 = 100.0000%" in flagged.runs["ids"].stdout
+
+
+def test_a_dataset_of_any_name_has_files_of_that_name(flagged: Flagged) -> None:
+    names = {path.name for path in flagged.runs["ids"].output_dir.iterdir() if not path.name.startswith(".")}
+    assert {"cache_named.set-2.jsonl", "result_named.set-2.jsonl"} <= names
+
+
+def test_the_tokenizers_chat_template_writes_the_transcript(flagged: Flagged) -> None:
+    assert all(record["messages"].startswith("MARK<|im_start|>") for record in flagged.runs["defaults"].records())
+    assert all(record["messages"].startswith("<|im_start|>") for record in flagged.runs["ids"].records())
+
+
+def test_each_item_is_asked_once_and_lands_in_cache_and_result_once(flagged: Flagged) -> None:
+    run, journal = flagged.runs["defaults"], flagged.journals["defaults"]
+    assert set(journal.keys().values()) == {1}
+    assert sorted(run.cache.read_text(encoding="utf-8").splitlines()) == sorted(
+        run.result.read_text(encoding="utf-8").splitlines()
+    )
+    assert [record["index"] for record in run.records()] == list(range(12))
+
+
+# --- bad input: a sentence and exit code 2, before any model call
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """How a run is spoilt, and the words that its sentence must hold."""
+
+    words: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+    settings: tuple[tuple[str, str | None], ...] = ()
+    lines: tuple[str, ...] | None = None
+
+
+def spoilt(*words: str, flags: tuple[str, ...] = (), lines: tuple[str, ...] | None = None, **settings: Any) -> Refusal:
+    return Refusal(words, flags, tuple(settings.items()), lines)
+
+
+GOOD_LINE = json.dumps(row("never asked"))
+# An earlier record, an exception, so that there is something that --retry-error would drop.
+KEPT = json.dumps(
+    {"index": 3, "videos": ["clip.mp4"], "messages": [], "gt": "B", "answer": "", "stop_reason": "exception",
+     "num_rounds": 0, "total_tokens": 0, "estimated_visual_tokens": 0, "error": "RuntimeError: old"}
+) + "\n"  # fmt: skip
+REFUSALS = {
+    "a missing annotation file": spoilt("absent.jsonl", jsonl="absent.jsonl"),
+    "a line that is not JSON": spoilt("questions.jsonl", "2", lines=(GOOD_LINE, "{")),
+    "a line that is not an item": spoilt("questions.jsonl", "3", lines=(GOOD_LINE, GOOD_LINE, '{"videos": []}')),
+    "a line nested 980 deep": spoilt(
+        "questions.jsonl", "2", lines=(GOOD_LINE, f'{GOOD_LINE[:-1]}, "more": {"[" * 980}{"]" * 980}}}')
+    ),
+    "duplicate indices": spoilt("questions.jsonl", "7", lines=(json.dumps(row("a", index=7)),) * 2),
+    "no server at the address": spoilt("127.0.0.1:9", base_url="http://127.0.0.1:9/v1"),
+    "a server that refuses the key": spoilt("LOCKED_SERVER", "401", base_url="LOCKED_SERVER"),
+    "no model on the server": spoilt("EMPTY_SERVER", "model", base_url="EMPTY_SERVER"),
+    "a tokenizer that is not there": spoilt("absent_tokenizer", tokenizer="absent_tokenizer"),
+    "a folder that is no tokenizer": spoilt("a_folder", tokenizer="a_folder"),
+    "a frame root that cannot be written": spoilt("a_file/frames", frame_root="a_file/frames"),
+    "an output folder that cannot be written": spoilt("a_file/out", output_dir="a_file/out"),
+    "a missing video root": spoilt("absent_videos", video_root="absent_videos"),
+    "a missing frame tool": spoilt("absent_tool.py", frame_tool="absent_tool.py"),
+    "an unknown dataset without its files": spoilt("unheard", dataset="unheard", jsonl=None, video_root=None),
+    "a dataset name that is a path": spoilt("../escape", dataset="../escape"),
+    "a confirmation without a terminal": spoilt("--yes", flags=("--new-cache",)),
+}
+KNOWN_DATASET = "a known dataset that was not fetched"
+UNUSABLE_FLAGS = {
+    "no turns": ("--max-turns", "0"),
+    "ids that are not there": ("--ids", "5"),
+}
+
+
+@dataclass(frozen=True)
+class Refused:
+    runs: Mapping[str, Run]
+    journals: tuple[Journal, ...]
+    addresses: Mapping[str, str]
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Iterator[Refused]:
+    folder = tmp_path_factory.mktemp("refused")
+    with (
+        ScriptedServer(Script({})) as good,
+        ScriptedServer(Script({}, models=())) as empty,
+        ScriptedServer(Script({}, api_key="sesame")) as locked,
+    ):
+        addresses = {"EMPTY_SERVER": empty.base_url, "LOCKED_SERVER": locked.base_url}
+        jobs: dict[str, Callable[[], Run]] = {}
+        for number, (name, case) in enumerate({**REFUSALS, **UNUSABLE_FLAGS}.items()):
+            bench = Bench(folder / str(number), good.base_url, tokenizer_dir)
+            flags = case.flags if isinstance(case, Refusal) else case
+            settings = dict(case.settings) if isinstance(case, Refusal) else {}
+            spoil(bench, case.lines if isinstance(case, Refusal) else None)
+            settings = {key: addresses.get(str(value), value) for key, value in settings.items()}
+            jobs[name] = journey(bench, *flags, **settings)
+        jobs[KNOWN_DATASET] = journey(Bench(folder / "known", good.base_url, tokenizer_dir, "mlvu"), jsonl=None)
+        runs = run_together(jobs)
+        yield Refused(runs, (good.journal, empty.journal, locked.journal), addresses, folder)
+
+
+def spoil(bench: Bench, lines: tuple[str, ...] | None) -> None:
+    (bench.folder / "a_folder").mkdir()
+    (bench.folder / "a_file").write_text("text", encoding="utf-8")
+    bench.output_dir.mkdir()
+    bench.cache.write_text(KEPT, encoding="utf-8")
+    bench.write([])
+    bench.jsonl.write_text("".join(f"{line}\n" for line in ([GOOD_LINE] if lines is None else lines)), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_bad_input_is_one_sentence_that_names_it_and_exit_code_2(refused: Refused, name: str) -> None:
+    run, case = refused.runs[name], REFUSALS[name]
+    assert run.code == 2, run.said
+    sentence = only_sentence(run.stderr)
+    for word in case.words:
+        assert refused.addresses.get(word, word) in sentence
+
+
+@pytest.mark.parametrize("name", UNUSABLE_FLAGS)
+def test_unusable_flags_end_with_exit_code_2_and_no_traceback(refused: Refused, name: str) -> None:
+    run = refused.runs[name]
+    assert run.code == 2, run.said
+    assert "Traceback" not in run.stderr
+    assert UNUSABLE_FLAGS[name][0] in run.stderr
+
+
+def test_bad_input_costs_no_model_call(refused: Refused) -> None:
+    for journal in refused.journals:
+        assert journal.seen == []
+        assert not any("chat" in path for path in journal.paths)
+
+
+@pytest.mark.parametrize("name", [*REFUSALS, *UNUSABLE_FLAGS])
+def test_bad_input_changes_no_cache(refused: Refused, name: str) -> None:
+    folder = refused.folder / str([*REFUSALS, *UNUSABLE_FLAGS].index(name)) / "out"
+    assert (folder / "cache_own.jsonl").read_text(encoding="utf-8") == KEPT
+    assert not (folder / "result_own.jsonl").exists()
+
+
+def test_bad_input_writes_nothing_elsewhere(refused: Refused) -> None:
+    assert list(refused.folder.rglob("*escape*")) == []
+
+
+def test_a_missing_annotation_file_of_a_known_dataset_names_the_command_that_fetches_it(refused: Refused) -> None:
+    if (ROOT / "data" / "MLVU_MCQ_raw_full.jsonl").exists():
+        pytest.skip("the annotations were fetched")
+    run = refused.runs[KNOWN_DATASET]
+    assert run.code == 2
+    sentence = only_sentence(run.stderr)
+    assert "MLVU_MCQ_raw_full.jsonl" in sentence
+    assert "data/fetch.py" in sentence
+
+
+# --- what the server does
+
+
+def faulty_record(flagged: Flagged, key: str) -> Mapping[str, Any]:
+    return flagged.runs["faults"].by_index()[[*FAULTS, *LASTING, *OVERFLOW].index(key)]
+
+
+def test_no_fault_of_the_server_ends_the_run(flagged: Flagged) -> None:
+    assert flagged.runs["faults"].code == 3, flagged.runs["faults"].said
+    assert "Traceback" not in flagged.runs["faults"].stderr
+
+
+@pytest.mark.parametrize("key", FAULTS)
+def test_a_fault_that_passes_leaves_the_record_of_an_undisturbed_sample(flagged: Flagged, key: str) -> None:
+    record, clean = faulty_record(flagged, key), faulty_record(flagged, "no fault")
+    names = ("answer", "stop_reason", "num_rounds", "estimated_visual_tokens")
+    assert {name: record[name] for name in names} == {name: clean[name] for name in names}
+    assert record["total_tokens"] - clean["total_tokens"] == pytest.approx(0, abs=3), "but for the question's length"
+    assert "error" not in record
+
+
+@pytest.mark.parametrize("key", FAULTS)
+def test_a_fault_that_passes_is_tried_again_with_the_same_request(flagged: Flagged, key: str) -> None:
+    seen = flagged.journals["faults"].of(key)
+    assert len(seen) == FAULTS[key].get("times", 0) + 1
+    assert all(one.body == seen[0].body for one in seen)
+
+
+def test_retries_wait_longer_each_time(flagged: Flagged) -> None:
+    times = [one.at_s for one in flagged.journals["faults"].of("500 for ever")]
+    waits = [later - earlier for earlier, later in pairwise(times)]
+    assert all(wait >= least for wait, least in zip(waits, (0.5, 1.0, 2.0), strict=False))  # longer on a busy machine
+
+
+@pytest.mark.parametrize("key", LASTING)
+def test_a_fault_that_lasts_becomes_an_exception_record_with_its_reason(flagged: Flagged, key: str) -> None:
+    record = faulty_record(flagged, key)
+    assert (record["stop_reason"], record["answer"], record["messages"]) == ("exception", "", [])
+    assert [record[name] for name in ("num_rounds", "total_tokens", "estimated_visual_tokens")] == [0, 0, 0]
+    assert record["error"]
+    if "status" in LASTING[key]:
+        assert str(LASTING[key]["message"])[:20] in record["error"]
+
+
+@pytest.mark.parametrize("key", OVERFLOW)
+def test_http_400_ends_the_sample_as_openai_bad_request_at_once(flagged: Flagged, key: str) -> None:
+    record = faulty_record(flagged, key)
+    assert (record["stop_reason"], record["answer"], record["num_rounds"]) == ("openai_bad_request", "", 0)
+    assert "BadRequestError" in record["error"]
+    assert OVERFLOW[key] in json.dumps(record), "the server's own words must not be lost"
+    assert len(flagged.journals["faults"].of(key)) == 1
+
+
+# --- hostile replies and questions
+
+
+def test_hostile_replies_do_not_end_the_run(flagged: Flagged) -> None:
+    run = flagged.runs["hostile"]
+    assert run.code == 0, run.said[-3000:]
+    assert [record["index"] for record in run.records()] == list(range(len(HOSTILE) + 1))
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("key", HOSTILE)
+def test_every_hostile_reply_ends_in_a_record_of_the_models_own_stop_reasons(flagged: Flagged, key: str) -> None:
+    record = flagged.runs["hostile"].by_index()[list(HOSTILE).index(key)]
+    owed = HOSTILE[key][1]
+    if owed is not None:
+        assert record["stop_reason"] == owed, record.get("error")
+    assert record["stop_reason"] in {"answer_found", "no_answer_no_tool_call", "arguments_not_json", FAILED}
+
+
+def test_an_odd_question_ends_in_a_record(flagged: Flagged) -> None:
+    record = flagged.runs["hostile"].by_index()[len(HOSTILE)]
+    assert record["stop_reason"] in {"answer_found", "exception", "openai_bad_request"}
+
+
+def test_the_result_of_hostile_replies_is_one_utf8_json_object_a_line(flagged: Flagged) -> None:
+    text = flagged.runs["hostile"].result.read_bytes().decode("utf-8")
+    lines = text.split("\n")[:-1]
+    assert len(lines) == len(HOSTILE) + 1
+    for line in lines:
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))

@@ -1,0 +1,472 @@
+"""The frame returned is the frame asked for, bit for bit as in a full decode, in every codec and container."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from videos import Recipe, encode, read_number
+
+from eva.errors import MiscountedError, UndecodableError, VideoError
+from eva.video import decode
+from eva.video import decode_pyav as decode_av
+from eva.video.decode import Video, open_video
+from eva.video.decode_decord import DecordVideo
+from eva.video.decode_pyav import AvVideo, passes
+from eva.video.packets import EntryPoint, is_disposable, packets_of, shows_frame
+
+Encoded = Callable[[Recipe], Path]
+
+X264 = {"g": "20", "bf": "3", "preset": "veryfast"}
+X265 = "keyint=20:bframes=3:log-level=none"
+VPX = {"g": "20", "deadline": "good", "cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "16"}
+AV1 = {"g": "20", "preset": "11", "crf": "20"}
+MPEG4 = {"g": "20", "bf": "2", "q": "3"}
+UNEVEN = [sum((40, 80, 120, 33)[k % 4] for k in range(n)) for n in range(60)]
+
+
+def h264(name: str, **more: object) -> Recipe:
+    return Recipe(name, "libx264", **{"options": X264, **more})  # type: ignore[arg-type]
+
+
+def hevc(name: str, params: str = "", **more: object) -> Recipe:
+    options = {"preset": "ultrafast", "x265-params": X265 + params}
+    return Recipe(name, "libx265", options=options, **more)  # type: ignore[arg-type]
+
+
+# Decoding may begin at later keyframes than the first: H.264 where they are IDR pictures, in MP4 and Matroska.
+ENTERED = [
+    h264("h264.mp4"),
+    h264("h264.mkv"),
+    h264("h264-faststart.mov", container_options={"movflags": "faststart"}),
+    h264("h264-fragmented.mp4", container_options={"movflags": "frag_keyframe+empty_moov"}),
+    h264("h264-varying-rate.mp4", time_base=Fraction(1, 1000), pts=UNEVEN),
+    h264("h264-varying-rate.mkv", time_base=Fraction(1, 1000), pts=UNEVEN),
+    h264("h264-start-offset.mp4", first_pts=50),
+    h264("h264-start-offset.mkv", first_pts=50),
+    h264("h264-10bit.mp4", pix_fmt="yuv420p10le"),
+    h264("h264-422.mp4", pix_fmt="yuv422p"),
+    h264("h264-444-odd.mp4", pix_fmt="yuv444p", width=161, height=121),
+    h264("h264-full-range.mp4", pix_fmt="yuvj420p"),
+    h264("h264-bt709.mp4", colorspace=1, color_range=1),
+    h264("h264-1fps.mp4", rate=Fraction(1)),
+    h264("h264-60000-1001.mp4", rate=Fraction(60000, 1001)),
+    h264("h264-portrait.mp4", width=120, height=160),
+    h264("h264-pyramid.mp4", options={**X264, "bf": "8", "x264-params": "b-pyramid=normal:b-adapt=0"}),
+    h264("h264-slices.mp4", options={**X264, "x264-params": "slices=3"}),
+    h264("h264-interlaced.mp4", options={**X264, "x264-params": "tff=1"}),
+    h264("h264-no-b-frames.mp4", options={**X264, "bf": "0"}),
+    h264("h264-edit-list.mp4", count=80, first_pts=-13, container_options={"avoid_negative_ts": "disabled"}),
+    hevc("hevc.mp4", ":open-gop=0"),
+    hevc("hevc-open.mp4", ":open-gop=1"),
+    hevc("hevc-10bit.mkv", pix_fmt="yuv420p10le"),
+    hevc("hevc-layers.mp4", ":open-gop=0:temporal-layers=3"),
+    Recipe("vp8.webm", "libvpx", options=VPX),
+    Recipe("vp9.webm", "libvpx-vp9", options=VPX),
+    Recipe("vp9.mp4", "libvpx-vp9", options=VPX),
+    Recipe("vp9-odd.mkv", "libvpx-vp9", width=161, height=121, options=VPX),
+    Recipe("av1.mp4", "libsvtav1", options=AV1),
+    Recipe("av1.webm", "libsvtav1", options=AV1),
+    Recipe("av1-10bit.mkv", "libsvtav1", pix_fmt="yuv420p10le", options=AV1),
+]
+FROM_THE_START = [
+    h264("h264-one-frame.mp4", count=1),
+    h264("h264-open.mp4", options={**X264, "x264-params": "open-gop=1"}),
+    h264("h264.ts"),
+    h264("h264.flv"),
+    h264("h264.avi"),
+    hevc("hevc.ts"),
+    Recipe("mpeg4.mp4", "mpeg4", options=MPEG4),
+    Recipe("mpeg4.avi", "mpeg4", options=MPEG4),
+    Recipe("mpeg4.mkv", "mpeg4", options=MPEG4),
+    Recipe("mpeg2.ts", "mpeg2video", options=MPEG4),
+    Recipe("mpeg2.mpg", "mpeg2video", options=MPEG4),
+    Recipe("sorenson.flv", "flv", options={"g": "20"}),
+    Recipe("mjpeg.avi", "mjpeg", pix_fmt="yuvj420p"),
+    Recipe("ffv1.mkv", "ffv1"),
+]
+CORPUS = [*ENTERED, *FROM_THE_START]
+# decord opens no AV1, seeks wrongly in MPEG-TS and in open GOPs (those of MPEG-4, too), knows no times in AVI and MPEG
+# program streams, serves what edit lists cut off, and converts 10-bit, interlaced and odd 4:2:0 pictures with an older
+# swscale.
+DECORD_IS_WRONG = ("interlaced", "av1", ".ts", ".avi", ".mpg", "open", "mpeg4", "edit-list", "10bit", "vp9-odd")
+DECORD_IS_RIGHT = [recipe for recipe in CORPUS if not any(word in recipe.name for word in DECORD_IS_WRONG)]
+
+
+def named(recipes: Iterable[Recipe]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("recipe", [pytest.param(recipe, id=recipe.name) for recipe in recipes])
+
+
+def full_decode(path: Path) -> list[NDArray[np.uint8]]:
+    """Every frame, decoded one after the other from the start of the file."""
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def pixels(video: Video, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    return video.frames(indices, lambda rgb: rgb)
+
+
+def opened(path: Path) -> Video:
+    """The video as the tool opens it, counted by decoding where its packets mislead."""
+    video = open_video(path, backend="av")
+    try:
+        list(pixels(video, [video.timeline.count - 1]))
+    except MiscountedError:
+        return open_video(path, backend="av", recount=True)
+    return video
+
+
+def assert_same_pictures(video: Video, indices: list[int], owed: list[NDArray[np.uint8]]) -> None:
+    got = list(pixels(video, indices))
+    assert [index for index, _ in got] == sorted(set(indices))
+    for index, rgb in got:
+        assert np.array_equal(rgb, owed[index]), f"frame {index} differs from the full decode"
+
+
+@named(CORPUS)
+def test_the_frame_returned_is_the_frame_asked_for(encoded: Encoded, recipe: Recipe) -> None:
+    cut_off = max(0, -recipe.first_pts)
+    video = opened(encoded(recipe))
+    assert video.timeline.count == recipe.count - cut_off
+    for index, rgb in pixels(video, range(video.timeline.count)):
+        assert read_number(rgb) == index + cut_off
+
+
+@named(CORPUS)
+def test_frames_equal_a_full_sequential_decode_bit_for_bit(encoded: Encoded, recipe: Recipe) -> None:
+    path = encoded(recipe)
+    owed, video, chance = full_decode(path), opened(path), random.Random(recipe.name)
+    assert_same_pictures(video, list(range(len(owed))), owed)
+    for size in (1, 1, 2, 3, 8):
+        assert_same_pictures(video, chance.choices(range(len(owed)), k=size), owed)
+
+
+# Frames that no other frame refers to are left out where nobody wants them.
+SPARSE = [recipe for recipe in CORPUS if recipe.name in (
+    "h264.mp4", "h264.mkv", "h264-fragmented.mp4", "h264-varying-rate.mkv", "h264-10bit.mp4", "h264-pyramid.mp4",
+    "h264-slices.mp4", "h264-interlaced.mp4", "h264-open.mp4", "hevc.mp4", "hevc-open.mp4", "hevc-10bit.mkv",
+    "mpeg4.mp4", "mpeg4.mkv",
+)]  # fmt: skip
+# Here every frame is decoded on the way: nothing is marked, or not in a way that is proven exact.
+NOT_SPARSE = [recipe for recipe in CORPUS if any(word in recipe.name for word in (
+    "no-b", "layers", "vp8", "vp9", "av1", ".ts", ".mpg", "sorenson", "mjpeg", "ffv1",
+))]  # fmt: skip
+
+
+def disposable(path: Path) -> int:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return sum(is_disposable(packet, stream.codec_context) for packet in packets_of(container, stream))
+
+
+@named(SPARSE)
+def test_each_frame_alone_equals_the_full_decode_though_others_are_left_out(encoded: Encoded, recipe: Recipe) -> None:
+    path = encoded(recipe)
+    owed, video = full_decode(path), AvVideo(path)
+    assert disposable(path) >= recipe.count // 6
+    for index in range(len(owed)):
+        assert_same_pictures(video, [index], owed)
+
+
+@named(NOT_SPARSE)
+def test_nothing_is_left_out_where_that_is_not_proven_exact(encoded: Encoded, recipe: Recipe) -> None:
+    assert disposable(encoded(recipe)) == 0
+
+
+@named(SPARSE)
+def test_what_is_left_out_is_not_decoded_in_a_second_attempt(encoded: Encoded, recipe: Recipe) -> None:
+    video = AvVideo(encoded(recipe))
+    wanted = range(0, video.timeline.count, 9)
+    decoded = video._decoded(list(passes(wanted, video.index.entries)), lambda rgb: rgb, sparsely=True)
+    assert [index for index, _ in decoded] == list(wanted)
+
+
+@named(ENTERED)
+def test_decoding_begins_at_the_keyframe_before_a_late_frame(encoded: Encoded, recipe: Recipe) -> None:
+    video = AvVideo(encoded(recipe))
+    ((entry, targets),) = passes([recipe.count - 1], video.index.entries)
+    assert entry is not None
+    assert entry.index >= 30
+    assert targets == [recipe.count - 1]
+
+
+@named(FROM_THE_START)
+def test_decoding_begins_at_the_start_where_nothing_else_is_proven_exact(encoded: Encoded, recipe: Recipe) -> None:
+    video = AvVideo(encoded(recipe))
+    assert [entry for entry, _ in passes([video.timeline.count - 1], video.index.entries)] == [None]
+
+
+@named(CORPUS)
+def test_times_are_the_presentation_times_relative_to_the_start(encoded: Encoded, recipe: Recipe) -> None:
+    timeline = opened(encoded(recipe)).timeline
+    cut_off = max(0, -recipe.first_pts)
+    unit = float(recipe.time_base or 1 / recipe.rate)
+    owed = [unit * pts for pts in (recipe.pts or range(recipe.count - cut_off))]
+    # AVI keeps no presentation times; FFmpeg counts from the first packet's turn to be decoded.
+    delay = timeline.begin_s if recipe.name == "mpeg4.avi" else 0
+    assert list(timeline.times_s) == pytest.approx([time + delay for time in owed], abs=2e-3)
+
+
+@named(DECORD_IS_RIGHT)
+def test_count_rate_times_and_pixels_equal_decords_where_decord_is_right(encoded: Encoded, recipe: Recipe) -> None:
+    pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    path = encoded(recipe)
+    ours, decords = AvVideo(path), DecordVideo(path)
+    indices = random.Random(recipe.name).choices(range(recipe.count), k=5)
+    assert ours.timeline.count == decords.timeline.count
+    assert ours.timeline.average_fps == pytest.approx(decords.timeline.average_fps, rel=1e-12)
+    assert ours.timeline.times_s == pytest.approx(decords.timeline.times_s, abs=1e-5)
+    for (index, rgb), (same, decords_rgb) in zip(pixels(ours, indices), pixels(decords, indices), strict=True):
+        assert index == same
+        assert np.array_equal(rgb, decords_rgb)
+
+
+@pytest.mark.parametrize("rotation", [90, 180, -90])
+def test_a_video_that_is_shown_turned_is_turned_as_decord_turns_it(tmp_path: Path, rotation: int) -> None:
+    pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    path = encode(h264("turned.mp4", count=8, rotation=rotation), tmp_path)
+    ours, decords = AvVideo(path), DecordVideo(path)
+    assert (ours.timeline.width, ours.timeline.height) == ((120, 160) if rotation % 180 else (160, 120))
+    assert (ours.timeline.width, ours.timeline.height) == (decords.timeline.width, decords.timeline.height)
+    (_, rgb), (_, decords_rgb) = next(pixels(ours, [5])), next(pixels(decords, [5]))
+    assert np.array_equal(rgb, decords_rgb)
+
+
+def test_decords_own_frames_are_served_also_where_they_are_wrong(encoded: Encoded) -> None:
+    decord = pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    path = encoded(h264("h264.ts"))
+    video = open_video(path, backend="decord")
+    theirs = decord.VideoReader(str(path), ctx=decord.cpu(0)).get_batch([3, 20, 41]).asnumpy()
+    ours = [rgb for _, rgb in pixels(video, [3, 20, 41])]
+    assert np.array_equal(np.stack(ours), theirs)
+    assert read_number(ours[0]) != 3
+
+
+def remuxed(source: Path, target: Path, change: Callable[[int, bytes], bytes]) -> Path:
+    """Copy a video packet by packet, with `change` of (place, bytes) applied."""
+    with av.open(str(source)) as read, av.open(str(target), "w") as write:
+        stream = read.streams.video[0]
+        copied = write.add_stream_from_template(stream)
+        for place, packet in enumerate(p for p in read.demux(stream) if p.size):
+            changed = av.Packet(change(place, bytes(packet)))
+            changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+            changed.is_keyframe, changed.stream = packet.is_keyframe, copied
+            write.mux(changed)
+    return target
+
+
+def test_a_hidden_vp8_frame_is_not_counted(encoded: Encoded, tmp_path: Path) -> None:
+    hide = {5, 6, 30}  # by the header bit that says "decode me, do not show me"
+    source = encoded(Recipe("vp8.webm", "libvpx", options=VPX))
+    path = remuxed(
+        source, tmp_path / "h.webm", lambda n, data: bytes([data[0] & 0xEF]) + data[1:] if n in hide else data
+    )
+    video, owed = AvVideo(path), full_decode(path)
+    assert video.timeline.count == len(owed) == 57
+    assert_same_pictures(video, [4, 5, 40, 56], owed)
+    ((entry, _),) = passes([56], video.index.entries)
+    assert entry is not None  # hidden frames do not keep decoding from beginning at a keyframe
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (b"\x82\x00", True),  # frame marker 2, profile 0, show_frame
+        (b"\x80\x00", False),
+        (b"\x88\x00", True),  # show_existing_frame
+        (b"\xb1\x00", True),  # profile 3 has one more bit before show_frame
+        (b"\xb0\x00", False),
+        (b"\xb4\x00", True),
+        (b"\x80\xc0", True),  # a superframe ends with its index; its last frame is shown
+    ],
+)
+def test_hidden_vp9_frames_are_told_by_their_header(data: bytes, shown: bool) -> None:
+    assert shows_frame(av.Packet(data), "vp9") is shown
+
+
+def test_a_broadcast_joined_between_keyframes_is_counted_from_its_first_decodable_frame(
+    encoded: Encoded, tmp_path: Path
+) -> None:
+    data = encoded(h264("h264.ts")).read_bytes()
+    path = tmp_path / "joined.ts"
+    path.write_bytes(data[len(data) // 188 // 8 * 188 :])
+    video, owed = opened(path), full_decode(path)
+    assert video.timeline.count == len(owed) < 60
+    assert_same_pictures(video, list(range(len(owed))), owed)
+
+
+def test_two_broadcasts_in_one_file_are_counted_through(encoded: Encoded, tmp_path: Path) -> None:
+    path = tmp_path / "twice.ts"
+    path.write_bytes(encoded(h264("h264.ts")).read_bytes() * 2)
+    video, owed = opened(path), full_decode(path)
+    assert video.timeline.count == len(owed) == 120
+    assert list(video.timeline.times_s) == sorted(video.timeline.times_s)
+    assert_same_pictures(video, [3, 59, 60, 119], owed)
+
+
+def test_packets_that_promise_other_frames_are_noticed_and_then_counted_by_decoding(encoded: Encoded) -> None:
+    path = encoded(h264("h264.avi"))  # AVI keeps no presentation times
+    with pytest.raises(MiscountedError, match=r"h264\.avi"):
+        list(pixels(AvVideo(path), [40]))
+    ((index, rgb),) = pixels(open_video(path, recount=True), [40])
+    assert index == read_number(rgb) == 40
+
+
+def damaged(source: Path, target: Path) -> Path:
+    data = bytearray(source.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 3000] = random.Random(0).randbytes(3000)
+    target.write_bytes(data)
+    return target
+
+
+FASTSTART = h264("long.mp4", count=200, container_options={"movflags": "faststart"})
+
+
+def test_around_damage_frames_keep_their_index_and_a_lost_frame_is_an_error_that_names_it(
+    encoded: Encoded, tmp_path: Path
+) -> None:
+    path = damaged(encoded(FASTSTART), tmp_path / "damaged.mp4")
+    video = AvVideo(path)
+    for index, rgb in pixels(video, [5, 90, 120, 121, 199]):
+        assert read_number(rgb) == index
+    with pytest.raises(VideoError, match=r"frame 105 at 4\.200 s of .*damaged\.mp4 cannot be decoded"):
+        list(pixels(video, [5, 105, 150]))
+
+
+def test_a_damaged_broadcast_is_right_again_from_the_next_keyframe_on(encoded: Encoded, tmp_path: Path) -> None:
+    video = opened(damaged(encoded(h264("long.ts", count=200)), tmp_path / "damaged.ts"))
+    times_s = video.timeline.times_s
+    whole = [index for index, time_s in enumerate(times_s) if not 3.6 < time_s < 4.8]  # one GOP is hit
+    assert len(whole) > 160
+    assert [read_number(rgb) for _, rgb in pixels(video, whole)] == [round(times_s[index] * 25) for index in whole]
+
+
+def test_a_cut_off_mp4_keeps_its_length_and_a_frame_beyond_the_cut_is_an_error_that_names_it(
+    encoded: Encoded, tmp_path: Path
+) -> None:
+    data = encoded(FASTSTART).read_bytes()
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(data[: len(data) // 2])
+    video, held = AvVideo(path), 90
+    assert video.timeline.count == 200
+    assert video.timeline.end_s == pytest.approx(8, abs=0.05)
+    for index, rgb in pixels(video, range(held)):
+        assert read_number(rgb) == index
+    with pytest.raises(VideoError, match=r"frame 150 of .*cut\.mp4 is not in the file"):
+        list(pixels(video, [0, 150]))
+
+
+def test_a_cut_off_matroska_file_ends_at_the_cut(encoded: Encoded, tmp_path: Path) -> None:
+    data = encoded(h264("long.mkv", count=200)).read_bytes()
+    path = tmp_path / "cut.mkv"
+    path.write_bytes(data[: len(data) // 2])
+    video = AvVideo(path)
+    assert 90 < video.timeline.count < 110
+    for index, rgb in pixels(video, range(video.timeline.count - 5)):
+        assert read_number(rgb) == index
+
+
+def song_with_cover(folder: Path) -> Path:
+    """An audio file whose only picture is its cover."""
+    path = folder / "song.mp3"
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("libmp3lame", rate=44100)
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        silence = av.AudioFrame.from_ndarray(np.zeros((2, 44100), np.float32), format="fltp", layout="stereo")
+        silence.sample_rate = 44100
+        for stream, frame in ((sound, silence), (sound, None), (cover, None)):
+            container.mux(stream.encode(frame))
+    return path
+
+
+def test_cover_art_is_no_video(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"song\.mp3 holds no video stream"):
+        open_video(song_with_cover(tmp_path))
+
+
+def text_file(folder: Path) -> Path:
+    path = folder / "text.mp4"
+    path.write_text("hello\n")
+    return path
+
+
+@pytest.mark.parametrize("backend", ["auto", "av", "decord"])
+def test_a_text_file_is_no_video_for_any_decoder(tmp_path: Path, backend: str) -> None:
+    with pytest.raises(VideoError, match=r"text\.mp4"):
+        open_video(text_file(tmp_path), backend=backend)
+
+
+def test_a_codec_that_decord_does_not_know_is_an_error_that_names_the_file(encoded: Encoded) -> None:
+    pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    with pytest.raises(UndecodableError, match=r"decord cannot open .*av1\.mp4"):
+        DecordVideo(encoded(Recipe("av1.mp4", "libsvtav1", options=AV1)))
+
+
+@pytest.mark.parametrize("backend", ["auto", "av", "decord"])
+def test_what_is_not_a_file_is_named(tmp_path: Path, backend: str) -> None:
+    with pytest.raises(VideoError, match="there is no video at"):
+        open_video(tmp_path / "absent.mp4", backend=backend)
+    with pytest.raises(VideoError, match="not a video but a folder"):
+        open_video(tmp_path, backend=backend)
+
+
+def test_a_file_name_is_never_taken_for_an_address(
+    encoded: Encoded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "concat:clip.mp4").write_bytes(encoded(h264("h264.mp4")).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert open_video(Path("concat:clip.mp4"), backend="av").timeline.count == 60
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("name", ["list.mp4", "list.m3u8"])
+def test_a_playlist_does_not_reach_the_network(tmp_path: Path, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/clip.ts"
+        (tmp_path / name).write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{address}\n#EXT-X-ENDLIST\n")
+        with pytest.raises(VideoError, match="list"):
+            open_video(tmp_path / name, backend="av")
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_a_list_of_other_files_is_no_video(encoded: Encoded, tmp_path: Path) -> None:
+    (tmp_path / "other.ts").write_bytes(encoded(h264("h264.ts")).read_bytes())
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile other.ts\n")
+    with pytest.raises(VideoError, match=r"list\.mp4 is a list of other files"):
+        open_video(tmp_path / "list.mp4")
+
+
+def test_auto_takes_decord_where_av_makes_nothing_of_the_file(
+    encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("decord", reason="decord has no wheel for this platform")
+
+    class Refusing(decode_av.AvVideo):
+        def __init__(self, path: Path, **_: object) -> None:
+            raise UndecodableError(f"av makes nothing of {path}")
+
+    monkeypatch.setattr(decode, "AvVideo", Refusing)
+    path = encoded(h264("h264.mp4"))
+    assert open_video(path).decoder == "decord"
+    with pytest.raises(UndecodableError, match="av makes nothing"):
+        open_video(path, backend="av")
+
+
+def test_frames_are_grouped_by_the_last_keyframe_before_them() -> None:
+    first, second, third = (EntryPoint(index, index * 512, index * 512) for index in (0, 20, 40))
+    grouped = list(passes([45, 3, 19, 20, 3, 39], [first, second, third]))
+    assert grouped == [(None, [3, 19]), (second, [20, 39]), (third, [45])]
