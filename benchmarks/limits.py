@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests" / "helpers"), str(HERE.parent / "tests" / "processes")]
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests" / "helpers")]
 
 from browser import CHROMIUM, chromium, opened  # noqa: E402
 from cost import cpu_s_per_record, take_readings  # noqa: E402
@@ -23,7 +23,7 @@ from harness import ROOT, environment  # noqa: E402
 from hostile_replies import FIVE_MB, HOSTILE, parsing_s  # noqa: E402
 from many_samples import ALL_READ, KEYSTROKE, write_many  # noqa: E402
 from page_runs import FIRST, make_run  # noqa: E402
-from test_fuzz import REPLIES, a_reply  # noqa: E402
+from random_replies import REPLIES, a_reply  # noqa: E402
 from tokenizer import build_tokenizer  # noqa: E402
 
 SAMPLES = 1500

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import baseline_tool
 import numpy as np
+from numpy.typing import NDArray
 from torchcodec.decoders import VideoDecoder
 
 
@@ -25,10 +26,10 @@ class Reader:
 
 
 class Batch:
-    def __init__(self, frames: np.ndarray) -> None:
+    def __init__(self, frames: NDArray[np.uint8]) -> None:
         self._frames = frames
 
-    def asnumpy(self) -> np.ndarray:
+    def asnumpy(self) -> NDArray[np.uint8]:
         return self._frames
 
 

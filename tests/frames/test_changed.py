@@ -8,9 +8,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cv2
 import pytest
-from videos import Recipe, encode, read_number
+from videos import Recipe, encode, read_number, read_picture
 
 import select_frame_fallback as tool
 from eva.errors import VideoError
@@ -130,7 +129,7 @@ def test_a_video_replaced_while_its_frames_are_decoded_keeps_none_of_them(
     if backend == "decord":
         pytest.importorskip("decord", reason="decord has no wheel for this platform")
     made = iter((lambda: None, lambda: change(video, other), *[lambda: None] * 9))
-    encode_picture = tool.pictures
+    encode_picture = tool.pictures  # type: ignore[attr-defined]
 
     def pictures(*arguments: object) -> Iterator[tuple[int, bytes]]:
         for picture in encode_picture(*arguments):  # type: ignore[arg-type]
@@ -152,7 +151,7 @@ def test_what_is_wrong_is_said_and_the_next_call_gives_the_new_videos_frames(
         list(opened.frames([3], lambda rgb: rgb))
     reply = ask(video, tmp_path / "frames")["ok"]
     assert isinstance(reply, dict)
-    pictures = [cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB) for path in reply["frames"]]
+    pictures = [read_picture(path) for path in reply["frames"]]
     assert [read_number(picture) for picture in pictures] == reply["indices"]
     assert max(reply["indices"]) == 19
 

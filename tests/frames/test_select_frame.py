@@ -25,9 +25,11 @@ import restated
 from harness import FRAME_TOOL, GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
-from videos import Recipe, encode, read_number
+from numpy.typing import NDArray
+from videos import Recipe, encode, read_number, read_picture
 
 import select_frame_fallback as tool
+from eva.frames.store import folder_name
 
 Encoded = Callable[[Recipe], Path]
 CLIP = Recipe("clip.mp4", "libx264", options={"g": "20", "preset": "veryfast"})  # 60 frames, 25 fps, 160x120
@@ -55,7 +57,7 @@ class Called:
     def details(self) -> dict[str, Any]:
         return dict(json.loads((self.folder / "frames.json").read_text()))
 
-    def pictures(self) -> list[np.ndarray]:
+    def pictures(self) -> list[NDArray[np.uint8]]:
         return read_pictures(self.folder)
 
     def assert_refused(self, *, code: int = 1, reason: str) -> None:
@@ -65,9 +67,9 @@ class Called:
         assert not self.root.exists() or list(self.root.rglob("*")) == [], "something was left behind"
 
 
-def read_pictures(folder: Path) -> list[np.ndarray]:
+def read_pictures(folder: Path) -> list[NDArray[np.uint8]]:
     paths = sorted(folder.glob("frame_*.png"))
-    return [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in paths]
+    return [read_picture(path) for path in paths]
 
 
 @pytest.fixture
@@ -392,7 +394,7 @@ def test_a_hostile_file_name_stays_below_the_save_root_and_on_one_line(
 
 @given(stem=st.text(min_size=1))
 def test_a_folder_name_is_one_printable_part_and_never_a_way_up(stem: str) -> None:
-    name = tool.folder_name(stem)
+    name = folder_name(stem)
     assert name not in ("", ".", "..")
     assert "/" not in name
     assert name.isprintable()

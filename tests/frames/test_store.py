@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from corpus import CORPUS, Encoded, full_decode, h264, named
 from harness import FRAME_TOOL, wait_until
+from numpy.typing import NDArray
 from PIL import Image
-from test_decode import CORPUS, Encoded, encode, full_decode, h264, named
-from videos import Recipe, read_number
+from videos import Recipe, encode, read_number
 
 import select_frame_fallback as tool
 from eva.frames.eviction import Leases, stored
@@ -63,7 +64,7 @@ def worker() -> Iterator[WorkerProcess]:
     one.process.communicate()
 
 
-def read_picture(path: str | Path) -> np.ndarray:
+def read_picture(path: str | Path) -> NDArray[np.uint8]:
     return np.asarray(Image.open(path).convert("RGB"))
 
 
@@ -91,7 +92,7 @@ def test_worker_store_and_command_give_the_pixels_of_a_full_decode(
 def test_every_format_is_lossless(encoded: Encoded, tmp_path: Path, picture_format: str) -> None:
     video = encoded(h264("h264-444-odd.mp4", pix_fmt="yuv444p", width=161, height=121))
     reply = tool.answer({"arguments": arguments(video, tmp_path, "--nframes=2", f"--format={picture_format}")})["ok"]
-    assert all(path.endswith(f".{picture_format}") for path in reply["frames"])
+    assert [Path(path).suffix for path in reply["frames"]] == [f".{picture_format}"] * 2
     owed = full_decode(video)
     for index, path in zip(reply["indices"], reply["frames"], strict=True):
         assert np.array_equal(read_picture(path), owed[index])

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt-get install chromium)")
@@ -37,11 +38,19 @@ class Watched:
     trouble: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.page.on("console", lambda message: message.type in ("error", "warning") and self.note(message.text))
+        self.page.on("console", self.read)
         self.page.on("pageerror", lambda error: self.note(str(error)))
-        self.page.on("dialog", lambda dialog: (self.note(f"dialog {dialog.message}"), dialog.dismiss()))
+        self.page.on("dialog", self.dismiss)
         self.page.on("request", self.check)
         self.page.on("popup", lambda page: self.note(f"popup {page.url}"))
+
+    def read(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.note(message.text)
+
+    def dismiss(self, dialog: Dialog) -> None:
+        self.note(f"dialog {dialog.message}")
+        dialog.dismiss()
 
     def check(self, request: Request) -> None:
         if not request.url.startswith(self.allowed):
@@ -57,7 +66,12 @@ class Watched:
 
 
 def opened(
-    browser: Browser, file: Path, *, hash: str = "", frames: Path | None = None, scheme: str = "light"
+    browser: Browser,
+    file: Path,
+    *,
+    hash: str = "",
+    frames: Path | None = None,
+    scheme: Literal["light", "dark"] = "light",
 ) -> Watched:
     """A page from the disk; it may load itself, data: addresses, and files below `frames`."""
     page = browser.new_page(viewport={"width": 1400, "height": 900}, color_scheme=scheme)

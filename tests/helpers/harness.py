@@ -37,6 +37,7 @@ def make_video(
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.gop_size = 12
         for number in range(frames):
@@ -205,7 +206,7 @@ class Bench:
         return self.finish(self.start(*flags, **settings), timeout_s=timeout_s)
 
 
-def kill_group(process: subprocess.Popen[str]) -> None:
+def kill_group(process: subprocess.Popen[Any]) -> None:
     """SIGKILL to the run and to the frame tools that it started."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

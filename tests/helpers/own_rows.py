@@ -60,7 +60,7 @@ def _videoholmes(number: int) -> dict[str, Any]:
 
 def _lvbench(number: int) -> dict[str, Any]:
     video = f"LVB{number // 12:08}"
-    extra = {
+    extra: dict[str, Any] = {
         "uid": 55 + number,
         "question_type": "['reasoning', 'entity recognition']",
         "time_reference": "00:15-00:19",

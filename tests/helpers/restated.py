@@ -15,6 +15,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from scripted_server import prompt_tokens
 
 FACTOR = 28
@@ -52,12 +53,12 @@ class Decoded:
         index = round((time_s - self.begin_s) * self.average_fps)
         return min(max(index, 0), len(self.times_s) - 1)
 
-    def pictures(self, indices: Sequence[int]) -> list[np.ndarray]:
+    def pictures(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
         """Frames as RGB arrays (height, width, 3); decoded from the first one on, without seeking."""
         with av.open(str(self.path)) as container:
             container.streams.video[0].thread_type = "AUTO"
             kept = {
-                number: frame.to_ndarray(format="rgb24")
+                number: np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
                 for number, frame in enumerate(container.decode(video=0))
                 if number in indices
             }
@@ -70,7 +71,9 @@ def decode_all(path: Path) -> Decoded:
         stream.thread_type = "AUTO"
         by_time = stream.codec_context.codec.canonical_name in {"av1", "vp9"}
         start = 0 if by_time else stream.start_time or 0
-        shown = [(frame.pts, frame.duration) for frame in container.decode(stream)]
+        shown = [(frame.pts or 0, frame.duration) for frame in container.decode(stream)]
+        assert stream.time_base is not None
+        assert stream.average_rate is not None
         times = [float((pts - start) * stream.time_base) for pts, _ in shown]
         shown_to = float(sum(shown[-1]) * stream.time_base) if by_time else None
         return Decoded(path, times, float(stream.average_rate), shown_to)
@@ -94,13 +97,13 @@ def owed_images(decoded: Decoded, start_s: float, end_s: float, nframes: int, re
     return [describe(resized(picture, resize)) for picture in pictures]
 
 
-def resized(picture: np.ndarray, resize: float) -> np.ndarray:
+def resized(picture: NDArray[np.uint8], resize: float) -> NDArray[np.uint8]:
     height, width = picture.shape[:2]
     size = tuple(max(1, round(side * resize / FACTOR) * FACTOR) for side in (width, height))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def describe(rgb: np.ndarray) -> dict[str, Any]:
+def describe(rgb: NDArray[np.uint8]) -> dict[str, Any]:
     sha = hashlib.sha256(rgb.tobytes()).hexdigest()[:16]
     return {"type": "image", "w": rgb.shape[1], "h": rgb.shape[0], "sha": sha}
 

@@ -207,7 +207,10 @@ def prompt_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
     total = 0
     for message in messages:
         content = message["content"]
-        for part in content if isinstance(content, list) else [{"type": "text", "text": content or ""}]:
+        parts: list[dict[str, Any]] = (
+            content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
+        )
+        for part in parts:
             if part["type"] == "image":
                 total += max(1, round(part["w"] / FACTOR)) * max(1, round(part["h"] / FACTOR))
             else:
@@ -228,7 +231,7 @@ def faulty(reply: Mapping[str, Any], attempt: int) -> bool:
     """Whether this attempt gets the reply's error rather than its text."""
     if "status" not in reply and "fault" not in reply:
         return False
-    return attempt < reply.get("times", float("inf"))
+    return bool(attempt < reply.get("times", float("inf")))
 
 
 def completion(text: str | None, reply: Mapping[str, Any], used: int) -> dict[str, Any]:
@@ -379,7 +382,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def flush_together(self, body: bytes) -> None:
         """Head and body in one write: two of them wait 40 ms for each other (Nagle)."""
-        self._headers_buffer += [b"\r\n", body]
+        self._headers_buffer += [b"\r\n", body]  # type: ignore[attr-defined]  # of BaseHTTPRequestHandler
         self.flush_headers()
 
 
@@ -396,7 +399,9 @@ class ScriptedServer(ThreadingHTTPServer):
 
     @property
     def base_url(self) -> str:
-        return f"http://{self.server_address[0]}:{self.server_address[1]}/v1"
+        host, port = self.server_address[:2]
+        assert isinstance(host, str)
+        return f"http://{host}:{port}/v1"
 
     def describe(self, url: str) -> dict[str, Any]:
         if url not in self._images:

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,6 +64,13 @@ def read_number(rgb: NDArray[np.uint8]) -> int:
     return number
 
 
+def read_picture(path: str | Path) -> NDArray[np.uint8]:
+    """The RGB pixels (height, width, 3) of a picture file."""
+    picture = cv2.imread(str(path))
+    assert picture is not None, path
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+
+
 @cache
 def texture(width: int, height: int) -> NDArray[np.uint8]:
     return np.random.default_rng(7).integers(0, 40, (height, width, 3), dtype=np.uint8)
@@ -71,9 +79,9 @@ def texture(width: int, height: int) -> NDArray[np.uint8]:
 def encode(recipe: Recipe, folder: Path) -> Path:
     """Encode `recipe.count` numbered frames into `folder`; gives the file's path."""
     path = folder / recipe.name
-    options = {"container_options": recipe.container_options, "format": recipe.container}
-    with av.open(str(path), "w", **options) as container:
+    with av.open(str(path), "w", format=recipe.container, container_options=recipe.container_options) as container:
         stream = container.add_stream(recipe.codec, rate=recipe.rate, options=recipe.options)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = recipe.width, recipe.height, recipe.pix_fmt
         time_base = recipe.time_base or 1 / recipe.rate
         stream.codec_context.time_base = time_base

@@ -148,6 +148,7 @@ def check_verdict(run: Run, *, code: int) -> None:
 
 
 def test_a_check_runs_nothing_and_leaves_its_memory_and_what_the_frame_store_keeps(checked: Checked) -> None:
+    assert checked.runs
     for run in checked.runs.values():
         files = [path for path in run.output_dir.parent.rglob("*") if path.is_file()]
         assert {path.name for path in files if "store" not in path.parts} <= {"questions.jsonl", "checked_videos.json"}
@@ -159,7 +160,7 @@ def bench(tmp_path: Path, tokenizer_dir: Path, videos: Path) -> Iterator[Callabl
         bench = Bench(tmp_path, server.base_url, tokenizer_dir)
         bench.write([row("a"), row("b", video="absent.mp4")])
 
-        def check(**settings: str) -> Run:
+        def check(**settings: Any) -> Run:
             return bench.run("--check", video_root=str(videos), **settings)
 
         yield check

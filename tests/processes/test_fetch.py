@@ -71,8 +71,7 @@ def project(tmp_path):
     for folder, manifest in (("data", {"files": sized}), ("results-12k", {"max_bytes": 80_000, "files": blobs})):
         (root / folder).mkdir()
         shutil.copy(ROOT / folder / "fetch.py", root / folder)
-        manifest["source"] = "http://127.0.0.1:9/"
-        (root / folder / "manifest.json").write_text(json.dumps(manifest))
+        (root / folder / "manifest.json").write_text(json.dumps({**manifest, "source": "http://127.0.0.1:9/"}))
     return root
 
 

@@ -115,6 +115,7 @@ def test_a_run_after_a_power_cut_shows_whole_frames(clip: Path, tmp_path: Path, 
         before = bench.run("--sample", "1")
         for frame in stored(bench.frame_root):
             frame.path.write_bytes(b"")
+        assert [path for path in bench.frame_root.rglob("*.*mp") if path.stat().st_size == 0], "frames are spoilt"
         run = bench.run()
     assert (before.code, run.code) == (0, 0), run.said
     assert [record["stop_reason"] for record in run.records()] == ["answer_found"] * 2
@@ -355,7 +356,7 @@ def test_a_store_that_cannot_be_used_is_refused_before_any_sample(
 
 
 def test_a_store_that_becomes_unusable_ends_the_run(clip: Path, tmp_path: Path, tokenizer_dir: Path) -> None:
-    replies = {"first": LOOK, "second": [{"text": LOOK[0], "delay_s": 3}, ANSWER], "third": LOOK}
+    replies: dict[str, list[Any]] = {"first": LOOK, "second": [{"text": LOOK[0], "delay_s": 3}, ANSWER], "third": LOOK}
     with ScriptedServer(Script(replies)) as server:
         bench = Bench(tmp_path, server.base_url, tokenizer_dir)
         (bench.videos / "clip.mp4").symlink_to(clip)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import ROOT, Bench, environment, make_video, read_records, row
@@ -109,7 +110,7 @@ def test_a_summary_that_a_full_disk_lost_is_spoken_of(bench: Bench, figures: Pat
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_run_ends_whole_where_the_reader_has_gone(bench: Bench, figures: Path, stream: str) -> None:
     with pipe(read=False) as gone:
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: gone}
+        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: gone}
         run = subprocess.run(
             bench.command("--json", str(figures)), **streams, text=True, env=environment(), timeout=120, check=False
         )

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Browser, Page, Watched, chromium, needs_chromium, opened
+from browser import Watched, chromium, needs_chromium, opened
 from harness import ROOT, environment, only_sentence, read_records
 from many_samples import ALL_READ, MANY, write_many
 from page_runs import INDEX, LONG, NASTY, PWN, SECOND, Ran, make_run
+from playwright.sync_api import Browser, Page
 
 pytestmark = needs_chromium
 
@@ -98,14 +99,20 @@ def sample(page: Page, name: str, *, run: str = "own") -> Page:
 # --- the figures
 
 
+def figures_in(pattern: str, text: str) -> tuple[str, ...]:
+    found = re.search(pattern, text, re.MULTILINE)
+    assert found is not None, f"{pattern} in {text}"
+    return found.groups()
+
+
 def test_the_figures_are_those_of_accuracy_py(runs: Pair, page_file: Path, open_page: Open) -> None:
     command = [sys.executable, str(ROOT / "accuracy.py"), str(runs.first)]
     said = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True).stdout
-    correct, total, accuracy = re.search(r"Accuracy: (\d+)/(\d+) = ([\d.]+)%", said).groups()
+    correct, total, accuracy = figures_in(r"Accuracy: (\d+)/(\d+) = ([\d.]+)%", said)
     rounds, tokens = (
-        float(re.search(rf"{name}: ([\d.]+)", said)[1]) for name in ("Average rounds", "Average total tokens")
+        float(figures_in(rf"{name}: ([\d.]+)", said)[0]) for name in ("Average rounds", "Average total tokens")
     )
-    low, high = re.search(r"clustered by video: ([\d.]+)% to ([\d.]+)%", said).groups()
+    low, high = figures_in(r"clustered by video: ([\d.]+)% to ([\d.]+)%", said)
 
     watched = open_page(page_file)
     page = watched.page
@@ -113,7 +120,9 @@ def test_the_figures_are_those_of_accuracy_py(runs: Pair, page_file: Path, open_
     assert cells[0].split("\n") == [f"{float(accuracy):.2f} %", f"{correct} of {total}"]
     assert page.locator(".forest").get_attribute("aria-label") == f"{low} % to {high} %"
     assert cells[2:4] == [f"{rounds:.2f}", f"{tokens:,.0f}"]
-    for reason, count in re.findall(r"^  (\S+): (\d+)$", said, re.MULTILINE):
+    reasons = re.findall(r"^  (\S+): (\d+)$", said, re.MULTILINE)
+    assert len(reasons) > 1
+    for reason, count in reasons:
         assert f"{reason} {count}" in cells[5]
     assert page.locator("[data-status=right]").inner_text().split() == ["right", correct]
     assert page.locator("#count").inner_text() == f"{total} samples"
@@ -126,7 +135,9 @@ def test_every_chart_is_a_figure_described_in_words(page_file: Path, open_page: 
     assert figures.count() >= 3
     for figure in figures.all():
         assert figure.locator("[role=img][aria-label]").first.get_attribute("aria-label")
-        assert figure.locator("svg").bounding_box()["width"] > 200
+        box = figure.locator("svg").bounding_box()
+        assert box is not None
+        assert box["width"] > 200
 
 
 def test_the_settings_and_what_the_figures_are_not_are_said(page_file: Path, open_page: Open) -> None:
@@ -239,7 +250,7 @@ def test_a_trajectory_shows_its_frames_its_windows_and_its_words(runs: Pair, pag
     assert (timeline.locator(".asked").count(), timeline.locator(".executed").count()) == (2, 2)
     assert timeline.locator(".frame").count() == len(times_s)
     assert timeline.locator(".reference title").text_content() == "annotated: 0:02 to 0:03"
-    assert "Looked into the annotated time: 100.0%" in page.locator("#runs").text_content()
+    assert "Looked into the annotated time: 100.0%" in (page.locator("#runs").text_content() or "")
     assert page.locator(".round").count() == 3
     assert "I look at 2." in page.locator(".round").nth(1).inner_text()
     assert page.locator(".options .truth").inner_text().startswith("B")
@@ -469,6 +480,6 @@ def test_several_results_stand_side_by_side_with_the_reference_s_and_without_for
 
 
 def test_the_default_frame_root_is_eval_eva_s() -> None:
-    default = re.compile(r'^(?:FRAME_SAVE_ROOT = |FRAME_ROOT = Path\()"(.+?)"', re.MULTILINE)
-    found = {default.search((ROOT / name).read_text(encoding="utf-8"))[1] for name in ("eval-eva.py", "report.py")}
+    default = r'^(?:FRAME_SAVE_ROOT = |FRAME_ROOT = Path\()"(.+?)"'
+    found = {figures_in(default, (ROOT / name).read_text(encoding="utf-8")) for name in ("eval-eva.py", "report.py")}
     assert len(found) == 1

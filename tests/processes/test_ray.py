@@ -256,7 +256,9 @@ def test_a_run_whose_server_and_driver_die_leaves_nothing_behind_and_goes_on(
 def test_a_sample_on_a_node_that_is_given_up_keeps_the_rounds_that_it_completed(
     nodes: Nodes, bench_at: Callable[..., Bench]
 ) -> None:
-    script = {"question 2": [block(call(0, 1, 2)), {"status": 500, "message": "cannot decode this image"}]}
+    script: dict[str, list[Any]] = {
+        "question 2": [block(call(0, 1, 2)), {"status": 500, "message": "cannot decode this image"}]
+    }
     with ScriptedServer(Script(lambda key: script.get(key, [ANSWER]))) as server:
         bench = bench_at(server.base_url)
         bench.write(row(f"question {number}", video="clip 12.mp4") for number in range(6))

@@ -43,7 +43,7 @@ NAMES = (
 )
 
 
-def journey(bench: Bench, *flags: str, **settings: str | None) -> Callable[[], Run]:
+def journey(bench: Bench, *flags: str, **settings: Any) -> Callable[[], Run]:
     return lambda: bench.run(*flags, **settings)
 
 
@@ -85,7 +85,7 @@ WINDOWS_SCRIPT = {
     "reversed": [block(call(4, 1, 3)), ANSWER],
 }
 OUTSIDE = "OUTSIDE"
-ATTACKS = {
+ATTACKS: Mapping[str, Mapping[str, Any]] = {
     "save dir": {"save_dir": OUTSIDE},
     "save-dir": {"save-dir": OUTSIDE},
     "save root": {"save_root": OUTSIDE},
@@ -129,7 +129,7 @@ MANY_ROWS = [row(key, index=number) for number, key in enumerate(MANY)]
 TWO_AT_ONCE = ("--max-concurrent", "2", "--model", "second", "--api-key", "sesame", "--sample", "6")
 
 
-FAULTS = {
+FAULTS: Mapping[str, Mapping[str, Any]] = {
     "500 once": {"status": 500, "times": 1},
     "503 twice": {"status": 503, "times": 2},
     "a dropped connection": {"fault": "drop", "times": 1},
@@ -140,7 +140,7 @@ FAULTS = {
     "429 once": {"status": 429, "times": 1},
     "no fault": {},
 }
-LASTING = {
+LASTING: Mapping[str, Mapping[str, Any]] = {
     "500 for ever": {"status": 500, "message": "[Errno 2] No such file or directory: 'x.png'"},
     "dropped for ever": {"fault": "drop"},
     "404 for ever": {"status": 404, "message": "The model does not exist."},
@@ -217,7 +217,7 @@ def attack_script(folder: Path) -> dict[str, list[str]]:
         text = json.dumps(arguments)
         for name, place in places.items():
             text = text.replace(name, place)
-        return json.loads(text)
+        return dict(json.loads(text))
 
     return {key: [block(call(1, 4, 2, **placed(more))), ANSWER] for key, more in ATTACKS.items()}
 
@@ -293,7 +293,9 @@ def test_every_run_of_the_flag_tests_finished(flagged: Flagged) -> None:
 def test_any_file_name_gives_its_frames_through_absolute_quoted_file_addresses(flagged: Flagged, number: int) -> None:
     key = f"name {number}"
     assert flagged.images("file", key) == owed_images(flagged.video, 1, 4, 2, 1.0)
-    for url in flagged.journals["file"].of(key)[-1].urls:
+    urls = flagged.journals["file"].of(key)[-1].urls
+    assert len(urls) == 2
+    for url in urls:
         assert url.startswith("file:///")
         assert re.fullmatch(r"[!-~]+", url), "an address is ASCII without blanks"
         assert str(flagged.folder / "file" / "frames").encode() in os.fsencode(url.removeprefix("file://"))
@@ -309,6 +311,9 @@ def test_the_summary_says_how_many_frames_were_there_already(flagged: Flagged) -
 
 
 def test_no_file_name_reaches_a_shell(flagged: Flagged) -> None:
+    shell = [number for number, name in enumerate(NAMES) if "touch pwned" in name]
+    assert shell, "there is a name to look out for"
+    assert all(len(flagged.images("file", f"name {number}")) == 2 for number in shell), "and its video was cut"
     assert list(flagged.folder.rglob("pwned")) == []
     assert list(ROOT.glob("pwned")) == []
 
@@ -324,14 +329,18 @@ def test_every_frame_lies_in_the_store_of_the_frame_root(flagged: Flagged) -> No
 
 @pytest.mark.parametrize("key", list(TRANSPORT_SCRIPT)[:3])
 def test_base64_sends_the_same_pixels_in_data_addresses(flagged: Flagged, key: str) -> None:
-    assert flagged.images("base64", key) == flagged.images("file", key)
-    for url in flagged.journals["base64"].of(key)[-1].urls:
+    images, urls = flagged.images("base64", key), flagged.journals["base64"].of(key)[-1].urls
+    assert len(images) == len(urls) == 2
+    assert images == flagged.images("file", key)
+    for url in urls:
         assert re.match(r"data:image/[a-z]+;base64,", url)
 
 
 def test_the_media_type_of_a_data_address_is_that_of_its_bytes(flagged: Flagged) -> None:
     magic = {"image/png": b"\x89PNG", "image/bmp": b"BM", "image/webp": b"RIFF"}
-    for url in flagged.journals["base64"].of("name 0")[-1].urls:
+    urls = flagged.journals["base64"].of("name 0")[-1].urls
+    assert len(urls) == 2
+    for url in urls:
         assert image_bytes(url).startswith(magic[url[5:].split(";")[0]])
 
 
@@ -427,8 +436,9 @@ def test_a_dataset_of_any_name_has_files_of_that_name(flagged: Flagged) -> None:
 
 
 def test_the_tokenizers_chat_template_writes_the_transcript(flagged: Flagged) -> None:
-    assert all(record["messages"].startswith("MARK<|im_start|>") for record in flagged.runs["defaults"].records())
-    assert all(record["messages"].startswith("<|im_start|>") for record in flagged.runs["ids"].records())
+    for run, owed in (("defaults", "MARK"), ("ids", "")):
+        heads = {record["messages"].partition("<|im_start|>")[0] for record in flagged.runs[run].records()}
+        assert heads == {owed}
 
 
 def test_each_item_is_asked_once_and_lands_in_cache_and_result_once(flagged: Flagged) -> None:
@@ -509,7 +519,8 @@ def refused(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> It
     ):
         addresses = {"EMPTY_SERVER": empty.base_url, "LOCKED_SERVER": locked.base_url}
         jobs: dict[str, Callable[[], Run]] = {}
-        for number, (name, case) in enumerate({**REFUSALS, **UNUSABLE_FLAGS}.items()):
+        cases: dict[str, Refusal | tuple[str, ...]] = {**REFUSALS, **UNUSABLE_FLAGS}
+        for number, (name, case) in enumerate(cases.items()):
             bench = Bench(folder / str(number), good.base_url, tokenizer_dir)
             flags = case.flags if isinstance(case, Refusal) else case
             settings = dict(case.settings) if isinstance(case, Refusal) else {}
@@ -548,6 +559,7 @@ def test_unusable_flags_end_with_exit_code_2_and_no_traceback(refused: Refused, 
 
 
 def test_bad_input_costs_no_model_call(refused: Refused) -> None:
+    assert refused.journals
     for journal in refused.journals:
         assert journal.seen == []
         assert not any("chat" in path for path in journal.paths)
@@ -605,6 +617,7 @@ def test_a_fault_that_passes_is_tried_again_with_the_same_request(flagged: Flagg
 def test_retries_wait_longer_each_time(flagged: Flagged) -> None:
     times = [one.at_s for one in flagged.journals["faults"].of("500 for ever")]
     waits = [later - earlier for earlier, later in pairwise(times)]
+    assert len(waits) >= 3
     assert all(wait >= least for wait, least in zip(waits, (0.5, 1.0, 2.0), strict=False))  # longer on a busy machine
 
 

@@ -216,7 +216,9 @@ def test_a_run_starts_with_the_servers_that_answer(bench_at: Callable[..., Bench
 
 def test_a_sample_given_up_in_its_second_round_keeps_the_first_in_its_record(bench_at: Callable[..., Bench]) -> None:
     """The person who reads the record sees what the agent asked and saw before the server failed it."""
-    script = {"question 2": [block(call(0, 1, 2)), {"status": 500, "message": "cannot decode this image"}]}
+    script: dict[str, list[Any]] = {
+        "question 2": [block(call(0, 1, 2)), {"status": 500, "message": "cannot decode this image"}]
+    }
     with ScriptedServer(Script(lambda key: script.get(key, [ANSWER]))) as server:
         bench = bench_at(server.base_url)
         bench.write(numbered(6))

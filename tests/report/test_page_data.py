@@ -89,7 +89,9 @@ def test_the_questions_of_the_six_datasets_have_options() -> None:
     folder = SHARED / "annotations"
     if not folder.is_dir():
         pytest.skip("the annotation files are not here")
-    for path in sorted(folder.glob("*.jsonl")):
+    files = sorted(folder.glob("*.jsonl"))
+    assert len(files) == 6
+    for path in files:
         with path.open(encoding="utf-8") as file:
             texts = [json.loads(line)["prompt"][-1]["content"] for line in file]
         with_options = sum(len(read_question(text).options) >= 2 for text in texts)
@@ -155,7 +157,7 @@ def test_the_annotation_s_own_keys_are_shown_and_the_large_ones_are_not() -> Non
     assert found["extra"] == [["Explanation", "since"], ["uid", "7"]]
 
 
-HOSTILE = (
+HOSTILE: tuple[dict[str, Any], ...] = (
     {
         "trajectory": [
             None,

@@ -39,7 +39,9 @@ def test_a_frame_inside_the_root_becomes_a_small_webp(root: Path, suffix: str) -
     small = Image.open(io.BytesIO(FrameRoot.at(root).thumbnail(str(frame))))
     assert small.format == "WEBP"
     assert small.size == (WIDTH, 108)
-    red, green, blue = small.convert("RGB").getpixel((50, 50))
+    pixel = small.convert("RGB").getpixel((50, 50))
+    assert isinstance(pixel, tuple)
+    red, green, blue = pixel
     assert red > 240 and 150 < green < 180 and blue < 20
 
 
@@ -61,7 +63,7 @@ def test_nothing_outside_the_root_is_read(root: Path, tmp_path: Path) -> None:
     save(tmp_path / "frames-of-others" / "1.png")
     (root / "link.png").symlink_to(outside)
     (root / "folder").symlink_to(tmp_path)
-    names = [
+    names: list[str | Path] = [
         outside,
         f"{root}/../secret.png",
         f"{root}/store/../../secret.png",
@@ -125,7 +127,7 @@ def test_what_only_looks_like_a_picture_gives_none(root: Path) -> None:
 
 
 def test_a_path_that_no_file_can_have_is_not_there(root: Path) -> None:
-    names = [root / "gone.png", f"{root}/nul\0.png", f"{root}/\ud800.png", f"{root}/{'x' * 5000}.png"]
+    names: list[str | Path] = [root / "gone.png", f"{root}/nul\0.png", f"{root}/\ud800.png", f"{root}/{'x' * 5000}.png"]
     assert {reason(root, name) for name in names} == {"no longer there"}
 
 

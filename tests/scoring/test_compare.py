@@ -76,6 +76,7 @@ def test_a_result_beside_itself_differs_by_nothing() -> None:
     a, _ = sides("BCBCBBBCCB", "")
     compared = compare(a, a)
     for change in (compared.flips.accuracy, compared.rounds, compared.tokens):
+        assert change is not None
         assert change.interval is not None
         assert (change.difference, change.interval.low, change.interval.high) == (0, 0, 0)
     assert (compared.flips.p_value, compared.flips.total, compared.answers_changed) == (1.0, 0, 0)
@@ -93,11 +94,14 @@ def test_rounds_and_tokens_are_compared_by_their_means() -> None:
     a = side(record(n, num_rounds=2, total_tokens=100) for n in range(20))
     b = side(record(n, num_rounds=3, total_tokens=100 + n % 7) for n in range(20))
     compared = compare(a, b)
-    assert (compared.rounds.difference, compared.tokens.a) == (1, 100)
-    assert compared.rounds.interval is not None
-    assert (compared.rounds.interval.low, compared.rounds.interval.high) == (1, 1)
-    assert compared.tokens.interval is not None
-    assert compared.tokens.interval.low < compared.tokens.difference < compared.tokens.interval.high
+    rounds, tokens = compared.rounds, compared.tokens
+    assert rounds is not None
+    assert tokens is not None
+    assert (rounds.difference, tokens.a) == (1, 100)
+    assert rounds.interval is not None
+    assert (rounds.interval.low, rounds.interval.high) == (1, 1)
+    assert tokens.interval is not None
+    assert tokens.interval.low < tokens.difference < tokens.interval.high
 
 
 def test_a_pair_of_which_a_count_is_not_known_is_left_out_of_its_mean_alone() -> None:

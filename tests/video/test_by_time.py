@@ -8,10 +8,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
-from videos import Recipe, read_number
+from videos import Recipe, read_number, read_picture
 
 import select_frame_fallback as tool
 from eva.errors import VideoError
@@ -183,10 +182,6 @@ def numbers(path: Path, window: Window, tmp_path: Path) -> list[int]:
     folder, _ = tool.save_frames(tool.parse_arguments([*words, f"--save-root={tmp_path}"]))
     assert [read_number(read_picture(folder / f"frame_{k:04d}.png")) for k in range(nframes)] == stored
     return stored
-
-
-def read_picture(path: str | Path) -> np.ndarray:
-    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
 
 
 @pytest.mark.parametrize(

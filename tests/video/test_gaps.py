@@ -9,11 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from videos import Recipe
+from videos import Recipe, read_picture
 
 import select_frame_fallback as tool
 from eva.errors import VideoError
@@ -73,7 +72,7 @@ def full_decode(path: Path) -> dict[int, NDArray[np.uint8]]:
         container.streams.video[0].codec_context.thread_count = 1
         for frame in container.decode(video=0):
             assert frame.pts is not None
-            owed[frame.pts] = frame.to_ndarray(format="rgb24")
+            owed[frame.pts] = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
     return owed
 
 
@@ -89,7 +88,7 @@ def pictures(reply: dict[str, object]) -> Iterator[tuple[int, NDArray[np.uint8]]
     assert isinstance(indices, list)
     assert isinstance(frames, list)
     for index, frame in zip(indices, frames, strict=True):
-        yield index, cv2.cvtColor(cv2.imread(frame), cv2.COLOR_BGR2RGB)
+        yield index, read_picture(frame)
 
 
 @lossy([*NUMBERED, *OTHERS])
@@ -99,10 +98,13 @@ def test_each_frame_asked_for_alone_equals_the_full_decode(
     path = without(encoded(recipe), tmp_path / recipe.name, LOSSES[loss])
     owed = list(full_decode(path).values())
     video = open_video(path, backend="av")
+    given = 0
     for index in range(min(len(owed), video.timeline.count)):
         with suppress(VideoError):  # what cannot be decoded is an error, and no wrong picture
             ((_, rgb),) = video.frames([index], lambda rgb: rgb)
             assert np.array_equal(rgb, owed[index]), f"frame {index}"
+            given += 1
+    assert given > len(owed) / 2
 
 
 @lossy(NUMBERED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -35,7 +35,8 @@ def test_what_a_generator_raises_is_raised_when_its_turn_comes() -> None:
         yield "b"
         raise ValueError("spoiled")
 
-    items = in_turns([partial(letters, "ac"), failing], [0, 1, 0, 1])
+    streams: list[Callable[[], Iterator[str]]] = [partial(letters, "ac"), failing]
+    items = in_turns(streams, [0, 1, 0, 1])
     assert [next(items) for _ in range(3)] == ["a", "b", "c"]
     with pytest.raises(ValueError, match="spoiled"):
         next(items)
@@ -47,7 +48,8 @@ def test_a_turn_after_the_end_of_its_generator_is_an_error() -> None:
 
 
 def test_no_generator_works_further_ahead_than_it_may_and_none_is_left_at_work() -> None:
-    made, closed = [], []
+    made: list[int] = []
+    closed: list[bool] = []
 
     def endless() -> Iterator[int]:
         try:

@@ -35,10 +35,10 @@ def test_a_streamed_video_is_as_long_as_its_frames_are_shown(
     with av.open(str(encoded(recipe))) as container:
         assert (container.duration, container.streams.video[0].duration) == (None, None)
     info = probe(encoded(recipe))
-    assert info == VideoInfo(pytest.approx(duration_s, abs=2e-3), 160, 120)
+    assert info == VideoInfo(pytest.approx(duration_s, abs=2e-3), 160, 120)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_a_stated_length_is_taken_as_it_is_stated(encoded: Encoded, suffix: str) -> None:
     recipe = Recipe(f"stated.{suffix}", "libx264", options=X264)
-    assert probe(encoded(recipe)) == VideoInfo(pytest.approx(2.4, abs=2e-3), 160, 120)
+    assert probe(encoded(recipe)) == VideoInfo(pytest.approx(2.4, abs=2e-3), 160, 120)  # type: ignore[arg-type]
