@@ -7,8 +7,13 @@ from pathlib import Path
 # A script finds modules beside itself; the package `eva` lies one folder up, wherever the command is started.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from eva.dataset.download import Manifest, load_manifest
-from eva.dataset.download_script import fetch_and_report, fetch_parser, parse_fetch_arguments
+from eva.dataset.download import (
+    Manifest,
+    fetch_and_report,
+    fetch_parser,
+    load_manifest,
+    parse_fetch_arguments,
+)
 from eva.dataset.items import load_items
 from eva.dataset.locate import survey_videos
 from eva.errors import EvaError
