@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from eva.protocol.messages import TURN_END, TURN_START
 from eva.records.outcome import same_answer
 
 
@@ -47,7 +48,7 @@ def story(record: dict[str, Any]) -> list[str]:
 
 def opening(messages: str) -> str:
     """The user's turn of a transcript."""
-    return messages.partition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
+    return messages.partition(f"{TURN_START}user\n")[2].partition(TURN_END)[0]
 
 
 if __name__ == "__main__":
