@@ -338,7 +338,7 @@ def test_check_succeeds_when_every_video_is_there(project, tmp_path):
 def test_check_without_annotations_or_folder_names_what_to_do(project, tmp_path):
     done = run(project, "one", "--check", tmp_path)
     assert done.returncode == 2
-    assert "python data/fetch.py one brings it" in done.stderr
+    assert "python data/fetch.py one fetches it" in done.stderr
     assert run(project, "one", "--check", tmp_path / "no").returncode == 2
 
 
