@@ -111,7 +111,7 @@ def test_blank_lines_are_skipped_and_still_counted(tmp_path: Path) -> None:
     assert [one.index for one in items] == [1, 3]
 
 
-@pytest.mark.parametrize("index", [None, "5", 5.0, [5], "", {}], ids=repr)
+@pytest.mark.parametrize("index", [None, "5", 5.0, [5], "", {}, True, False], ids=repr)
 def test_a_non_integer_index_becomes_the_line_number_counted_from_0(tmp_path: Path, index: Any) -> None:
     items = load(tmp_path, *lines(row("a", index=100), row("b", index=index), row("c")))
     assert [one.index for one in items] == [100, 1, 2]
