@@ -234,9 +234,7 @@ def test_a_folder_can_be_the_mirror(project, tmp_path):
     assert f"{mirror / NAMES['two']} cannot be copied: No such file" in run(project, "--source", mirror).stderr
 
 
-@pytest.mark.parametrize(
-    "source", ["no/such/folder", "ftp://127.0.0.1/", "http://", "file:///etc/", "http://127.0.0.1:port/"]
-)
+@pytest.mark.parametrize("source", ["no/such/folder", "ftp://127.0.0.1/", "http://", "http:///x", "file:///etc/"])
 def test_a_source_is_a_folder_or_on_the_web(source):
     with pytest.raises(FetchError, match=re.escape(source)):
         check_source(source)
@@ -245,7 +243,12 @@ def test_a_source_is_a_folder_or_on_the_web(source):
 def test_an_unusable_source_is_an_unusable_argument(project):
     done = run(project, "--source", "ftp://127.0.0.1/")
     assert done.returncode == 2
-    assert done.stderr == "--source ftp://127.0.0.1/: only http and https URLs and folders are sources\n"
+    assert done.stderr == "--source ftp://127.0.0.1/ is neither a folder nor an http(s) URL\n"
+
+
+def test_an_address_that_no_request_can_be_made_to_is_named(project):
+    with pytest.raises(FetchError, match=r"http://127\.0\.0\.1:port/one_raw\.jsonl cannot be fetched: Invalid port"):
+        fetch_one(project, "http://127.0.0.1:port/")
 
 
 def test_a_right_file_is_left_alone(project, server):

@@ -38,6 +38,16 @@ def test_of_several_containers_the_first_known_one_is_taken(tmp_path):
     assert locate_video(tmp_path / "x.mp4") == tmp_path / "x.mkv"
 
 
+def test_the_containers_are_those_of_the_page_on_the_datasets_in_its_order(tmp_path):
+    suffixes = ".mp4 .mkv .webm .mov .m4v .avi .flv .ts .mpg .mpeg .wmv .3gp".split()
+    touch(tmp_path, *(f"x{suffix}" for suffix in suffixes))
+    for suffix in suffixes:
+        assert locate_video(tmp_path / "x") == tmp_path / f"x{suffix}"
+        (tmp_path / f"x{suffix}").unlink()
+    with pytest.raises(VideoError):
+        locate_video(tmp_path / "x")
+
+
 def test_a_name_without_a_container_gets_one(tmp_path):
     touch(tmp_path, "lecture 1.mp4", "lecture 1.5.mkv")
     assert locate_video(tmp_path / "lecture 1.5") == tmp_path / "lecture 1.5.mkv"

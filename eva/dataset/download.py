@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import logging
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,16 +85,8 @@ def hash_content(content: bytes, algorithm: str) -> str:
 
 def check_source(source: str) -> None:
     """Raise FetchError where `source` is neither a folder nor an http(s) URL."""
-    if "://" not in source:
-        if not Path(source).is_dir():
-            raise FetchError(f"{source} is neither a folder nor an http(s) URL")
-        return
-    try:
-        url = httpx2.URL(source)
-    except httpx2.InvalidURL as error:
-        raise FetchError(f"{source} is not a usable URL: {error}") from error
-    if url.scheme not in {"http", "https"} or not url.host:
-        raise FetchError(f"{source}: only http and https URLs and folders are sources")
+    if not re.match("https?://[^/]", source) and not Path(source).is_dir():
+        raise FetchError(f"{source} is neither a folder nor an http(s) URL")
 
 
 def fetch(file: RemoteFile, *, source: str, folder: Path, force: bool, retries: int) -> bool:
@@ -110,7 +103,7 @@ def fetch(file: RemoteFile, *, source: str, folder: Path, force: bool, retries: 
         if not force:
             raise FetchError(f"{target} is there but {problem}; move it away, or give --force to replace it")
     origin = f"{source.rstrip('/')}/{file.name}"
-    content = _download(origin, file, retries) if "://" in origin else _read(Path(origin))
+    content = _read(Path(origin)) if Path(source).is_dir() else _download(origin, file, retries)
     problem = file.find_problem(content)
     if problem is not None:
         raise FetchError(f"{origin} is not the file of the manifest: it {problem}")
@@ -137,7 +130,7 @@ def _download(url: str, file: RemoteFile, retries: int) -> bytes:
     try:
         with httpx2.Client(follow_redirects=True, max_redirects=5, timeout=TIMEOUT_S) as client:
             return retrying(_receive, client, url, file)
-    except httpx2.HTTPError as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise FetchError(f"{url} cannot be fetched: {_describe(error)}") from error
 
 
