@@ -39,7 +39,7 @@ def test_of_several_containers_the_first_known_one_is_taken(tmp_path):
 
 
 def test_the_containers_are_those_of_the_page_on_the_datasets_in_its_order(tmp_path):
-    suffixes = ".mp4 .mkv .webm .mov .m4v .avi .flv .ts .mpg .mpeg .wmv .3gp".split()
+    suffixes = [".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi", ".flv", ".ts", ".mpg", ".mpeg", ".wmv", ".3gp"]
     touch(tmp_path, *(f"x{suffix}" for suffix in suffixes))
     for suffix in suffixes:
         assert locate_video(tmp_path / "x") == tmp_path / f"x{suffix}"
