@@ -9,13 +9,13 @@ import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from eva.errors import EvaError
 from eva.json_text import parse_json
 
 AnswerKind = Literal["letter", "index0", "index1", "text"]
-ANSWER_KINDS: tuple[AnswerKind, ...] = ("letter", "index0", "index1", "text")
+ANSWER_KINDS: tuple[AnswerKind, ...] = get_args(AnswerKind)
 LETTERS = string.ascii_uppercase
 LABEL = re.compile(r"^\(?([A-Z])[.:)]\s*")
 ANSWER_LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")
