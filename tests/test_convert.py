@@ -128,6 +128,7 @@ def test_an_answer_that_is_none_of_the_options_drops_the_row(kind, answer):
         ({"video": ["a.mp4"]}, "a cell is neither text nor a number"),
         ({"question": ""}, "no question"),
         ({"options": ["only"]}, "fewer than 2 options"),
+        ({"options": ["", None]}, "fewer than 2 options"),
         ({"options": ["one", "", "three"]}, "an empty option before the last one"),
         ({"options": ["x"] * 27}, "more than 26 options"),
         ({"options": "['one', 'two']"}, "the options are not a JSON list"),
@@ -158,6 +159,22 @@ def test_trailing_empty_options_are_columns_a_row_does_not_use():
 def test_labels_that_the_options_carry_already_are_not_doubled(labelled):
     (item,) = converted(ROW | {"options": labelled})
     assert item["prompt"][0]["content"].endswith("\nA. x\nB. y")
+
+
+def test_a_label_without_a_text_stays():
+    (item,) = converted(ROW | {"options": ["A. x", "B."]})
+    assert item["prompt"][0]["content"].endswith("\nA. A. x\nB. B.")
+
+
+def test_26_options_have_letters():
+    (item,) = converted(ROW | {"options": [str(number) for number in range(26)], "answer": "Z"})
+    assert item["prompt"][0]["content"].endswith("\nZ. 25")
+
+
+def test_several_columns_have_one_option_each():
+    columns = Columns("video", "question", ("a", "b"), "answer", "letter")
+    (item,) = converted(ROW | {"a": "ja", "b": "nein"}, columns=columns)
+    assert item["prompt"][0]["content"].endswith("\nA. ja\nB. nein")
 
 
 def test_what_only_looks_like_a_label_stays():

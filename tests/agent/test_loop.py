@@ -72,7 +72,7 @@ def test_an_answer_ends_the_sample_and_nothing_is_asked_after_it() -> None:
     episode = script.run()
     assert (episode.stop_reason, episode.answer, len(episode.rounds)) == ("answer_found", "B", 1)
     assert script.requests == [[OPENING]]
-    assert episode.messages == [OPENING, assistant_message("<answer>B</answer>")]
+    assert episode.messages == [OPENING, {"role": "assistant", "content": "<answer>B</answer>"}]
 
 
 @pytest.mark.parametrize(
