@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from eva.agent.loop import Episode, Round
-from eva.agent.tool_call import Look
+from eva.agent.tool_call import ToolCallOutcome
 from eva.dataset.items import Item
 from eva.errors import EvaError, VideoError
 from eva.json_text import MOST_LEVELS, is_deeper
@@ -29,7 +29,7 @@ def episode_record(item: Item, episode: Episode, transcript: str) -> Record:
     record = _record(item, transcript, answer=episode.answer, stop_reason=episode.stop_reason)
     record["num_rounds"] = len(rounds)
     record["total_tokens"] = rounds[-1].reply.usage.total_tokens if rounds else 0
-    record["estimated_visual_tokens"] = sum(_tokens(look) for round_ in rounds for look in round_.looks)
+    record["estimated_visual_tokens"] = sum(_tokens(look) for round_ in rounds for look in round_.outcomes)
     if episode.stop_reason == BAD_REQUEST:
         record |= {"error": BAD_REQUEST_ERROR, "error_detail": episode.refusal}
     return record | _carried(item) | _additions(episode, "" if episode.answer else MODEL)
@@ -83,13 +83,13 @@ def trajectory(rounds: Sequence[Round]) -> list[Record]:
             "usage": asdict(round_.reply.usage),
             "seconds": round_.reply.seconds,
             "finish_reason": round_.reply.finish_reason,
-            "calls": [_call(look) for look in round_.looks],
+            "calls": [_call(look) for look in round_.outcomes],
         }
         for round_ in rounds
     ]
 
 
-def _call(look: Look) -> Record:
+def _call(look: ToolCallOutcome) -> Record:
     return {
         "asked": _asked(look),
         "budgeted": asdict(look.budgeted) if look.budgeted else None,
@@ -101,7 +101,7 @@ def _call(look: Look) -> Record:
     }
 
 
-def _asked(look: Look) -> Mapping[str, Any] | str:
+def _asked(look: ToolCallOutcome) -> Mapping[str, Any] | str:
     """The arguments, or the model's own text where they are not JSON that every reader takes (NaN, bottomless)."""
     arguments = look.call.arguments
     if arguments is None or is_deeper(arguments, MOST_ASKED_LEVELS):
@@ -113,12 +113,12 @@ def _asked(look: Look) -> Mapping[str, Any] | str:
     return arguments
 
 
-def _executed(look: Look) -> Record | None:
+def _executed(look: ToolCallOutcome) -> Record | None:
     if look.extraction is None:
         return None
     details = look.extraction.details
     return {key: details[key] for key in _EXECUTED if key in details} | {"seconds": look.extraction.seconds}
 
 
-def _tokens(look: Look) -> int:
+def _tokens(look: ToolCallOutcome) -> int:
     return look.budgeted.tokens if look.budgeted else 0

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from eva.errors import EvaError
+from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.protocol.messages import VideoInfo
 
-# Frames are cut to whole visual tokens.
-FACTOR = 28
 # For a killed process to be gone.
 END_S = 5.0
 # Far below the length of one word that Linux accepts on a command line.
@@ -159,7 +158,7 @@ class ToolSettings:
             "end_time": call.end_s,
             "nframes": call.nframes,
             "resize": call.resize,
-            "factor": FACTOR,
+            "factor": PIXELS_PER_TOKEN_SIDE,
             "save_root": self.save_root,
         }
         if self.backend != "auto":

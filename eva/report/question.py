@@ -6,12 +6,11 @@ import re
 from dataclasses import dataclass
 from string import ascii_uppercase
 
-from eva.protocol.messages import RESPONSE_END, USER_PROMPT
+from eva.protocol.messages import RESPONSE_END, TURN_END, USER_PROMPT
 
 _BEFORE_QUESTION, _, _ = USER_PROMPT.partition("{question}")
 _OPENING = re.compile(re.escape(_BEFORE_QUESTION).replace(r"\{length\}", r"\d+").replace(r"\{resolution\}", r"\d+"))
 _AGAIN, _, _END = RESPONSE_END.partition("{question}")
-_TURN_END = "<|im_end|>"  # of ChatML, in which EVA's tokenizer writes
 # Some datasets' line ends are a backslash and an n.
 _LINE_END = re.compile(r"\n|\\n")
 _OPTION = re.compile(r"\s*(?:\(([A-Z])\)|([A-Z])[.:)])\s*(.*)", re.DOTALL)
@@ -33,7 +32,7 @@ def question_text(messages: object) -> str:
     opening = _OPENING.search(messages)
     if opening is None:
         return ""
-    text, ended, _ = messages[opening.end() :].partition(_TURN_END)
+    text, ended, _ = messages[opening.end() :].partition(TURN_END)
     if not ended:  # another chat template; a tool's response says the question again
         _, again, rest = text.partition(_AGAIN)
         text = rest.partition(_END)[0] if again else text

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_TURN_START, _TURN_END = "<|im_start|>", "<|im_end|>"  # of ChatML, in which EVA's tokenizer writes
+from eva.protocol.messages import TURN_END, TURN_START
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def turns(messages: object) -> list[tuple[str, str]]:
     """A transcript's turns as (role, text); what is not ChatML is one turn without a role."""
     if not isinstance(messages, str) or not messages.strip():
         return []
-    before, *parts = messages.split(_TURN_START)
+    before, *parts = messages.split(TURN_START)
     if not parts:
         return [("", before.strip())]
     return [_turn(part) for part in parts]
@@ -54,7 +54,7 @@ def turns(messages: object) -> list[tuple[str, str]]:
 
 def _turn(part: str) -> tuple[str, str]:
     role, _, text = part.partition("\n")
-    return role.strip(), text.partition(_TURN_END)[0].strip()
+    return role.strip(), text.partition(TURN_END)[0].strip()
 
 
 def _step(round_: Mapping[str, Any]) -> Step:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eva.agent.sample import Sampler
-from eva.agent.tool_call import Looker, LookSettings
+from eva.agent.tool_call import CallRunner, CallSettings
 from eva.agent.transcript import Transcribe
 from eva.cpus import available_cpus
 from eva.frames.command_tool import CommandTool
@@ -54,14 +54,14 @@ def store_cap(tool: FrameTool) -> float:
 def make_sampler(
     transcribe: Transcribe, tool: FrameTool, video_root: Path, options: Options, report: Callable[[str], None]
 ) -> Sampler:
-    settings = LookSettings(
+    settings = CallSettings(
         max_visual_tokens=options.max_visual_tokens,
         maxp=options.maxp,
         timestamps=options.timestamps,
         image_transport=options.image_transport or "file",
     )
     return Sampler(
-        looker=Looker(tool, settings),
+        call_runner=CallRunner(tool, settings),
         transcribe=transcribe,
         video_root=video_root,
         max_turns=options.max_turns,

@@ -45,7 +45,7 @@ class LocalExecutor:
     @property
     def usage(self) -> FrameCounts:
         """See Executor."""
-        return self.sampler.looker.tool.usage
+        return self.sampler.call_runner.tool.usage
 
     def take(self, waiting: deque[Item]) -> Item:
         """See Executor."""
@@ -57,4 +57,4 @@ class LocalExecutor:
 
     async def close(self) -> None:
         """See Executor."""
-        await self.sampler.looker.tool.close()
+        await self.sampler.call_runner.tool.close()

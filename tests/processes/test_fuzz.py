@@ -18,7 +18,7 @@ from random_replies import REPLIES, STEM, a_reply
 from scripted_server import Script, ScriptedServer
 
 from eva.agent.sample import Sampler
-from eva.agent.tool_call import Looker, LookSettings
+from eva.agent.tool_call import CallRunner, CallSettings
 from eva.agent.transcript import load_transcriber
 from eva.dataset.items import Item
 from eva.endpoint.client import Reply, Usage
@@ -101,9 +101,9 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Ite
             workers = Workers([sys.executable, str(FRAME_TOOL), "--worker"], 1)
             tool = Watched(settings, asyncio.Semaphore(2), Prober(workers, Limits(60, 2**31)))
             result.tools.append(tool)
-            looker = Looker(tool, LookSettings())
+            call_runner = CallRunner(tool, CallSettings(12000, 720, "requested", "file"))
             said: list[str] = []
-            sampler = Sampler(looker, transcribe, folder / "videos", 6, said.append)
+            sampler = Sampler(call_runner, transcribe, folder / "videos", 6, said.append)
             for number in range(int(fallback), REPLIES, 2):
                 item = Item(number, (f"{STEM}.mp4",), ({"role": "user", "content": "Q?"},), "B")
                 text = a_reply(number)

@@ -21,7 +21,7 @@ from vllm_server import MAX_MODEL_LEN, MODEL, NAME, PYTHON, VllmServer
 
 from demo.make_data import plan, render, rows
 from eva.agent.images import data_url, file_url
-from eva.agent.loop import Episode, play
+from eva.agent.loop import Episode, run_episode
 from eva.agent.record import episode_record, exception_record
 from eva.agent.refusal import PictureUnreadableError
 from eva.dataset.items import Item
@@ -125,13 +125,13 @@ async def one(pool: Servers, messages: list[Message]) -> dict[str, Any]:
     episode = Episode(messages)
     try:
         async with pool.seat() as seat:
-            await play(episode, "", complete=seat.complete, look_at=no_look, max_turns=1)
+            await run_episode(episode, "", complete=seat.complete, run_call=no_call, max_turns=1)
         return episode_record(ITEM, episode, "")
     except KeepsFailingError as failing:
         return exception_record(ITEM, failing.failure, episode)
 
 
-async def no_look(call: object) -> Any:
+async def no_call(call: object) -> Any:
     raise AssertionError(f"the model was not to call the tool: {call}")
 
 
