@@ -9,7 +9,7 @@ import pytest
 from eva.protocol.arguments import FrameRequest, UnusableArgumentError, read_request
 
 CALL = {"start_time": 0, "end_time": 1, "nframes": 2}
-NOT_NUMBERS = [
+NOT_NUMBERS: list[object] = [
     None, [], {}, [1], "", " ", "many", "-", ".", "e5", "0x10", "1_000", "1,5", "4 frames", "NaN", "inf", "1e999",
     "9" * 401, "٣",
 ]  # fmt: skip
