@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from eva.errors import EvaError
-from eva.video.picture_files import FORMATS, whole_size
+from eva.video.choices import FORMATS
+from eva.video.picture_files import whole_size
 
 # vLLM 0.32 says the first of a picture that Pillow cannot open or that is cut off (multimodal/media/image.py), with
 # Pillow's own words after it; earlier versions gave only those. The last is of a frame root that the server was not
