@@ -184,7 +184,7 @@ def test_nothing_is_left_out_where_that_is_not_proven_exact(encoded: Encoded, re
 def test_what_is_left_out_is_not_decoded_in_a_second_attempt(encoded: Encoded, recipe: Recipe) -> None:
     video = open_av(encoded(recipe))
     wanted = range(0, video.timeline.count, 9)
-    decoded = video._decoded(list(passes(wanted, video.index.entries)), lambda rgb: rgb, sparsely=True)
+    decoded = video._decode_passes(list(passes(wanted, video.index.entries)), lambda rgb: rgb, sparsely=True)
     assert [index for index, _ in decoded] == list(wanted)
 
 

@@ -104,6 +104,12 @@ def test_the_store_is_listed_only_when_the_known_size_is_above_the_cap(tmp_path:
     assert int(size_file(tmp_path).read_bytes()) == 900, "each byte is counted once"
 
 
+def test_a_store_above_its_cap_is_cut_before_the_first_call(tmp_path: Path) -> None:
+    frames = fill(tmp_path, 20)
+    Evictor(tmp_path, 1000).start(pytest.fail)
+    assert kept(frames) == 9
+
+
 def test_a_store_whose_size_nobody_knows_is_listed(tmp_path: Path) -> None:
     frames = fill(tmp_path, 20)
     size_file(tmp_path).write_bytes(b"12")
@@ -217,6 +223,17 @@ def test_a_frame_that_two_samples_hold_stays_for_other_runs_until_both_are_over(
     assert not frames[1].exists()
 
 
+def test_a_sample_that_is_played_again_holds_its_frames_again(tmp_path: Path) -> None:
+    frames = fill(tmp_path, 2)
+    evictor = Evictor(tmp_path, 1)
+    evictor.hold(1, frames[:1])
+    evictor.release(1)
+    evictor.release(1)
+    evictor.hold(1, frames[:1])
+    evict_elsewhere(tmp_path)
+    assert [frame.exists() for frame in frames] == [True, False]
+
+
 def test_a_run_that_closes_its_tool_holds_nothing_any_more(tmp_path: Path) -> None:
     frames = fill(tmp_path, 1)
     evictor = Evictor(tmp_path, 1)
@@ -224,10 +241,11 @@ def test_a_run_that_closes_its_tool_holds_nothing_any_more(tmp_path: Path) -> No
     evictor.close()
     evict_elsewhere(tmp_path)
     assert not frames[0].exists()
-    assert not evictor.hold(1, frames), "it can be used again"
-    frames = fill(tmp_path, 1)
+    frames = fill(tmp_path, 2)
+    assert evictor.hold(1, frames[:1]), "it can be used again"
     evict_elsewhere(tmp_path)
-    assert frames[0].exists()
+    assert [frame.exists() for frame in frames] == [True, False]
+    assert not evictor.hold(2, frames), "one of them is gone"
 
 
 def test_holding_one_frame_keeps_no_other_one(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ class CommandTool:
         program = self.settings.program()
         if len(program) == 1 and not os.access(program[0], os.X_OK):
             raise FrameToolUnusableError(f"the frame tool {program[0]} may not be executed: chmod +x {program[0]}")
-        await self.prober.start()
+        await self.prober.workers.start()
 
     async def probe(self, annotated: Path) -> FoundVideo:
         """See FrameTool."""
@@ -85,7 +85,7 @@ class CommandTool:
 
     async def close(self) -> None:
         """See FrameTool."""
-        await self.prober.close()
+        await self.prober.workers.close()
 
     async def _run(self, command: list[str], video: Path) -> str:
         try:

@@ -42,14 +42,6 @@ class Prober:
                 self._found[annotated] = await self._probe(annotated)
             return self._found[annotated]
 
-    async def start(self) -> None:
-        """Start a worker. Raises FrameToolUnusableError."""
-        await self.workers.start()
-
-    async def close(self) -> None:
-        """End the workers."""
-        await self.workers.close()
-
     async def _probe(self, annotated: Path) -> FoundVideo:
         try:
             try:
