@@ -110,6 +110,15 @@ def test_a_store_above_its_cap_is_cut_before_the_first_call(tmp_path: Path) -> N
     assert kept(frames) == 9
 
 
+def test_a_store_that_was_just_below_its_cap_does_not_grow_beyond_it(tmp_path: Path) -> None:
+    fill(tmp_path, 98, size=10)
+    evictor = Evictor(tmp_path, 1000)
+    evictor.start(pytest.fail)
+    frames = fill(tmp_path, 101, size=10)
+    evictor.count_written(30)
+    assert kept(frames) == 95
+
+
 def test_a_store_whose_size_nobody_knows_is_listed(tmp_path: Path) -> None:
     frames = fill(tmp_path, 20)
     size_file(tmp_path).write_bytes(b"12")

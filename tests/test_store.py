@@ -371,7 +371,7 @@ def test_indexes_are_not_evicted_and_what_a_killed_process_left_half_written_is(
     assert [file.path for file in stored_files(tmp_path)] == [young]
 
 
-def test_eviction_and_leases_of_several_threads_do_not_lose_a_held_frame(tmp_path: Path) -> None:
+def test_a_frame_that_is_held_while_another_thread_evicts_is_not_lost(tmp_path: Path) -> None:
     frames = fill_store(tmp_path, 200)
     evictor = Evictor(tmp_path, cap_bytes=100)
     evicting = threading.Thread(target=evictor.count_written, args=(0,))

@@ -5,37 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 Item = TypeVar("Item")
 
 # How many items a generator may be ahead. A picture of a 4K video has 25 MB.
 AHEAD = 4
-
-
-@dataclass
-class _Producer(Generic[Item]):
-    """One generator on its thread. If it raises an error, the error follows its items in the queue."""
-
-    start: Callable[[], Iterator[Item]]
-    stop: threading.Event
-    items: queue.Queue[Item | BaseException] = field(default_factory=lambda: queue.Queue(AHEAD))
-
-    def run(self) -> None:
-        try:
-            for item in self.start():
-                self.items.put(item)
-                if self.stop.is_set():
-                    return
-            self.items.put(StopIteration())
-        except BaseException as error:  # `in_turns` raises it
-            self.items.put(error)
-
-    def empty_queue(self) -> None:
-        """Let a thread that waits for room continue, so that it sees `stop`."""
-        while not self.items.empty():
-            self.items.get_nowait()
 
 
 def in_turns(starts: Sequence[Callable[[], Iterator[Item]]], turns: Iterable[int]) -> Iterator[Item]:
@@ -45,13 +20,16 @@ def in_turns(starts: Sequence[Callable[[], Iterator[Item]]], turns: Iterable[int
     generator runs any more.
     """
     stop = threading.Event()
-    producers = [_Producer(start, stop) for start in starts]
-    threads = [threading.Thread(target=producer.run, daemon=True) for producer in producers]
+    queues: list[queue.Queue[Item | BaseException]] = [queue.Queue(AHEAD) for _ in starts]
+    threads = [
+        threading.Thread(target=_produce, args=(start, items, stop), daemon=True)
+        for start, items in zip(starts, queues, strict=True)
+    ]
     for thread in threads:
         thread.start()
     try:
         for turn in turns:
-            item = producers[turn].items.get()
+            item = queues[turn].get()
             if isinstance(item, StopIteration):
                 raise RuntimeError(f"generator {turn} ended before its turn")
             if isinstance(item, BaseException):
@@ -59,6 +37,20 @@ def in_turns(starts: Sequence[Callable[[], Iterator[Item]]], turns: Iterable[int
             yield item
     finally:
         stop.set()
-        for producer, thread in zip(producers, threads, strict=True):
-            producer.empty_queue()
+        for items, thread in zip(queues, threads, strict=True):
+            while not items.empty():  # a thread that waits for room continues, and sees `stop`
+                items.get_nowait()
             thread.join()
+
+
+def _produce(
+    start: Callable[[], Iterator[Item]], items: queue.Queue[Item | BaseException], stop: threading.Event
+) -> None:
+    try:
+        for item in start():
+            items.put(item)
+            if stop.is_set():
+                return
+        items.put(StopIteration())
+    except BaseException as error:  # `in_turns` raises it
+        items.put(error)

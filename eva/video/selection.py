@@ -83,14 +83,10 @@ def make_selection(video: Video, request: SelectionRequest, plan: Plan) -> Selec
 
 def pictures(video: Video, indices: Sequence[int], plan: Plan, picture_format: str) -> Iterator[tuple[int, bytes]]:
     """(index, picture file) for each distinct index, one by one: memory does not grow with their number."""
-
-    def make(rgb: Rgb) -> bytes:
-        return encode(resize(rgb, width=plan.width, height=plan.height), picture_format)
-
-    return video.frames(indices, make)
+    return video.frames(indices, lambda rgb: encode(resize(rgb, plan.width, plan.height), picture_format))
 
 
-def resize(rgb: Rgb, *, width: int, height: int) -> Rgb:
+def resize(rgb: Rgb, width: int, height: int) -> Rgb:
     """Bicubic by OpenCV, without antialiasing: the published numbers were measured so."""
     if rgb.shape[:2] == (height, width):
         return rgb
