@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -183,6 +184,8 @@ def test_on_a_full_disk_a_store_above_its_cap_is_cut_to_its_cap(tmp_path: Path) 
 
 def test_without_a_cap_half_of_the_room_is_taken_where_stored_frames_count_as_room(tmp_path: Path) -> None:
     assert default_cap(tmp_path, 10**15) == MAX_DEFAULT_BYTES
+    assert default_cap(tmp_path, 10**11) >= 10**11 // 2
+    assert default_cap(tmp_path, 0) < 0.75 * shutil.disk_usage(tmp_path).free
     said: list[str] = []
     evictor = Evictor(tmp_path, None)
     evictor.start(said.append)
@@ -264,6 +267,13 @@ def test_holding_one_frame_keeps_no_other_one(tmp_path: Path) -> None:
         Evictor(tmp_path, 1).count_written(0)
         assert first.exists()
         assert not any(frame.exists() for frame in others)
+
+
+def test_two_runs_hold_the_same_frame_at_the_same_time(tmp_path: Path) -> None:
+    frames = fill(tmp_path, 1)
+    with another_process(HOLDER, tmp_path, *frames):
+        second = subprocess.run(command(HOLDER, tmp_path, *frames), cwd=ROOT, timeout=60, check=False)
+    assert second.returncode == 0
 
 
 def test_a_frame_that_was_evicted_and_made_again_can_be_held_by_any_run(tmp_path: Path) -> None:
