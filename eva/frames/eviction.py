@@ -25,7 +25,7 @@ from eva.frames.store import PARTIAL_SUFFIX, STORE, try_lock
 from eva.frames.store_size import SizeFile, locked_size
 from eva.video.choices import FORMATS
 
-LOCKS, SIZE = "leases", "size"
+LOCKS, SIZE = "leases", "size"  # files of the store, which earlier versions use by the same names
 
 # A frame that was just used may be on its way to a sample that does not hold it yet.
 SETTLED_S = 60.0

@@ -33,7 +33,7 @@ class Indexes:
     root: Path
 
     def load(self, path: Path, identity: Identity, *, recount: bool) -> VideoIndex | None:
-        """See decode.Indexes."""
+        """See decode.IndexStore."""
         file = VideoFile.of(path, identity)
         try:
             data = self._path(file, recount=recount).read_bytes()
@@ -42,7 +42,7 @@ class Indexes:
         return _parse(data, file)
 
     def save(self, path: Path, identity: Identity, index: VideoIndex, *, recount: bool) -> None:
-        """See decode.Indexes."""
+        """See decode.IndexStore."""
         file = VideoFile.of(path, identity)
         place = self._path(file, recount=recount)
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ class Video(Protocol):
         ...
 
 
-class Indexes(Protocol):
+class IndexStore(Protocol):
     """A place that keeps the indexes of videos. `recount`: the index of frames that were counted by decoding."""
 
     def load(self, path: Path, identity: Identity, *, recount: bool) -> VideoIndex | None:
@@ -52,7 +52,7 @@ class Indexes(Protocol):
         ...
 
 
-def open_video(path: Path, *, backend: str, recount: bool, indexes: Indexes | None) -> Video:
+def open_video(path: Path, *, backend: str, recount: bool, indexes: IndexStore | None) -> Video:
     """Open `path` with "av", "decord", or "auto": av, and decord where av cannot decode the file.
 
     `recount` decodes the whole file to learn its frames, for files whose packets mislead (MiscountedError). The index
@@ -71,7 +71,7 @@ def open_video(path: Path, *, backend: str, recount: bool, indexes: Indexes | No
         return _open_by_decord(path, identity, undecodable)
 
 
-def _find_index(path: Path, identity: Identity, recount: bool, indexes: Indexes | None) -> VideoIndex:
+def _find_index(path: Path, identity: Identity, recount: bool, indexes: IndexStore | None) -> VideoIndex:
     kept = indexes.load(path, identity, recount=recount) if indexes else None
     if kept is not None:
         return kept
