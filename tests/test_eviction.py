@@ -377,7 +377,7 @@ def test_frames_that_another_process_makes_are_waited_for_last_and_made_where_it
         cost = folder.fill([2, 3, 4, 5], note)
     assert asked[0] == [2, 4], "at once, though 3 and 5 are claimed"
     assert sorted(index for batch in asked[1:] for index in batch) == [3, 5]
-    assert cost.decoded == 4
+    assert cost == FillCost(4, sum(folder.path(index).stat().st_size for index in (2, 3, 4, 5)))
     assert all(whole_size(folder.path(index)) == (SIDE, SIDE) for index in (2, 3, 4, 5))
 
 
@@ -404,6 +404,20 @@ def test_where_others_claimed_all_frames_the_first_is_waited_for_and_not_made_tw
     thread.join(timeout=60)
     assert costs == [FillCost()]
     assert asked == []
+
+
+def test_a_frame_is_not_made_while_its_claim_lives_though_a_later_one_ended(tmp_path: Path) -> None:
+    folder = FrameFolder(tmp_path / "frames", "png", SIDE, SIDE)
+    costs: list[FillCost] = []
+    with another_process(MAKER, folder.folder, 7):
+        with another_process(MAKER, folder.folder, 8):
+            thread = threading.Thread(target=lambda: costs.append(folder.fill([7, 8], make)))
+            thread.start()
+            thread.join(timeout=0.3)
+        thread.join(timeout=0.3)
+        assert not folder.path(7).exists()
+    thread.join(timeout=60)
+    assert [cost.decoded for cost in costs] == [2]
 
 
 def test_a_frame_of_another_size_or_from_before_the_last_boot_is_made_again(tmp_path: Path) -> None:
