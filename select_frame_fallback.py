@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The frame-selection tool: evenly spaced frames of a window of a video (docs/protocol.md, section 5).
 
-"Fallback" in its name is the reference's: its tool tries decord, and falls back to torchcodec where decord fails. This
-tool gives the frames of both: see --backend.
+"Fallback" in its name comes from the reference: its tool tries decord, and falls back to torchcodec where decord fails.
+This tool decodes with PyAV, and falls back to decord. It chooses frames by the rules of both decoders of the reference.
 
 It prints one line that names the folder of the frames, and exits with 0. On failure it prints one sentence on stderr,
 exits with 1 (2: unusable arguments; 74: no room or no right to write), and leaves no files.
