@@ -529,6 +529,10 @@ def test_a_bmp_is_whole_from_the_top_and_from_the_bottom(tmp_path: Path, width: 
         assert whole_size(path) == (width, height)
         path.write_bytes(path.read_bytes() + b"\0")
         assert whole_size(path) is None, "a byte too long"
+        path.write_bytes(data[:-1])
+        assert whole_size(path) is None, "a byte too short"
+        path.write_bytes(b"XY" + data[2:])
+        assert whole_size(path) is None, "not a BMP"
 
 
 def test_a_png_without_its_end_and_an_end_without_its_png_are_not_whole(tmp_path: Path) -> None:
