@@ -7,6 +7,8 @@ from typing import ClassVar
 
 # By which the system says that a disk is full, or what this user may have of it.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# The exit code of a frame tool that has no room or right to write (sysexits' EX_IOERR). The call is not at fault.
+EXIT_CANNOT_WRITE = 74
 
 
 class EvaError(Exception):

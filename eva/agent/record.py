@@ -20,7 +20,7 @@ Record = dict[str, Any]
 # A record holds what was asked some levels down, and must be readable itself.
 MOST_ASKED_LEVELS = MOST_LEVELS // 2
 BAD_REQUEST_ERROR = "OpenAI BadRequestError after retries"
-_EXECUTED = ("start_s", "end_s", "indices", "times_s", "width", "height", "decoder", "extract_s")
+_EXECUTED = ("start_s", "end_s", "indices", "times_s", "width", "height", "decoder")
 
 
 def episode_record(item: Item, episode: Episode, transcript: str) -> Record:

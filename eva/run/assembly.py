@@ -13,7 +13,7 @@ from eva.agent.tool_call import CallRunner, CallSettings
 from eva.agent.transcript import Transcribe
 from eva.cpus import available_cpus
 from eva.frames.command_tool import CommandTool
-from eva.frames.eviction import Leases
+from eva.frames.eviction import Evictor
 from eva.frames.probing import Prober
 from eva.frames.tool import FrameTool, ToolSettings
 from eva.frames.worker_process import Limits, Workers
@@ -37,17 +37,17 @@ def make_tool(options: Options, *, own_tool: Path) -> FrameTool:
     prober = Prober(workers, limits)
     if not settings.path.samefile(own_tool):
         return CommandTool(settings, asyncio.Semaphore(count), prober)
-    return WorkerTool(settings, workers, limits, make_leases(options), prober, options.frame_format)
+    return WorkerTool(settings, workers, limits, make_evictor(options), prober, options.frame_format)
 
 
-def make_leases(options: Options) -> Leases:
+def make_evictor(options: Options) -> Evictor:
     cap_gb = options.frame_cache_gb
-    return Leases(options.frame_root.absolute(), None if cap_gb is None else int(cap_gb * 1e9))
+    return Evictor(options.frame_root.absolute(), None if cap_gb is None else int(cap_gb * 1e9))
 
 
 def store_cap(tool: FrameTool) -> float:
     """The size in bytes to which a tool's frames may grow, once it is started."""
-    cap_bytes = tool.leases.cap_bytes if isinstance(tool, WorkerTool) else None
+    cap_bytes = tool.evictor.cap_bytes if isinstance(tool, WorkerTool) else None
     return math.inf if cap_bytes is None else cap_bytes
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eva.video.picture_files import FORMATS
+from eva.video.choices import BACKENDS, FORMATS
 
 # Where the key is looked for when no flag gives it.
 API_KEY_VARIABLE = "EVA_API_KEY"
@@ -141,7 +141,7 @@ def _add_frame_options(group: argparse._ArgumentGroup, defaults: Defaults) -> No
     group.add_argument(
         "--frame-root", type=Path, default=defaults.frame_root, help="where frames go; the server must be allowed it"
     )
-    group.add_argument("--backend", choices=("auto", "av", "decord"), default="auto", help="decoder of the frame tool")
+    group.add_argument("--backend", choices=BACKENDS, default="auto", help="decoder of the frame tool")
     group.add_argument(
         "--image-transport",
         choices=("file", "base64"),

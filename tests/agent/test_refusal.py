@@ -12,8 +12,9 @@ from PIL import Image
 from scripted_server import Script, ScriptedServer
 
 from eva.agent.refusal import find_picture_problem
+from eva.video.choices import FORMATS
 from eva.video.encode import encode
-from eva.video.picture_files import FORMATS, whole_size
+from eva.video.picture_files import whole_size
 
 ANSWER = "<answer>B</answer>"
 RGB = np.random.default_rng(1).integers(0, 255, (31, 29, 3), np.uint8)

@@ -29,7 +29,7 @@ class Scripted:
     details: Mapping[str, Any] = field(default_factory=dict)
     most: int = MAX_FRAMES
     failure: Exception | None = None
-    settings: ToolSettings = field(default=ToolSettings(Path("/tools/frames.py"), Path("/frames")))
+    settings: ToolSettings = field(default=ToolSettings(Path("/tools/frames.py"), Path("/frames"), "auto", True, 600))
     asked: list[tuple[Path, FrameCall, int]] = field(default_factory=list)
 
     async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:

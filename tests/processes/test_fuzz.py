@@ -97,7 +97,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Ite
 
     async def run() -> None:
         for fallback in (True, False):
-            settings = ToolSettings(FRAME_TOOL, folder / "frames", fallback=fallback, timeout_s=60)
+            settings = ToolSettings(FRAME_TOOL, folder / "frames", backend="auto", fallback=fallback, timeout_s=60)
             workers = Workers([sys.executable, str(FRAME_TOOL), "--worker"], 1)
             tool = Watched(settings, asyncio.Semaphore(2), Prober(workers, Limits(60, 2**31)))
             result.tools.append(tool)
