@@ -9,7 +9,7 @@ from pathlib import Path
 
 from eva.agent.refusal import PictureUnreadableError, picture_trouble
 from eva.agent.tool_call import Look
-from eva.endpoint.client import Reply
+from eva.endpoint.completion import Reply
 from eva.endpoint.errors import BadRequestError
 from eva.protocol.messages import Message, assistant_message, tool_response
 from eva.protocol.reply import Answer, CallAttempt, NoAction, parse_reply
