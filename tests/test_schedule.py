@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -34,7 +33,7 @@ ALWAYS_500 = {"status": 500, "message": "cannot decode this image"}
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same steps with shorter waits between them."""
     monkeypatch.setattr(servers, "PROBE_EVERY_S", 0.05)
-    monkeypatch.setattr(servers, "MAX_BACKOFF_S", 0.02)
+    monkeypatch.setattr(servers, "BACKOFF_S", 0.005)
     monkeypatch.setattr(schedule, "PAUSE_S", 0.02)
 
 
@@ -375,8 +374,7 @@ def test_a_probe_is_not_content_with_what_is_no_completion_or_with_a_key_that_no
         assert asyncio.run(said(other.base_url)) == "it serves other, not scripted-eva"
 
 
-def test_backoff_doubles_up_to_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "MAX_BACKOFF_S", 8.0)
-    waits = [servers.backoff_s(failures) for failures in range(1, 8)]
-    assert all(later > earlier for earlier, later in pairwise(waits[:5]))
-    assert waits[-1] <= 8 * 1.25
+def test_the_pause_of_a_request_doubles_with_each_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "BACKOFF_S", 0.5)
+    for failures, pause_s in ((1, 0.5), (2, 1), (3, 2)):
+        assert pause_s <= servers.backoff_s(failures) <= pause_s * 1.25

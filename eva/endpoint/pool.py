@@ -32,7 +32,8 @@ QUICK_TRIES = 3
 REQUEST_TRIES = 4
 # A request under which its server goes down this often may be the cause.
 OUTAGES_PER_REQUEST = 2
-MAX_BACKOFF_S = 8.0
+# The pause after the first failure of a request. It doubles with each further one.
+BACKOFF_S = 0.5
 
 
 class ChatRequest(Protocol[T_co]):
@@ -293,5 +294,5 @@ def as_one_message(messages: Sequence[Message]) -> Message:
 
 
 def backoff_s(failures: int) -> float:
-    """0.5 s, doubling with each failure, plus up to a quarter at random: requests shall not return all at once."""
-    return float(min(MAX_BACKOFF_S, 0.5 * 2 ** (failures - 1)) * random.uniform(1, 1.25))  # noqa: S311
+    """The pause after so many failures, plus up to a quarter at random: requests shall not return all at once."""
+    return float(BACKOFF_S * 2 ** (failures - 1) * random.uniform(1, 1.25))  # noqa: S311
