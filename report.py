@@ -31,6 +31,7 @@ from eva.report.page import LIVE_SOURCES, Assets, Blocks, Page, whole, write_pag
 from eva.report.samples import Run
 from eva.report.thumbnail_blocks import Album
 from eva.report.thumbnails import FrameRoot
+from eva.run.options import FRAME_ROOT
 from eva.terminal import run_command
 from eva.text import printable
 
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from eva.report.charts import Chart
 
 HOME = Path(__file__).resolve().parent
-# That of eval-eva.py.
-FRAME_ROOT = Path("/tmp/eva-frames")  # noqa: S108
 OUTPUT = Path("report.html")
 PORT = 8321
 

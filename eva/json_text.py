@@ -1,4 +1,4 @@
-"""JSON from anybody's files -> values that can be written again. Pure."""
+"""JSON of unknown origin -> values that can be written again. Pure."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-# Python reads and writes JSON by recursion, and how deep it gets depends on the caller's own depth: what one function
-# just read another one may fail to write. A fixed limit is far below both.
+# Python reads and writes JSON by recursion. Its limit depends on the depth of the caller, so that one function may read
+# what another one cannot write. This fixed limit is far below both.
 MOST_LEVELS = 200
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value in a JSON text. Raises ValueError, also for lists and objects that are nested more than MOST_LEVELS
-    deep."""
+    """The value in a JSON text. Raises ValueError, also if lists and objects are nested more than MOST_LEVELS deep."""
     try:
         value = json.loads(text)
     except RecursionError as error:

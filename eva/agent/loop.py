@@ -12,7 +12,7 @@ from pathlib import Path
 
 from eva.agent.refusal import PictureUnreadableError, find_picture_problem
 from eva.agent.tool_call import ToolCallOutcome
-from eva.endpoint.client import Reply
+from eva.endpoint.completion import Reply
 from eva.endpoint.errors import BadRequestError
 from eva.protocol.messages import Message, assistant_message, tool_response
 from eva.protocol.reply import Answer, CallAttempt, NoAction, parse_reply

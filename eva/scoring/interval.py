@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 RESAMPLES = 9999
 # Of the figures that a table or a picture holds by the dozen: the ends of the interval then waver by a few hundredths
@@ -45,7 +47,8 @@ def clustered_interval(
     sums = dict.fromkeys(names, 0.0)
     for video, value in zip(videos, values, strict=True):
         sums[video] += value
-    from scipy.stats import bootstrap  # noqa: PLC0415  takes a second to import, and not every caller gets here
+    import numpy as np  # noqa: PLC0415  both take time to import, and not every caller gets here
+    from scipy.stats import bootstrap  # noqa: PLC0415
 
     result = bootstrap(
         (np.array([sums[name] for name in names]), np.array([totals[name] for name in names])),
@@ -61,4 +64,5 @@ def clustered_interval(
 
 
 def _mean(sums: NDArray[np.float64], totals: NDArray[np.int64], axis: int) -> NDArray[np.float64]:
-    return np.asarray(sums.sum(axis=axis) / totals.sum(axis=axis), dtype=np.float64)
+    mean: NDArray[np.float64] = sums.sum(axis=axis) / totals.sum(axis=axis)
+    return mean

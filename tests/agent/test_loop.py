@@ -12,7 +12,7 @@ import pytest
 from eva.agent.loop import Episode, run_episode
 from eva.agent.refusal import PictureUnreadableError
 from eva.agent.tool_call import ToolCallOutcome
-from eva.endpoint.client import Reply, Usage
+from eva.endpoint.completion import Reply, Usage
 from eva.endpoint.errors import BadRequestError
 from eva.frames.tool import Extraction
 from eva.protocol.messages import Message, ShownFrame, assistant_message, tool_response

@@ -21,7 +21,7 @@ from eva.agent.sample import Sampler
 from eva.agent.tool_call import CallRunner, CallSettings
 from eva.agent.transcript import load_transcriber
 from eva.dataset.items import Item
-from eva.endpoint.client import Reply, Usage
+from eva.endpoint.completion import Reply, Usage
 from eva.frames.command_tool import CommandTool
 from eva.frames.probing import Prober
 from eva.frames.tool import CallFailedError, Extraction, FrameCall, ToolSettings

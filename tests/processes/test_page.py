@@ -477,9 +477,3 @@ def test_several_results_stand_side_by_side_with_the_reference_s_and_without_for
     page.fill("#search", "zebrafish")  # in the transcript's replies too
     page.wait_for_function("() => document.querySelector('#count').textContent.startsWith('3 of')")
     watched.calm()
-
-
-def test_the_default_frame_root_is_eval_eva_s() -> None:
-    default = r'^(?:FRAME_SAVE_ROOT = |FRAME_ROOT = Path\()"(.+?)"'
-    found = {figures_in(default, (ROOT / name).read_text(encoding="utf-8")) for name in ("eval-eva.py", "report.py")}
-    assert len(found) == 1

@@ -216,7 +216,7 @@ def test_a_sample_that_kills_its_node_each_time_is_given_up_and_no_other_and_no_
     by_index = run.by_index()
     assert {by_index[number]["stop_reason"] for number in (0, 1, 2, 4, 5)} == {"answer_found"}
     assert by_index[3]["failure"] == "infrastructure"
-    assert f"NodesLostError: {MOST_LOSSES} nodes were lost while they played it; the node" in by_index[3]["error"]
+    assert f"NodesLostError: {MOST_LOSSES} nodes were lost while they ran it; the node" in by_index[3]["error"]
     assert killed.total() == MOST_LOSSES
     assert killed["one"] >= 2, "alone, it goes to the first of two servers that are equally loaded: neither is avoided"
 

@@ -124,8 +124,8 @@ def record_of(server: VllmServer, *conversations: list[Message], model: str = NA
 async def one(pool: Servers, messages: list[Message]) -> dict[str, Any]:
     episode = Episode(messages)
     try:
-        async with pool.seat() as seat:
-            await run_episode(episode, "", complete=seat.complete, run_call=no_call, max_turns=1)
+        async with pool.assign(avoiding=()) as assignment:
+            await run_episode(episode, "", complete=assignment.complete, run_call=no_call, max_turns=1)
         return episode_record(ITEM, episode, "")
     except KeepsFailingError as failing:
         return exception_record(ITEM, failing.failure, episode)
