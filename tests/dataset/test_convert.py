@@ -193,6 +193,7 @@ def test_an_index_is_the_rows_number_so_that_mending_a_row_moves_no_other():
 def test_a_kept_value_that_json_lacks_becomes_null_or_drops_the_row():
     columns = Columns("video", "question", ("options",), "answer", "letter", keep=("score",))
     assert converted(ROW | {"score": float("nan")}, columns=columns)[0]["score"] is None
+    assert converted(ROW | {"score": 2.5}, columns=columns)[0]["score"] == 2.5
     assert converted(ROW | {"score": datetime.date(2025, 1, 2)}, columns=columns)[0]["score"] == "2025-01-02"
     assert reasons(ROW | {"score": b"bytes"}, columns=columns) == ["a value that JSON or UTF-8 cannot hold"]
 
