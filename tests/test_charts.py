@@ -257,7 +257,7 @@ def test_records_of_the_reference_give_what_can_be_drawn() -> None:
 
 def test_records_without_counts_give_what_can_be_drawn() -> None:
     bare = [{"index": n, "gt": "B", "answer": "B", "stop_reason": "answer_found"} for n in range(3)]
-    assert [chart.title for chart in charts([run(bare)])] == ["Stop reasons"]
+    assert [chart.title for chart in charts([run(bare)])] == ["Accuracy", "Stop reasons"]
 
 
 def test_no_runs_and_empty_runs_are_no_pictures() -> None:
@@ -267,7 +267,7 @@ def test_no_runs_and_empty_runs_are_no_pictures() -> None:
 
 
 def test_one_video_alone_is_drawn_without_intervals() -> None:
-    (chart, *_) = charts([run([record(n, videos=["a.mp4"]) for n in range(3)])])
+    (_, chart, *_) = charts([run([record(n, videos=["a.mp4"]) for n in range(3)])])
     assert "100.0% of 1" in chart.description
 
 
@@ -294,7 +294,7 @@ def test_numbers_beyond_sense_are_drawn_all_the_same() -> None:
         record(n, num_rounds=value, total_tokens=value, trajectory=[look(value, 0.0)], video_duration_s=0.001)
         for n, value in enumerate(far)
     ]
-    assert len(charts([run(records)])) == 6
+    assert len(charts([run(records)])) == 7
 
 
 def test_an_unfinished_run_has_no_intervals_and_is_called_so() -> None:
