@@ -6,12 +6,12 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import filterfalse, pairwise
 
 import numpy as np
 
 from eva.report.samples import Run, Sample
-from eva.scoring.evidence import Estimate, estimate, evidence
+from eva.scoring.evidence import Estimate, estimate
 from eva.scoring.interval import FEWER_RESAMPLES, RESAMPLES
 
 MANY_ROUNDS = 10
@@ -88,29 +88,35 @@ def by_stop_reason(runs: Sequence[Run]) -> list[Group]:
     """The share of each stop reason among all samples of the run; the rare ones together."""
     counts = Counter(sample.stop_reason for run in runs for sample in run.samples)
     names = [name for name, _ in counts.most_common(MAX_STOP_REASONS)]
-    rows = [Group(name, tuple(_share(run, {name}) for run in runs)) for name in names]
     rest = counts.keys() - set(names)
-    return [*rows, Group(f"other ({len(rest)} reasons)", tuple(_share(run, rest) for run in runs))] if rest else rows
+    groups = [_ended_by(runs, name, {name}) for name in names]
+    return [*groups, _ended_by(runs, f"other ({len(rest)} reasons)", rest)] if rest else groups
+
+
+def _ended_by(runs: Sequence[Run], label: str, reasons: set[str]) -> Group:
+    return Group(label, tuple(share(run, run.samples, lambda one: one.stop_reason in reasons) for run in runs))
 
 
 def by_evidence(runs: Sequence[Run]) -> list[Group]:
-    """Whether a frame lay in the annotated time: its share, then accuracy with and without."""
-    found = [
-        evidence(
-            [sample.video for sample in run.samples],
-            [sample.looked_into_reference for sample in run.samples],
-            [sample.correct for sample in run.samples],
-            partial=run.partial,
-        )
-        for run in runs
-    ]
-    if not any(found):
+    """The share of samples with a frame in the annotated time, then the accuracy with and without such a frame.
+
+    Over the samples of which it is known.
+    """
+    known = [[one for one in run.samples if one.looked_into_reference is not None] for run in runs]
+    if not any(known):
         return []
+    pairs = list(zip(runs, known, strict=True))
     return [
-        Group("Looked into the annotated time", tuple(one.looked if one else None for one in found)),
-        Group("Accuracy where it looked", tuple(one.accuracy_with if one else None for one in found)),
-        Group("Accuracy where it did not", tuple(one.accuracy_without if one else None for one in found)),
+        Group("Looked into the annotated time", tuple(share(run, ones, _looked) for run, ones in pairs)),
+        Group("Accuracy where it looked", tuple(accuracy(run, list(filter(_looked, ones))) for run, ones in pairs)),
+        Group(
+            "Accuracy where it did not", tuple(accuracy(run, list(filterfalse(_looked, ones))) for run, ones in pairs)
+        ),
     ]
+
+
+def _looked(sample: Sample) -> bool:
+    return bool(sample.looked_into_reference)
 
 
 def accuracy_rows(runs: Sequence[Run], labels_of: Labels, labels: Sequence[str]) -> list[Group]:
@@ -124,8 +130,15 @@ def accuracy_rows(runs: Sequence[Run], labels_of: Labels, labels: Sequence[str])
 
 def accuracy(run: Run, samples: Sequence[Sample], *, n_resamples: int = FEWER_RESAMPLES) -> Estimate | None:
     """Of some samples of a run."""
-    videos, correct = [sample.video for sample in samples], [sample.correct for sample in samples]
-    return estimate(videos, correct, partial=run.partial, n_resamples=n_resamples)
+    return share(run, samples, lambda sample: sample.correct, n_resamples=n_resamples)
+
+
+def share(
+    run: Run, samples: Sequence[Sample], has: Callable[[Sample], bool], *, n_resamples: int = FEWER_RESAMPLES
+) -> Estimate | None:
+    """Of some samples of a run, those that have something."""
+    videos, values = [sample.video for sample in samples], [has(sample) for sample in samples]
+    return estimate(videos, values, n_resamples=0 if run.partial else n_resamples)
 
 
 def token_edges(tokens: Sequence[float]) -> list[int]:
@@ -150,8 +163,3 @@ def _binned(labels: Sequence[str], edges: Sequence[float], measure: Callable[[Sa
         return () if value is None else (labels[bisect_right(edges, value)],)
 
     return group
-
-
-def _share(run: Run, reasons: set[str]) -> Estimate | None:
-    videos, ended_so = [one.video for one in run.samples], [one.stop_reason in reasons for one in run.samples]
-    return estimate(videos, ended_so, partial=run.partial)

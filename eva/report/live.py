@@ -242,10 +242,10 @@ class Live:
         written_at = [at for run in self._runs.values() if (at := run.cache.written_s()) is not None]
         if not written_at:
             return f"Live: there is no cache in {self.folder} yet"
+        most = f"{MAX_LINE_BYTES >> 20} MiB"
+        caches = [run.cache for run in self._runs.values() if run.cache.skipped]
         return f"Live: the last record came {_duration(time.time() - max(written_at))} ago" + "".join(
-            f"; {run.cache.path.name} has {run.cache.skipped} lines of more than {MAX_LINE_BYTES >> 20} MiB, passed over"
-            for run in self._runs.values()
-            if run.cache.skipped
+            f"; {cache.path.name} has {cache.skipped} lines of more than {most}, passed over" for cache in caches
         )
 
     def _run(self, query: Mapping[str, str]) -> LiveRun:

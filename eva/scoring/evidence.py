@@ -8,7 +8,7 @@ from typing import Any
 
 from eva.protocol.stop_reasons import EXCEPTION
 from eva.scoring.categories import time_reference_s
-from eva.scoring.interval import FEWER_RESAMPLES, Interval, clustered_interval
+from eva.scoring.interval import Interval, clustered_interval
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,6 @@ class Estimate:
         return f"{self.value:.1%}{between} of {self.count:,}"
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """`looked` is the share of samples with a frame inside the annotated time. Then come the accuracies of the samples
-    with and without such a frame, None where there is no such sample."""
-
-    looked: Estimate
-    accuracy_with: Estimate | None
-    accuracy_without: Estimate | None
-
-
 def glances(record: Mapping[str, Any]) -> list[Glance]:
     """The glances of a record. There are none without a trajectory, as in the reference's records, or without times."""
     found = []
@@ -69,32 +59,11 @@ def looked_into_reference(record: Mapping[str, Any], looks: Sequence[Glance]) ->
     return any(start_s <= time_s < end_s + 1 for look in looks for time_s in look.times_s)
 
 
-def evidence(
-    videos: Sequence[str], looked: Sequence[bool | None], correct: Sequence[bool], *, partial: bool
-) -> Evidence | None:
-    """The figures over the samples whose `looked` is known; None if there is none."""
-    known = [(video, saw, right) for video, saw, right in zip(videos, looked, correct, strict=True) if saw is not None]
-    share = estimate([video for video, _, _ in known], [saw for _, saw, _ in known], partial=partial)
-    if share is None:
-        return None
-    groups = [[(video, right) for video, saw, right in known if saw is wanted] for wanted in (True, False)]
-    with_it, without = (
-        estimate([video for video, _ in group], [right for _, right in group], partial=partial) for group in groups
-    )
-    return Evidence(share, with_it, without)
-
-
-def estimate(
-    videos: Sequence[str], values: Sequence[float], *, partial: bool, n_resamples: int = FEWER_RESAMPLES
-) -> Estimate | None:
-    """The mean of `values`, one per sample, for a chart or a table; None of no samples.
-
-    With `partial` it has no interval: the samples of an unfinished run are not a random sample.
-    """
+def estimate(videos: Sequence[str], values: Sequence[float], *, n_resamples: int) -> Estimate | None:
+    """The mean of `values`, one per sample, for a chart or a table; None of no samples."""
     if not values:
         return None
-    interval = clustered_interval(videos, values, n_resamples=0 if partial else n_resamples)
-    return Estimate(len(values), sum(values) / len(values), interval)
+    return Estimate(len(values), sum(values) / len(values), clustered_interval(videos, values, n_resamples=n_resamples))
 
 
 def _list(value: object) -> list[Any]:
