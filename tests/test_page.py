@@ -418,20 +418,20 @@ def test_ten_thousand_samples_open_and_answer_at_once(
     assert page.locator("#table tbody tr").count() < 100
     page.focus("#search")
     page.wait_for_function("() => !document.querySelector('#count').textContent.includes('read')", timeout=30_000)
-    # The quickest of three of each: another process on the machine is not the page's doing.
+    # The quickest of three of each, because other processes can delay one.
     typed = ("w", "wo", "wor", "word 1", "word 10", "word 1089", "")
     slowest_ms = max(min(page.evaluate(KEYSTROKE, text) for _ in range(3)) for text in typed)
     page.evaluate("() => { document.querySelector('#scroller').scrollTop = 1e9; }")
     page.wait_for_selector(f"a[href='#many/{MANY - 1}']")
     with capsys.disabled():
         print(f" [first paint {paint_ms:.0f} ms, slowest keystroke {slowest_ms:.0f} ms]", end="")
-    # Owed are 2000 and 100 on a machine that does nothing else, which one that tests does.
+    # The goals on an idle machine are 2000 ms and 100 ms. A machine that runs tests is not idle: these limits are higher.
     assert paint_ms < 4000
     assert slowest_ms < 400
     watched.calm()
 
 
-# From the key to the next frame that is on the screen.
+# From the change of the field to the task after the next drawn frame.
 KEYSTROKE = """(text) => new Promise((resolve) => {
     const field = document.querySelector('#search');
     const start = performance.now();

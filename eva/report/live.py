@@ -86,10 +86,10 @@ class LiveRun:
         for entry in entries:
             self.outcomes[entry.outcome.index] = entry.outcome
             self.samples[entry.outcome.index] = read_sample(self.dataset, entry)
-        return self._name_dataset() or self.cache.more
+        return self._update_dataset() or self.cache.more
 
-    def _name_dataset(self) -> bool:
-        """Whether the dataset has changed. Then the cache is read again from its start; the known outcomes stay."""
+    def _update_dataset(self) -> bool:
+        """Return whether the dataset has changed. Then the cache is read again; the known outcomes stay."""
         dataset = dataset_of(self.read_meta(), self.outcomes.keys(), self.published)
         if dataset == self.dataset:
             return False

@@ -44,7 +44,7 @@ class Blocks:
 
     def write_details(self, run: int, number: int, samples: Sequence[Detail]) -> None:
         """The details of the samples of a run's block `number`."""
-        # A lone surrogate, which is no UTF-8, stays the escape that it is in JSON.
+        # A lone surrogate is not UTF-8. It stays an escape of JSON.
         text = json.dumps(samples, ensure_ascii=False, allow_nan=False).encode("utf-8", errors="backslashreplace")
         packed = base64.b64encode(gzip.compress(text, 6, mtime=0)).decode("ascii")
         self.write(f"details-{run}-{number}", packed, kind="application/octet-stream")

@@ -19,7 +19,7 @@ from PIL import Image
 
 MAX_FILE_BYTES = 64 << 20
 MAX_PIXELS = 25_000_000
-# The largest sides of a thumbnail.
+# The largest width and height of a thumbnail.
 WIDTH, HEIGHT = 192, 144
 # What this project's tool and probably others write. No other reader of Pillow opens a foreign file.
 _FORMATS = ("BMP", "PNG", "PPM", "JPEG", "WEBP")
