@@ -14,8 +14,7 @@ from eva.records.cache import Cache
 from eva.records.meta import Meta
 from eva.records.outcome import Outcome
 from eva.scoring.coverage import measure
-from eva.scoring.interval import clustered_interval
-from eva.scoring.score import score
+from eva.scoring.score import Score
 from eva.scoring.summary import choice_line, summary_json, summary_lines, truth_lines
 
 
@@ -24,15 +23,12 @@ def summarize(
 ) -> list[str]:
     """The summary of the reference, then what it leaves out. `json_file` gets the same figures. Raises WriteError."""
     outcomes = outcomes_of(items, cache)
-    figures = score(outcomes, total=len(items))
-    interval = None
-    if not figures.missing:
-        interval = clustered_interval([outcome.video for outcome in outcomes], [one.correct for one in outcomes])
+    figures = Score(outcomes, len(items) - len(outcomes))
     counts = {"frames_asked": frames.asked, "frames_decoded": frames.decoded}
     if json_file is not None:
-        figures_json = summary_json(figures, interval, wall_s, **counts)
+        figures_json = summary_json(figures, wall_s, **counts)
         replace_text(json_file, json.dumps(figures_json, indent=1) + "\n")
-    return [*summary_lines(figures), *truth_lines(figures, interval, wall_s, **counts)]
+    return [*summary_lines(figures), *truth_lines(figures, wall_s, **counts)]
 
 
 def result_lines(result: Path, meta: Meta, cache: Cache) -> list[str]:

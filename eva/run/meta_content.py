@@ -13,7 +13,7 @@ from eva.records.meta import Meta, begin
 from eva.run.options import Options
 from eva.run.settings import Dataset
 from eva.scoring.coverage import read_spans, write_spans
-from eva.scoring.score import score
+from eva.scoring.score import Score
 
 
 def begin_meta(cache: Cache, model: str, dataset: Dataset, options: Options, home: Path) -> Meta:
@@ -44,7 +44,7 @@ def with_choice(meta: Meta, everything: Sequence[Item], items: Sequence[Item]) -
 def with_coverage(meta: Meta, everything: Sequence[Item], cache: Cache) -> Meta:
     """`meta` with how many questions have a record: the result of a partial run must not look like a whole one."""
     outcomes = [cache.outcomes[item.index] for item in everything if item.index in cache.outcomes]
-    figures = score(outcomes, total=len(everything))
+    figures = Score(outcomes, len(everything) - len(outcomes))
     counts = {
         "items": figures.total,
         "recorded": figures.recorded,

@@ -1,12 +1,15 @@
-"""eva/evidence.py: which frames a record shows, and whether one lay where the answer is."""
+"""eva/scoring/evidence.py: which frames a record shows, and whether one lay where the answer is."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
-from eva.scoring.evidence import Estimate, Glance, estimate, evidence, glances, looked_into_reference
+from eva.report.grouping import by_evidence
+from eva.report.samples import Run, Sample
+from eva.scoring.evidence import Estimate, Glance, estimate, glances, looked_into_reference
 from eva.scoring.interval import Interval
 
 
@@ -59,22 +62,32 @@ def test_without_a_reference_a_trajectory_or_a_fair_chance_nothing_is_known(unkn
     assert looked([41.0], **{"reference": "00:41-00:43", **unknown}) is None
 
 
+def sample(video: str, looked: bool | None, *, right: bool) -> Sample:
+    nothing = np.array([], dtype=np.float32)
+    return Sample(video, right, "answer_found", None, None, None, (), nothing, nothing, looked)
+
+
+def groups(looked: list[bool | None], right: list[bool], videos: str) -> dict[str, Estimate | None]:
+    samples = [sample(*one[:2], right=one[2]) for one in zip(videos, looked, right, strict=True)]
+    return {group.label: group.estimates[0] for group in by_evidence([Run("a", "lvbench", samples)])}
+
+
 def test_the_shares_are_over_the_samples_that_are_known() -> None:
-    found = evidence(["a", "a", "b", "b", "c"], [True, False, True, None, True], [True, False, False, True, True])
-    assert found is not None
-    assert (found.looked.count, found.looked.value) == (4, 0.75)
-    assert found.accuracy_with is not None
-    assert (found.accuracy_with.count, found.accuracy_with.value) == (3, pytest.approx(2 / 3))
-    assert found.accuracy_without == Estimate(1, 0.0, None)
+    found = groups([True, False, True, None, True], [True, False, False, True, True], "aabbc")
+    whole, with_it, without = found.values()
+    assert whole is not None and with_it is not None
+    assert list(found) == ["Looked into the annotated time", "Accuracy where it looked", "Accuracy where it did not"]
+    assert (whole.count, whole.value) == (4, 0.75)
+    assert (with_it.count, with_it.value) == (3, pytest.approx(2 / 3))
+    assert without == Estimate(1, 0.0, None)
 
 
 def test_without_a_known_sample_there_are_no_figures() -> None:
-    assert evidence(["a"], [None], [True]) is None
-    assert estimate([], []) is None
+    assert groups([None], [True], "a") == {}
+    assert estimate([], [], n_resamples=9) is None
 
 
 def test_an_accuracy_that_no_sample_stands_for_is_none() -> None:
-    found = evidence(["a", "b"], [True, True], [True, True])
-    assert found is not None
-    assert found.accuracy_without is None
-    assert found.looked == Estimate(2, 1.0, Interval(1.0, 1.0))
+    found = groups([True, True], [True, True], "ab")
+    assert found["Accuracy where it did not"] is None
+    assert found["Looked into the annotated time"] == Estimate(2, 1.0, Interval(1.0, 1.0))
