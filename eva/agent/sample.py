@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 
 from eva.agent.loop import Complete, Episode, play
-from eva.agent.record import Record, episode_record, exception_record
+from eva.agent.record import episode_record, exception_record
 from eva.agent.tool_call import Looker
 from eva.agent.transcript import Transcribe
 from eva.dataset.items import Item, video_path
 from eva.endpoint.errors import OutageError, UnansweredError
 from eva.frames.tool import FrameToolUnusableError
 from eva.protocol.messages import opening_messages
+from eva.records.schema import Record
 
 # What is not the sample's trouble: the scheduler decides what becomes of it.
 _NOT_THE_SAMPLES = (FrameToolUnusableError, OutageError)
@@ -39,7 +40,7 @@ class Sampler:
             await self._play(item, episode, complete)
             record = episode_record(item, episode, self.transcribe(episode.messages))
         except UnansweredError as unanswered:
-            unanswered.record = exception_record(item, unanswered.failure, episode) | _since(started)
+            unanswered.record = _timed(exception_record(item, unanswered.failure, episode), started)
             raise
         except _NOT_THE_SAMPLES:
             raise
@@ -48,7 +49,7 @@ class Sampler:
             record = exception_record(item, error, episode)
         finally:
             self.looker.tool.release(item.index)
-        return record | _since(started)
+        return _timed(record, started)
 
     async def _play(self, item: Item, episode: Episode, complete: Complete) -> None:
         annotated = video_path(item, self.video_root)
@@ -68,5 +69,5 @@ class Sampler:
         )
 
 
-def _since(started: float) -> Record:
-    return {"seconds": round(monotonic() - started, 3)}
+def _timed(record: Record, started_at: float) -> Record:
+    return replace(record, seconds=round(monotonic() - started_at, 3))

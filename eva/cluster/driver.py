@@ -17,7 +17,7 @@ from itertools import count
 from typing import Any
 
 from eva.agent.loop import Episode
-from eva.agent.record import Record, exception_record
+from eva.agent.record import exception_record
 from eva.cluster.node import Arrival, Orders, Turn, versions
 from eva.cluster.placement import LOSSES_BEFORE_ALONE, Loss, Placement
 from eva.cluster.ray_actors import ClusterError, Host, NodeGoneError, Remote, connect, disconnect, hosts, make_remote
@@ -27,6 +27,7 @@ from eva.endpoint.errors import BadRequestError, FailingError, KeepsFailingError
 from eva.endpoint.pool import Seat
 from eva.errors import EvaError
 from eva.frames.tool import FrameCounts, NoRoomForFramesError
+from eva.records.schema import Record
 from eva.run.schedule import NodeLostError
 
 # How often the cluster is asked which nodes it has.

@@ -16,11 +16,9 @@ import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import eva
 from eva.agent.images import file_url
-from eva.agent.record import Record
 from eva.agent.sample import Sampler
 from eva.agent.transcript import load_transcriber
 from eva.cpus import available_cpus
@@ -34,6 +32,7 @@ from eva.frames.probing import is_folder
 from eva.frames.tool import FrameCounts, FrameToolUnusableError
 from eva.protocol.messages import Message
 from eva.records.meta import package_versions
+from eva.records.schema import Record
 from eva.run.assembly import make_sampler, make_tool
 from eva.run.options import Options
 from eva.run.preflight import black_frame, one_image
@@ -154,7 +153,7 @@ class Play:
         self._wants.clear()
         return self._reply
 
-    async def give_up(self, failure: UnavailableError) -> Mapping[str, Any] | None:
+    async def give_up(self, failure: UnavailableError) -> Record | None:
         """End a sample that waits for a reply: its record, with the rounds that it completed."""
         self._resume().set_exception(UnansweredError(failure))
         await asyncio.wait({self._task})
@@ -274,7 +273,7 @@ class Node:
         witness = self._witnesses.get(url)
         return await witness.try_out(self._models[url]) if witness else "it has answered nothing to this node yet"
 
-    async def give_up(self, number: int, failure: UnavailableError) -> Mapping[str, Any] | None:
+    async def give_up(self, number: int, failure: UnavailableError) -> Record | None:
         """End a sample whose request keeps failing: its record, with the rounds that it completed."""
         play = self._plays.pop(number, None)
         return await play.give_up(failure) if play is not None else None

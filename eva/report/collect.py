@@ -10,7 +10,8 @@ from typing import Any
 
 from eva.records.meta import read_meta
 from eva.records.outcome import Outcome
-from eva.records.result_file import Entry, read_entries, read_scored
+from eva.records.result_file import read_records, read_scored
+from eva.records.schema import Record
 from eva.report.details import Detail, detail, frames_of
 from eva.report.head import Head, Known, make_head
 from eva.report.page import Blocks
@@ -21,7 +22,7 @@ from eva.report.trajectories import Step, first_difference, steps
 from eva.scoring.origin import Origin, dataset_of, find_origin, named_dataset
 from eva.text import printable
 
-# Samples a block of details, as the page's script reads them.
+# Samples per block of details, as the page's script reads them.
 BLOCK = 100
 
 
@@ -47,7 +48,7 @@ class Source:
 def read_source(path: Path, known: Known, *, taken: Sequence[str] = ()) -> Source:
     """Of a finished file, whose indices tell the dataset where no meta file does. Raises EvaError."""
     meta = read_meta(path)
-    indices = set() if named_dataset(meta) else {entry.outcome.index for entry in read_entries(path)}
+    indices = set() if named_dataset(meta) else {record.index for record in read_records(path)}
     return Source.of(path, dataset_of(meta, indices, known.published), taken=taken)
 
 
@@ -78,12 +79,12 @@ class Collected:
     samples: list[Sample] = field(default_factory=list)
     steps: list[tuple[Step, ...]] = field(default_factory=list)
 
-    def add(self, entry: Entry) -> Row:
-        row = make_row(entry, self.source.dataset)
+    def add(self, record: Record) -> Row:
+        row = make_row(record, self.source.dataset)
         self.rows.append(row)
-        self.outcomes.append(entry.outcome)
-        self.samples.append(read_sample(self.source.dataset, entry))
-        self.steps.append(steps(entry.record))
+        self.outcomes.append(record.outcome)
+        self.samples.append(read_sample(self.source.dataset, record))
+        self.steps.append(steps(record))
         return row
 
     def head(self, known: Known) -> Head:
@@ -108,15 +109,15 @@ def collect(source: Source, number: int, blocks: Blocks, album: Album) -> Collec
     Raises ResultError for a file that accuracy.py refuses too.
     """
     collected = Collected(source)
-    for place, entries in enumerate(in_blocks(read_scored(source.path))):
-        details = [detail(entry.record, collected.add(entry), timestamps=source.timestamps) for entry in entries]
+    for place, records in enumerate(in_blocks(read_scored(source.path))):
+        details = [detail(record, collected.add(record), timestamps=source.timestamps) for record in records]
         _settle_frames(details, album)
         blocks.write_details(number, place, details)
     return collected
 
 
-def in_blocks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    rest = iter(entries)
+def in_blocks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    rest = iter(records)
     while found := list(islice(rest, BLOCK)):
         yield found
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eva.json_text import json_text
 from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.meta import Meta
 from eva.records.outcome import Outcome
-from eva.report.details import text
 from eva.report.samples import Sample
 from eva.scoring.evidence import Estimate, evidence, without_interval
 from eva.scoring.interval import clustered_interval
@@ -130,4 +130,4 @@ def _settings(meta: Meta | None) -> list[list[str]]:
     packages = environment.pop("packages", {})
     rows = [*meta.settings.items(), ("started", ", ".join(map(str, meta.started))), *environment.items()]
     rows += packages.items() if isinstance(packages, dict) else []
-    return [[str(name), text(value)] for name, value in rows if value not in (None, "")]
+    return [[str(name), json_text(value)] for name, value in rows if value not in (None, "")]

@@ -20,10 +20,10 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from eva.errors import EvaError
-from eva.records.follow_cache import MAX_LINE_BYTES, Tail
+from eva.records.follow_cache import MAX_LINE_BYTES, CacheFollower
 from eva.records.meta import read_meta
 from eva.records.outcome import Outcome
-from eva.records.result_file import Entry
+from eva.records.schema import Record
 from eva.report.collect import Source, make_run
 from eva.report.details import Detail, detail, frames_of
 from eva.report.head import Head, Known, make_head
@@ -62,7 +62,7 @@ class LiveRun:
     """
 
     key: str
-    tail: Tail
+    cache: CacheFollower
     known: Known
     dataset: str = ""
     outcomes: dict[int, Outcome] = field(default_factory=dict)
@@ -74,67 +74,65 @@ class LiveRun:
     @property
     def source(self) -> Source:
         """As the meta file says now: a run that starts over may have other settings."""
-        return replace(Source.of(self.tail.path, self.dataset), key=self.key)
+        return replace(Source.of(self.cache.path, self.dataset), key=self.key)
 
     def follow(self) -> bool:
         """Read on; whether there is more to read."""
-        generation = self.tail.generation
-        entries = self.tail.follow()
-        if self.tail.generation != generation:
+        generation = self.cache.generation
+        records = self.cache.follow()
+        if self.cache.generation != generation:
             self.outcomes, self.samples = {}, {}
-        for entry in entries:
-            self.outcomes[entry.outcome.index] = entry.outcome
-            self.samples[entry.outcome.index] = read_sample(self.dataset, entry)
-        return self._name_dataset() or self.tail.more
+        for record in records:
+            self.outcomes[record.index] = record.outcome
+            self.samples[record.index] = read_sample(self.dataset, record)
+        return self._name_dataset() or self.cache.more
 
     def _name_dataset(self) -> bool:
         """Begin anew, with the outcomes that are known, where the dataset turns out to be another one."""
-        dataset = dataset_of(read_meta(self.tail.path), self.outcomes.keys(), self.known.published)
+        dataset = dataset_of(read_meta(self.cache.path), self.outcomes.keys(), self.known.published)
         if dataset == self.dataset:
             return False
         self.dataset, self.samples = dataset, {}
-        self.tail.restart()
+        self.cache.restart()
         return True
 
     def chart_run(self) -> Run:
-        origin = find_origin(self.tail.path, self.outcomes.keys(), self.known.published)
+        origin = find_origin(self.cache.path, self.outcomes.keys(), self.known.published)
         return make_run(self.key, origin, list(self.samples.values()))
 
     def head(self) -> Head:
         """The figures, a few seconds old at most."""
-        state = self.tail.generation, self.tail.offset
+        state = self.cache.generation, self.cache.offset
         due = time.monotonic() - self._head_s > HEAD_EVERY_S
         if self._head is None or (state != self._head_of and due):
             outcomes, samples = list(self.outcomes.values()), list(self.samples.values())
-            self._head = make_head(self.tail.path, self.key, outcomes, samples, self.known)
+            self._head = make_head(self.cache.path, self.key, outcomes, samples, self.known)
             self._head_of, self._head_s = state, time.monotonic()
         return self._head
 
     def update(self, generation: int, offset: int) -> dict[str, Any]:
         """What is new for a page that came to `offset` of this file, or of another one in its place before."""
-        lines = self.tail.after(offset if generation == self.tail.generation else 0)
-        rows = [make_row(entry, self.dataset) for entry in lines.entries]
+        new = self.cache.after(offset if generation == self.cache.generation else 0)
+        rows = [make_row(record, self.dataset) for record in new.records]
         return {
             "key": self.key,
-            "generation": self.tail.generation,
-            "offset": lines.offset,
-            "more": lines.offset < self.tail.offset,
-            "rows": {**columns(rows), "said": [_said(entry) for entry in lines.entries]},
+            "generation": self.cache.generation,
+            "offset": new.offset,
+            "more": new.offset < self.cache.offset,
+            "rows": {**columns(rows), "said": [_said(record) for record in new.records]},
             "head": self.head(),
         }
 
     def sample(self, index: int) -> Detail:
         """Raises NotThereError."""
-        entry = self.tail.entry(index)
-        if entry is None:
+        record = self.cache.record(index)
+        if record is None:
             raise NotThereError(f"there is no sample {index} of {self.key}")
-        return detail(entry.record, make_row(entry, self.dataset), timestamps=self.source.timestamps)
+        return detail(record, make_row(record, self.dataset), timestamps=self.source.timestamps)
 
 
-def _said(entry: Entry) -> str:
-    rounds = entry.record.get("trajectory")
-    replies = [round_.get("reply") for round_ in rounds if isinstance(round_, dict)] if isinstance(rounds, list) else []
-    return "\n".join(reply for reply in replies if isinstance(reply, str))[:MAX_SAID]
+def _said(record: Record) -> str:
+    return "\n".join(round_.reply for round_ in record.rounds)[:MAX_SAID]
 
 
 @dataclass
@@ -226,19 +224,19 @@ class Live:
             if path not in self._runs and path.is_file():
                 taken = [run.key for run in self._runs.values()]
                 key = Source.of(path, named_dataset(read_meta(path)), taken=taken).key
-                self._runs[path] = LiveRun(key, Tail(path), self.known)
+                self._runs[path] = LiveRun(key, CacheFollower(path), self.known)
         # Every one of them reads on, so no generator that stops at the first.
         behind = [run.follow() for run in self._runs.values()]
         return any(behind)
 
     def _status(self) -> str:
-        times_s = [written for run in self._runs.values() if (written := run.tail.written_s()) is not None]
-        if not times_s:
+        moments = [written_at for run in self._runs.values() if (written_at := run.cache.written_at()) is not None]
+        if not moments:
             return f"Live: there is no cache in {self.folder} yet"
-        return f"Live: the last record came {_ago(time.time() - max(times_s))} ago" + "".join(
-            f"; {run.tail.path.name} has {run.tail.skipped} lines of more than {MAX_LINE_BYTES >> 20} MiB, passed over"
-            for run in self._runs.values()
-            if run.tail.skipped
+        return f"Live: the last record came {_ago(time.time() - max(moments))} ago" + "".join(
+            f"; {path.name} has {run.cache.skipped} lines of more than {MAX_LINE_BYTES >> 20} MiB, passed over"
+            for path, run in self._runs.items()
+            if run.cache.skipped
         )
 
     def _run(self, query: Mapping[str, str]) -> LiveRun:

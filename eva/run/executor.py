@@ -6,11 +6,11 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
-from eva.agent.record import Record
 from eva.agent.sample import Sampler
 from eva.dataset.items import Item
 from eva.endpoint.pool import Seat
 from eva.frames.tool import FrameCounts
+from eva.records.schema import Record
 from eva.run.schedule import first_come
 
 

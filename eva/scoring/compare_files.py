@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from eva.records.meta import Meta
-from eva.records.result_file import Entry, read_scored
-from eva.scoring.categories import categories, video_duration_s
+from eva.records.result_file import read_scored
+from eva.records.schema import Record
+from eva.scoring.categories import categories
 from eva.scoring.compare import Answered, Comparison, compare, question_difference
 from eva.scoring.coverage import Coverage
 from eva.scoring.origin import find_origin
 from eva.scoring.published import Published
 from eva.scoring.score import Score, score
 from eva.scoring.summary import partial_line, so_far_lines, unusable_lines
-
-# All but these is small, and these can be gigabytes.
-_LARGE = ("messages", "trajectory")
 
 
 @dataclass(frozen=True)
@@ -43,15 +40,16 @@ class Side:
 def read_side(path: Path, published: Mapping[str, Published]) -> Side:
     """Raises EvaError for a file that cannot be scored, and for a broken meta file beside it."""
     samples: dict[int, Answered] = {}
-    light: dict[int, Mapping[str, Any]] = {}
+    light: dict[int, Record] = {}
     repeated, mixed = 0, set()
-    for entry in read_scored(path):
-        sample, index = _sample(entry), entry.outcome.index
+    for record in read_scored(path):
+        sample, index = Answered(record.outcome, record.videos), record.index
         if index in samples:
             repeated += 1
             if question_difference(samples[index], sample):
                 mixed.add(index)
-        samples[index], light[index] = sample, _light(entry.record)
+        # All but these is small, and these can be gigabytes.
+        samples[index], light[index] = sample, replace(record, messages="", trajectory=None)
     origin = find_origin(path, samples, published)
     named = {
         index: Answered(sample.outcome, sample.videos, categories(origin.dataset, light[index]))
@@ -106,13 +104,3 @@ def _notes(name: str, side: Side) -> list[str]:
     if side.meta and side.meta.mixed:
         notes.append(f"{name} is mixed: parts of it were made with different settings")
     return notes + [f"{name}: {line}, left out where {name} is compared" for line in unusable_lines(side.figures)]
-
-
-def _sample(entry: Entry) -> Answered:
-    videos = entry.record.get("videos")
-    return Answered(entry.outcome, tuple(map(str, videos)) if isinstance(videos, list) else ())
-
-
-def _light(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    small = {key: value for key, value in record.items() if key not in _LARGE}
-    return {**small, "video_duration_s": video_duration_s(record)}
