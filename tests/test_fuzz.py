@@ -29,7 +29,7 @@ from eva.frames.tool import CallFailedError, Extraction, FrameCall, ToolSettings
 from eva.frames.worker_process import Limits, Workers
 from eva.protocol.messages import Message
 from eva.records.cache import encode
-from eva.records.outcome import read_outcome
+from eva.records.schema import Record, read_record, record_json
 
 REPLIES = int(os.environ.get("EVA_TEST_FUZZ", "10000"))
 SEED = int(os.environ.get("EVA_TEST_SEED", "6"))
@@ -129,14 +129,14 @@ class Fuzzed:
     problems: list[str] = field(default_factory=list)
     slowest: tuple[float, int] = (0.0, -1)
 
-    def judge(self, number: int, record: dict[str, Any], cpu_s: float) -> None:
+    def judge(self, number: int, record: Record, cpu_s: float) -> None:
         self.slowest = max(self.slowest, (cpu_s, number))
-        line = encode(record).decode("utf-8")
-        if line.count("\n") != 1 or read_outcome(strict(line)).index != number:
+        line = encode(record_json(record)).decode("utf-8")
+        if line.count("\n") != 1 or read_record(strict(line)).index != number:
             self.problems.append(f"reply {number}: the record is no line")
-        self.stop_reasons.update(record["stop_reason"].split("; "))
-        if not set(record["stop_reason"].split("; ")) <= MODELS_OWN or "error" in record:
-            self.problems.append(f"reply {number}: {record['stop_reason']}: {record.get('error')}")
+        self.stop_reasons.update(record.stop_reason.split("; "))
+        if not set(record.stop_reason.split("; ")) <= MODELS_OWN or record.error:
+            self.problems.append(f"reply {number}: {record['stop_reason']}: {record.error}")
 
 
 def strict(line: str) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from itertools import chain, count
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import filelock
 
@@ -59,7 +59,7 @@ class Cache:
 
     def append(self, record: Record) -> None:
         """Put one record on disk, whole. Raises CacheError, as on a full disk, and then the cache is as before."""
-        line = encode(record)
+        line = encode(record_json(record))
         self._check(line)
         try:
             span = self._file.append(line)
@@ -211,9 +211,9 @@ def _read_holder(holder: Path) -> str:
         return ""
 
 
-def encode(record: Record) -> bytes:
+def encode(record: Mapping[str, Any]) -> bytes:
     """One JSON line, not ASCII-escaped. A lone surrogate cannot be UTF-8 and stays an escape."""
-    return (json.dumps(record_json(record), ensure_ascii=False) + "\n").encode("utf-8", errors="backslashreplace")
+    return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", errors="backslashreplace")
 
 
 def _free_name(path: Path) -> Path:
