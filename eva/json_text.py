@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeGuard
+from typing import Any, AnyStr, TypeGuard
 
 # Python reads and writes JSON by recursion, and how deep it gets depends on the caller's own depth: what one function
 # just read another one may fail to write. A fixed limit is far below both.
@@ -24,7 +24,7 @@ def parse_json(text: str | bytes) -> Any:
     return value
 
 
-def numbered_lines(file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+def numbered_lines(file: Iterable[AnyStr]) -> Iterator[tuple[int, AnyStr]]:
     """The lines of a JSON Lines file that are not blank, with their numbers, counted from 1."""
     return ((number, line) for number, line in enumerate(file, start=1) if line.strip())
 
