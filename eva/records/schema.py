@@ -6,10 +6,10 @@ of a wrong kind is None or empty, or is kept as text; only what is no JSON objec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cached_property
-from typing import Any
+from functools import cache, cached_property, partial
+from typing import Any, TypeVar
 
 from eva.json_text import is_number, items, mapping, number, parse_json, text
 from eva.protocol.arguments import FrameRequest, UnusableArgumentError, read_request
@@ -22,9 +22,15 @@ from eva.records.read_transcript import find_question, find_video_length_s
 SCHEMA = 1
 # Up to here a float counts exactly; a larger count is not one.
 _MAX_COUNT = 2**53
-_MIN_DURATION_S, _MAX_DURATION_S = 0.001, 1e9
 
-Number = int | float | None
+# The kinds of fields; _READERS takes a stranger's value for each.
+Number = int | float | None  # finite
+Count = int | float | None  # not negative, and exact
+Numbers = Sequence[Number]
+Duration = int | float | None  # in seconds, of a video that can be
+Transcript = str
+Paths = tuple[str, ...]  # empty for what is not a path
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,10 +41,6 @@ class Usage:
     completion_tokens: Number
     total_tokens: Number
 
-    @classmethod
-    def read(cls, value: Mapping[str, Any]) -> Usage:
-        return cls(*(number(value.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens")))
-
 
 @dataclass(frozen=True)
 class Executed:
@@ -48,28 +50,15 @@ class Executed:
     start_s: Number = None
     end_s: Number = None
     # Of the frames, counted in the order in which the video shows them.
-    indices: Sequence[Number] | None = None
+    indices: Numbers | None = None
     # Of the decoded frames, in seconds from the start of the stream.
-    times_s: Sequence[Number] | None = None
+    times_s: Numbers | None = None
     # Of the frames, in pixels.
     width: Number = None
     height: Number = None
     decoder: str | None = None
     # Wall time of the call, which the harness measures.
     seconds: Number = None
-
-    @classmethod
-    def read(cls, value: Mapping[str, Any]) -> Executed:
-        return cls(
-            start_s=number(value.get("start_s")),
-            end_s=number(value.get("end_s")),
-            indices=_numbers(value.get("indices")),
-            times_s=_numbers(value.get("times_s")),
-            width=number(value.get("width")),
-            height=number(value.get("height")),
-            decoder=_text_or_none(value.get("decoder")),
-            seconds=number(value.get("seconds")),
-        )
 
 
 @dataclass(frozen=True)
@@ -83,7 +72,7 @@ class Call:
     # None where the tool gave no frames.
     executed: Executed | None
     # The paths of the frames, in the order in which the model got them; empty for what is no path.
-    frames: tuple[str, ...]
+    frames: Paths
     # Visual tokens of the call; 0 where there was no budget step.
     tokens: Number
     # The name of the error in the stop reason, and the same for a person; None if the call worked.
@@ -91,22 +80,6 @@ class Call:
     reason: str | None
     # The second that each frame's label named to the model; None in records without a schema number.
     labels_s: tuple[int, ...] | None = None
-
-    @classmethod
-    def read(cls, value: Mapping[str, Any]) -> Call:
-        executed = value.get("executed")
-        frames = tuple(name if isinstance(name, str) else "" for name in items(value.get("frames")))
-        labels_s = tuple(label for label in items(value.get("labels_s")) if type(label) is int)
-        return cls(
-            asked=value.get("asked"),
-            budgeted=_budgeted(mapping(value.get("budgeted"))),
-            executed=Executed.read(executed) if isinstance(executed, dict) else None,
-            frames=frames,
-            tokens=number(value.get("tokens")),
-            error=_text_or_none(value.get("error")),
-            reason=_text_or_none(value.get("reason")),
-            labels_s=labels_s if len(labels_s) == len(frames) and "labels_s" in value else None,
-        )
 
     @cached_property
     def request(self) -> FrameRequest | None:
@@ -117,21 +90,21 @@ class Call:
             return None
 
     @property
-    def times_s(self) -> Sequence[Number]:
+    def times_s(self) -> Numbers:
         """The time of each frame; None for all where the tool did not give one per frame: which is whose is a guess."""
         times_s = (self.executed.times_s if self.executed else None) or ()
         return times_s if len(times_s) == len(self.frames) else [None] * len(self.frames)
 
-    def find_labels_s(self, timestamps: str) -> Sequence[Number]:
+    def find_labels_s(self, timestamps: str) -> Numbers:
         """The second that each frame's label named to the model, None where nothing tells it.
 
         An older record does not say it; then the run's setting `timestamps` tells which times these were.
         """
-        if self.labels_s is not None:
+        if self.labels_s is not None and len(self.labels_s) == len(self.frames):
             return self.labels_s
         return self.times_s if timestamps == "actual" else self._requested_times()
 
-    def _requested_times(self) -> Sequence[Number]:
+    def _requested_times(self) -> Numbers:
         start_s, end_s = (number(self.request.start_s), number(self.request.end_s)) if self.request else (None, None)
         try:
             if start_s is not None and end_s is not None:
@@ -154,16 +127,6 @@ class Round:
     finish_reason: str | None
     calls: tuple[Call, ...]
 
-    @classmethod
-    def read(cls, value: Mapping[str, Any]) -> Round:
-        return cls(
-            reply=text(value.get("reply")),
-            usage=Usage.read(mapping(value.get("usage"))),
-            seconds=number(value.get("seconds")),
-            finish_reason=_text_or_none(value.get("finish_reason")),
-            calls=tuple(Call.read(mapping(call)) for call in items(value.get("calls"))),
-        )
-
 
 @dataclass(frozen=True)
 class Record:
@@ -175,7 +138,7 @@ class Record:
     # The paths of the videos, from the annotation; the first one is shown.
     videos: tuple[str, ...]
     # The conversation as text, without image tokens; empty for an exception, which is written as an empty list.
-    messages: str
+    messages: Transcript
     # The ground truth, from the annotation.
     gt: str
     # What the agent answered; empty where it did not answer.
@@ -183,11 +146,11 @@ class Record:
     # Why the sample ended: eva/protocol/stop_reasons.py.
     stop_reason: str
     # Completed replies; 0 for an exception.
-    num_rounds: Number
+    num_rounds: Count
     # Tokens of the last request and its reply; 0 for an exception.
-    total_tokens: Number
+    total_tokens: Count
     # Over all tool calls as executed; 0 for an exception.
-    estimated_visual_tokens: Number
+    estimated_visual_tokens: Count
     # What failed, in the reference's words where it has words.
     error: str = ""
     # What the server said when it refused the request.
@@ -200,11 +163,11 @@ class Record:
     # The file that was shown instead of the annotated one, below the video root.
     video_file: str = ""
     # The video's length; of older records the whole seconds that the opening message names.
-    video_duration_s: Number = None
+    video_duration_s: Duration = None
     # The completed rounds as JSON objects; `rounds` gives them typed. None in the reference's records.
-    trajectory: Sequence[Any] | None = None
+    trajectory: list[Any] | None = None
     # Wall time of the sample.
-    seconds: Number = None
+    seconds: Count = None
     # The question as it was asked, stripped; of older records as the transcript shows it.
     question: str = ""
     # SCHEMA of the version that wrote the record; None in the reference's records, and in our older ones.
@@ -214,7 +177,7 @@ class Record:
     def rounds(self) -> tuple[Round, ...]:
         """The completed rounds. They are read when they are asked for: most of a record's bytes are theirs, and no
         score needs them."""
-        return tuple(Round.read(mapping(round_)) for round_ in self.trajectory or ())
+        return tuple(_read(Round, round_) for round_ in self.trajectory or ())
 
     @cached_property
     def outcome(self) -> Outcome:
@@ -254,32 +217,31 @@ def read_record(line: object, *, default_index: int | None = None) -> Record:
 
 
 def _read_record(value: Mapping[str, Any], index: int) -> Record:
-    get = value.get
-    schema = value["schema"] if type(get("schema")) is int else None
-    own = OWN_KEYS if schema is not None else OWN_KEYS - _SINCE_SCHEMA_1
-    messages, trajectory = get("messages"), get("trajectory")
-    messages = messages if isinstance(messages, str) else ""
-    return Record(
-        index=index,
-        videos=tuple(map(str, items(get("videos")))),
-        messages=messages,
-        gt=text(get("gt")),
-        answer=text(get("answer")),
-        stop_reason=text(get("stop_reason")),
-        num_rounds=_count(get("num_rounds")),
-        total_tokens=_count(get("total_tokens")),
-        estimated_visual_tokens=_count(get("estimated_visual_tokens")),
-        error=text(get("error")),
-        error_detail=text(get("error_detail")),
-        extra={key: held for key, held in value.items() if key not in own},
-        failure=text(value["failure"]) if "failure" in value else None,
-        video_file=text(get("video_file")),
-        video_duration_s=_duration_s(get("video_duration_s"), messages),
-        trajectory=trajectory if isinstance(trajectory, list) else None,
-        seconds=_count(get("seconds")),
-        question=find_question(messages) if schema is None else text(get("question")),
-        schema=schema,
-    )
+    found = _read_fields(Record, value)
+    derived: dict[str, Any] = {}
+    own = OWN_KEYS
+    if found["schema"] is None:
+        derived = {"question": find_question(found["messages"])}
+        own = OWN_KEYS - _SINCE_SCHEMA_1
+    if found["video_duration_s"] is None:
+        derived["video_duration_s"] = find_video_length_s(found["messages"])
+    if value.get("failure", "") is None:  # the record says that it is nobody's
+        derived["failure"] = ""
+    extra = {key: held for key, held in value.items() if key not in own}
+    return Record(**{**found, **derived, "index": index, "extra": extra})
+
+
+def _read(kind: type[T], value: object) -> T:
+    return kind(**_read_fields(kind, mapping(value)))
+
+
+def _read_fields(kind: type, value: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: read(value.get(name)) for name, read in _readers(kind)}
+
+
+@cache
+def _readers(kind: type) -> list[tuple[str, Callable[[Any], Any]]]:
+    return [(one.name, _READERS[str(one.type)]) for one in fields(kind)]
 
 
 def record_json(record: Record) -> dict[str, Any]:
@@ -303,27 +265,53 @@ def to_json(value: Any) -> Any:
     return found
 
 
-def _budgeted(value: Mapping[str, Any]) -> Budgeted | None:
-    nframes, resize, tokens = (number(value.get(name)) for name in ("nframes", "resize", "tokens"))
-    if nframes is None or resize is None or tokens is None:
-        return None
-    return Budgeted(nframes, resize, int(tokens))
-
-
-def _numbers(value: object) -> tuple[Number, ...] | None:
-    return tuple(map(number, value)) if isinstance(value, list) else None
-
-
 def _text_or_none(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _count(value: object) -> Number:
-    """None for what cannot be a count: a text, NaN, less than 0."""
+def _duration_s(value: object) -> Number:
+    return value if is_number(value) and 0.001 <= value <= 1e9 else None
+
+
+def _count(value: object) -> Count:
     return value if is_number(value) and 0 <= value <= _MAX_COUNT else None
 
 
-def _duration_s(value: object, messages: str) -> Number:
-    if is_number(value) and _MIN_DURATION_S <= value <= _MAX_DURATION_S:
-        return value
-    return find_video_length_s(messages)
+def _numbers(value: object) -> Numbers | None:
+    return tuple(map(number, value)) if isinstance(value, list) else None
+
+
+def _integers(value: object) -> tuple[int, ...] | None:
+    return tuple(value) if isinstance(value, list) and all(type(one) is int for one in value) else None
+
+
+def _budgeted(value: object) -> Budgeted | None:
+    numbers = [number(mapping(value).get(one.name)) for one in fields(Budgeted)]
+    return None if None in numbers else Budgeted(*numbers)  # type: ignore[arg-type]
+
+
+def _optional(kind: type[T]) -> Callable[[object], T | None]:
+    return lambda value: _read(kind, value) if isinstance(value, dict) else None
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "Any": lambda value: value,
+    "Mapping[str, Any]": mapping,
+    "list[Any] | None": lambda value: value if isinstance(value, list) else None,
+    "int": lambda value: value,
+    "int | None": lambda value: value if type(value) is int else None,
+    "str": text,
+    "str | None": _text_or_none,
+    "Transcript": lambda value: value if isinstance(value, str) else "",
+    "tuple[str, ...]": lambda value: tuple(map(str, items(value))),
+    "Paths": lambda value: tuple(name if isinstance(name, str) else "" for name in items(value)),
+    "tuple[int, ...] | None": _integers,
+    "Number": number,
+    "Numbers | None": _numbers,
+    "Count": _count,
+    "Duration": _duration_s,
+    "Usage": partial(_read, Usage),
+    "Budgeted | None": _budgeted,
+    "Executed | None": _optional(Executed),
+    "tuple[Call, ...]": lambda value: tuple(_read(Call, one) for one in items(value)),
+}
