@@ -47,8 +47,7 @@ from eva.run.options import Defaults, Options, parse_options
 from eva.run.preflight import FAILED, OK, Finding, check_disk, check_items, check_server, check_videos, table
 from eva.run.schedule import RunInterruptedError, Schedule, by_video
 from eva.scoring.coverage import measure, read_spans, write_spans
-from eva.scoring.interval import clustered_interval
-from eva.scoring.score import score
+from eva.scoring.score import Score
 from eva.scoring.summary import choice_line, summary_json, summary_lines, truth_lines
 from eva.terminal import run_command
 from eva.text import printable, printable_lines
@@ -462,7 +461,7 @@ def finish(everything: Sequence[Item], cache: Cache, dataset: Dataset, meta: Met
 def coverage(everything: Sequence[Item], cache: Cache) -> dict[str, Any]:
     """How much of the annotation file the result stands for: a partial run's result must not pass for a whole one."""
     outcomes = [cache.outcomes[item.index] for item in everything if item.index in cache.outcomes]
-    figures = score(outcomes, total=len(everything))
+    figures = Score(outcomes, len(everything) - len(outcomes))
     return {
         "items": figures.total,
         "recorded": figures.recorded,
@@ -483,19 +482,16 @@ def print_summary(
 ) -> None:
     """The reference's summary, then what it leaves out; of an unfinished run, what can be said so far."""
     outcomes = outcomes_of(items, cache)
-    figures = score(outcomes, total=len(items))
-    interval = None
-    if not figures.missing:
-        interval = clustered_interval([outcome.video for outcome in outcomes], [one.correct for one in outcomes])
+    figures = Score(outcomes, len(items) - len(outcomes))
     counts = {"frames_asked": frames.asked, "frames_decoded": frames.decoded}
     # First what is kept, then what is said.
     if json_file is not None:
-        figures_json = summary_json(figures, interval, wall_s, **counts)
+        figures_json = summary_json(figures, wall_s, **counts)
         try:
             replace_text(json_file, json.dumps(figures_json, indent=1) + "\n")
         except WriteError as error:
             raise RunEndedError(str(error)) from error
-    print("\n".join([*summary_lines(figures), *truth_lines(figures, interval, wall_s, **counts)]))
+    print("\n".join([*summary_lines(figures), *truth_lines(figures, wall_s, **counts)]))
     covered = measure(dataset.result, meta.coverage, cache.outcomes, rows=None)
     print(f"Result: {dataset.result}" + (" (of a partial run)" if covered.partial else ""))
     if covered.of_a_choice:

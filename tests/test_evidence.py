@@ -1,4 +1,4 @@
-"""eva/evidence.py: which frames a record shows, and whether one lay where the answer is."""
+"""eva/scoring/evidence.py: which frames a record shows, and whether one lay where the answer is."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def test_without_a_reference_a_trajectory_or_a_fair_chance_nothing_is_known(unkn
 
 
 def test_the_shares_are_over_the_samples_that_are_known() -> None:
-    found = evidence(["a", "a", "b", "b", "c"], [True, False, True, None, True], [True, False, False, True, True])
+    found = evidence(
+        ["a", "a", "b", "b", "c"], [True, False, True, None, True], [True, False, False, True, True], partial=False
+    )
     assert found is not None
     assert (found.looked.count, found.looked.value) == (4, 0.75)
     assert found.accuracy_with is not None
@@ -71,12 +73,12 @@ def test_the_shares_are_over_the_samples_that_are_known() -> None:
 
 
 def test_without_a_known_sample_there_are_no_figures() -> None:
-    assert evidence(["a"], [None], [True]) is None
-    assert estimate([], []) is None
+    assert evidence(["a"], [None], [True], partial=False) is None
+    assert estimate([], [], partial=False) is None
 
 
 def test_an_accuracy_that_no_sample_stands_for_is_none() -> None:
-    found = evidence(["a", "b"], [True, True], [True, True])
+    found = evidence(["a", "b"], [True, True], [True, True], partial=False)
     assert found is not None
     assert found.accuracy_without is None
     assert found.looked == Estimate(2, 1.0, Interval(1.0, 1.0))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from eva.records.schema import Record
 from eva.scoring.categories import categories
 from eva.scoring.evidence import Glance, glances, looked_into_reference
-from eva.scoring.published import Figure
+from eva.scoring.published import Published
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,13 +36,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Run:
-    """A result under the name that a reader knows it by; `published` are its dataset's published figures, `partial`
-    says that the run has not finished."""
+    """A result under its name on the page. `published` is what is published of its dataset; `partial` says that the run
+    has not finished."""
 
     name: str
     dataset: str
     samples: Sequence[Sample]
-    published: tuple[Figure, ...] = ()
+    published: Published | None = None
     partial: bool = False
 
 

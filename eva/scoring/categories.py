@@ -1,7 +1,7 @@
-"""What a record's question is about, and where in the video the answer stands. Pure.
+"""The categories of a record's question, and where in the video the answer is. Pure.
 
-The records of the reference hold none of the annotation's own keys; only the video's length and path tell something of
-them. A record may be a stranger's, so a value that is not as it should be is not a category.
+The records of the reference lack the keys of the annotation: there the length and the path of the video tell.
+A record may come from anybody, so a value of an unexpected kind gives no category.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from eva.records.schema import Record
 _QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
 _REFERENCE = re.compile(r"(\d{1,4}):(\d\d)-(\d{1,4}):(\d\d)")
 _MLVU_TASK = re.compile(r"\d+_\w+")
-# Video-MME's groups are under 2 minutes, 4 to 15, and 30 to 60. A file can be a little longer or shorter than its
-# annotated length, so a group reaches to where the next one begins.
+# Video-MME's groups are under 2 minutes, 4 to 15, and 30 to 60. The length of a file can differ a little from the
+# annotated length, so each group extends to the start of the next one.
 _MEDIUM_FROM_S, _LONG_FROM_S = 4 * 60, 30 * 60
 
 
 def categories(dataset: str, record: Record) -> tuple[str, ...]:
-    """The groups that a question counts in, in the dataset's own words; () where none is known.
+    """The names of the question's categories, as the dataset writes them; () where none is known.
 
-    LVBench's questions can be of several types. A dataset that is none of the six may give a text as `category`.
+    A question of LVBench can have several. A dataset of one's own may give a text as `category`.
     """
     if dataset == "lvbench":
         return _listed(record.extra.get("question_type"))
@@ -38,8 +38,7 @@ def categories(dataset: str, record: Record) -> tuple[str, ...]:
 def time_reference_s(record: Record) -> tuple[float, float] | None:
     """LVBench's `time_reference` ("08:17-09:02") as (start, end) in seconds, both as annotated, in whole seconds.
 
-    None where it is open ("08:17-None"), absent, or ends before it starts: such a slip of the annotator can be mended
-    in more than one way ("63:20-03:35").
+    None where it is open ("08:17-None"), absent, or ends before it starts ("63:20-03:35"), which is an error.
     """
     value = record.extra.get("time_reference")
     found = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
@@ -54,11 +53,11 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def _listed(value: object) -> tuple[str, ...]:
-    """LVBench writes the list as text, as Python prints it: "['reasoning', 'entity recognition']"."""
+    """LVBench writes the list as a text that Python printed: "['reasoning', 'entity recognition']"."""
     if isinstance(value, str) and value.startswith("["):
         value = [single or double for single, double in _QUOTED.findall(value)]
     if isinstance(value, list):
-        # Each once, in their order: a type that stands there twice must not count twice.
+        # Each once, in their order: a type that is listed twice counts once.
         return tuple(dict.fromkeys(text for part in value for text in _texts(part)))
     return _texts(value)
 

@@ -1,14 +1,14 @@
-"""Where in the video the agent looked, and whether it saw what the annotators say holds the answer. Pure."""
+"""Where in the video the agent looked, and whether it saw the part that holds the answer. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from eva.protocol.stop_reasons import EXCEPTION
 from eva.records.schema import Record
 from eva.scoring.categories import time_reference_s
-from eva.scoring.interval import SIDE_RESAMPLES, Interval, clustered_interval
+from eva.scoring.interval import FEWER_RESAMPLES, Interval, clustered_interval
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,24 @@ class Glance:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `count` samples and its 95 % interval, clustered by video (None with fewer than two videos)."""
+    """A mean over `count` samples and its 95 % interval, clustered by video.
+
+    The interval is None with fewer than two videos, and of an unfinished run.
+    """
 
     count: int
     value: float
     interval: Interval | None
 
+    def __str__(self) -> str:
+        between = f" ({self.interval.low:.1%} to {self.interval.high:.1%})" if self.interval else ""
+        return f"{self.value:.1%}{between} of {self.count:,}"
+
 
 @dataclass(frozen=True)
 class Evidence:
-    """`looked` is the share of samples in which a frame lay inside the annotated time; then the accuracies of those
-    in which one did and in which none did (None where there is no such sample)."""
+    """`looked` is the share of samples with a frame inside the annotated time. Then come the accuracies of the samples
+    with and without such a frame, None where there is no such sample."""
 
     looked: Estimate
     accuracy_with: Estimate | None
@@ -39,7 +46,7 @@ class Evidence:
 
 
 def glances(record: Record) -> list[Glance]:
-    """The looks of a record; none in the reference's records, nor where a foreign tool gave no times."""
+    """The glances of a record. There are none without a trajectory, as in the reference's records, or without times."""
     found = []
     for number, round_ in enumerate(record.rounds):
         for executed in (call.executed for call in round_.calls if call.executed is not None):
@@ -52,7 +59,7 @@ def glances(record: Record) -> list[Glance]:
 def looked_into_reference(record: Record, looks: Sequence[Glance]) -> bool | None:
     """Whether a frame lies inside LVBench's `time_reference`; None where that is unknown, and for exceptions.
 
-    A frame must: a window over the whole film with a frame every ten minutes has not seen the ten seconds in question.
+    A window around it is not enough: with a frame every ten minutes it has not shown these ten seconds.
     The reference is in whole seconds, so its last second counts to its end ("00:41-00:41" lasts one second).
     """
     reference = time_reference_s(record)
@@ -62,26 +69,29 @@ def looked_into_reference(record: Record, looks: Sequence[Glance]) -> bool | Non
     return any(start_s <= time_s < end_s + 1 for look in looks for time_s in look.times_s)
 
 
-def evidence(videos: Sequence[str], looked: Sequence[bool | None], correct: Sequence[bool]) -> Evidence | None:
+def evidence(
+    videos: Sequence[str], looked: Sequence[bool | None], correct: Sequence[bool], *, partial: bool
+) -> Evidence | None:
     """The figures over the samples whose `looked` is known; None if there is none."""
     known = [(video, saw, right) for video, saw, right in zip(videos, looked, correct, strict=True) if saw is not None]
-    share = estimate([video for video, _, _ in known], [saw for _, saw, _ in known])
+    share = estimate([video for video, _, _ in known], [saw for _, saw, _ in known], partial=partial)
     if share is None:
         return None
     groups = [[(video, right) for video, saw, right in known if saw is wanted] for wanted in (True, False)]
-    with_it, without = (estimate([video for video, _ in group], [right for _, right in group]) for group in groups)
+    with_it, without = (
+        estimate([video for video, _ in group], [right for _, right in group], partial=partial) for group in groups
+    )
     return Evidence(share, with_it, without)
 
 
-def estimate(videos: Sequence[str], values: Sequence[float]) -> Estimate | None:
-    """The mean of `values`, one a sample, for a picture or a side figure; None of no samples."""
+def estimate(
+    videos: Sequence[str], values: Sequence[float], *, partial: bool, n_resamples: int = FEWER_RESAMPLES
+) -> Estimate | None:
+    """The mean of `values`, one per sample, for a chart or a table; None of no samples.
+
+    With `partial` it has no interval: the samples of an unfinished run are not a random sample.
+    """
     if not values:
         return None
-    return Estimate(
-        len(values), sum(values) / len(values), clustered_interval(videos, values, n_resamples=SIDE_RESAMPLES)
-    )
-
-
-def without_interval(one: Estimate) -> Estimate:
-    """As it is shown of an unfinished run, whose samples are no draw from all."""
-    return replace(one, interval=None)
+    interval = clustered_interval(videos, values, n_resamples=0 if partial else n_resamples)
+    return Estimate(len(values), sum(values) / len(values), interval)
