@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 
 from eva.agent.loop import Complete, Episode, run_episode
-from eva.agent.record import Record, episode_record, exception_record
+from eva.agent.record import episode_record, exception_record
 from eva.agent.tool_call import CallRunner
 from eva.agent.transcript import Transcribe
 from eva.dataset.items import Item, video_path
 from eva.endpoint.errors import OutageError, UnansweredError
 from eva.frames.tool import FrameToolUnusableError
 from eva.protocol.messages import opening_messages
+from eva.records.schema import Record
 
 # Failures that are not the sample's: the schedule decides what happens next.
 _NOT_THE_SAMPLES = (FrameToolUnusableError, OutageError)
@@ -40,7 +41,7 @@ class Sampler:
             await self._run(item, episode, complete)
             record = episode_record(item, episode, self.transcribe(episode.messages))
         except UnansweredError as unanswered:
-            unanswered.record = exception_record(item, unanswered.failure, episode) | _seconds_since(started_at)
+            unanswered.record = _timed(exception_record(item, unanswered.failure, episode), started_at)
             raise
         except _NOT_THE_SAMPLES:
             raise
@@ -49,7 +50,7 @@ class Sampler:
             record = exception_record(item, error, episode)
         finally:
             self.call_runner.tool.release(item.index)
-        return record | _seconds_since(started_at)
+        return _timed(record, started_at)
 
     async def _run(self, item: Item, episode: Episode, complete: Complete) -> None:
         annotated = video_path(item, self.video_root)
@@ -69,5 +70,5 @@ class Sampler:
         )
 
 
-def _seconds_since(started_at: float) -> Record:
-    return {"seconds": round(monotonic() - started_at, 3)}
+def _timed(record: Record, started_at: float) -> Record:
+    return replace(record, seconds=round(monotonic() - started_at, 3))

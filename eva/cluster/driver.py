@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from eva.agent.loop import Episode
-from eva.agent.record import Record, exception_record
+from eva.agent.record import exception_record
 from eva.cluster.node import NodeSettings, SampleState
 from eva.cluster.nodes import END_TIMEOUT_S, BackgroundTasks, Nodes
 from eva.cluster.placement import LOSSES_BEFORE_ALONE, Placement
@@ -26,6 +26,7 @@ from eva.endpoint.errors import BadRequestError, FailingError, KeepsFailingError
 from eva.endpoint.pool import Assignment
 from eva.errors import EvaError
 from eva.frames.tool import FrameCounts, NoRoomForFramesError
+from eva.records.schema import Record
 from eva.run.schedule import NodeLostError
 
 # How often the nodes of the cluster are listed.

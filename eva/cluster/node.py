@@ -15,11 +15,9 @@ import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import eva
 from eva.agent.images import file_url
-from eva.agent.record import Record
 from eva.agent.sample import Sampler
 from eva.agent.transcript import load_transcriber
 from eva.cpus import available_cpus
@@ -34,6 +32,7 @@ from eva.frames.probing import is_folder
 from eva.frames.tool import FrameCounts, FrameToolUnusableError
 from eva.protocol.messages import Message
 from eva.records.meta import package_versions
+from eva.records.schema import Record
 from eva.run.executor import make_sampler, make_tool
 from eva.run.options import Options
 from eva.run.preflight import black_frame
@@ -158,7 +157,7 @@ class RunningSample:
         self._needs_reply.clear()
         return self._reply
 
-    async def give_up(self, failure: UnavailableError) -> Mapping[str, Any] | None:
+    async def give_up(self, failure: UnavailableError) -> Record | None:
         """End the sample while it waits for a reply: its record, with the completed rounds."""
         self._resume().set_exception(UnansweredError(failure))
         await asyncio.wait({self._task})
@@ -279,7 +278,7 @@ class Node:
             return "the server has not answered this node yet"
         return await request.ask_one_token(self._models[url])
 
-    async def give_up(self, number: int, failure: UnavailableError) -> Mapping[str, Any] | None:
+    async def give_up(self, number: int, failure: UnavailableError) -> Record | None:
         """End a sample whose request keeps failing: its record with the completed rounds; None if it has ended."""
         sample = self._samples.pop(number, None)
         return await sample.give_up(failure) if sample is not None else None

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal, get_args
 
 from eva.errors import EvaError
-from eva.json_text import parse_json
+from eva.json_text import is_number, parse_json
 
 AnswerKind = Literal["letter", "index0", "index1", "text"]
 ANSWER_KINDS: tuple[AnswerKind, ...] = get_args(AnswerKind)
@@ -181,7 +181,7 @@ def _text(value: object) -> str:
     """A cell as text; empty for an absent cell."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+    if not isinstance(value, str) and not is_number(value):
         raise RowError("a cell is neither text nor a number", type(value).__name__)
     return str(value).strip()
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eva.errors import EvaError, VideoError
-from eva.json_text import parse_json
+from eva.json_text import numbered_lines, parse_json
 
 # MLVU's annotations name the videos by absolute paths of another machine. The path inside the dataset follows these
 # folders.
@@ -63,9 +63,7 @@ def load_items(path: Path) -> list[Item]:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line
+            yield from numbered_lines(file)
     except OSError as error:
         raise AnnotationError(f"cannot read the annotation file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -85,7 +83,7 @@ def parse_item(line: str, *, default_index: int) -> Item:
         raise ValueError("not an item: a JSON object is expected")
     index = row.get("index")
     return Item(
-        index=index if isinstance(index, int) and not isinstance(index, bool) else default_index,
+        index=index if type(index) is int else default_index,
         videos=_videos(row.get("videos")),
         prompt=_prompt(row.get("prompt")),
         ground_truth=_ground_truth(row.get("reward_model")),

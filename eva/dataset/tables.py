@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eva.dataset.convert import ConvertError, RowError
-from eva.json_text import parse_json
+from eva.json_text import numbered_lines, parse_json
 
 Row = Mapping[str, Any] | RowError
 
@@ -33,9 +33,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 def read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     """One JSON object per line. Blank lines are skipped; any other line is a RowError."""
     with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
+        for number, line in numbered_lines(file):
             row = _json_object(line)
             absent = sorted(set(columns) - set(row or ()))
             if row is None:

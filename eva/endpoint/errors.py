@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from eva.errors import EvaError
@@ -43,7 +42,7 @@ class UnansweredError(EvaError):
     def __init__(self, failure: UnavailableError) -> None:
         super().__init__(str(failure))
         self.failure = failure
-        self.record: Mapping[str, Any] | None = None
+        self.record: Any = None  # a Record, a type of the room beside this one
 
 
 class FailingError(UnansweredError):

@@ -64,7 +64,7 @@ def opening_messages(prompt: Sequence[Mapping[str, str]], video: VideoInfo) -> O
     user = next((message for message in messages if message["role"] == "user"), None)
     if user is None:
         raise PromptError("the prompt has no user turn, so there is no question to ask")
-    question = user["content"].strip()
+    question = first_question(prompt)
     user["content"] = USER_PROMPT.format(
         length=int(max(video.duration_s - 0.5, 1)),
         resolution=min(video.width, video.height),
@@ -73,6 +73,11 @@ def opening_messages(prompt: Sequence[Mapping[str, str]], video: VideoInfo) -> O
     if messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": SYSTEM_PROMPT})
     return Opening(tuple(messages), question)
+
+
+def first_question(prompt: Sequence[Mapping[str, str]]) -> str:
+    """The text of the first user turn, stripped; empty where there is no user turn."""
+    return next((turn["content"].strip() for turn in prompt if turn["role"] == "user"), "")
 
 
 def assistant_message(text: str) -> Message:

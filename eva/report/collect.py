@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from eva.records.meta import Meta, read_meta
-from eva.records.result_file import Entry, read_entries, read_scored
+from eva.records.result_file import read_records, read_scored
+from eva.records.schema import Record
 from eva.report.details import Detail, detail, frames_of
 from eva.report.head import Head, make_head
 from eva.report.page import PER_BLOCK, Blocks
@@ -20,7 +21,7 @@ from eva.report.thumbnail_blocks import ThumbnailBlocks
 from eva.report.trajectories import Step, first_difference, steps
 from eva.scoring.assessment import Assessment
 from eva.scoring.compare import Answered
-from eva.scoring.compare_files import ComparedResult, videos_of
+from eva.scoring.compare_files import ComparedResult
 from eva.scoring.origin import Origin, dataset_of, find_origin, named_dataset
 from eva.scoring.published import Published
 from eva.text import printable
@@ -53,7 +54,7 @@ def timestamps_of(meta: Meta | None) -> str:
 def read_source(path: Path, published: Mapping[str, Published], *, taken: Sequence[str] = ()) -> Source:
     """Of a finished file: its indices tell the dataset where no meta file does. Raises EvaError."""
     meta = read_meta(path)
-    indices = set() if named_dataset(meta) else {entry.outcome.index for entry in read_entries(path)}
+    indices = set() if named_dataset(meta) else {record.index for record in read_records(path)}
     return Source.of(path, meta, dataset_of(meta, indices, published), taken=taken)
 
 
@@ -85,17 +86,17 @@ class Collected:
     samples: list[Sample] = field(default_factory=list)
     steps: list[tuple[Step, ...]] = field(default_factory=list)
 
-    def add(self, entry: Entry) -> Row:
-        row = make_row(entry, self.source.dataset)
+    def add(self, record: Record) -> Row:
+        row = make_row(record, self.source.dataset)
         self.rows.append(row)
-        self.answered.append(Answered(entry.outcome, videos_of(entry), row.categories))
-        self.samples.append(read_sample(self.source.dataset, entry))
-        self.steps.append(steps(entry.record))
+        self.answered.append(Answered(record.outcome, record.videos, row.categories))
+        self.samples.append(read_sample(self.source.dataset, record))
+        self.steps.append(steps(record))
         return row
 
     @cached_property
     def assessment(self) -> Assessment:
-        """To be asked for when every entry has been added."""
+        """To be asked for when every record has been added."""
         outcomes = [one.outcome for one in self.answered]
         indices = {outcome.index for outcome in outcomes}
         return Assessment.of(find_origin(self.source.path, self.source.meta, indices, self.published), outcomes)
@@ -125,15 +126,15 @@ def collect(
     Raises ResultError for a file that accuracy.py refuses too.
     """
     collected = Collected(source, published)
-    for place, entries in enumerate(in_blocks(read_scored(source.path))):
-        details = [detail(entry.record, collected.add(entry), timestamps=source.timestamps) for entry in entries]
+    for place, records in enumerate(in_blocks(read_scored(source.path))):
+        details = [detail(record, collected.add(record), timestamps=source.timestamps) for record in records]
         _place_frames(details, thumbnails)
         blocks.write_details(number, place, details)
     return collected
 
 
-def in_blocks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    rest = iter(entries)
+def in_blocks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    rest = iter(records)
     while found := list(islice(rest, PER_BLOCK)):
         yield found
 

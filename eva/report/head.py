@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from eva.json_text import json_text
 from eva.records.meta import Meta
-from eva.report.details import text
 from eva.report.grouping import by_evidence
 from eva.report.samples import Run
 from eva.scoring.assessment import Assessment
@@ -51,4 +51,4 @@ def _settings(meta: Meta | None) -> list[list[str]]:
     packages = environment.pop("packages", {})
     rows = [*meta.settings.items(), ("started", ", ".join(map(str, meta.started))), *environment.items()]
     rows += packages.items() if isinstance(packages, dict) else []
-    return [[str(name), text(value)] for name, value in rows if value not in (None, "")]
+    return [[str(name), json_text(value)] for name, value in rows if value not in (None, "")]

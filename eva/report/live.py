@@ -20,10 +20,10 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from eva.errors import EvaError
-from eva.records.follow_cache import MAX_LINE_BYTES, Tail
+from eva.records.follow_cache import MAX_LINE_BYTES, CacheFollower
 from eva.records.meta import Meta, read_meta
 from eva.records.outcome import Outcome
-from eva.records.result_file import Entry
+from eva.records.schema import Record
 from eva.report.collect import Source, make_run, timestamps_of
 from eva.report.details import Detail, detail, frames_of
 from eva.report.head import Head, make_head
@@ -60,11 +60,11 @@ class NotThereError(Exception):
 class LiveRun:
     """A cache, and what the page shows of it. Of several lines for one index the last counts, as for the run itself.
 
-    `dataset` is what the meta file and the records tell so far. When it changes, every entry is read again.
+    `dataset` is what the meta file and the records tell so far. When it changes, every record is read again.
     """
 
     key: str
-    cache: Tail
+    cache: CacheFollower
     published: Mapping[str, Published]
     dataset: str = ""
     outcomes: dict[int, Outcome] = field(default_factory=dict)
@@ -80,12 +80,12 @@ class LiveRun:
     def follow(self) -> bool:
         """Read further, and return whether there is more to read."""
         generation = self.cache.generation
-        entries = self.cache.follow()
+        records = self.cache.follow()
         if self.cache.generation != generation:
             self.outcomes, self.samples = {}, {}
-        for entry in entries:
-            self.outcomes[entry.outcome.index] = entry.outcome
-            self.samples[entry.outcome.index] = read_sample(self.dataset, entry)
+        for record in records:
+            self.outcomes[record.index] = record.outcome
+            self.samples[record.index] = read_sample(self.dataset, record)
         return self._update_dataset() or self.cache.more
 
     def _update_dataset(self) -> bool:
@@ -119,29 +119,27 @@ class LiveRun:
 
         If another file has replaced that one, everything is new.
         """
-        lines = self.cache.after(offset if generation == self.cache.generation else 0)
-        rows = [make_row(entry, self.dataset) for entry in lines.entries]
+        new = self.cache.after(offset if generation == self.cache.generation else 0)
+        rows = [make_row(record, self.dataset) for record in new.records]
         return {
             "key": self.key,
             "generation": self.cache.generation,
-            "offset": lines.offset,
-            "more": lines.offset < self.cache.offset,
-            "rows": {**columns(rows), "said": [_said(entry) for entry in lines.entries]},
+            "offset": new.offset,
+            "more": new.offset < self.cache.offset,
+            "rows": {**columns(rows), "said": [_said(record) for record in new.records]},
             "head": self.head(),
         }
 
     def sample(self, index: int) -> Detail:
         """Raises NotThereError."""
-        entry = self.cache.entry(index)
-        if entry is None:
+        record = self.cache.record(index)
+        if record is None:
             raise NotThereError(f"there is no sample {index} of {self.key}")
-        return detail(entry.record, make_row(entry, self.dataset), timestamps=timestamps_of(self.read_meta()))
+        return detail(record, make_row(record, self.dataset), timestamps=timestamps_of(self.read_meta()))
 
 
-def _said(entry: Entry) -> str:
-    rounds = entry.record.get("trajectory")
-    replies = [round_.get("reply") for round_ in rounds if isinstance(round_, dict)] if isinstance(rounds, list) else []
-    return "\n".join(reply for reply in replies if isinstance(reply, str))[:MAX_SAID]
+def _said(record: Record) -> str:
+    return "\n".join(round_.reply for round_ in record.rounds)[:MAX_SAID]
 
 
 @dataclass
@@ -233,13 +231,13 @@ class Live:
             if path not in self._runs and path.is_file():
                 meta, taken = read_meta(path), [run.key for run in self._runs.values()]
                 key = Source.of(path, meta, named_dataset(meta), taken=taken).key
-                self._runs[path] = LiveRun(key, Tail(path), self.published)
+                self._runs[path] = LiveRun(key, CacheFollower(path), self.published)
         # Every run reads further: `any` over the runs themselves would stop at the first that has more.
         more = [run.follow() for run in self._runs.values()]
         return any(more)
 
     def _status(self) -> str:
-        written_at = [at for run in self._runs.values() if (at := run.cache.written_s()) is not None]
+        written_at = [at for run in self._runs.values() if (at := run.cache.written_at()) is not None]
         if not written_at:
             return f"Live: there is no cache in {self.folder} yet"
         most = f"{MAX_LINE_BYTES >> 20} MiB"

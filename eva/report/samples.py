@@ -1,4 +1,4 @@
-"""A run's records as the charts need them: a few numbers a sample, so that no record need be held."""
+"""A run's records as the charts need them: a few numbers per sample, so that no record need be held."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eva.records.result_file import Entry
-from eva.scoring.categories import categories, video_duration_s
+from eva.records.schema import Record
+from eva.scoring.categories import categories
 from eva.scoring.evidence import Glance, glances, looked_into_reference
 from eva.scoring.published import Published
 
@@ -46,10 +46,9 @@ class Run:
     partial: bool = False
 
 
-def read_sample(dataset: str, entry: Entry) -> Sample:
-    """What the charts need of an entry."""
-    outcome, record = entry.outcome, entry.record
-    duration_s, looks = video_duration_s(record), glances(record)
+def read_sample(dataset: str, record: Record) -> Sample:
+    """What the charts need of a record."""
+    outcome, duration_s, looks = record.outcome, record.video_duration_s, glances(record)
     first_round = looks[0].round if looks else 0
     return Sample(
         video=outcome.video,

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from eva.agent.record import Record
 from eva.agent.sample import Sampler
 from eva.agent.tool_call import CallRunner, CallSettings
 from eva.agent.transcript import Transcribe
@@ -27,6 +26,7 @@ from eva.frames.probing import Prober
 from eva.frames.tool import FrameCounts, FrameTool, ToolSettings
 from eva.frames.worker_process import Limits, Workers
 from eva.frames.worker_tool import WorkerTool
+from eva.records.schema import Record
 from eva.run.options import Options
 from eva.run.schedule import first_come
 

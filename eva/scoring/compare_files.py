@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from eva.records.meta import read_meta
-from eva.records.result_file import Entry, read_scored
-from eva.scoring.categories import categories, video_duration_s
+from eva.records.result_file import read_scored
+from eva.scoring.categories import categories
 from eva.scoring.compare import Answered, Comparison, compare, question_difference
 from eva.scoring.origin import Origin, find_origin
 from eva.scoring.published import Published
 from eva.scoring.score import Score
 from eva.scoring.summary import partial_line, so_far_lines, unusable_lines
-
-# All other values are small, and these can be gigabytes.
-_LARGE = ("messages", "trajectory")
 
 
 @dataclass(frozen=True)
@@ -58,20 +54,11 @@ class ComparedResult:
 def read_compared(path: Path, published: Mapping[str, Published]) -> ComparedResult:
     """Raises EvaError for a file that cannot be scored, and for a broken meta file beside it."""
     # The categories depend on the dataset, and the dataset can depend on all indices.
-    entries = [(entry.outcome, videos_of(entry), _without_large(entry.record)) for entry in read_scored(path)]
-    origin = find_origin(path, read_meta(path), {outcome.index for outcome, _, _ in entries}, published)
-    lines = (Answered(outcome, videos, categories(origin.dataset, record)) for outcome, videos, record in entries)
+    # What is not small can be gigabytes.
+    records = [replace(record, messages="", trajectory=None) for record in read_scored(path)]
+    origin = find_origin(path, read_meta(path), {record.index for record in records}, published)
+    lines = (Answered(one.outcome, one.videos, categories(origin.dataset, one)) for one in records)
     return ComparedResult.of(origin, lines)
-
-
-def videos_of(entry: Entry) -> tuple[str, ...]:
-    videos = entry.record.get("videos")
-    return tuple(map(str, videos)) if isinstance(videos, list) else ()
-
-
-def _without_large(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    small = {key: value for key, value in record.items() if key not in _LARGE}
-    return {**small, "video_duration_s": video_duration_s(record)}
 
 
 def compare_results(a: ComparedResult, b: ComparedResult) -> Comparison:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from eva.protocol.stop_reasons import EXCEPTION
+from eva.records.schema import Record
 from eva.scoring.categories import time_reference_s
 from eva.scoring.interval import Interval, clustered_interval
 
@@ -35,25 +35,25 @@ class Estimate:
         return f"{self.value:.1%}{between} of {self.count:,}"
 
 
-def glances(record: Mapping[str, Any]) -> list[Glance]:
+def glances(record: Record) -> list[Glance]:
     """The glances of a record. There are none without a trajectory, as in the reference's records, or without times."""
     found = []
-    for number, round_ in enumerate(_list(record.get("trajectory"))):
-        for call in _list(_get(round_, "calls")):
-            times_s = tuple(float(time) for time in _list(_get(_get(call, "executed"), "times_s")) if _is_time(time))
+    for number, round_ in enumerate(record.rounds):
+        for executed in (call.executed for call in round_.calls if call.executed is not None):
+            times_s = tuple(float(time_s) for time_s in executed.times_s or () if time_s is not None)
             if times_s:
                 found.append(Glance(number, times_s))
     return found
 
 
-def looked_into_reference(record: Mapping[str, Any], looks: Sequence[Glance]) -> bool | None:
+def looked_into_reference(record: Record, looks: Sequence[Glance]) -> bool | None:
     """Whether a frame lies inside LVBench's `time_reference`; None where that is unknown, and for exceptions.
 
     A window around it is not enough: with a frame every ten minutes it has not shown these ten seconds.
     The reference is in whole seconds, so its last second counts to its end ("00:41-00:41" lasts one second).
     """
     reference = time_reference_s(record)
-    if reference is None or not isinstance(record.get("trajectory"), list) or record.get("stop_reason") == EXCEPTION:
+    if reference is None or record.trajectory is None or record.stop_reason == EXCEPTION:
         return None
     start_s, end_s = reference
     return any(start_s <= time_s < end_s + 1 for look in looks for time_s in look.times_s)
@@ -64,15 +64,3 @@ def estimate(videos: Sequence[str], values: Sequence[float], *, n_resamples: int
     if not values:
         return None
     return Estimate(len(values), sum(values) / len(values), clustered_interval(videos, values, n_resamples=n_resamples))
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _get(value: object, key: str) -> object:
-    return value.get(key) if isinstance(value, dict) else None
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**53

@@ -86,7 +86,7 @@ def test_a_sample_waits_for_each_reply_and_for_a_server_that_fails(
 
     (replied, failure, again), record = on_node(settings, play)
     assert (replied, again) == (True, True)
-    assert (record["index"], record["answer"], record["num_rounds"]) == (7, "B", 2)
+    assert (record.index, record.answer, record.num_rounds) == (7, "B", 2)
     # It crosses machines, and the driver slows down by it.
     failure = pickle.loads(pickle.dumps(failure))  # noqa: S301
     assert isinstance(failure, UnavailableError)
@@ -107,7 +107,7 @@ def test_what_a_server_answered_to_a_finished_sample_is_asked_again_as_a_proof(
             assert await node.ask(number, server.base_url) is (key == "good")
             record = (await node.go_on(number)).record
             assert record is not None
-            assert record["stop_reason"] == ("answer_found" if key == "good" else "openai_bad_request")
+            assert record.stop_reason == ("answer_found" if key == "good" else "openai_bad_request")
             said.append(await node.ask_one_token(server.base_url))
         server.script.down = True
         return [*said, await node.ask_one_token(server.base_url)]
@@ -154,9 +154,9 @@ def test_a_sample_that_is_given_up_gives_its_record_with_the_rounds_that_it_comp
         return await node.give_up(1, failure), await node.give_up(1, failure)
 
     record, again = on_node(settings, give_up)
-    assert (record["index"], record["stop_reason"], record["num_rounds"]) == (7, "exception", 0)
-    assert "cannot decode this image" in record["error"]
-    assert [len(round_["calls"][0]["frames"]) for round_ in record["trajectory"]] == [2]
+    assert (record.index, record.stop_reason, record.num_rounds) == (7, "exception", 0)
+    assert "cannot decode this image" in record.error
+    assert [len(round_.calls[0].frames) for round_ in record.rounds] == [2]
     assert again is None, "it is over"
 
 

@@ -28,7 +28,7 @@ from eva.frames.tool import CallFailedError, Extraction, FrameCall, ToolSettings
 from eva.frames.worker_process import Limits, Workers
 from eva.protocol.messages import Message
 from eva.records.cache import encode
-from eva.records.outcome import read_outcome
+from eva.records.schema import Record, read_record, record_json
 
 # Calls for which the frame tool itself is started; the rest end where it would be.
 REAL_CALLS = 16
@@ -63,13 +63,13 @@ class Fuzzed:
     stop_reasons: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
-    def judge(self, number: int, record: dict[str, Any]) -> None:
-        line = encode(record).decode("utf-8")
-        if line.count("\n") != 1 or read_outcome(strict(line)).index != number:
+    def judge(self, number: int, record: Record) -> None:
+        line = encode(record_json(record)).decode("utf-8")
+        if line.count("\n") != 1 or read_record(strict(line)).index != number:
             self.problems.append(f"reply {number}: the record is no line")
-        self.stop_reasons.update(record["stop_reason"].split("; "))
-        if not set(record["stop_reason"].split("; ")) <= MODELS_OWN or "error" in record:
-            self.problems.append(f"reply {number}: {record['stop_reason']}: {record.get('error')}")
+        self.stop_reasons.update(record.stop_reason.split("; "))
+        if not set(record.stop_reason.split("; ")) <= MODELS_OWN or record.error:
+            self.problems.append(f"reply {number}: {record.stop_reason}: {record.error}")
 
 
 def strict(line: str) -> Any:

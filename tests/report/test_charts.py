@@ -12,8 +12,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from eva.records.outcome import read_outcome
-from eva.records.result_file import Entry
+from eva.records.schema import read_record
 from eva.report.charts import Chart, charts, density
 from eva.report.grouping import by_category, by_evidence, by_length, by_rounds, by_stop_reason, by_tokens, token_edges
 from eva.report.samples import Run, read_sample
@@ -35,8 +34,7 @@ def look(*times_s: float) -> dict[str, Any]:
 
 
 def run(records: Sequence[Mapping[str, Any]], name: str = "result_a", dataset: str = "own", **more: Any) -> Run:
-    entries = [Entry(read_outcome(dict(one)), one) for one in records]
-    return Run(name, dataset, [read_sample(dataset, entry) for entry in entries], **more)
+    return Run(name, dataset, [read_sample(dataset, read_record(dict(one))) for one in records], **more)
 
 
 def full_run(name: str = "result_lvbench", *, shift: int = 0) -> Run:

@@ -15,7 +15,7 @@ from harness import ROOT, environment, only_sentence, write_rows
 
 from accuracy import comparison, comparison_content
 from eva.records.meta import Meta, write_meta
-from eva.records.outcome import read_outcome
+from eva.records.schema import read_record
 from eva.scoring.assessment import assess_file
 from eva.scoring.compare import MAX_CATEGORIES, Answered, DifferentQuestionsError, compare, mcnemar_p
 from eva.scoring.compare_files import read_compared
@@ -33,7 +33,7 @@ def record(index: int, answer: str = "B", **more: Any) -> Record:
 
 def samples(records: Iterable[Record]) -> dict[int, Answered]:
     return {
-        one["index"]: Answered(read_outcome(one), tuple(one.get("videos", ())), tuple(one.get("categories", ())))
+        one["index"]: Answered(read_record(one).outcome, tuple(one.get("videos", ())), tuple(one.get("categories", ())))
         for one in records
     }
 

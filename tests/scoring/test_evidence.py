@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eva.records.schema import read_record
 from eva.report.grouping import by_evidence
 from eva.report.samples import Run, Sample
 from eva.scoring.evidence import Estimate, Glance, estimate, glances, looked_into_reference
@@ -19,7 +20,7 @@ def trajectory(*rounds: list[list[float]]) -> list[dict[str, Any]]:
 
 
 def test_every_call_that_showed_frames_is_a_glance_of_its_round() -> None:
-    record = {"trajectory": trajectory([[0.0, 5.5]], [], [[1], [2.0, 3.0]])}
+    record = read_record({"index": 0, "trajectory": trajectory([[0.0, 5.5]], [], [[1], [2.0, 3.0]])})
     assert glances(record) == [Glance(0, (0.0, 5.5)), Glance(2, (1.0,)), Glance(2, (2.0, 3.0))]
 
 
@@ -34,11 +35,12 @@ def test_every_call_that_showed_frames_is_a_glance_of_its_round() -> None:
     ],
 )
 def test_a_strangers_trajectory_is_no_glance_and_no_error(broken: object) -> None:
-    assert glances({"trajectory": broken}) == []
+    assert glances(read_record({"index": 0, "trajectory": broken})) == []
 
 
 def looked(times_s: list[float], reference: str = "00:41-00:43", **more: Any) -> bool | None:
-    record = {"time_reference": reference, "trajectory": trajectory([times_s]), "stop_reason": "answer_found", **more}
+    course = {"trajectory": trajectory([times_s]), "stop_reason": "answer_found"}
+    record = read_record({"index": 0, "time_reference": reference, **course, **more})
     return looked_into_reference(record, glances(record))
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from eva.records.meta import Meta
-from eva.records.outcome import Outcome, read_outcome
+from eva.records.outcome import Outcome
+from eva.records.schema import read_record
 from eva.scoring import coverage
 from eva.scoring.compare import Answered, Pair, compare, flips, question_difference
 from eva.scoring.coverage import Coverage, measure, read_spans
@@ -22,7 +23,7 @@ from eva.scoring.score import Score
 
 def outcome(index: int, answer: str = "B", **more: Any) -> Outcome:
     basic = {"gt": "B", "stop_reason": "answer_found", "num_rounds": 2, "total_tokens": 100, "videos": [f"{index}.mp4"]}
-    return read_outcome({"index": index, "answer": answer, **basic, **more})
+    return read_record({"index": index, "answer": answer, **basic, **more}).outcome
 
 
 MIXED = [
