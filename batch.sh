@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The reference run: the six datasets, one after the other. Arguments go to each run, for instance --base-url URL.
-# A dataset that fails does not keep the next from running. An interrupt ends all. Exit codes: 0 all finished; 1 one or
-# more failed; 3 none failed, but samples ended by failures of the infrastructure (--retry-error runs them again).
+# If a dataset fails, the next one runs all the same. An interrupt ends all. Exit codes: 0 all finished; 1 one or more
+# failed; 3 none failed, but the infrastructure failed for some samples (--retry-error runs them again); 130 and 143
+# interrupted.
 set -u
-# Bash would end at once and leave the run alone, which has its samples to finish: its own exit code says it.
+# Without a trap, Bash ends at once. It must wait for the run, which lets its samples finish first.
 trap 'exit 143' TERM
 
 failed=()

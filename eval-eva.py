@@ -1,64 +1,58 @@
 #!/usr/bin/env python3
 """Evaluate EVA on a multiple-choice video dataset: items -> agent loop -> cache -> result -> summary.
 
-Exit codes: 0 the run finished; 1 it was called off or failed on the way; 2 unusable arguments or settings, found
-before any model call; 3 it finished, but samples ended by failures of the infrastructure and are to run again
+Exit codes: 0 the run finished; 1 the user called it off, or it failed on the way; 2 unusable arguments or settings,
+found before any model call; 3 it finished, but the infrastructure failed for some samples, and these must run again
 (--retry-error); 130 and 143 interrupted (SIGINT, SIGTERM).
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import json
 import os
-import re
-import shlex
 import signal
 import sys
-import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from eva.agent.loop import Episode
 from eva.agent.record import exception_record
 from eva.agent.transcript import Transcribe, load_transcriber
-from eva.cluster.node import Orders
 from eva.dataset.items import Item, load_items
-from eva.endpoint.client import ChatModel, connect, make_client
-from eva.endpoint.errors import FailingError, ServerError
+from eva.endpoint.errors import FailingError
 from eva.endpoint.pool import Server, Servers
 from eva.errors import EvaError
-from eva.files import WriteError, file_sha256, replace_text
-from eva.frames.probing import is_folder
+from eva.files import WriteError
 from eva.frames.tool import FrameCounts
 from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.cache import Cache, CacheError, open_cache
-from eva.records.meta import Meta, begin, read_meta, write_meta
-from eva.records.outcome import Outcome
-from eva.run.assembly import make_sampler, make_tool, store_cap
-from eva.run.executor import Executor, LocalExecutor
-from eva.run.options import Defaults, Options, parse_options
-from eva.run.preflight import FAILED, OK, Finding, check_disk, check_items, check_server, check_videos, table
-from eva.run.schedule import RunInterruptedError, Schedule, by_video
-from eva.scoring.coverage import measure, read_spans, write_spans
-from eva.scoring.interval import clustered_interval
-from eva.scoring.score import score
-from eva.scoring.summary import choice_line, summary_json, summary_lines, truth_lines
+from eva.records.meta import Meta, read_meta, write_meta
+from eva.run.connect import connect_all
+from eva.run.executor import Executor, LocalExecutor, make_sampler, make_tool
+from eva.run.final_summary import outcomes_of, result_lines, summarize
+from eva.run.meta_content import begin_meta, with_choice, with_coverage
+from eva.run.options import FRAME_ROOT, Defaults, Options, parse_options
+from eva.run.preflight import FAILED, OK, Finding, check_frames, check_items, check_server, table
+from eva.run.resume_command import resume_command
+from eva.run.schedule import RunEndedError, RunInterruptedError, Schedule, by_video
+from eva.run.settings import Dataset, SettingsError, check_settings, choose_dataset, with_absolute_paths
 from eva.terminal import run_command
 from eva.text import printable, printable_lines
 
-# The settings of a run. Every one of them can be given as a flag, which wins.
+if TYPE_CHECKING:
+    from eva.endpoint.client import ChatModel
+
+# The settings of a run. There is a flag for each of them, and a flag wins.
 BASE_URL = "http://127.0.0.1:8000/v1"
 API_KEY = "EMPTY"
 MODEL_TOKENIZER_PATH = "models/EVA"
 FRAME_TOOL_PATH = "select_frame_fallback.py"
-FRAME_SAVE_ROOT = "/tmp/eva-frames"  # noqa: S108  the server must be told the same folder
+FRAME_SAVE_ROOT = FRAME_ROOT  # the server must be allowed to read this folder
 
 DATASET_CONFIG = {
     "videomme": {
@@ -105,7 +99,7 @@ DATASET_CONFIG = {
     },
 }
 
-# The exit code of a run some samples of which are to run again.
+# The exit code of a finished run, if some of its samples must run again.
 UNFINISHED = 3
 
 HOME = Path(__file__).resolve().parent
@@ -119,30 +113,12 @@ DEFAULTS = Defaults(
 )
 
 
-class SettingsError(EvaError):
-    """Settings with which no run can start."""
-
-
 class CalledOffError(EvaError):
-    """The user did not confirm; nothing was changed."""
-
-
-class RunEndedError(EvaError):
-    """A run that cannot go on; what finished is in the cache."""
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Where a dataset's questions and videos are, and where its cache and result go."""
-
-    jsonl: Path
-    video_root: Path
-    cache: Path
-    result: Path
+    """The user did not confirm. Nothing was changed."""
 
 
 def main() -> int:
-    # Only the tokenizer is wanted of transformers, which says at its import that torch is not there.
+    # Of transformers only the tokenizer is used, and without torch it prints advice at its import.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     options = parse_options(sys.argv[1:], DEFAULTS)
     try:
@@ -155,12 +131,12 @@ def main() -> int:
 
 
 def fail(error: EvaError) -> int:
-    """Say what happened, and how to go on where samples have run; gives the exit code."""
+    """Print what happened, and the command to go on if samples have run; gives the exit code."""
     message, code = printable_lines(str(error)), 2
     if isinstance(error, (RunInterruptedError, RunEndedError)):
         message += f"; to go on:  {resume_command(sys.argv)}"
         code = 128 + error.number if isinstance(error, RunInterruptedError) else 1
-        # All is saved, and the process ends: one more signal would only spoil its exit code.
+        # All is saved, and the process ends: one more signal would only change its exit code.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     elif isinstance(error, CalledOffError):
         code = 1
@@ -169,90 +145,59 @@ def fail(error: EvaError) -> int:
 
 
 async def evaluate(options: Options) -> int:
-    """The whole run, in order.
+    """The whole run, in order; gives the exit code.
 
-    Raises RunEndedError or RunInterruptedError once samples may have run; what finished is then in cache and result.
-    Any other EvaError comes before, and nothing has changed.
+    Raises RunEndedError or RunInterruptedError if samples may have run; cache and result then hold what finished.
+    Every other EvaError comes before the first sample, and nothing has changed.
     """
-    started = monotonic()
-    dataset = choose_dataset(options)
+    started_at = monotonic()
+    dataset = choose_dataset(options, DATASET_CONFIG, HOME)
     everything = load_annotations(dataset.jsonl, options.dataset)
     items = choose_items(everything, options)
     check_settings(dataset, options)
     transcribe = load_transcriber(options.tokenizer)
     with open_cache(dataset.cache, warn) as cache:
-        forgotten = outdated(cache, items, options)
-        pending = [item for item in items if item.index in forgotten or item.index not in cache.outcomes]
-        models = await connect_all(options) if pending else []
-        meta = with_choice(begin_meta(cache, models, dataset, options), everything, items)
+        outdated = find_outdated(cache, items, options)
+        pending = [item for item in items if item.index in outdated or item.index not in cache.outcomes]
+        models = await connect_all(options, warn) if pending else []
+        if models:
+            meta = begin_meta(cache, models[0].name, dataset, options, HOME)
+        else:
+            meta = read_meta(cache.path) or Meta.unknown()
+        meta = with_choice(meta, everything, items)
         executor = await make_executor(pending, models, transcribe, dataset, options)
-        forget(cache, forgotten, options)
+        drop_outdated(cache, outdated, options)
         try:
             if models:
                 write_meta(cache.path, meta)
                 await run_all(pending, executor, models, cache, options)
         finally:
             try:
-                finish(everything, cache, dataset, meta)
+                write_result(everything, cache, dataset.result, meta)
             finally:
                 if not cache.lost:
-                    wall_s = monotonic() - started
-                    print_summary(items, cache, dataset, meta, wall_s, frames=executor.usage, json_file=options.json)
-        return say_failures(items, cache)
+                    wall_s = monotonic() - started_at
+                    print_summary(items, cache, executor.usage, wall_s, options.json)
+                    print("\n".join(result_lines(dataset.result, meta, cache)))
+        return exit_code(items, cache)
 
 
 async def check(options: Options) -> int:
-    """Everything that can be found out before hours are spent, as a table; 0 if a run can start."""
-    dataset = choose_dataset(options)
+    """Print a table of all that can be found out before a run of hours; 0 if a run can start."""
+    dataset = choose_dataset(options, DATASET_CONFIG, HOME)
     items = choose_items(load_annotations(dataset.jsonl, options.dataset), options)
     check_settings(dataset, options)
     load_transcriber(options.tokenizer)
     findings = [*check_items(items), Finding("tokenizer", OK, "its chat template renders the agent's messages")]
-    with tqdm(unit="video") as progress:
-
-        def show(done: int, total: int) -> None:
-            progress.total, progress.n = total, done
-            progress.refresh()
-
-        memory = options.frame_root / "checked_videos.json"
-        tool = make_tool(replace(options, fallback=True), own_tool=HOME / FRAME_TOOL_PATH)
-        try:
-            await tool.start(warn)
-            findings.append(await check_videos(items, dataset.video_root, tool, memory, show))
-        finally:
-            await tool.close()
-    findings.append(check_disk(options.frame_root, len(items), options.max_visual_tokens, store_cap(tool)))
+    tool = make_tool(replace(options, fallback=True), own_tool=HOME / FRAME_TOOL_PATH)
+    findings += await check_frames(items, dataset.video_root, tool, options, warn)
     for url in options.base_url:
-        try:
-            model = await connect_to(url, options)
-            findings += await check_server(
-                model,
-                max_turns=options.max_turns,
-                max_visual_tokens=options.max_visual_tokens,
-                frame_root=options.frame_root,
-            )
-        except ServerError as error:
-            findings.append(Finding(f"server {without_secrets(url)}", FAILED, str(error)))
+        findings += await check_server(url, options)
     print(printable_lines("\n".join(table(findings))))
     return int(any(finding.verdict == FAILED for finding in findings))
 
 
-def choose_dataset(options: Options) -> Dataset:
-    """The configured dataset, or any name whose questions and videos the flags give."""
-    name, config = options.dataset, DATASET_CONFIG.get(options.dataset, {})
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise SettingsError(f"--dataset {name!r}: the name goes into file names; use letters, digits, '.', '_', '-'")
-    if not config and not (options.jsonl and options.video_root):
-        raise SettingsError(
-            f"--dataset {name}: not one of {', '.join(DATASET_CONFIG)}; "
-            "a question set of your own needs --jsonl and --video-root"
-        )
-    return Dataset(
-        jsonl=options.jsonl or HOME / config["jsonl"],
-        video_root=absolute(options.video_root or HOME / config["video_root"]),
-        cache=options.output_dir / config.get("cache", f"cache_{name}.jsonl"),
-        result=options.output_dir / config.get("result", f"result_{name}.jsonl"),
-    )
+# --- the stages of a run, in their order
 
 
 def load_annotations(jsonl: Path, name: str) -> list[Item]:
@@ -263,7 +208,7 @@ def load_annotations(jsonl: Path, name: str) -> list[Item]:
 
 
 def choose_items(items: Sequence[Item], options: Options) -> list[Item]:
-    """The items of --ids, of these the first --sample; all without either."""
+    """The items of --ids, and of these the first --sample; all without these flags."""
     if options.ids is not None:
         unknown = sorted(options.ids - {item.index for item in items})
         if unknown:
@@ -272,64 +217,33 @@ def choose_items(items: Sequence[Item], options: Options) -> list[Item]:
     return list(items[: options.sample])
 
 
-def absolute(path: Path) -> Path:
-    """`path` as it is to be found from any folder; `$SCRATCH/videos` is for each node of a cluster to find."""
-    return path if str(path).startswith("$") else path.absolute()
-
-
-def absolute_paths(options: Options) -> Options:
-    tokenizer = Path(options.tokenizer)
-    return replace(
-        options,
-        frame_tool=options.frame_tool.absolute(),
-        frame_root=absolute(options.frame_root),
-        tokenizer=str(tokenizer.absolute()) if tokenizer.is_dir() else options.tokenizer,
-    )
-
-
-def check_settings(dataset: Dataset, options: Options) -> None:
-    if (options.new_cache or options.retry_error) and not options.yes and not sys.stdin.isatty():
-        raise SettingsError("--new-cache and --retry-error ask first, and there is no terminal to ask on: add --yes")
-    check_place(dataset, options)
-    if not options.frame_tool.is_file():
-        raise SettingsError(f"there is no frame tool {options.frame_tool}: give it with --frame-tool")
-    if options.backend == "decord" and importlib.util.find_spec("decord") is None:
-        raise SettingsError("--backend decord: the package decord is not installed (pip install decord)")
-    check_writable("--output-dir", options.output_dir)
-
-
-def check_place(dataset: Dataset, options: Options) -> None:
-    """The folders and the package that the place needs where the samples run; the nodes of a cluster check theirs."""
-    if options.ray is not None:
-        if importlib.util.find_spec("ray") is None:
-            raise SettingsError("--ray needs the package ray: pip install -r requirements/ray.txt")
-        if options.check:
-            raise SettingsError("--check looks at one machine: leave --ray out, and run it on every node")
-        return
-    if not is_folder(dataset.video_root):
-        raise SettingsError(f"there is no video folder {dataset.video_root}: give it with --video-root")
-    check_writable("--frame-root", options.frame_root)
-
-
-def check_writable(flag: str, folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise SettingsError(f"{flag} {folder} cannot be written to: {error.strerror}") from error
-
-
-def outdated(cache: Cache, items: Sequence[Item], options: Options) -> frozenset[int]:
-    """The recorded indices that --new-cache or --retry-error runs again."""
+def find_outdated(cache: Cache, items: Sequence[Item], options: Options) -> frozenset[int]:
+    """The indices of the records that --new-cache or --retry-error replaces."""
     if options.new_cache:
         return frozenset(cache.outcomes)
     chosen = {item.index for item in items} if options.retry_error else set()
     return frozenset(index for index, outcome in cache.outcomes.items() if index in chosen and not outcome.settled)
 
 
-def forget(cache: Cache, indices: Collection[int], options: Options) -> None:
-    """Take the outdated records out of the cache, after asking."""
+async def make_executor(
+    items: Sequence[Item], models: Sequence[ChatModel], transcribe: Transcribe, dataset: Dataset, options: Options
+) -> Executor:
+    """What runs the samples: this process, or the nodes of a Ray cluster."""
+    own_tool = HOME / FRAME_TOOL_PATH
+    if options.ray is None or not models:
+        tool = make_tool(options, own_tool=own_tool)
+        if models:
+            await tool.start(warn)
+        return LocalExecutor(make_sampler(transcribe, tool, dataset.video_root, options, warn))
+    from eva.cluster.driver import join_cluster  # noqa: PLC0415  a local run needs no Ray
+    from eva.cluster.node import NodeSettings  # noqa: PLC0415
+
+    settings = NodeSettings(with_absolute_paths(options), models[0].name, str(dataset.video_root), own_tool)
+    return await join_cluster(options.ray, settings, {item.videos[0] for item in items}, warn)
+
+
+def drop_outdated(cache: Cache, indices: Collection[int], options: Options) -> None:
+    """Ask, and take the outdated records out of the cache."""
     if options.new_cache:
         confirm(f"Delete the cache {cache.path} with its {len(indices)} records?", options)
         cache.clear()
@@ -346,80 +260,11 @@ def confirm(question: str, options: Options) -> None:
         raise CalledOffError("called off; nothing was changed")
 
 
-async def connect_all(options: Options) -> list[ChatModel]:
-    """One model on every server; they must agree on its name. A server that does not answer yet may come later, as
-    long as another one does."""
-    models: list[ChatModel] = []
-    silent: dict[str, ServerError] = {}
-    for url in options.base_url:
-        try:
-            models.append(await connect_to(url, options))
-        except ServerError as error:
-            silent[url] = error
-    if not models:
-        raise next(iter(silent.values()))
-    for url, silence in silent.items():
-        warn(f"going on without it for now: {silence}")
-        models.append(ChatModel(make_client(url, options.api_key, options.request_timeout), models[0].name))
-    names = {model.name for model in models}
-    if len(names) > 1:
-        raise SettingsError(f"the servers serve different models, {', '.join(sorted(names))}: choose one with --model")
-    return models
-
-
-async def connect_to(url: str, options: Options) -> ChatModel:
-    return await connect(base_url=url, api_key=options.api_key, model=options.model, timeout_s=options.request_timeout)
-
-
-def begin_meta(cache: Cache, models: Sequence[ChatModel], dataset: Dataset, options: Options) -> Meta | None:
-    """Note what the records are made with; None where nothing is to run."""
-    if not models:
-        return read_meta(cache.path)
-    settings = {
-        "dataset": options.dataset,
-        "annotations_sha256": file_sha256(dataset.jsonl),
-        "model": models[0].name,
-        "max_turns": options.max_turns,
-        "max_visual_tokens": options.max_visual_tokens,
-        "maxp": options.maxp,
-        "fallback": options.fallback,
-        "timestamps": options.timestamps,
-        "backend": options.backend,
-        "frame_tool": options.frame_tool.name,
-    }
-    kept = bool(cache.outcomes) and not options.new_cache
-    return begin(cache.path, settings, has_records=kept, force=options.force, home=HOME)
-
-
-def with_choice(meta: Meta | None, everything: Sequence[Item], items: Sequence[Item]) -> Meta:
-    """Note how many questions there are and which are to be asked; what an earlier run was to ask stays to be asked."""
-    meta = meta or Meta.unknown()
-    before = read_spans(meta.coverage.get("chosen")) or frozenset()
-    chosen = (before | {item.index for item in items}) & {item.index for item in everything}
-    return replace(meta, coverage={"items": len(everything), "chosen": write_spans(chosen)})
-
-
-async def make_executor(
-    items: Sequence[Item], models: Sequence[ChatModel], transcribe: Transcribe, dataset: Dataset, options: Options
-) -> Executor:
-    """What plays the samples: this process, or the nodes of a Ray cluster."""
-    own_tool = HOME / FRAME_TOOL_PATH
-    if options.ray is None or not models:
-        tool = make_tool(options, own_tool=own_tool)
-        if models:
-            await tool.start(warn)
-        return LocalExecutor(make_sampler(transcribe, tool, dataset.video_root, options, warn))
-    from eva.cluster.driver import join_cluster  # noqa: PLC0415  a local run needs no Ray
-
-    orders = Orders(absolute_paths(options), models[0].name, str(dataset.video_root), own_tool)
-    return await join_cluster(options.ray, orders, {item.videos[0] for item in items}, warn)
-
-
 async def run_all(
     items: Sequence[Item], executor: Executor, models: Sequence[ChatModel], cache: Cache, options: Options
 ) -> None:
-    """Run the items to their records; each is on disk before its sample counts as done."""
-    # A log file gets a line now and then, a terminal a bar that moves.
+    """Run the items. The record of each is on disk before its sample counts as done."""
+    # A log file gets a line every 30 s, a terminal a bar that moves.
     with tqdm(total=len(items), unit="sample", mininterval=0.5 if sys.stderr.isatty() else 30) as progress:
         servers = Servers(
             models,
@@ -429,8 +274,8 @@ async def run_all(
         )
 
         async def run(item: Item, avoiding: Collection[Server]) -> None:
-            async with servers.seat(avoiding=avoiding) as seat:
-                cache.append(await executor.run(item, seat))
+            async with servers.assign(avoiding=avoiding) as assignment:
+                cache.append(await executor.run(item, assignment))
             progress.update()
 
         def give_up(item: Item, failing: FailingError) -> None:
@@ -450,66 +295,27 @@ async def run_all(
             await executor.close()
 
 
-def finish(everything: Sequence[Item], cache: Cache, dataset: Dataset, meta: Meta) -> None:
-    """Merge what there is into the result, and say beside it what it was made with and covers."""
+def write_result(everything: Sequence[Item], cache: Cache, result: Path, meta: Meta) -> None:
+    """Merge the cache into the result, and write its meta file."""
     try:
-        cache.merge(dataset.result)
-        write_meta(dataset.result, replace(meta, coverage={**meta.coverage, **coverage(everything, cache)}))
+        cache.merge(result)
+        write_meta(result, with_coverage(meta, everything, cache))
     except (CacheError, WriteError) as error:
         raise RunEndedError(str(error)) from error
 
 
-def coverage(everything: Sequence[Item], cache: Cache) -> dict[str, Any]:
-    """How much of the annotation file the result stands for: a partial run's result must not pass for a whole one."""
-    outcomes = [cache.outcomes[item.index] for item in everything if item.index in cache.outcomes]
-    figures = score(outcomes, total=len(everything))
-    return {
-        "items": figures.total,
-        "recorded": figures.recorded,
-        "pending": figures.pending,
-        "complete": not figures.pending,
-    }
-
-
 def print_summary(
-    items: Sequence[Item],
-    cache: Cache,
-    dataset: Dataset,
-    meta: Meta,
-    wall_s: float,
-    *,
-    frames: FrameCounts,
-    json_file: Path | None,
+    items: Sequence[Item], cache: Cache, frames: FrameCounts, wall_s: float, json_file: Path | None
 ) -> None:
-    """The reference's summary, then what it leaves out; of an unfinished run, what can be said so far."""
-    outcomes = outcomes_of(items, cache)
-    figures = score(outcomes, total=len(items))
-    interval = None
-    if not figures.missing:
-        interval = clustered_interval([outcome.video for outcome in outcomes], [one.correct for one in outcomes])
-    counts = {"frames_asked": frames.asked, "frames_decoded": frames.decoded}
-    # First what is kept, then what is said.
-    if json_file is not None:
-        figures_json = summary_json(figures, interval, wall_s, **counts)
-        try:
-            replace_text(json_file, json.dumps(figures_json, indent=1) + "\n")
-        except WriteError as error:
-            raise RunEndedError(str(error)) from error
-    print("\n".join([*summary_lines(figures), *truth_lines(figures, interval, wall_s, **counts)]))
-    covered = measure(dataset.result, meta.coverage, cache.outcomes, rows=None)
-    print(f"Result: {dataset.result}" + (" (of a partial run)" if covered.partial else ""))
-    if covered.of_a_choice:
-        print(choice_line(covered))
+    try:
+        lines = summarize(items, cache, frames, wall_s=wall_s, json_file=json_file)
+    except WriteError as error:
+        raise RunEndedError(str(error)) from error
+    print("\n".join(lines))
 
 
-def outcomes_of(items: Sequence[Item], cache: Cache) -> list[Outcome]:
-    """Those of the items that have one, against the truths of this annotation file."""
-    pairs = [(item, cache.outcomes[item.index]) for item in items if item.index in cache.outcomes]
-    return [replace(one, ground_truth=item.ground_truth, video=item.videos[0]) for item, one in pairs]
-
-
-def say_failures(items: Sequence[Item], cache: Cache) -> int:
-    """The exit code of a run that finished; says how to go on where failures say nothing of the agent."""
+def exit_code(items: Sequence[Item], cache: Cache) -> int:
+    """The exit code of a run that finished. Prints how to go on if the infrastructure failed for some samples."""
     failed = sum(outcome.failure == INFRASTRUCTURE for outcome in outcomes_of(items, cache))
     if not failed:
         return 0
@@ -518,28 +324,6 @@ def say_failures(items: Sequence[Item], cache: Cache) -> int:
         f"to run them again:  {resume_command(sys.argv)} --retry-error"
     )
     return UNFINISHED
-
-
-def resume_command(argv: Sequence[str]) -> str:
-    """The same command, less what would throw away the records that there are, and less what is secret, for it goes
-    into logs."""
-    words = [word for word in argv if word not in ("--new-cache", "--retry-error")]
-    for place, word in enumerate(words):
-        name, joined, value = word.partition("=")
-        if joined and name in SECRET_FLAGS:
-            words[place] = f"{name}={SECRET_FLAGS[name](value)}"
-        elif place and words[place - 1] in SECRET_FLAGS:
-            words[place] = SECRET_FLAGS[words[place - 1]](word)
-    return shlex.join(["python", *words])
-
-
-def without_secrets(urls: str) -> str:
-    """Addresses with placeholders for the values of their queries, and for their user and password."""
-    urls = re.sub(r"([?&][^=&,]*=)[^&,]*", r"\1YOUR_KEY", urls)
-    return re.sub(r"//[^/,]*@", "//YOUR_USER:YOUR_PASSWORD@", urls)
-
-
-SECRET_FLAGS: Mapping[str, Callable[[str], str]] = {"--api-key": lambda _: "YOUR_KEY", "--base-url": without_secrets}
 
 
 def warn(message: str) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make a page that shows what the agent saw: of results, of two of them side by side, or of a run that goes on.
+"""Make a page that shows what the agent saw: of results, of two results compared, or of a run that is going on.
 
 Exit codes: 0 the page is written; 2 unusable arguments or input, and nothing is written; 130 interrupted.
 """
@@ -11,7 +11,7 @@ import math
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,13 +24,14 @@ from eva.errors import EvaError
 from eva.files import replacing
 from eva.records.meta import meta_path
 from eva.report.collect import Collected, collect, differences, read_source
-from eva.report.comparison import paired_figures
-from eva.report.head import Known
+from eva.report.comparison import comparison_figures
 from eva.report.live import Live, LiveServer
-from eva.report.page import LIVE_SOURCES, Assets, Blocks, Page, whole, write_page
+from eva.report.page import LIVE_SOURCES, Assets, Blocks, Page, render_live, write_page
 from eva.report.samples import Run
-from eva.report.thumbnail_blocks import Album
+from eva.report.thumbnail_blocks import ThumbnailBlocks
 from eva.report.thumbnails import FrameRoot
+from eva.run.options import FRAME_ROOT
+from eva.scoring.published import Published, load_published
 from eva.terminal import run_command
 from eva.text import printable
 
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from eva.report.charts import Chart
 
 HOME = Path(__file__).resolve().parent
-# That of eval-eva.py.
-FRAME_ROOT = Path("/tmp/eva-frames")  # noqa: S108
 OUTPUT = Path("report.html")
 PORT = 8321
 
@@ -50,7 +49,7 @@ class UnusableInputError(EvaError):
 
 def main() -> int:
     options = parse_arguments()
-    # Pillow's warning of large pictures: those of frames are measured before they are decoded (eva/thumbnails.py).
+    # Pillow warns of large pictures. eva/report/thumbnails.py checks the size before it decodes one.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
         return serve(options) if options.live else write(options)
@@ -66,9 +65,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("files", type=Path, nargs="*", metavar="RESULT", help="a result_<dataset>.jsonl, or several")
     parser.add_argument("-o", "--output", type=Path, default=OUTPUT, help="the page (default: %(default)s)")
     parser.add_argument("--against", type=Path, metavar="RESULT", help="compare with this result of the same questions")
-    parser.add_argument("--thumbnails-mb", type=float, default=40.0, metavar="MB", help="of frames in the page (40)")
-    parser.add_argument("--frame-root", type=Path, default=FRAME_ROOT, help="where the run's frames lie (%(default)s)")
-    parser.add_argument("--live", action="store_true", help="serve the page of a run that goes on, to this machine")
+    parser.add_argument(
+        "--thumbnails-mb", type=float, default=40.0, metavar="MB", help="most thumbnails in the page (%(default)s)"
+    )
+    parser.add_argument(
+        "--frame-root", type=Path, default=FRAME_ROOT, help="the folder of the run's frames (%(default)s)"
+    )
+    parser.add_argument(
+        "--live", action="store_true", help="serve the page of a run that is going on, to this machine alone"
+    )
     parser.add_argument("--output-dir", type=Path, help="with --live: the run's folder")
     parser.add_argument("--port", type=int, default=PORT, help="with --live (default: %(default)s; 0: any free one)")
     options = parser.parse_args()
@@ -89,7 +94,7 @@ def unusable(options: argparse.Namespace) -> str:
     if options.against and len(options.files) > 1:
         return "--against compares one result with one other"
     if not 0 <= options.thumbnails_mb < math.inf:
-        return f"--thumbnails-mb: {options.thumbnails_mb} is no size"
+        return f"--thumbnails-mb: {options.thumbnails_mb} is not a size"
     return ""
 
 
@@ -100,30 +105,31 @@ def write(options: argparse.Namespace) -> int:
     """Make the page and say what is in it. Raises EvaError; then nothing is written."""
     paths = [*options.files, *([options.against] if options.against else [])]
     check_output(options.output, paths)
-    known, assets = Known.load(HOME), Assets.load()
+    published, assets = load_published(HOME), Assets.load()
     with (
         ThreadPoolExecutor(available_cpus()) as pool,
         tempfile.TemporaryFile() as details,
         replacing(options.output) as file,
     ):
         blocks = Blocks(details)
-        album = Album(FrameRoot.at(options.frame_root), int(options.thumbnails_mb * 1e6), blocks.write, pool)
-        runs = collect_all(paths, known, blocks, album)
-        album.close()
-        page = Page(title_of(runs), draw([run.chart_run(known) for run in runs]), data_of(runs, options, album, known))
+        cap_bytes = int(options.thumbnails_mb * 1e6)
+        thumbnails = ThumbnailBlocks(FrameRoot.at(options.frame_root), cap_bytes, blocks.write, pool)
+        runs = collect_all(paths, published, blocks, thumbnails)
+        thumbnails.close()
+        page = Page(title_of(runs), draw([run.chart_run() for run in runs]), data_of(runs, options, thumbnails))
         write_page(file, page, assets, details)
     samples, size_mb = sum(len(run.rows) for run in runs), options.output.stat().st_size / 1e6
-    print(f"{printable(str(options.output))}: {samples} samples, {size_mb:.1f} MB. {album_line(album)}")
-    if album.refused.get("outside the frame root"):
+    print(f"{printable(str(options.output))}: {samples} samples, {size_mb:.1f} MB. {thumbnails_line(thumbnails)}")
+    if thumbnails.refused.get("outside the frame root"):
         print(
-            f"report.py: the frames of another folder than {options.frame_root}: name it with --frame-root",
+            f"report.py: the frames are in another folder than {options.frame_root}: name it with --frame-root",
             file=sys.stderr,
         )
     return 0
 
 
 def check_output(output: Path, inputs: Sequence[Path]) -> None:
-    """The page must not take the place of what it is made from."""
+    """The page must not overwrite an input."""
     for path in inputs:
         for taken in (path, meta_path(path)):
             if output.exists() and taken.exists() and output.samefile(taken):
@@ -132,11 +138,13 @@ def check_output(output: Path, inputs: Sequence[Path]) -> None:
         raise UnusableInputError(f"there is no folder {output.parent} for the page")
 
 
-def collect_all(paths: Sequence[Path], known: Known, blocks: Blocks, album: Album) -> list[Collected]:
+def collect_all(
+    paths: Sequence[Path], published: Mapping[str, Published], blocks: Blocks, thumbnails: ThumbnailBlocks
+) -> list[Collected]:
     runs: list[Collected] = []
     for number, path in enumerate(paths):
-        source = read_source(path, known, taken=[run.source.key for run in runs])
-        runs.append(collect(source, number, blocks, album))
+        source = read_source(path, published, taken=[run.source.key for run in runs])
+        runs.append(collect(source, number, blocks, thumbnails, published))
     return runs
 
 
@@ -145,52 +153,52 @@ def title_of(runs: Sequence[Collected]) -> str:
 
 
 def draw(runs: Sequence[Run]) -> list[Chart]:
-    from eva.report.charts import charts  # noqa: PLC0415  takes a second to import, and not every call gets here
+    from eva.report.charts import charts  # noqa: PLC0415  takes a second to import, and not every call comes here
 
     return charts(runs)
 
 
-def data_of(runs: Sequence[Collected], options: argparse.Namespace, album: Album, known: Known) -> dict[str, object]:
-    """The blocks of the page's beginning, by name."""
+def data_of(runs: Sequence[Collected], options: argparse.Namespace, thumbnails: ThumbnailBlocks) -> dict[str, object]:
+    """The JSON blocks of the page's beginning, by name."""
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     data: dict[str, object] = {
         "settings": {
             "live": False,
             "against": bool(options.against),
             "status": f"Made {made}",
-            "legend": album_line(album),
+            "legend": thumbnails_line(thumbnails),
         },
-        "heads": [run.head(known) for run in runs],
+        "heads": [run.head() for run in runs],
         **{f"rows-{number}": run.columns() for number, run in enumerate(runs)},
     }
     if options.against:
         data["differs"] = differences(*runs)
-        data["paired"] = paired_figures(options.files[0], options.against, known)
+        data["paired"] = comparison_figures(*(run.compared() for run in runs))
     return data
 
 
-def album_line(album: Album) -> str:
+def thumbnails_line(made: ThumbnailBlocks) -> str:
     """How many frames the page shows, and from where."""
-    line = f"Thumbnails: {album.embedded} of {album.frames} frames embedded ({album.used_bytes / 1e6:.1f} MB)"
-    if album.linked:
-        line += f", {album.linked} over the cap shown from their files, as long as these are there"
-    return line + "".join(f", {count} {reason}" for reason, count in sorted(album.refused.items()))
+    line = f"Thumbnails: {made.embedded} of {made.frames} frames embedded ({made.used_bytes / 1e6:.1f} MB)"
+    if made.linked:
+        line += f", {made.linked} over the cap shown from their files, as long as these are there"
+    return line + "".join(f", {count} {reason}" for reason, count in sorted(made.refused.items()))
 
 
-# --- a page of a run that goes on
+# --- a page of a run that is going on
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Serve until interrupted. Raises EvaError where that cannot begin."""
+    """Serve until interrupted. Raises EvaError where the server cannot start."""
     if not options.output_dir.is_dir():
         raise UnusableInputError(f"there is no folder {options.output_dir}: --output-dir names that of the run")
-    known, assets = Known.load(HOME), Assets.load()
+    assets = Assets.load()
     settings = {"live": True, "against": False, "status": "Live", "legend": ""}
 
     def make_page(runs: Sequence[Run]) -> str:
-        return whole(Page("EVA, live", draw(runs), {"settings": settings}, LIVE_SOURCES), assets)
+        return render_live(Page("EVA, live", draw(runs), {"settings": settings}, LIVE_SOURCES), assets)
 
-    live = Live(options.output_dir, FrameRoot.at(options.frame_root), known, make_page)
+    live = Live(options.output_dir, FrameRoot.at(options.frame_root), load_published(HOME), make_page)
     try:
         server = LiveServer(live, options.port)
     except (OSError, OverflowError) as error:

@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""The frame-selection tool: pictures of a stretch of video, evenly spaced (protocol section 5).
+"""The frame-selection tool: evenly spaced frames of a window of a video (docs/protocol.md, section 5).
 
-Prints one line that names the folder and exits 0. On failure: one sentence on stderr, exit 1 (2 for unusable
-arguments, 74 where there is no room or right to write), and nothing left behind.
+"Fallback" in its name comes from the reference: its tool tries decord, and falls back to torchcodec where decord fails.
+This tool decodes with PyAV, and falls back to decord. It chooses frames by the rules of both decoders of the reference.
 
-`--worker`, as the only argument, serves call after call: each line of standard input is a request {"arguments": [...]}
-with the words of a command line, each line of standard output its reply, {"ok": ...} with what frames.json says and
-the paths of the frames, or {"error": reason, "kind": "refused", "changed" (the video, meanwhile) or "cannot_write",
-"full": whether the disk is}. Asked {"probe": path of a video}, it finds and measures the video; asked {}, it says that
-it is ready.
+It prints one line that names the folder of the frames, and exits with 0. On failure it prints one sentence on stderr,
+exits with 1 (2: unusable arguments; 74: no room or no right to write), and leaves no files.
+
+`--worker`, as the only argument, serves call after call. Each line of standard input is a request, and each line of
+standard output is its reply. A request {"arguments": [...]} has the words of a command line. Its reply is {"ok": ...},
+with what frames.json says and the paths of the frames, or {"error": reason, "kind": "refused", "changed" (the video
+changed meanwhile) or "cannot_write", "full": whether the disk is full}. The request {"probe": path of a video} finds
+the video and reads its header. The reply to {} says that the worker is ready.
 """
 
 from __future__ import annotations
@@ -24,39 +27,38 @@ import secrets
 import signal
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-# NumPy's linear algebra, of which nothing here makes use, would start its threads on import: 0.15 s of CPU a call.
+# NumPy's linear algebra, which is not used here, would start its threads on import: 0.15 s of CPU per call.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from eva.dataset.locate import locate_video
-from eva.errors import DISK_FULL, ChangedError, EvaError, MiscountedError, VideoError
-from eva.frames.index_file import Indexes, stored_as
-from eva.frames.store import Shelf, VideoFile, folder_name, video_folder
+from eva.errors import DISK_FULL, EXIT_CANNOT_WRITE, ChangedError, EvaError, MiscountedError, VideoError
+from eva.frames.index_file import Indexes
+from eva.frames.store import FrameFolder, VideoFile, folder_name, video_folder
 from eva.frames.worker_loop import serve
-from eva.video.decode import BACKENDS, Video, open_video
-from eva.video.picture_files import FORMATS
+from eva.video.choices import BACKENDS, FORMATS
+from eva.video.container import Identity
+from eva.video.decode import Video, open_video
 from eva.video.probe import probe
-from eva.video.selection import Plan, Request, Selection, make_plan, pictures, selected
+from eva.video.selection import Plan, Selection, SelectionRequest, make_plan, make_selection, pictures
 
-# sysexits' EX_IOERR: not the request but the place to write to is at fault.
-EXIT_CANNOT_WRITE = 74
+Result = TypeVar("Result")
+
 NEGATIVE = re.compile(r"-[\d.]")
 CLOCK = re.compile(r"(-?)(?:(?:(\d+):)?(\d+):)(\d+(?:\.\d*)?)")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Run the command; gives its exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    if list(argv) == ["--worker"]:
+    if sys.argv[1:] == ["--worker"]:
         serve(answer)
-    arguments = parse_arguments(argv)
+    arguments = parse_arguments(sys.argv[1:])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that clean-up runs
     try:
         folder, selection = save_frames(arguments)
@@ -71,16 +73,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A worker's reply to one request, which holds the words of a command line, a video to probe, or nothing."""
+    """A worker's reply to one request; see the top of this file."""
     if "probe" in request:
-        return probed(Path(request["probe"]))
+        return answer_probe(Path(request["probe"]))
     if not request:
         return {"ok": {}}
     complaints = io.StringIO()
     try:
         with redirect_stderr(complaints):
             arguments = parse_arguments(request["arguments"])
-        return {"ok": shelved(arguments)}
+        return {"ok": with_sure_count(lambda recount: store_frames(arguments, recount=recount))}
     except SystemExit:
         return {"error": complaints.getvalue().strip().rpartition("\n")[2], "kind": "refused"}
     except EvaError as error:
@@ -90,11 +92,11 @@ def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"error": cannot_write(error), "kind": "cannot_write", "full": error.errno in DISK_FULL}
 
 
-def probed(annotated: Path) -> Mapping[str, Any]:
-    """A worker's reply about a video: the file that is there for it, and what its header says."""
+def answer_probe(annotated: Path) -> Mapping[str, Any]:
+    """A worker's reply about a video: its file, and what its header says."""
     try:
         path = locate_video(annotated)
-        file, info = VideoFile.of(path), probe(path)
+        file, info = Identity.of(path), probe(path)
     except VideoError as error:
         return {"error": str(error), "kind": "video"}
     except OSError as error:
@@ -107,7 +109,7 @@ def cannot_write(error: OSError) -> str:
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line as a namespace; exits with status 2 where it is unusable."""
+    """The command line as a namespace. Exits with status 2 where it is unusable."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("-i", "--video-path", "--video_path", type=Path, required=True)
     parser.add_argument("--start", "--start-time", "--start_time", type=seconds, default=0.0)
@@ -116,7 +118,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--resize", type=float, help="ratio; default: full size, untouched")
     parser.add_argument("--factor", type=int, default=1, help="width and height become multiples of this")
     parser.add_argument("--backend", choices=BACKENDS, default="auto")
-    parser.add_argument("--format", choices=FORMATS, default="png", help="of the pictures; all are lossless")
+    parser.add_argument("--format", choices=FORMATS, default="png", help="of the frames; all are lossless")
     parser.add_argument("--clamp", action="store_true", help="cut the window to the stream instead of refusing it")
     parser.add_argument("--save-root", "--save_root", type=Path, default=Path("/tmp"))  # noqa: S108 - documented
     parser.add_argument("--save-dir", "--save_dir", type=Path, help="the folder itself")
@@ -124,7 +126,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def join_negatives(argv: Sequence[str]) -> list[str]:
-    """`--start -1e-05` as `--start=-1e-05`: argparse would take some negative values for options."""
+    """`--start -1e-05` as `--start=-1e-05`, because argparse takes some negative values for options."""
     joined: list[str] = []
     for word in argv:
         if joined and NEGATIVE.match(word) and joined[-1].startswith("-") and "=" not in joined[-1]:
@@ -135,7 +137,7 @@ def join_negatives(argv: Sequence[str]) -> list[str]:
 
 
 def seconds(text: str) -> float:
-    """Seconds from `12.5` or `[[HH:]MM:]SS[.mmm]`; ValueError for anything else, infinities included."""
+    """Seconds from `12.5` or `[[HH:]MM:]SS[.mmm]`. Raises ValueError for anything else, infinities included."""
     clock = CLOCK.fullmatch(text.strip())
     if clock is None:
         value = float(text)
@@ -147,8 +149,8 @@ def seconds(text: str) -> float:
     return -total if sign else total
 
 
-def request_of(arguments: argparse.Namespace) -> Request:
-    return Request(
+def request_of(arguments: argparse.Namespace) -> SelectionRequest:
+    return SelectionRequest(
         video=arguments.video_path,
         start_s=arguments.start,
         end_s=arguments.end,
@@ -159,64 +161,52 @@ def request_of(arguments: argparse.Namespace) -> Request:
     )
 
 
+def with_sure_count(work: Callable[[bool], Result]) -> Result:
+    """The result of `work(recount)`: with frames counted by their packets, or by decoding where the packets mislead."""
+    try:
+        return work(False)
+    except MiscountedError:
+        return work(True)
+
+
 def save_frames(arguments: argparse.Namespace) -> tuple[Path, Selection]:
-    """Select, decode and store; gives the folder and what is in it."""
-    request = request_of(arguments)
-    folder = arguments.save_dir or new_folder(arguments.save_root, request.video)
-    with filled_at_once(folder, beside=arguments.save_dir or arguments.save_root) as partial:
-        selection = select(request, arguments.backend, partial, arguments.format)
+    """Select, decode and write; gives the folder and what is in it."""
+    folder = arguments.save_dir or new_folder(arguments.save_root, arguments.video_path)
+    with appear_at_once(folder, beside=arguments.save_dir or arguments.save_root) as partial:
+        selection = with_sure_count(lambda recount: write_frames(arguments, partial, recount=recount))
         (partial / "frames.json").write_text(json.dumps(asdict(selection)) + "\n")
     return folder, selection
 
 
-def select(request: Request, backend: str, folder: Path, picture_format: str) -> Selection:
-    """Write the pictures of `request` into `folder`."""
-    started = time.monotonic()
-    video = open_video(request.video, backend=backend)
-    try:
-        plan = write_pictures(video, request, folder, picture_format)
-    except MiscountedError:
-        video = open_video(request.video, backend=backend, recount=True)
-        plan = write_pictures(video, request, folder, picture_format)
-    return selected(video, request, plan, seconds=time.monotonic() - started)
-
-
-def write_pictures(video: Video, request: Request, folder: Path, picture_format: str) -> Plan:
-    """Decode, resize and write, a repeated picture as often as it was sampled."""
+def write_frames(arguments: argparse.Namespace, folder: Path, *, recount: bool) -> Selection:
+    """Decode, resize and write, a repeated frame as often as it was sampled."""
+    request = request_of(arguments)
+    video = open_video(request.video, backend=arguments.backend, recount=recount, indexes=None)
     plan = make_plan(video, request)
     places = {index: [n for n, wanted in enumerate(plan.indices) if wanted == index] for index in set(plan.indices)}
-    for index, data in pictures(video, plan.indices, plan, picture_format):
+    for index, data in pictures(video, plan.indices, plan, arguments.format):
         for place in places[index]:
-            (folder / picture_name(place, picture_format)).write_bytes(data)
-    return plan
+            (folder / picture_name(place, arguments.format)).write_bytes(data)
+    return make_selection(video, request, plan)
 
 
-def shelved(arguments: argparse.Namespace) -> Mapping[str, Any]:
-    """Have the pictures in the store; frames are counted by decoding where the packets mislead."""
-    try:
-        return shelve(arguments, recount=False)
-    except MiscountedError:
-        return shelve(arguments, recount=True)
-
-
-def shelve(arguments: argparse.Namespace, *, recount: bool) -> Mapping[str, Any]:
-    """Have the pictures in the store of the save root, decoding those that are not there; what was executed."""
-    started = time.monotonic()
+def store_frames(arguments: argparse.Namespace, *, recount: bool) -> Mapping[str, Any]:
+    """Have the frames in the store of the save root, and decode those that are missing; gives what was executed."""
     request, root = request_of(arguments), arguments.save_root.absolute()
     video = open_video(request.video, backend=arguments.backend, recount=recount, indexes=Indexes(root))
     plan = make_plan(video, request)
-    folder = video_folder(root, stored_as(request.video, video.identity)) / shelf_name(video, plan, recount=recount)
-    shelf = Shelf(folder, arguments.format, plan.width, plan.height)
-    filled = shelf.fill(plan.indices, lambda missing: pictures(video, missing, plan, arguments.format))
-    selection = selected(video, request, plan, seconds=time.monotonic() - started)
-    frames = [str(shelf.path(index)) for index in plan.indices]
-    return asdict(selection) | asdict(filled) | {"frames": frames}
+    folder = video_folder(root, VideoFile.of(request.video, video.identity)) / kind_of(video, plan, recount=recount)
+    stored = FrameFolder(folder, arguments.format, plan.width, plan.height)
+    cost = stored.fill(plan.indices, lambda missing: pictures(video, missing, plan, arguments.format))
+    frames = [str(stored.path(index)) for index in plan.indices]
+    return asdict(make_selection(video, request, plan)) | asdict(cost) | {"frames": frames}
 
 
-def shelf_name(video: Video, plan: Plan, *, recount: bool) -> str:
-    """What the same frame index may have other pixels by: size, decoder, and how frames are decoded and counted."""
+def kind_of(video: Video, plan: Plan, *, recount: bool) -> str:
+    """A name for all on which the pixels of a frame depend besides its index: size, decoder, and how frames are
+    decoded and counted."""
     name = f"{plan.width}x{plan.height}-{video.decoder}{'-gap' if video.gap else ''}"
-    if video.decoder == "decord":  # which frames it gives (wrong ones, now and then) depends on the others of the call
+    if video.decoder == "decord":  # the frames that it gives, sometimes wrong ones, depend on the others of the call
         return f"{name}-{hashlib.sha256(repr(plan.indices).encode()).hexdigest()[:20]}"
     return f"{name}-counted" if recount else name
 
@@ -238,8 +228,8 @@ def new_folder(save_root: Path, video: Path) -> Path:
 
 
 @contextmanager
-def filled_at_once(folder: Path, *, beside: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder` when the block succeeds, and is gone when it does not."""
+def appear_at_once(folder: Path, *, beside: Path) -> Iterator[Path]:
+    """A temporary folder, whose files move to `folder` when the block succeeds. It is deleted in any case."""
     beside.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=beside) as name:
         partial = Path(name) / "frames"
@@ -255,7 +245,7 @@ def one_line(text: str) -> str:
 
 
 def print_bytes(line: str) -> None:
-    """Print a line that holds file names, which need not be valid text."""
+    """Print a line with file names, which need not be valid text."""
     sys.stdout.buffer.write(os.fsencode(line) + b"\n")
     sys.stdout.buffer.flush()
 

@@ -6,7 +6,7 @@
 # PYTHON names the interpreter to build the environment with.
 set -euo pipefail
 cd "$(dirname "$0")"
-# Hundreds of processes start below: none is to compile the project again.
+# The tests start hundreds of processes, and none of them shall compile the project again.
 unset PYTHONDONTWRITEBYTECODE
 
 chosen=()
@@ -27,5 +27,6 @@ fi
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 .venv/bin/lint-imports
-# The tests of one file share what they started, and files run side by side, in the order of their names.
+# The tests of one file run in one worker, because they share servers and runs. Files run side by side, and begin in
+# the order in which pytest finds them.
 exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "${chosen[@]}" "$@"

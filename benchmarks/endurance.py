@@ -1,7 +1,8 @@
-"""Whether a long run stays as it began: memory, descriptors and files, at each quarter of its samples.
+"""Whether a long run needs more and more: memory, descriptors and files, at each quarter of its samples.
 
-Every question looks twice at one of a few videos: at frames that the store has, and at a stretch of its own. Some are
-refused by the server, some fail once, some look in vain. The store's cap is so small that frames are evicted.
+Every question makes two calls on one of a few videos: for frames that are in the store, and for a window of its own.
+Some requests are refused by the server, some fail once, some calls fail. The cap of the store is so small that frames
+are evicted.
 
     nice python benchmarks/endurance.py [--samples 3000] [--cap-mb 20]      prints a table
 """

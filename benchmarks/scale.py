@@ -1,8 +1,8 @@
-"""What the driver of a run on several nodes costs, and how many samples a minute come of them.
+"""What the driver of a run on several nodes costs, and how many samples per minute the run plays.
 
-Logical nodes, all on this machine, against a scripted server that takes half a second a reply. Each question looks
-once, at a few frames of a small video that many questions share, so that frames cost little and the rest is seen. The
-nodes, the driver and the server share the cores of this machine: where they are all taken, it ends.
+The nodes are logical ones on this machine. The scripted server takes half a second per reply. Each question makes one
+call, for a few frames of a small video that many questions share, so that frames cost little and the rest shows. The
+nodes, the driver and the server share the cores of this machine, which limit the result.
 
     python benchmarks/scale.py [--nodes 1,2,4,8] [--slots 4] [--minutes 0.5]      prints a table
 """
@@ -32,12 +32,12 @@ REPLY_S = 0.5
 REPLIES = 2
 VIDEOS = 16
 FRAMES = 4
-TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A run at one moment; CPU seconds of the driver, of the nodes, and of the whole machine with what else it does."""
+    """A run at one moment; CPU seconds of the driver, of the nodes, and of the whole machine, with its other work."""
 
     at_s: float
     records: int
@@ -120,7 +120,7 @@ def read(driver: int, bench: Bench, nodes: Nodes, spent: dict[int, float]) -> Re
     with Path("/proc/stat").open() as stat:
         user, nice, system, *_ = map(int, stat.readline().split()[1:])
     on_nodes = sum(spent.values()) - spent[driver]
-    return Reading(time.monotonic(), records, spent[driver], on_nodes, (user + nice + system) / TICKS_A_SECOND)
+    return Reading(time.monotonic(), records, spent[driver], on_nodes, (user + nice + system) / TICKS_PER_S)
 
 
 def playing(folder: Path) -> Iterator[int]:
@@ -140,7 +140,7 @@ def cpu_s(pid: int) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
         return 0
-    return (int(fields[11]) + int(fields[12])) / TICKS_A_SECOND
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torchcodec.decoders import VideoDecoder
 
 
 class Reader:
-    """torchcodec, as much of it as the baseline asks of decord."""
+    """torchcodec, with those methods of decord that the baseline calls."""
 
     def __init__(self, path: str) -> None:
         self._decoder = VideoDecoder(path, dimension_order="NHWC")

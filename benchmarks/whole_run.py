@@ -1,4 +1,4 @@
-"""Whole runs against a scripted server: each question looks at the whole video, then at a stretch of its own."""
+"""Whole runs against a scripted server: each question asks for the whole video, then for a window of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness import Bench, block, call, row  # noqa: E402
 from scripted_server import Script, ScriptedServer  # noqa: E402
 from tokenizer import build_tokenizer  # noqa: E402
 
-QUESTIONS_A_VIDEO = 6
+QUESTIONS_PER_VIDEO = 6
 LENGTH_S = 180
 
 
@@ -34,9 +34,9 @@ def run(video: Path, questions: int, flags: tuple[str, ...]) -> tuple[float, flo
     with tempfile.TemporaryDirectory() as name, ScriptedServer(Script(script)) as server:
         folder = Path(name)
         bench = Bench(folder, server.base_url, build_tokenizer(folder / "tokenizer"))
-        for number in range(questions // QUESTIONS_A_VIDEO):
+        for number in range(questions // QUESTIONS_PER_VIDEO):
             (bench.videos / f"{number}.mp4").symlink_to(video)
-        bench.write(row(key, video=f"{number // QUESTIONS_A_VIDEO}.mp4") for number, key in enumerate(script))
+        bench.write(row(key, video=f"{number // QUESTIONS_PER_VIDEO}.mp4") for number, key in enumerate(script))
         bench.output_dir.mkdir()
         started = time.monotonic()
         process = subprocess.Popen(bench.command(*flags), cwd=folder, stdout=subprocess.DEVNULL)

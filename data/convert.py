@@ -1,7 +1,7 @@
-"""Brings one's own multiple-choice questions about videos into the annotation format of eval-eva.py.
+"""Convert a table of multiple-choice questions about videos into an annotation file for eval-eva.py.
 
-Every line of the output is one question, its options rendered as "A. ..." lines below it. Rows that are no such
-question are left out and counted by reason on stderr.
+Each line of the output is one question, with its options as lines "A. ..." below it. Rows that are not such questions
+are left out; stderr says how many and why.
 """
 
 import argparse
@@ -10,11 +10,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-# A script finds modules beside itself; the package `eva` lies one folder up, wherever the command is started.
+# A script finds modules beside itself only; the package `eva` is one folder up.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from eva.dataset.convert import ANSWER_KINDS, OWN_KEYS, Columns, ConvertError, Dropped, convert_rows
+from eva.dataset.convert import ANSWER_KINDS, Columns, Dropped, convert_rows
+from eva.dataset.items import KNOWN_KEYS
 from eva.dataset.tables import READERS
+from eva.errors import EvaError
+from eva.files import replace_text
 
 EXAMPLES_PER_REASON = 3
 
@@ -24,9 +27,9 @@ def main() -> int:
     parser = argument_parser()
     args = parser.parse_args()
     columns = Columns(args.video, args.question, args.options, args.answer, args.answer_as, args.keep)
-    taken = sorted(OWN_KEYS.intersection(args.keep))
+    taken = sorted(KNOWN_KEYS.intersection(args.keep))
     if taken:
-        parser.error(f"--keep {', '.join(taken)}: the annotation format has a meaning of its own for that name")
+        parser.error(f"--keep {', '.join(taken)}: the annotation format uses that name itself")
     if args.output.resolve() == args.input.resolve():
         parser.error("INPUT and --output are the same file")
     try:
@@ -34,7 +37,7 @@ def main() -> int:
         return report_and_write(outcomes, args.output, strict=args.strict)
     except (csv.Error, UnicodeDecodeError) as error:
         print(f"{args.input} is not readable as {args.format} in UTF-8: {error}", file=sys.stderr)
-    except (ConvertError, OSError) as error:
+    except (EvaError, OSError) as error:
         print(error, file=sys.stderr)
     return 1
 
@@ -44,22 +47,22 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Exit codes: 0 the output is written; 1 it is not (unusable input, no question in it, or a bad row "
-        "under --strict); 2 unusable arguments.",
+        "with --strict); 2 unusable arguments.",
     )
     parser.add_argument("input", type=Path, metavar="INPUT")
     parser.add_argument("--format", choices=READERS, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--video", required=True, metavar="COL", help="path of the video below the video root")
+    parser.add_argument("--video", required=True, metavar="COL", help="the path of the video under the video root")
     parser.add_argument("--question", required=True, metavar="COL")
     parser.add_argument(
-        "--options", required=True, metavar="COL[,COL...]", type=column_names, help="one with a list, or one for each"
+        "--options", required=True, metavar="COL[,COL...]", type=column_names, help="one with a list, or one per option"
     )
     parser.add_argument("--answer", required=True, metavar="COL")
     parser.add_argument(
-        "--answer-as", choices=ANSWER_KINDS, default="letter", help="what the answer column holds (%(default)s)"
+        "--answer-as", choices=ANSWER_KINDS, default="letter", help="what the answer column contains (%(default)s)"
     )
-    parser.add_argument("--keep", default=(), metavar="COL,...", type=column_names, help="columns to carry through")
-    parser.add_argument("--strict", action="store_true", help="write nothing when a row is no question")
+    parser.add_argument("--keep", default=(), metavar="COL,...", type=column_names, help="further columns to keep")
+    parser.add_argument("--strict", action="store_true", help="write nothing if a row is not a question")
     return parser
 
 
@@ -72,7 +75,7 @@ def column_names(text: str) -> tuple[str, ...]:
 
 
 def report_and_write(outcomes: list[str | Dropped], output: Path, *, strict: bool) -> int:
-    """Tells on stderr what was dropped and why, and writes the rest; the exit code."""
+    """Say on stderr which rows were dropped and why, write the others, and return the exit code."""
     lines = [outcome for outcome in outcomes if isinstance(outcome, str)]
     dropped = [outcome for outcome in outcomes if isinstance(outcome, Dropped)]
     print(f"{len(lines)} of {len(outcomes)} rows converted, {len(dropped)} dropped", file=sys.stderr)
@@ -82,15 +85,8 @@ def report_and_write(outcomes: list[str | Dropped], output: Path, *, strict: boo
     if not lines or (strict and dropped):
         print(f"{output} is not written: {'a row was dropped' if lines else 'no row is left'}", file=sys.stderr)
         return 1
-    write_lines(output, lines)
+    replace_text(output, "".join(f"{line}\n" for line in lines))
     return 0
-
-
-def write_lines(output: Path, lines: list[str]) -> None:
-    """Writes beside the output first, so that nobody ever reads half of it."""
-    part = output.with_name(f"{output.name}.part")
-    part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    part.replace(output)
 
 
 if __name__ == "__main__":

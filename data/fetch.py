@@ -1,14 +1,19 @@
-"""Brings the six datasets' annotation files, and tells which of their videos are there (--check)."""
+"""Fetch the annotation files of the six datasets, or list which of their videos are there (--check)."""
 
 import argparse
 import sys
 from pathlib import Path
 
-# A script finds modules beside itself; the package `eva` lies one folder up, wherever the command is started.
+# A script finds modules beside itself only; the package `eva` is one folder up.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from eva.dataset.download import Manifest, load_manifest
-from eva.dataset.download_script import fetch_and_report, fetch_parser, parse_fetch_arguments
+from eva.dataset.download import (
+    Manifest,
+    fetch_and_report,
+    fetch_parser,
+    load_manifest,
+    parse_fetch_arguments,
+)
 from eva.dataset.items import load_items
 from eva.dataset.locate import survey_videos
 from eva.errors import EvaError
@@ -17,7 +22,7 @@ DATA = Path(__file__).resolve().parent
 
 
 def main() -> int:
-    """Exit code 0 when everything asked for is there, 1 when something is not, 2 on unusable arguments."""
+    """The exit code: 0 every file is there and right, 1 a file is not, 2 unusable arguments."""
     manifest = load_manifest(DATA / "manifest.json")
     parser = fetch_parser(__doc__ or "", manifest, DATA)
     parser.add_argument(
@@ -32,14 +37,14 @@ def main() -> int:
 
 
 def check(args: argparse.Namespace, manifest: Manifest) -> int:
-    """Prints what is there of each dataset's videos; the exit code is the worst of all datasets."""
+    """Print which videos of each dataset are there, and return the highest exit code of a dataset."""
     return max(check_dataset(name, args.output / manifest.files[name].name, args.check) for name in args.datasets)
 
 
 def check_dataset(dataset: str, annotations: Path, video_root: Path) -> int:
-    """Prints the count and every name that is missing or has another container; the exit code."""
+    """Print the counts and each video that is missing or has another container, and return the exit code."""
     if not annotations.is_file():
-        print(f"{annotations} is missing; python data/fetch.py {dataset} brings it", file=sys.stderr)
+        print(f"{annotations} is missing; python data/fetch.py {dataset} fetches it", file=sys.stderr)
         return 2
     try:
         survey = survey_videos(load_items(annotations), video_root)

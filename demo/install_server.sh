@@ -10,7 +10,7 @@ with_pip() { "$python" -m pip install --quiet --disable-pip-version-check "$@"; 
 
 # PyTorch keeps its builds for the CPU in an index of its own. pip must be told of it; uv, from PyPI, knows it.
 with_uv() {
-    echo "pip does not find all packages here: trying uv, which knows PyTorch's own index" >&2
+    echo "pip cannot find all packages here: trying uv, which knows the index of PyTorch" >&2
     with_pip uv==0.13.9 && "$python" -m uv pip install --quiet --python "$python" --torch-backend cpu "$@"
 }
 

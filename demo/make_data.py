@@ -1,7 +1,7 @@
 """Makes the demo dataset: `python -m demo.make_data` renders its videos and writes its questions.
 
-The seed is fixed: every machine gets the same questions, and the same pictures before encoding. All questions are
-from the part that training never draws (`Question.held_out`).
+The seed is fixed: every machine gets the same questions, and the same pictures before encoding. Training never draws
+any of these questions (`Question.held_out`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def plan(*, videos: int, per_kind: int) -> list[Film]:
 
 
 def file_name(number: int, clip: Clip) -> str:
-    """Named after what it shows: a video from another version of this script is never taken for this one."""
+    """The name depends on the content, so that a video of another version of this script is never used."""
     return f"clip_{number:02d}_{zlib.crc32(repr(clip).encode()):08x}.mp4"
 
 
@@ -81,7 +81,7 @@ def held_out(rng: random.Random, clip: Clip, kind: str, *, count: int) -> list[Q
 
 
 def render(films: Sequence[Film], folder: Path) -> None:
-    """Writes the videos that are not there yet, each under a passing name first: an interrupted one is made again."""
+    """Write the videos that are not there yet. Each has another name until it is whole."""
     with ProcessPoolExecutor() as pool:
         for _ in pool.map(_render_one, films, [folder] * len(films)):
             pass
@@ -91,9 +91,9 @@ def _render_one(film: Film, folder: Path) -> None:
     path = folder / film.name
     if path.exists():
         return
-    passing = path.with_suffix(".part.mp4")
-    write_clip(passing, film.clip, seed=zlib.crc32(film.name.encode()))
-    passing.replace(path)
+    part = path.with_suffix(".part.mp4")
+    write_clip(part, film.clip, seed=zlib.crc32(film.name.encode()))
+    part.replace(path)
 
 
 def rows(films: Sequence[Film]) -> Iterator[dict[str, Any]]:

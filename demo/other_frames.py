@@ -3,10 +3,10 @@
 
     DEMO_REPLACE=all|first python eval-eva.py --dataset demo --frame-tool demo/other_frames.py …
 
-An agent that answers as well with these frames does not look at them. With `first`, only those looks are replaced
-that begin a two-look question: the second look then goes to the wrong time, if the first one decides it.
-DEMO_QUESTIONS names the annotation file, where it is not demo/data/demo.jsonl.
-All other arguments are passed on to select_frame_fallback.py, whose output and exit code come back unchanged.
+An agent that answers equally well with these frames does not look at them. With `first`, only the first looks of
+two-look questions are replaced: the second look then goes to the wrong time if the first one decides it.
+DEMO_QUESTIONS names the annotation file where it is not demo/data/demo.jsonl.
+All other arguments go to select_frame_fallback.py. Its output and exit code come back unchanged.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def branch_line(i: int, colour: str, time_s: int) -> str:
 
 
 def draw(rng: random.Random, kind: str, *, held_out: bool) -> tuple[Clip, Question]:
-    """A fresh clip and a question of `kind` on it, from the part asked for."""
+    """A new clip and a question of `kind` on it, held out from training or not."""
     while True:
         clip = plan_clip(rng)
         question = ask(rng, clip, kind)
@@ -54,7 +54,7 @@ def draw(rng: random.Random, kind: str, *, held_out: bool) -> tuple[Clip, Questi
 
 
 def ask(rng: random.Random, clip: Clip, kind: str) -> Question | None:
-    """A question of `kind` on `clip`; None when the draw does not make a sound one."""
+    """A question of `kind` on `clip`; None where the draw gives two targets of one colour."""
     return _one_look(rng, clip) if kind == "one-look" else _two_looks(rng, clip)
 
 
@@ -73,7 +73,7 @@ def _one_look(rng: random.Random, clip: Clip) -> Question:
 
 
 def _two_looks(rng: random.Random, clip: Clip) -> Question | None:
-    """Three branches lead to three colours, all among the options: without the first look it is a guess."""
+    """Three branches lead to three colours, which are all options: without the first look the answer is a guess."""
     times_s = rng.sample(clip.safe_times_s(), 4)
     first_s, targets_s = times_s[0], times_s[1:]
     seen = [clip.colour_at(time_s) for time_s in targets_s]
@@ -102,7 +102,7 @@ def _two_looks(rng: random.Random, clip: Clip) -> Question | None:
 
 
 def _options(rng: random.Random, right: str, likely: list[str], *, certain: int = 0) -> tuple[str, ...]:
-    """Four options in random order: the right one, then colours of the same clip, then others."""
+    """Four options in random order: the right one, some colours of the same clip, other colours."""
     likely = list(dict.fromkeys(likely))
     rng.shuffle(likely)
     likely = likely[: max(certain, rng.randint(1, 3))]

@@ -24,7 +24,7 @@ COLOURS: Mapping[str, tuple[int, int, int]] = {
 SIZES = ((640, 360), (480, 360), (360, 640), (854, 480), (960, 540), (1280, 720))
 MIN_DURATION_S, MAX_DURATION_S = 30, 300
 MIN_SCENE_S = 6
-# Container timestamps are rounded and a frame lasts a fraction of a second: a question keeps this far from a cut.
+# The time in a question is at least this far from a cut: timestamps are rounded, and a frame lasts a while.
 MARGIN_S = 2
 
 
@@ -44,7 +44,7 @@ class Clip:
         return self.colours[scene]
 
     def safe_times_s(self) -> list[int]:
-        """Every whole second that lies, with the second after it, at least MARGIN_S from any cut or end."""
+        """The whole seconds t for which [t, t + 1] is at least MARGIN_S away from every cut and end."""
         ends_s = (*self.starts_s[1:], self.duration_s)
         return [
             time_s
@@ -54,7 +54,7 @@ class Clip:
 
 
 def plan_clip(rng: random.Random) -> Clip:
-    """Draws a clip of 4 to 12 scenes, neighbours of different colours."""
+    """Draw a clip of 4 to 12 scenes; neighbours have different colours."""
     width, height = rng.choice(SIZES)
     duration_s = rng.randint(MIN_DURATION_S, MAX_DURATION_S)
     count = rng.randint(4, min(12, duration_s // MIN_SCENE_S))

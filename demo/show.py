@@ -1,6 +1,6 @@
 """Prints one trajectory of a result file: `python -m demo.show RESULT [INDEX]`.
 
-Without an index, the first sample with the most rounds among those that are right.
+Without an index, it is the first of the right samples with the most rounds.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from eva.protocol.messages import TURN_END, TURN_START
 from eva.records.outcome import same_answer
 
 
@@ -34,7 +35,7 @@ def most_rounds(records: list[dict[str, Any]]) -> int | None:
 
 
 def story(record: dict[str, Any]) -> list[str]:
-    """What was asked, and round by round what the agent said and saw."""
+    """The question, and per round what the agent said and saw."""
     lines = [f"sample {record['index']}, video {record['videos'][0]}", opening(record["messages"])]
     for number, round_ in enumerate(record["trajectory"], start=1):
         lines += [f"--- round {number}, {round_['seconds']} s", round_["reply"]]
@@ -46,8 +47,8 @@ def story(record: dict[str, Any]) -> list[str]:
 
 
 def opening(messages: str) -> str:
-    """The user's turn of a transcript."""
-    return messages.partition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
+    """The user turn of a transcript."""
+    return messages.partition(f"{TURN_START}user\n")[2].partition(TURN_END)[0]
 
 
 if __name__ == "__main__":

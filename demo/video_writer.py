@@ -17,7 +17,7 @@ Picture = NDArray[np.uint8]
 
 
 def write_clip(path: Path, clip: Clip, *, seed: int) -> None:
-    """Renders `clip` at FPS frames a second. The same seed gives the same pixels."""
+    """Render `clip` at FPS frames per second. The same seed gives the same pixels."""
     rng = np.random.default_rng(seed)
     pictures = [paint(colour, width=clip.width, height=clip.height, rng=rng) for colour in clip.colours]
     ends_s = (*clip.starts_s[1:], clip.duration_s)
@@ -26,7 +26,7 @@ def write_clip(path: Path, clip: Clip, *, seed: int) -> None:
 
 
 def write_pictures(path: Path, pictures: Iterable[tuple[Picture, int]], *, width: int, height: int) -> None:
-    """Encodes each (height, width, 3) RGB picture for its number of frames, one after the other."""
+    """Encode each (height, width, 3) RGB picture for its number of frames, one after the other."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "26"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

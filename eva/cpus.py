@@ -1,4 +1,4 @@
-"""How many processors this process may use: the machine may have many more than the job was given."""
+"""The number of processors that this process may use. The machine may have many more."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ PROC = Path("/proc/self")
 
 
 def available_cpus(proc: Path = PROC) -> int:
-    """At least 1: those that the affinity allows (Slurm, taskset), and no more than the control groups' quota."""
+    """The number that the affinity (Slurm, taskset) and the quotas of the control groups allow; at least 1."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # Of a quota of 1.5 processors, one process would leave a third unused.
-    return max(1, min([allowed, *map(math.ceil, _quotas(proc))]))
+    # Rounded up: with a quota of 1.5 processors, one process would leave a third unused.
+    return max(1, min([allowed, *map(math.ceil, _read_quotas(proc))]))
 
 
-def _quotas(proc: Path) -> Iterator[float]:
-    """The quotas in processors of this process's control groups and of all groups around them, where there are any."""
+def _read_quotas(proc: Path) -> Iterator[float]:
+    """The quotas, in processors, of the control groups of this process and of all groups around them."""
     for folder in _group_folders(proc):
-        with suppress(OSError, ValueError):  # no limit says "max", and the outermost group has no such file
+        with suppress(OSError, ValueError):  # "max" means no limit, and the outermost group has no such file
             quota, period = (folder / "cpu.max").read_text().split()
             yield int(quota) / int(period)
         with suppress(OSError, ValueError):
             quota_us = int((folder / "cpu.cfs_quota_us").read_text())
-            if quota_us > 0:  # -1: no limit
+            if quota_us > 0:  # -1 means no limit
                 yield quota_us / int((folder / "cpu.cfs_period_us").read_text())
 
 
 def _group_folders(proc: Path) -> Iterator[Path]:
     with suppress(OSError):
-        groups = dict(_groups((proc / "cgroup").read_text()))
+        groups = dict(_parse_groups((proc / "cgroup").read_text()))
         for line in (proc / "mountinfo").read_text().splitlines():
             before, _, after = line.partition(" - ")
             root, mount_point = before.split()[3:5]
             kind, _, options = after.split()[:3]
             version = {"cgroup2": "2", "cgroup": "1" if "cpu" in options.split(",") else ""}.get(kind, "")
             if version in groups:
-                yield from _upwards(Path(mount_point), root, groups[version])
+                yield from _folders_up(Path(mount_point), root, groups[version])
 
 
-def _groups(text: str) -> Iterator[tuple[str, str]]:
-    """("1" or "2", path of the group in that version's hierarchy of processors)."""
+def _parse_groups(text: str) -> Iterator[tuple[str, str]]:
+    """Pairs: the version of the control groups, "1" or "2", and the path of the group in its hierarchy."""
     for line in text.splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0":
@@ -52,9 +52,9 @@ def _groups(text: str) -> Iterator[tuple[str, str]]:
             yield "1", path
 
 
-def _upwards(mount_point: Path, root: str, group: str) -> Iterator[Path]:
-    """The group's folder and those around it, up to the mount point. In a container, the mount may show less than the
-    path says."""
+def _folders_up(mount_point: Path, root: str, group: str) -> Iterator[Path]:
+    """The folder of the group and those around it, up to the mount point. In a container, the mount may show only a
+    part of the path."""
     inner = group.removeprefix(root.rstrip("/")).strip("/")
     folder = mount_point / inner
     yield folder

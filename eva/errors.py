@@ -5,32 +5,34 @@ from __future__ import annotations
 import errno
 from typing import ClassVar
 
-# By which the system says that a disk is full, or what this user may have of it.
+# The system says with these that a disk is full, or the share of it that this user may have.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# The exit code of a frame tool that has no room or right to write (sysexits' EX_IOERR). The call is not at fault.
+EXIT_CANNOT_WRITE = 74
 
 
 class EvaError(Exception):
-    """Something the user can act on: the message says what happened, to what, and what to do.
+    """An error that the user can act on: the message says what happened, to what, and what to do.
 
-    `recorded_as` is the exception's name in a record's `error`, where the reference wrote another than ours.
+    `recorded_as` is the name of the exception in the `error` of a record, where the reference wrote another name.
     """
 
     recorded_as: ClassVar[str | None] = None
 
 
 class VideoError(EvaError):
-    """A video that is missing, unreadable, or holds nothing to show. One sample's trouble, never the run's."""
+    """A video that is missing or unreadable, or that has no pictures. It ends its samples, and never the run."""
 
     recorded_as = "RuntimeError"
 
 
 class UndecodableError(VideoError):
-    """One decoder makes nothing of the file; another one may."""
+    """One decoder cannot decode the file; another one may."""
 
 
 class ChangedError(VideoError):
-    """The file was changed or replaced while it was read: nobody's answer may be judged by that."""
+    """The file was changed or replaced while it was read. This does not count against the model."""
 
 
 class MiscountedError(VideoError):
-    """The file decodes to other frames than its packets promised: count its frames by decoding, then choose anew."""
+    """The file decodes to other frames than its packets say: count its frames by decoding, then choose again."""

@@ -19,7 +19,7 @@ class WriteError(EvaError):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes the place of `path` once it is whole and on disk. Raises WriteError."""
+    """A new file that replaces `path` when the block ends without an error. Raises WriteError."""
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
             try:

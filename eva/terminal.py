@@ -1,4 +1,4 @@
-"""What a command says to whoever listens: nobody who stops listening, and no full disk, may change what it does."""
+"""The output of a command. A reader that goes away, and a full disk, do not change what the command does."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from collections.abc import Callable
 from typing import TextIO
 
 STDIN, STDOUT, STDERR = 0, 1, 2
-# Linux takes so much into a pipe at once or says that it cannot, so that a write never blocks.
-_AT_ONCE_BYTES = 4096
-# A reader that takes nothing for so long gets no more of what only reports progress.
+# When a pipe is ready, Linux takes this much at once, so that a write never blocks.
+_BYTES_PER_WRITE = 4096
+# If a reader of standard error takes nothing for this long, what it does not take is dropped.
 _PATIENCE_S = 1.0
 
 
 class Outlet(io.FileIO):
-    """A standard stream that drops what cannot be written; `lost` is why, the last time.
+    """A standard stream that drops what cannot be written. `lost` is the last error.
 
-    `patience_s`: what a reader does not take for so long is dropped too; None: wait for the reader.
+    What the reader does not take within `patience_s` is dropped too; None waits without end.
     """
 
     def __init__(self, number: int, patience_s: float | None) -> None:
@@ -28,8 +28,8 @@ class Outlet(io.FileIO):
         self._patience_s = self._wait_s = patience_s
 
     def write(self, data: object, /) -> int:
-        """How many bytes are done with."""
-        part = memoryview(data).cast("B")[:_AT_ONCE_BYTES]  # type: ignore[arg-type]
+        """The number of bytes that are written or dropped."""
+        part = memoryview(data).cast("B")[:_BYTES_PER_WRITE]  # type: ignore[arg-type]
         try:
             ready = select.select([], [self], [], self._wait_s)[1]
             self._wait_s = self._patience_s if ready else 0
@@ -41,11 +41,11 @@ class Outlet(io.FileIO):
 
 
 def run_command(main: Callable[[], int]) -> int:
-    """`main`'s exit code, which no trouble with what it prints changes; output that a full disk lost is spoken of."""
+    """The exit code of `main`, also if its output cannot be written. A line says if a full disk lost output."""
     _close_gaps()
     output = Outlet(STDOUT, None)
-    sys.stdout = _text(output, sys.stdout)
-    sys.stderr = _text(Outlet(STDERR, _PATIENCE_S), sys.stderr)
+    sys.stdout = _as_text(output, sys.stdout)
+    sys.stderr = _as_text(Outlet(STDERR, _PATIENCE_S), sys.stderr)
     try:
         return main()
     finally:
@@ -55,16 +55,16 @@ def run_command(main: Callable[[], int]) -> int:
 
 
 def _close_gaps() -> None:
-    """Put /dev/null where a standard stream was closed: the next file that is opened would take its number, and
-    receive what is printed."""
+    """Open /dev/null in place of each closed standard stream. Otherwise the next opened file gets the number of the
+    stream, and receives what is printed."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= STDERR:
         os.set_inheritable(number, True)
     os.close(number)
     if sys.stdin is None:
-        sys.stdin = open(STDIN, encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
+        sys.stdin = open(STDIN, encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays open as long as the process
 
 
-def _text(outlet: Outlet, before: TextIO | None) -> io.TextIOWrapper:
-    """What the terminal's encoding lacks is written as an escape."""
+def _as_text(outlet: Outlet, before: TextIO | None) -> io.TextIOWrapper:
+    """The outlet as a text stream. A character that its encoding lacks is written as an escape."""
     encoding = before.encoding if before is not None else "utf-8"
     return io.TextIOWrapper(io.BufferedWriter(outlet), encoding, "backslashreplace", line_buffering=True)

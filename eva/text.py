@@ -1,10 +1,10 @@
-"""Strangers' text -> text for people's eyes. Pure."""
+"""Untrusted text -> printable text. Pure."""
 
 from __future__ import annotations
 
 
 def printable(text: str, *, limit: int = 200) -> str:
-    """One line of `text` that no terminal and no XML reader stumbles over, of at most `limit` characters.
+    """`text` as one line of at most `limit` characters, safe for terminals and XML.
 
     White space becomes a space; control characters, direction marks and lone surrogates become U+FFFD.
     """

@@ -12,13 +12,13 @@
 #
 #     sbatch --nodes=4 examples/slurm.sh [flags of eval-eva.py, for instance --output-dir results]
 #
-# From the folder of this checkout, which all machines must see, as they must the videos and the model. Before the time
-# is up, or after  scancel --batch --signal=TERM JOB , running samples get their grace and all that finished is kept:
-# submit the same line again, and it goes on. Settings, from the environment:
+# Submit it in the folder of this checkout. All machines must see this folder, the videos and the model. Before the time
+# is up, and after  scancel --batch --signal=TERM JOB , running samples get time to finish, and all that finished is
+# kept. Submit the same line again to go on. Settings, from the environment:
 MODEL=${MODEL:-models/EVA}
 HARNESS_ENV=${HARNESS_ENV:-.venv}       # has requirements.txt and requirements/ray.txt
 SERVER_ENV=${SERVER_ENV:-.venv-server}  # has requirements/server.txt
-FRAMES=${FRAMES:-$PWD/frames}           # seen by all machines: images go as addresses; else they go themselves
+FRAMES=${FRAMES:-$PWD/frames}           # if all machines see it, images go as addresses
 SERVER_PORT=${SERVER_PORT:-8000}
 RAY_PORT=${RAY_PORT:-6379}
 START_TIMEOUT_S=${START_TIMEOUT_S:-1800}
@@ -27,7 +27,7 @@ set -euo pipefail
 
 cd "${SLURM_SUBMIT_DIR:?is set by sbatch: submit this script with it}"
 export RAY_USAGE_STATS_ENABLED=0
-# Who can reach Ray's port can run anything as you: only who has this job's token may.
+# Whoever reaches the port of Ray can run programs as you. The token of this job restricts that to its own processes.
 RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')}
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 
@@ -37,7 +37,7 @@ on() { # on MACHINE COMMAND...: start it there, as a step that ends with this jo
     steps+=($!)
 }
 
-# What a machine runs that shall come back by itself, after the network lost the machine for a minute for instance.
+# Runs a command again and again: Ray on a machine ends when the network loses the machine for a minute.
 again='
     trap "kill \$child 2>/dev/null; wait; exit" TERM
     while true; do
@@ -54,7 +54,7 @@ stop_steps() {
 }
 trap stop_steps EXIT
 
-wait_for() { # wait_for WHAT COMMAND...: until the command succeeds; fails after a while, or when a step has ended
+wait_for() { # wait_for WHAT COMMAND...: wait until the command succeeds; fails after START_TIMEOUT_S, or when a step has ended
     local deadline=$((SECONDS + START_TIMEOUT_S))
     until "${@:2}" >/dev/null 2>&1; do
         for step in "${steps[@]}"; do
@@ -66,7 +66,7 @@ wait_for() { # wait_for WHAT COMMAND...: until the command succeeds; fails after
 }
 
 mapfile -t machines < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-head=${machines[0]} # where this script runs too
+head=${machines[0]} # this script runs there too
 ray="$HARNESS_ENV/bin/ray"
 
 on "$head" "$ray" start --head --port="$RAY_PORT" --block --include-dashboard=false --disable-usage-stats
@@ -86,7 +86,7 @@ for url in "${urls[@]}"; do
     wait_for "server at $url" curl --silent --fail --max-time 10 "$url/models"
 done
 
-# A session of its own, so that a signal reaches the run and nothing else.
+# setsid: a signal to this process group reaches the run and nothing else.
 PYTHON="$HARNESS_ENV/bin/python" setsid bash batch.sh \
     --ray "$head:$RAY_PORT" --base-url "$(IFS=,; echo "${urls[*]}")" --tokenizer "$MODEL" \
     --frame-root "$FRAMES" --max-concurrent $((30 * ${#machines[@]})) --grace "$GRACE_S" --yes "$@" &
@@ -94,7 +94,7 @@ batch=$!
 trap 'kill -TERM -- "-$batch" 2>/dev/null || true' TERM INT
 code=0
 wait "$batch" || code=$?
-while kill -0 "$batch" 2>/dev/null; do # a signal ends the first wait, and the run then has its grace
+while kill -0 "$batch" 2>/dev/null; do # a signal ends the first wait, and the run still needs its time
     wait "$batch" && code=0 || code=$?
 done
 exit "$code"

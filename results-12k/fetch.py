@@ -1,19 +1,18 @@
-"""Brings the published result files, to compare one's own against (published.json holds their figures)."""
+"""Fetch the published result files, to compare a result with them. Their figures are in published.json."""
 
 import sys
 from pathlib import Path
 
-# A script finds modules beside itself; the package `eva` lies one folder up, wherever the command is started.
+# A script finds modules beside itself only; the package `eva` is one folder up.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from eva.dataset.download import load_manifest
-from eva.dataset.download_script import fetch_and_report, fetch_parser, parse_fetch_arguments
+from eva.dataset.download import fetch_and_report, fetch_parser, load_manifest, parse_fetch_arguments
 
 RESULTS = Path(__file__).resolve().parent
 
 
 def main() -> int:
-    """Exit code 0 when every file is there and right, 1 when one is not, 2 on unusable arguments."""
+    """The exit code: 0 every file is there and right, 1 a file is not, 2 unusable arguments."""
     manifest = load_manifest(RESULTS / "manifest.json")
     args = parse_fetch_arguments(fetch_parser(__doc__ or "", manifest, RESULTS), manifest)
     return fetch_and_report(args, manifest)

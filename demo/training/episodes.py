@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from demo.questions import LETTERS, Question, branch_line, clock, draw
 from demo.scenes import Clip
-from eva.frames.tool import FACTOR
+from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.protocol.messages import Message, ShownFrame, VideoInfo, assistant_message, opening_messages, tool_response
 from eva.video.sampling import output_size
 
@@ -136,5 +136,5 @@ def _shown(clip: Clip, colour: str) -> Shown:
 def token_grid(*, width: int, height: int) -> tuple[int, int]:
     """Rows and columns of tokens that a frame of a width x height video has at the resize the agent asks for."""
     resize = RESIZE[min(width, height)]
-    columns, rows = output_size(width, height, resize=resize, factor=FACTOR)
-    return rows // FACTOR, columns // FACTOR
+    columns, rows = output_size(width, height, resize=resize, factor=PIXELS_PER_TOKEN_SIDE)
+    return rows // PIXELS_PER_TOKEN_SIDE, columns // PIXELS_PER_TOKEN_SIDE

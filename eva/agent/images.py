@@ -1,4 +1,4 @@
-"""The address by which a server gets a frame."""
+"""The address from which a server gets a frame."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 def file_url(frame: Path) -> str:
-    """An absolute, quoted file:// address; the server would resolve a relative one against its own folder."""
+    """An absolute, quoted file:// address. The server would look for a relative path in its own folder."""
     return frame.absolute().as_uri()
 
 
 def data_url(frame: Path) -> str:
-    """The file itself as a data: address, for a server that does not share the file system."""
+    """The content of the file as a data: address, for a server that does not share the file system."""
     kind = mimetypes.guess_type(frame.name)[0] or "image/png"
     return f"data:{kind};base64,{base64.b64encode(frame.read_bytes()).decode('ascii')}"

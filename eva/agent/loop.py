@@ -1,4 +1,7 @@
-"""The loop of one sample: ask, read the reply, look, ask again. The model and the eyes are passed in."""
+"""The loop of one sample: ask the model, read its reply, run its tool calls, ask again.
+
+The model (`complete`) and the frame tool (`run_call`) are passed in.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eva.agent.refusal import PictureUnreadableError, picture_trouble
-from eva.agent.tool_call import Look
-from eva.endpoint.client import Reply
+from eva.agent.refusal import PictureUnreadableError, find_picture_problem
+from eva.agent.tool_call import ToolCallOutcome
+from eva.endpoint.completion import Reply
 from eva.endpoint.errors import BadRequestError
 from eva.protocol.messages import Message, assistant_message, tool_response
 from eva.protocol.reply import Answer, CallAttempt, NoAction, parse_reply
 from eva.protocol.stop_reasons import ANSWER_FOUND, BAD_REQUEST, MAX_TURNS_EXCEEDED
 
 Complete = Callable[[Sequence[Message]], Awaitable[Reply]]
-LookAt = Callable[[CallAttempt], Awaitable[Look]]
+RunCall = Callable[[CallAttempt], Awaitable[ToolCallOutcome]]
 
 
 @dataclass(frozen=True)
@@ -24,15 +27,15 @@ class Round:
     """One completed reply, and what became of each call in it."""
 
     reply: Reply
-    looks: tuple[Look, ...] = ()
+    outcomes: tuple[ToolCallOutcome, ...] = ()
 
 
 @dataclass
 class Episode:
-    """A sample as it unfolds; `stop_reason` is empty until it ends.
+    """A sample as far as it has come; `stop_reason` is empty until it ends.
 
-    `video_file` is the file that is shown, where it is not the annotated one but stands in for it;
-    `video_duration_s` is None until the video was opened.
+    `video_file` is the file that is shown, where it is not the annotated file but the same video in another container.
+    `video_duration_s` is None until the video is opened. `refusal` is what the server said to a bad request.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -45,22 +48,24 @@ class Episode:
 
     def frames(self) -> list[Path]:
         """The files of all frames that the conversation shows."""
-        looks = [look for round_ in self.rounds for look in round_.looks]
-        return [frame for look in looks if look.extraction is not None for frame in look.extraction.frames]
+        extractions = [outcome.extraction for round_ in self.rounds for outcome in round_.outcomes]
+        return [frame for extraction in extractions if extraction is not None for frame in extraction.frames]
 
     def stop(self, stop_reason: str, *, answer: str = "") -> None:
         self.stop_reason, self.answer = stop_reason, answer
 
 
-async def play(episode: Episode, question: str, *, complete: Complete, look_at: LookAt, max_turns: int) -> None:
-    """Play the episode to its end, within `max_turns` replies. What fails beyond the model's doing is raised,
-    and the episode then holds the rounds that were completed."""
+async def run_episode(
+    episode: Episode, question: str, *, complete: Complete, run_call: RunCall, max_turns: int
+) -> None:
+    """Run rounds until the episode ends, at most `max_turns`. A failure that is not the model's is raised; the episode
+    then holds the rounds that were completed."""
     for _ in range(max_turns):
         try:
-            await step(episode, question, complete=complete, look_at=look_at)
+            await step(episode, question, complete=complete, run_call=run_call)
         except BadRequestError as error:
-            if trouble := await asyncio.to_thread(picture_trouble, str(error), episode.frames()):
-                raise PictureUnreadableError(trouble) from error
+            if problem := await asyncio.to_thread(find_picture_problem, str(error), episode.frames()):
+                raise PictureUnreadableError(problem) from error
             episode.refusal = str(error)
             episode.stop(BAD_REQUEST)
         if episode.stop_reason:
@@ -68,7 +73,7 @@ async def play(episode: Episode, question: str, *, complete: Complete, look_at: 
     episode.stop(MAX_TURNS_EXCEEDED)
 
 
-async def step(episode: Episode, question: str, *, complete: Complete, look_at: LookAt) -> None:
+async def step(episode: Episode, question: str, *, complete: Complete, run_call: RunCall) -> None:
     """One round. Its calls run side by side; their frames are shown in the order of the calls."""
     reply = await complete(episode.messages)
     episode.messages.append(assistant_message(reply.text))
@@ -78,11 +83,11 @@ async def step(episode: Episode, question: str, *, complete: Complete, look_at: 
         return episode.stop(ANSWER_FOUND, answer=action.text)
     if isinstance(action, NoAction):
         return episode.stop(action.stop_reason)
-    looks = tuple(await asyncio.gather(*map(look_at, action.calls)))
-    episode.rounds[-1] = Round(reply, looks)
-    errors = [look.error for look in looks if look.error]
-    if len(errors) == len(looks):
+    outcomes = tuple(await asyncio.gather(*map(run_call, action.calls)))
+    episode.rounds[-1] = Round(reply, outcomes)
+    errors = [outcome.error for outcome in outcomes if outcome.error]
+    if len(errors) == len(outcomes):
         return episode.stop("; ".join(errors))
-    frames = [frame for look in looks for frame in look.shown]
+    frames = [frame for outcome in outcomes for frame in outcome.shown]
     episode.messages.append(tool_response(frames, question))
     return None

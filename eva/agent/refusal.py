@@ -1,4 +1,4 @@
-"""Why a server refused a request (HTTP 400): a picture that it could not read is never the model's failure."""
+"""Why a server refused a request (HTTP 400). A picture that the server could not read is never the model's fault."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from eva.errors import EvaError
-from eva.video.picture_files import FORMATS, whole_size
+from eva.video.choices import FORMATS
+from eva.video.picture_files import whole_size
 
-# vLLM 0.32 says the first of a picture that Pillow cannot open or that is cut off (multimodal/media/image.py), with
-# Pillow's own words after it; earlier versions gave only those. The last is of a frame root that the server was not
-# allowed (multimodal/media/connector.py). A file that it may not open or that is not there is a 500 there; a proxy or
-# another server may make a 400 of it.
+# What a server says about a picture. vLLM 0.32 says the first where Pillow cannot open a picture or finds it cut off
+# (multimodal/media/image.py). Pillow's own words follow; earlier versions of vLLM give only those. vLLM says the last
+# where the frame root is not one that it was allowed (multimodal/media/connector.py). It answers 500 for a file that is
+# absent or that it may not open; a proxy or another server may answer 400.
 _UNREADABLE = re.compile(
     r"Failed to load image|cannot identify image file|image file is truncated|broken (?:data stream|PNG file)"
     r"|\[Errno \d+\] (?:No such file or directory|Permission denied|Stale file handle|Input/output error)"
@@ -22,18 +23,18 @@ _UNREADABLE = re.compile(
 
 
 class PictureUnreadableError(EvaError):
-    """The server could not read a picture that it was sent or shown. Run again, the frames are made anew if broken."""
+    """The server could not read a picture. A second run of the sample makes broken frames again."""
 
 
-def picture_trouble(refusal: str, frames: Iterable[Path]) -> str:
-    """What is wrong with the pictures of a refused request; the empty text where the request itself is at fault."""
-    broken = next(filter(None, map(_file_trouble, frames)), "")
-    if broken:
-        return f"{broken}; the server says: {refusal}"
+def find_picture_problem(refusal: str, frames: Iterable[Path]) -> str:
+    """What is wrong with the pictures of a refused request; empty where the request itself is at fault."""
+    problem = next(filter(None, map(_find_file_problem, frames)), "")
+    if problem:
+        return f"{problem}; the server says: {refusal}"
     return f"the server cannot read a picture: {refusal}" if _UNREADABLE.search(refusal) else ""
 
 
-def _file_trouble(frame: Path) -> str:
+def _find_file_problem(frame: Path) -> str:
     try:
         if frame.stat().st_size == 0:
             return f"the frame {frame} is empty"

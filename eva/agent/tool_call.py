@@ -1,4 +1,4 @@
-"""One tool call from asked to shown: its numbers, the budget, the frame tool, the labelled frames."""
+"""One tool call: its arguments, the budget, the frame tool, the labelled frames."""
 
 from __future__ import annotations
 
@@ -17,24 +17,30 @@ from eva.protocol.messages import ShownFrame, VideoInfo, requested_times
 from eva.protocol.reply import CallAttempt
 from eva.protocol.stop_reasons import CALL_FAILED
 
-# The image limit of the published server command: more frames can never be shown, so none is decoded.
+# The image limit of the published server command. A call for more frames fails before one is decoded.
 MAX_FRAMES = 9999
 _NUMERIC = frozenset({"start_time", "end_time", "nframes", "resize"})
 
 
 @dataclass(frozen=True)
-class LookSettings:
-    """Budget per call in visual tokens, lines per frame above which it cuts, and how frames are labelled and sent."""
+class CallSettings:
+    """Budget of a call in visual tokens, lines per frame to which it cuts first, and how frames are labelled and sent.
 
-    max_visual_tokens: int = 12000
-    maxp: int = 720
-    timestamps: str = "requested"
-    image_transport: str = "file"
+    `timestamps` is "requested" or "actual"; `image_transport` is "file" or "base64".
+    """
+
+    max_visual_tokens: int
+    maxp: int
+    timestamps: str
+    image_transport: str
 
 
 @dataclass(frozen=True)
-class Look:
-    """One call. `error` is its name in the stop reason, `reason` says more to a person; both None if it worked."""
+class ToolCallOutcome:
+    """What became of one call. A call that fails lacks the values of the later stages.
+
+    `error` is the call's part of the stop reason, and `reason` explains it to a person. Both are None if it worked.
+    """
 
     call: CallAttempt
     budgeted: Budgeted | None = None
@@ -45,32 +51,32 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Looker:
+class CallRunner:
     """Runs the calls of a model on videos."""
 
     tool: FrameTool
-    settings: LookSettings
+    settings: CallSettings
 
-    async def look(self, call: CallAttempt, path: Path, video: VideoInfo, *, sample: int) -> Look:
-        """What became of `call`; a call that fails says so in the Look. Raises FrameToolError.
+    async def run(self, call: CallAttempt, path: Path, video: VideoInfo, *, sample: int) -> ToolCallOutcome:
+        """The outcome of `call`, also where it fails by the model's fault. Raises FrameToolError.
 
-        The frames are there until `tool.release(sample)`.
+        The frames exist until `tool.release(sample)`.
         """
-        look = Look(call, error=call.error)
+        outcome = ToolCallOutcome(call, error=call.error)
         if call.arguments is None or call.error is not None:
-            return look
+            return outcome
         try:
             request = read_request(call.arguments)
-            budgeted = self._budgeted(request, video)
-            look = replace(look, budgeted=budgeted)
-            frame_call = runnable(request, budgeted, call.arguments)
+            budgeted = self._fit_budget(request, video)
+            outcome = replace(outcome, budgeted=budgeted)
+            frame_call = to_frame_call(request, budgeted, call.arguments)
             extraction = await self.tool.extract(path, frame_call, sample=sample)
-            look = replace(look, extraction=extraction)
-            return replace(look, shown=await asyncio.to_thread(self._shown, frame_call, extraction))
+            outcome = replace(outcome, extraction=extraction)
+            return replace(outcome, shown=await asyncio.to_thread(self._label_frames, frame_call, extraction))
         except (UnusableArgumentError, CallFailedError) as failure:
-            return replace(look, error=CALL_FAILED, reason=str(failure))
+            return replace(outcome, error=CALL_FAILED, reason=str(failure))
 
-    def _budgeted(self, request: FrameRequest, video: VideoInfo) -> Budgeted:
+    def _fit_budget(self, request: FrameRequest, video: VideoInfo) -> Budgeted:
         try:
             return fit_budget(
                 request.nframes,
@@ -83,7 +89,7 @@ class Looker:
         except (OverflowError, ValueError) as error:
             raise UnusableArgumentError(f"nframes or resize is out of range: {error}") from error
 
-    def _shown(self, call: FrameCall, extraction: Extraction) -> tuple[ShownFrame, ...]:
+    def _label_frames(self, call: FrameCall, extraction: Extraction) -> tuple[ShownFrame, ...]:
         times_s = self._label_times(call, extraction)
         address = data_url if self.settings.image_transport == "base64" else file_url
         return tuple(ShownFrame(t, address(frame)) for t, frame in zip(times_s, extraction.frames, strict=True))
@@ -100,11 +106,11 @@ class Looker:
         return [int(time_s) for time_s in times_s]
 
 
-def runnable(request: FrameRequest, budgeted: Budgeted, arguments: Mapping[str, Any]) -> FrameCall:
+def to_frame_call(request: FrameRequest, budgeted: Budgeted, arguments: Mapping[str, Any]) -> FrameCall:
     """The call as the tool runs it, after the budget. Raises UnusableArgumentError for what the reference's tool
-    refused: times that are not finite numbers, and an `nframes` that is still a float, as 4.0 is where nothing was
-    cut."""
-    start_s, end_s = _time("start_time", request.start_s), _time("end_time", request.end_s)
+    refuses: a time that is not a finite number, and an `nframes` that is still a float because the budget cut nothing.
+    """
+    start_s, end_s = _require_time("start_time", request.start_s), _require_time("end_time", request.end_s)
     if isinstance(budgeted.nframes, (bool, float)) or isinstance(budgeted.resize, bool):
         raise UnusableArgumentError("nframes must be an integer and resize a number")
     if budgeted.nframes > MAX_FRAMES:
@@ -117,8 +123,8 @@ def runnable(request: FrameRequest, budgeted: Budgeted, arguments: Mapping[str, 
     return FrameCall(start_s, end_s, budgeted.nframes, budgeted.resize, extra)
 
 
-def _time(name: str, value: int | float | None) -> int | float:
-    # math.isfinite cannot take an integer beyond the floats; such a time is out of range all the same.
+def _require_time(name: str, value: int | float | None) -> int | float:
+    # math.isfinite raises for an integer that no float can hold; `requested_times` refuses such a time later.
     if value is None or isinstance(value, bool) or not abs(value) < math.inf:
         raise UnusableArgumentError(f"{name} is not a time")
     return value

@@ -1,4 +1,4 @@
-"""Conversation -> text, through the tokenizer's chat template."""
+"""Conversation -> text, through the chat template of the tokenizer."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Transcribe = Callable[[Sequence[Message]], str]
 
 
 class TokenizerError(EvaError):
-    """A tokenizer that cannot be loaded, or that has no chat template for the agent's messages."""
+    """A tokenizer that cannot be loaded, or whose chat template cannot render the agent's messages."""
 
 
 def load_transcriber(tokenizer: str) -> Transcribe:
     """A function that renders messages with the chat template of `tokenizer` (a folder, or a model id of the Hub).
 
-    Every `<|image_pad|>` is taken out, as in the reference's records. Raises TokenizerError.
+    The text has no `<|image_pad|>`, as in the records of the reference. Raises TokenizerError.
     """
-    from transformers import AutoTokenizer  # noqa: PLC0415  takes a second to import, after the arguments are checked
+    from transformers import AutoTokenizer  # noqa: PLC0415  the import takes a second
 
     if Path(tokenizer).is_absolute() and not Path(tokenizer).is_dir():
         raise TokenizerError(f"there is no tokenizer folder {tokenizer}: give the model's folder with --tokenizer")

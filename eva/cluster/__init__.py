@@ -1,5 +1,5 @@
 """The same run on the nodes of a Ray cluster.
 
-In: items and a place at a server. Out: records.
+In: items and the servers that they are assigned to. Out: records.
 The only room that knows Ray.
 """

@@ -1,9 +1,8 @@
-"""What runs on a node of a cluster: the samples that the driver gives it, with this node's own frame tool, index of
-each video and frame store.
+"""What runs on a node of a cluster: samples from the driver, with the frame tool and the frame store of this node.
 
-The driver decides when a sample may ask which server, so that load, outages and retries are one affair for the whole
-run; the request itself goes from here to the server, and with it the images. Nothing here knows of Ray, but that a
-method call may come from another machine: what it takes and gives is small, and its failures are values.
+The driver decides when a sample may ask which server, because load, outages and retries concern the whole run. The
+request goes from here to the server, with the images. This module does not know Ray. Its methods are called from
+another machine: their arguments and results are small, and they return failures as values.
 """
 
 from __future__ import annotations
@@ -16,36 +15,36 @@ import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import eva
 from eva.agent.images import file_url
-from eva.agent.record import Record
 from eva.agent.sample import Sampler
 from eva.agent.transcript import load_transcriber
 from eva.cpus import available_cpus
 from eva.dataset.items import Item, video_path
 from eva.dataset.locate import locate_video
-from eva.endpoint.client import ChatModel, Reply, make_client
+from eva.endpoint.client import ChatModel, make_client
+from eva.endpoint.completion import Reply, image_message
 from eva.endpoint.errors import UnansweredError, UnavailableError
-from eva.endpoint.pool import Conversation, Request, longest
+from eva.endpoint.pool import ChatRequest, Conversation, longest
 from eva.errors import EvaError, VideoError
 from eva.frames.probing import is_folder
 from eva.frames.tool import FrameCounts, FrameToolUnusableError
 from eva.protocol.messages import Message
 from eva.records.meta import package_versions
-from eva.run.assembly import make_sampler, make_tool
+from eva.records.schema import Record
+from eva.run.executor import make_sampler, make_tool
 from eva.run.options import Options
-from eva.run.preflight import black_frame, one_image
+from eva.run.preflight import black_frame
 
 
 class NodeError(EvaError):
-    """This machine cannot play samples of the run; the message says why."""
+    """This machine cannot run samples of the run; the message says why."""
 
 
 @dataclass(frozen=True)
-class Orders:
-    """What every node of a run is told. Paths may begin with a variable of the node's environment."""
+class NodeSettings:
+    """The settings of a run for its nodes. Paths may begin with a variable of the environment of the node."""
 
     options: Options
     model: str
@@ -55,9 +54,9 @@ class Orders:
 
 @dataclass(frozen=True)
 class Arrival:
-    """A node that is ready, or why it is not. `videos` are those of the run that it has, by their annotated names."""
+    """A node that is ready, or the problem that keeps it from that. `videos` are the annotated names of those videos of
+    the run that it has; `transport` is how its images reach the servers."""
 
-    host: str
     problem: str = ""
     workers: int = 0
     videos: frozenset[str] = frozenset()
@@ -66,22 +65,22 @@ class Arrival:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """Where a sample stands: it is over and has a record, or wants the answer to a request of `size` messages.
+class SampleState:
+    """A sample has ended with a record, or it waits for the answer to a request of `size` messages.
 
-    `full`: neither, for the node's disk takes no more frames, or its frame tool cannot work. `said` is for the user,
-    `usage` the node's so far.
+    With `full` it is neither: the disk of the node takes no more frames, or its frame tool cannot work. `lines` are for
+    the user. `usage` counts the frames of the node so far.
     """
 
     record: Record | None = field(repr=False)
     size: int
     full: str
-    said: tuple[str, ...]
+    lines: tuple[str, ...]
     usage: FrameCounts
 
 
 def versions(own_tool: Path) -> Mapping[str, str]:
-    """What must be the same on all machines of a run, or its records would not be of one kind."""
+    """What must be the same on all machines of a run: otherwise its records could not be compared."""
     python = ".".join(platform.python_version_tuple()[:2])
     imported, beside_tool = Path(eva.__file__).parent, own_tool.parent / "eva"
     code = [_sha256(imported, imported.rglob("*.py")), _sha256(own_tool.parent, [own_tool, *beside_tool.rglob("*.py")])]
@@ -102,15 +101,19 @@ def _sha256(root: Path, files: Iterable[Path]) -> str:
 
 
 def on_this_machine(path: str) -> Path:
-    """`$SCRATCH/frames` -> the folder that it is here. Raises NodeError where the variable is not set."""
+    """`$SCRATCH/frames` -> the path on this machine. Raises NodeError if the variable is not set here."""
     expanded = Path(os.path.expandvars(path) if path.startswith("$") else path)
     if not expanded.is_absolute():
-        raise NodeError(f"{path} is no absolute path here (is the variable set where ray was started?)")
+        raise NodeError(f"{path} is not an absolute path here (is the variable set where ray was started?)")
     return expanded
 
 
-class Play:
-    """A sample under way: it runs until it wants a reply, and then waits for `answer` or `refuse`."""
+class RunningSample:
+    """A sample that runs until it needs a reply, and then waits for `ask` or `give_up`.
+
+    `messages` are those of its next request, `answered` those of the last one that got a reply, `answered_by` is the
+    base URL of the server that replied.
+    """
 
     def __init__(self, sampler: Sampler, item: Item) -> None:
         self.messages: Sequence[Message] = ()
@@ -118,31 +121,31 @@ class Play:
         self.answered_by = ""
         self.request: asyncio.Future[Reply] | None = None
         self._reply: asyncio.Future[Reply] | None = None
-        self._wants = asyncio.Event()
+        self._needs_reply = asyncio.Event()
         self._task = asyncio.ensure_future(sampler.run(item, self._complete))
 
     async def _complete(self, messages: Sequence[Message]) -> Reply:
         self.messages = tuple(messages)
         self._reply = asyncio.get_running_loop().create_future()
-        self._wants.set()
+        self._needs_reply.set()
         return await self._reply
 
-    async def turn(self) -> Record | None:
-        """The record of a sample that is over; None when it wants a reply. Raises FrameToolUnusableError."""
-        wants = asyncio.ensure_future(self._wants.wait())
-        await asyncio.wait({wants, self._task}, return_when=asyncio.FIRST_COMPLETED)
-        wants.cancel()
+    async def wait(self) -> Record | None:
+        """Wait until it has ended or needs a reply: its record, or None. Raises FrameToolUnusableError."""
+        needs_reply = asyncio.ensure_future(self._needs_reply.wait())
+        await asyncio.wait({needs_reply, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        needs_reply.cancel()
         return self._task.result() if self._task.done() else None
 
     async def ask(self, model: ChatModel) -> None:
-        """Have the model reply. Raises UnavailableError, and the sample still waits; BadRequestError and the like,
-        and the sample has heard of it."""
+        """Ask the model for the reply. After an UnavailableError the sample still waits; every other error is raised in
+        the sample too."""
         self.request = asyncio.ensure_future(model.complete(self.messages))
         try:
             reply = await self.request
         except UnavailableError:
             raise
-        except Exception as error:  # it is raised where a sample in the driver's own process would meet it
+        except Exception as error:  # raised at the place where a sample in a local run meets it
             self._resume().set_exception(error)
             raise
         self.answered, self.answered_by = self.messages, model.base_url
@@ -150,19 +153,19 @@ class Play:
 
     def _resume(self) -> asyncio.Future[Reply]:
         if self._reply is None:
-            raise ValueError("a sample that wants nothing was given something")
-        self._wants.clear()
+            raise ValueError("the sample does not wait for a reply")
+        self._needs_reply.clear()
         return self._reply
 
-    async def give_up(self, failure: UnavailableError) -> Mapping[str, Any] | None:
-        """End a sample that waits for a reply: its record, with the rounds that it completed."""
+    async def give_up(self, failure: UnavailableError) -> Record | None:
+        """End the sample while it waits for a reply: its record, with the completed rounds."""
         self._resume().set_exception(UnansweredError(failure))
         await asyncio.wait({self._task})
         error = self._task.exception()
         return error.record if isinstance(error, UnansweredError) else None
 
     async def end(self) -> None:
-        """Stop the sample, wherever it is."""
+        """Stop the sample at any point."""
         running = [task for task in (self.request, self._task) if task is not None]
         for task in running:
             task.cancel()
@@ -170,46 +173,45 @@ class Play:
 
 
 class Node:
-    """Plays samples on this machine, many at a time; the driver calls its methods. A sample is named by the number
-    that the driver gives each attempt at it."""
+    """Runs samples on this machine, many at a time. The driver calls its methods. Each attempt at a sample has a number
+    from the driver."""
 
-    def __init__(self, orders: Orders) -> None:
-        self._orders = orders
-        self._plays: dict[int, Play] = {}
-        self._said: list[str] = []
-        self._witnesses: dict[str, Request[object] | None] = {}
+    def __init__(self, settings: NodeSettings) -> None:
+        self._settings = settings
+        self._samples: dict[int, RunningSample] = {}
+        self._lines: list[str] = []
+        self._known_good: dict[str, ChatRequest[object] | None] = {}
 
     async def versions(self) -> Mapping[str, str]:
         """See `versions`."""
-        return await asyncio.to_thread(versions, self._orders.own_tool)
+        return await asyncio.to_thread(versions, self._settings.own_tool)
 
     async def start(self, videos: Collection[str]) -> Arrival:
-        """Make ready: tokenizer, frame tool, which of `videos` are here, how images reach the servers."""
-        host = socket.gethostname()
+        """Load the tokenizer, start the frame tool, find those of `videos` that are here, choose how images travel."""
         try:
-            return await self._started(host, videos)
+            return await self._start(videos)
         except EvaError as error:
-            return Arrival(host, problem=str(error))
+            return Arrival(problem=str(error))
 
-    async def _started(self, host: str, videos: Collection[str]) -> Arrival:
-        # Only the tokenizer is wanted of transformers, which says at its import that torch is not there.
+    async def _start(self, videos: Collection[str]) -> Arrival:
+        # Of transformers only the tokenizer is used, and without torch it prints advice at its import.
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-        options = self._orders.options
-        root, frame_root = on_this_machine(self._orders.video_root), on_this_machine(str(options.frame_root))
+        options = self._settings.options
+        root, frame_root = on_this_machine(self._settings.video_root), on_this_machine(str(options.frame_root))
         _check_folders(root, frame_root)
         clients = (make_client(url, options.api_key, options.request_timeout) for url in options.base_url)
-        models = [ChatModel(client, self._orders.model) for client in clients]
+        models = [ChatModel(client, self._settings.model) for client in clients]
         self._models = {model.base_url: model for model in models}
         await self._check_reach()
         transport, why = await self._transport(options.image_transport, frame_root)
         here = replace(options, frame_root=frame_root, image_transport=transport)
         transcribe = await asyncio.to_thread(load_transcriber, options.tokenizer)
-        self._tool = make_tool(here, own_tool=self._orders.own_tool)
-        await self._tool.start(lambda line: self._said.append(f"node {host}: {line}"))
-        self._sampler = make_sampler(transcribe, self._tool, root, here, self._said.append)
-        found = await asyncio.to_thread(_found, videos, root)
+        self._tool = make_tool(here, own_tool=self._settings.own_tool)
+        await self._tool.start(lambda line: self._lines.append(f"node {socket.gethostname()}: {line}"))
+        self._sampler = make_sampler(transcribe, self._tool, root, here, self._lines.append)
+        found = await asyncio.to_thread(_find_videos, videos, root)
         workers = options.frame_workers or available_cpus()
-        return Arrival(host, workers=workers, videos=found, transport=transport, transport_reason=why)
+        return Arrival(workers=workers, videos=found, transport=transport, transport_reason=why)
 
     async def _check_reach(self) -> None:
         failures = await asyncio.gather(*(model.probe() for model in self._models.values()))
@@ -217,77 +219,79 @@ class Node:
             raise NodeError(f"no server can be used from here: {failures[0]}")
 
     async def _transport(self, chosen: str | None, frame_root: Path) -> tuple[str, str]:
-        """file, if every server opens a picture that this node puts where its frames will be."""
+        """file, if every server can open an image in the frame root of this node, and the reason."""
         if chosen is not None:
             return chosen, "--image-transport says so"
         with black_frame(frame_root) as frame:
-            question = one_image(file_url(frame))
-            refusals = await asyncio.gather(*(model.try_out([question]) for model in self._models.values()))
+            question = image_message(file_url(frame))
+            refusals = await asyncio.gather(*(model.ask_one_token([question]) for model in self._models.values()))
         for model, refusal in zip(self._models.values(), refusals, strict=True):
             if refusal:
                 return "base64", f"{model.address} cannot open a frame of this node: {refusal}"
         return "file", "every server opens a frame of this node"
 
-    async def begin(self, number: int, item: Item) -> Turn:
-        """Start a sample; how far it comes without a reply."""
-        self._plays[number] = Play(self._sampler, item)
+    async def begin(self, number: int, item: Item) -> SampleState:
+        """Start a sample, and wait until it needs a reply or has ended."""
+        self._samples[number] = RunningSample(self._sampler, item)
         return await self.go_on(number)
 
-    async def go_on(self, number: int) -> Turn:
-        """Where a sample stands once it has used the reply that it was given."""
-        play = self._plays[number]
+    async def go_on(self, number: int) -> SampleState:
+        """Wait until a sample has used its reply, and needs the next one or has ended."""
+        sample = self._samples[number]
         try:
-            record = await play.turn()
+            record = await sample.wait()
         except FrameToolUnusableError as error:
-            del self._plays[number]
-            return self._turn(full=str(error))
+            del self._samples[number]
+            return self._state(full=str(error))
         if record is None:
-            return self._turn(size=len(play.messages))
-        del self._plays[number]
-        self._remember(play)
-        return self._turn(record=record)
+            return self._state(size=len(sample.messages))
+        del self._samples[number]
+        self._remember_answered(sample)
+        return self._state(record=record)
 
-    def _turn(self, *, record: Record | None = None, size: int = 0, full: str = "") -> Turn:
-        said, self._said[:] = tuple(self._said), []
-        return Turn(record, size, full, said, replace(self._tool.usage))
+    def _state(self, *, record: Record | None = None, size: int = 0, full: str = "") -> SampleState:
+        lines, self._lines[:] = tuple(self._lines), []
+        return SampleState(record, size, full, lines, replace(self._tool.usage))
 
     async def ask(self, number: int, url: str) -> UnavailableError | bool:
-        """Have the server at `url` answer what the sample wants to know: whether it did, False if it refused the
-        request itself; or what failed, and the sample goes on wanting."""
-        play = self._plays[number]
+        """Send the request of the sample to the server at `url`. True: it has its reply. False: the server refused the
+        request itself. An error: the server failed, and the sample still waits."""
+        sample = self._samples[number]
         try:
-            await play.ask(self._models[url])
+            await sample.ask(self._models[url])
         except UnavailableError as failure:
             return failure
-        except Exception:  # the sample was told, and its record will say it
+        except Exception:  # it is raised in the sample too, and its record says it
             return False
         return True
 
-    def _remember(self, play: Play) -> None:
-        """Keep of a finished sample what a server answered, to be asked again as a proof that it can."""
-        if play.answered:
-            before = self._witnesses.get(play.answered_by)
-            self._witnesses[play.answered_by] = longest(Conversation(play.answered), before)
+    def _remember_answered(self, sample: RunningSample) -> None:
+        """Keep the last answered request of a finished sample: a server that works answers it again."""
+        if sample.answered:
+            before = self._known_good.get(sample.answered_by)
+            self._known_good[sample.answered_by] = longest(Conversation(sample.answered), before)
 
-    async def try_out(self, url: str) -> str:
-        """Why the server at `url` does not answer what it answered before, or the empty text."""
-        witness = self._witnesses.get(url)
-        return await witness.try_out(self._models[url]) if witness else "it has answered nothing to this node yet"
+    async def ask_one_token(self, url: str) -> str:
+        """Why the server at `url` does not answer again what it answered before, or the empty text."""
+        request = self._known_good.get(url)
+        if request is None:
+            return "the server has not answered this node yet"
+        return await request.ask_one_token(self._models[url])
 
-    async def give_up(self, number: int, failure: UnavailableError) -> Mapping[str, Any] | None:
-        """End a sample whose request keeps failing: its record, with the rounds that it completed."""
-        play = self._plays.pop(number, None)
-        return await play.give_up(failure) if play is not None else None
+    async def give_up(self, number: int, failure: UnavailableError) -> Record | None:
+        """End a sample whose request keeps failing: its record with the completed rounds; None if it has ended."""
+        sample = self._samples.pop(number, None)
+        return await sample.give_up(failure) if sample is not None else None
 
     async def drop(self, number: int) -> None:
-        """Stop a sample; it is over when this returns."""
-        play = self._plays.pop(number, None)
-        if play is not None:
-            await play.end()
+        """Stop a sample, and wait until it has stopped."""
+        sample = self._samples.pop(number, None)
+        if sample is not None:
+            await sample.end()
 
     async def close(self) -> None:
-        """End all that runs here."""
-        for number in tuple(self._plays):
+        """Stop all samples and the frame tool."""
+        for number in tuple(self._samples):
             await self.drop(number)
         await self._tool.close()
 
@@ -303,7 +307,7 @@ def _check_folders(video_root: Path, frame_root: Path) -> None:
         raise NodeError(f"the frame root {frame_root} cannot be written to")
 
 
-def _found(videos: Iterable[str], root: Path) -> frozenset[str]:
+def _find_videos(videos: Iterable[str], root: Path) -> frozenset[str]:
     return frozenset(video for video in videos if _is_here(video, root))
 
 

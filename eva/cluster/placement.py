@@ -1,4 +1,4 @@
-"""Which node of a cluster plays which sample: where its video is, and beside the other questions on it. Pure."""
+"""Which node of a cluster runs which sample: one that has its video, with the other questions on it. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 from eva.dataset.items import Item
 
-# A sample under which so many nodes were lost may be what ends them, by its memory for instance. It is played when a
-# node has nothing else to play, so that it is told from the samples that were with it.
+# A sample under which this many nodes were lost may be the cause, by its memory for instance. It runs alone on a node,
+# so that it is told apart from the samples that were with it.
 LOSSES_BEFORE_ALONE = 2
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Why no node has a video any more, and since when (monotonic clock)."""
+    """Why a node is no longer there, and when it was lost (monotonic clock)."""
 
     reason: str
     lost_at: float
@@ -25,8 +25,8 @@ class Loss:
 class Placement:
     """The nodes, by name: which videos each has, and which samples it was given.
 
-    The questions on one video go to the node that was given the first of them, its home, as long as no other node
-    would be idle for that: there its index and its frames are at hand.
+    The home of a video is the node that was given its first question, because its index and its frames are there. The
+    other questions on it go there too, unless another node would be idle.
     """
 
     _videos: dict[str, Collection[str]] = field(default_factory=dict)
@@ -37,13 +37,13 @@ class Placement:
     _failed: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def join(self, node: str, videos: Collection[str]) -> None:
-        """`node` is there, with these videos by their annotated names."""
+        """`node` is there, and has these videos (annotated names)."""
         self._videos[node], self._given[node] = videos, set()
         for video in videos:
             self._gone.pop(video, None)
 
     def leave(self, node: str, loss: Loss) -> set[int]:
-        """`node` is no longer there; gives the samples that it was given."""
+        """`node` is no longer there. The indices of the samples that it was given."""
         given, videos = self._given.pop(node), self._videos.pop(node)
         self._homes = {video: home for video, home in self._homes.items() if home != node}
         for video in videos:
@@ -52,8 +52,7 @@ class Placement:
         return given
 
     def take(self, waiting: deque[Item]) -> Item | None:
-        """Take the next sample that a node can play out of `waiting`, and give it to that node; None where there is
-        none."""
+        """Take the next sample that a node can run out of `waiting`, and give it to that node; None if none can."""
         for node in sorted(self._given, key=lambda node: len(self._given[node])):
             position = self._next(node, waiting)
             if position is not None:
@@ -64,27 +63,27 @@ class Placement:
         return None
 
     def node_of(self, item: Item) -> str | None:
-        """The node that was given `item`; None where it was given to none, or that node is no longer there."""
+        """The node that was given `item`; None if no node was, or that node is no longer there."""
         return next((node for node, given in self._given.items() if item.index in given), None)
 
-    def lost(self, item: Item) -> int:
-        """A node was lost while it played `item`; gives how many were so far."""
+    def count_loss(self, item: Item) -> int:
+        """A node was lost while it ran `item`. The number of such nodes so far."""
         self._losses[item.index] += 1
         return self._losses[item.index]
 
-    def failed(self, item: Item) -> None:
-        """`item` could not go on where it is: next time, another node."""
+    def avoid_node(self, item: Item) -> None:
+        """`item` failed on its node: next time another node runs it, if there is one."""
         node = self.node_of(item)
         if node is not None:
             self._failed[item.index].add(node)
 
-    def over(self, item: Item) -> None:
-        """`item` is not played any more."""
+    def end(self, item: Item) -> None:
+        """`item` does not run any more."""
         for given in self._given.values():
             given.discard(item.index)
 
-    def gone(self, item: Item) -> Loss | None:
-        """Why no node has the item's video any more; None where one has it, or none ever had."""
+    def loss_of(self, item: Item) -> Loss | None:
+        """The loss of the last node with the item's video; None if a node has it, or if no node ever had it."""
         return self._gone.get(item.videos[0])
 
     def _give(self, item: Item, node: str) -> None:
@@ -92,9 +91,9 @@ class Placement:
         self._homes.setdefault(item.videos[0], node)
 
     def _next(self, node: str, waiting: Collection[Item]) -> int | None:
-        """The first question on a video that is at home here or nowhere; where there is none, on a video at home
-        elsewhere; where `node` plays nothing and can play neither, one that is to be played alone. With the items
-        ordered by video, those of the first kind come first."""
+        """The position of the next sample for `node`. First: a question on a video whose home is `node`, or that has no
+        home yet. Then: a question on a video with another home. Last, if `node` runs nothing: a sample that must run
+        alone."""
         if any(map(self._alone, self._given[node])):
             return None
         others = alone = None
@@ -114,7 +113,7 @@ class Placement:
     def _may_play(self, node: str, item: Item) -> bool:
         holders = self._holders(item.videos[0])
         if not holders:
-            # Nobody has it: any node will find that out, unless one had it that may come back.
+            # If no node ever had the video, any node will record that. If a lost node had it, that node may come back.
             return item.videos[0] not in self._gone
         fit = holders - self._failed.get(item.index, set())
         return node in (fit or holders)

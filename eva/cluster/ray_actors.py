@@ -1,4 +1,4 @@
-"""Ray: joining its cluster, which machines it has, and an actor on each of them. No other module knows it."""
+"""Ray: joining its cluster, listing its machines, and starting an actor on one. No other module imports Ray."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from eva.cluster.node import Node, Orders
+from eva.cluster.node import Node, NodeSettings
 from eva.errors import EvaError
 from eva.frames.tool import FrameCounts
 
 CONNECT_TIMEOUT_S = 10.0
-MOST_OF_A_LINE = 160
-# Calls of one actor under way: a sample waits in one or two of them.
-MOST_CALLS = 100_000
+MAX_LINE_CHARACTERS = 160
+# Calls of one actor at the same time: each sample waits in one or two of them.
+MAX_CALLS = 100_000
 
 
 class ClusterError(EvaError):
-    """A cluster that no run can start on."""
+    """A cluster on which no run can start."""
 
 
 class NodeGoneError(EvaError):
@@ -35,23 +35,23 @@ class NodeGoneError(EvaError):
 def connect(address: str) -> None:
     """Join the cluster at `address` (HOST:PORT, or "auto" for the one that this machine is in) as its driver.
 
-    Raises ClusterError, within a minute, where there is none or where it runs another Ray or Python.
+    Raises ClusterError, within a minute, if there is no cluster or if it runs another Ray or Python.
     """
-    # Nothing of a run is told to anybody.
+    # Ray must not report the use of a run to its authors.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
-        # Ray itself would start a cluster of its own where it finds none, and try for minutes where something else
-        # answers.
+        # Without these checks, Ray starts a cluster of its own where it finds none, and tries for minutes where another
+        # program answers.
         found = canonicalize_bootstrap_address_or_die(address)
         host, _, port = found.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
         cast(Any, ray)._raylet.GcsClient(address=found)
         ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
-        # What the cluster's own processes complain of would still be printed, among the run's summary.
+        # Otherwise complaints of the cluster's processes are printed between the lines of the summary.
         ray._private.worker._worker_logs_enabled = False
     except (OSError, ValueError, RuntimeError, RayError) as error:
         raise ClusterError(
-            f"no Ray cluster can be joined at {address} ({brief(error)}): this machine must be one of its nodes, "
+            f"no Ray cluster can be joined at {address} ({shorten(error)}): this machine must be one of its nodes, "
             "start it there with  ray start --address=HOST:PORT"
         ) from error
 
@@ -61,60 +61,61 @@ def disconnect() -> None:
     ray.shutdown()
 
 
-def brief(error: Exception) -> str:
-    """Ray's errors go on for pages: what was tried stands in the first line, the reason in the last."""
+def shorten(error: Exception) -> str:
+    """The first and the last line. Errors of Ray have pages: the first line says what failed, the last one why."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     ends = lines[:1] if len(lines) == 1 else [lines[0], lines[-1]]
-    return " ... ".join(line.strip()[:MOST_OF_A_LINE] for line in ends)
+    return " ... ".join(line.strip()[:MAX_LINE_CHARACTERS] for line in ends)
 
 
 @dataclass(frozen=True)
 class Host:
-    """A machine of the cluster, as Ray knows it."""
+    """A machine of the cluster: its identity in Ray, and its name for people."""
 
     node_id: str
     name: str
 
 
 @dataclass(eq=False)
-class Remote:
-    """The actor on a node."""
+class NodeActor:
+    """The Node on a machine, as the driver calls it. `usage` counts its frames so far."""
 
     host: Host
     actor: Any
     usage: FrameCounts = field(default_factory=FrameCounts)
 
     async def call(self, method: str, *arguments: object) -> Any:
-        """Raises NodeGoneError where no answer will come."""
+        """Call a method of Node. Raises NodeGoneError if the node is gone."""
         try:
             return await getattr(self.actor, method).remote(*arguments)
         except RayTaskError as error:
-            raise EvaError(f"the node {self.host.name} failed in {method}: {brief(error)}") from error
+            raise EvaError(f"the node {self.host.name} failed in {method}: {shorten(error)}") from error
         except RayError as error:
-            raise NodeGoneError(f"the node {self.host.name} was lost: {brief(error)}") from error
+            raise NodeGoneError(f"the node {self.host.name} was lost: {shorten(error)}") from error
 
     def kill(self) -> None:
         """End the actor at once."""
         ray.kill(self.actor)
 
 
-def make_remote(host: Host, orders: Orders) -> Remote:
-    """An actor on that machine, which ends with this process. It takes no CPU from Ray's books: the cluster is ours, or
-    the servers that run on it are."""
+def start_actor(host: Host, settings: NodeSettings) -> NodeActor:
+    """An actor on that machine. It ends with this process. It reserves no CPU in Ray: other programs of the cluster,
+    such as servers, may have reserved all."""
     options = {
         "num_cpus": 0,
-        "max_concurrency": MOST_CALLS,
+        "max_concurrency": MAX_CALLS,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(host.node_id, soft=False),
     }
-    return Remote(host, ray.remote(Node).options(**options).remote(orders))
+    return NodeActor(host, ray.remote(Node).options(**options).remote(settings))
 
 
-def hosts() -> list[Host]:
-    """The machines that are up and lend CPUs: one started with --num-cpus=0 plays nothing. Raises ClusterError."""
+def list_hosts() -> list[Host]:
+    """The machines that are up and have CPUs: one that was started with --num-cpus=0 runs no samples. Raises
+    ClusterError."""
     try:
         nodes = cast(Any, ray).nodes()  # it has no types
     except (RayError, ConnectionError) as error:
-        raise ClusterError(f"the head of the Ray cluster does not answer: {brief(error)}") from error
+        raise ClusterError(f"the head of the Ray cluster does not answer: {shorten(error)}") from error
     return [
         Host(node["NodeID"], f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})")
         for node in nodes

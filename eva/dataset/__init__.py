@@ -1,5 +1,5 @@
 """Annotation files, and where the videos that they name are.
 
-In: a JSONL file, a table of one's own, a download address. Out: checked items, paths of videos.
+In: an annotation file, a table of your own, a manifest of files. Out: checked items, paths of videos.
 Nothing here opens a video.
 """

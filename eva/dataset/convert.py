@@ -1,4 +1,4 @@
-"""One's own multiple-choice rows -> annotation lines as load_items reads them; bad rows named by reason."""
+"""Rows of a multiple-choice table -> annotation lines as load_items reads them, or reasons why a row is left out."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from eva.errors import EvaError
-from eva.json_text import parse_json
+from eva.json_text import is_number, parse_json
 
 AnswerKind = Literal["letter", "index0", "index1", "text"]
-ANSWER_KINDS: tuple[AnswerKind, ...] = ("letter", "index0", "index1", "text")
-OWN_KEYS = frozenset({"videos", "prompt", "reward_model", "index"})
+ANSWER_KINDS: tuple[AnswerKind, ...] = get_args(AnswerKind)
 LETTERS = string.ascii_uppercase
 LABEL = re.compile(r"^\(?([A-Z])[.:)]\s*")
 ANSWER_LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 
 
 class ConvertError(EvaError):
-    """An input that cannot be converted at all; the message names the file and what to do."""
+    """An input that cannot be converted; the message names the file and says what to do."""
 
 
 class RowError(ValueError):
-    """A row that is no question: `reason` is one of few texts to count by, `detail` tells this row's case."""
+    """A row that is not a question. Rows are counted by `reason`, one of a few texts; `detail` is about this row."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -36,7 +35,7 @@ class RowError(ValueError):
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of the input hold what. One options column holds a list, several hold one option each."""
+    """The columns of the input by meaning. A single options column has a list; several have one option each."""
 
     video: str
     question: str
@@ -46,24 +45,24 @@ class Columns:
     keep: tuple[str, ...] = ()
 
     def all(self) -> tuple[str, ...]:
-        """Every column that is read."""
+        """All columns that are read."""
         return (self.video, self.question, *self.options, self.answer, *self.keep)
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A row that was left out; `row` counts from 0, the header not included."""
+    """A row that is left out. `row` is its number, counted from 0 without the header."""
 
     row: int
     error: RowError
 
 
 def convert_rows(rows: Iterable[Mapping[str, Any] | RowError], columns: Columns) -> Iterator[str | Dropped]:
-    """One line of the annotation file, without its newline, for each row that is a question.
+    """Per row one line of the annotation file without its newline, or a Dropped where the row is not a question.
 
-    A row that already could not be read comes as its RowError, and is dropped with it. A line's `index` is its
-    row's number in the input: when a dropped row is mended and the file converted again, the other questions
-    keep the index under which their answers are cached.
+    A row that cannot be read is given as its RowError. The `index` of a line is the number of its row in the input.
+    When a dropped row is corrected and the file is converted again, all other questions keep the index of their cached
+    answers.
     """
     seen: dict[tuple[str, str], tuple[int, str]] = {}
     for number, row in enumerate(rows):
@@ -72,13 +71,13 @@ def convert_rows(rows: Iterable[Mapping[str, Any] | RowError], columns: Columns)
                 raise row
             item = _item(row, columns, index=number)
             line = _line(item)
-            _refuse_repeated(item, seen)
+            _refuse_repetition(item, seen)
             yield line
         except RowError as error:
             yield Dropped(number, error)
 
 
-def _refuse_repeated(item: Mapping[str, Any], seen: dict[tuple[str, str], tuple[int, str]]) -> None:
+def _refuse_repetition(item: Mapping[str, Any], seen: dict[tuple[str, str], tuple[int, str]]) -> None:
     truth = item["reward_model"]["ground_truth"]
     question = (item["videos"][0], item["prompt"][0]["content"])
     first_row, first_truth = seen.setdefault(question, (item["index"], truth))
@@ -114,17 +113,17 @@ def _video(value: object) -> str:
 
 
 def _options(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """The options' texts, without labels of their own (`A. Apples` as in Video-MME's files becomes `Apples`)."""
+    """The options' texts, without labels of their own (`A. Apples`, as in the files of Video-MME, becomes `Apples`)."""
     cells = [row.get(name) for name in names] if len(names) > 1 else _list(row.get(names[0]))
     options = [_text(cell) for cell in cells]
-    while options and not options[-1]:  # a row with fewer options than the table has columns
+    while options and not options[-1]:  # the row has fewer options than the table has columns
         options.pop()
     if len(options) < 2:
         raise RowError("fewer than 2 options")
     if len(options) > len(LETTERS):
         raise RowError(f"more than {len(LETTERS)} options")
     if not all(options):
-        # Closing the gap would shift the letters of the options after it, and maybe the answer's.
+        # Without it the letters of the options after it would move, and the answer with them.
         raise RowError("an empty option before the last one")
     return _without_labels(options)
 
@@ -140,7 +139,7 @@ def _list(cell: object) -> list[Any]:
 
 
 def _without_labels(options: list[str]) -> list[str]:
-    """Only when every option carries the letter of its own place: `C. elegans` alone is no label."""
+    """Without labels if every option has the letter of its place. In a single `C. elegans`, `C.` is not a label."""
     labels = [LABEL.match(option) for option in options]
     if [label and label[1] for label in labels] != list(LETTERS[: len(options)]):
         return options
@@ -149,7 +148,7 @@ def _without_labels(options: list[str]) -> list[str]:
 
 
 def _answer(value: object, options: Sequence[str], kind: AnswerKind) -> int:
-    """The 0-based place of the right option."""
+    """The place of the right option, counted from 0."""
     text = _text(value)
     if not text:
         raise RowError("no answer")
@@ -157,7 +156,7 @@ def _answer(value: object, options: Sequence[str], kind: AnswerKind) -> int:
     if place is None or not 0 <= place < len(options):
         raise RowError("the answer is not among the options", f"{text!r} as {kind} of {len(options)}")
     if options.count(options[place]) > 1:
-        raise RowError("the right option stands there twice", repr(options[place]))
+        raise RowError("the right option is there twice", repr(options[place]))
     return place
 
 
@@ -165,7 +164,7 @@ def _place_by_name(text: str, kind: AnswerKind) -> int | None:
     if kind == "letter":
         match = ANSWER_LETTER.fullmatch(text)
         return LETTERS.index(match[1].upper()) if match else None
-    # `2.0` is what a table program makes of a column of integers with a gap in it.
+    # A table program writes `2.0` where a column of integers has an empty cell.
     match = re.fullmatch(r"([0-9]{1,3})(\.0)?", text)
     return int(match[1]) - (kind == "index1") if match else None
 
@@ -179,16 +178,16 @@ def _place_by_text(text: str, options: Sequence[str]) -> int | None:
 
 
 def _text(value: object) -> str:
-    """A cell as text; empty for an absent one."""
+    """A cell as text; empty for an absent cell."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise RowError("a cell holds neither text nor a number", type(value).__name__)
+    if not isinstance(value, str) and not is_number(value):
+        raise RowError("a cell is neither text nor a number", type(value).__name__)
     return str(value).strip()
 
 
 def _finite(value: object) -> object:
-    """JSON has no NaN and no infinity; tables use them for "no value"."""
+    """Tables use NaN and infinity for "no value"; JSON has neither."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

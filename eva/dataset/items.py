@@ -1,4 +1,4 @@
-"""Annotation line -> Item: the questions of a dataset, checked before anything runs."""
+"""Annotation file -> items: the questions of a dataset, checked before anything runs (docs/protocol.md, section 1)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eva.errors import EvaError, VideoError
-from eva.json_text import parse_json
+from eva.json_text import numbered_lines, parse_json
 
-# MLVU's annotations carry the absolute paths of the machine they were written on; what follows this
-# folder is the path inside the dataset.
+# MLVU's annotations name the videos by absolute paths of another machine. The path inside the dataset follows these
+# folders.
 MLVU_PREFIX = ("MVLU", "MLVU")
 KNOWN_KEYS = frozenset({"videos", "prompt", "reward_model", "index"})
 
@@ -24,8 +24,8 @@ class AnnotationError(EvaError):
 class Item:
     """One question.
 
-    `index` identifies it in cache and result; `prompt` holds the turns as `{"role", "content"}`; `extra` holds
-    the annotation's other keys (LVBench's `question_type`, VideoHolmes' `Question_ID`, ...), for reports.
+    `index` identifies it in cache and result. `prompt` holds the turns as `{"role", "content"}`. `extra` holds the
+    other keys of the annotation, for reports (`question_type` of LVBench, `Question_ID` of Video-Holmes, ...).
     """
 
     index: int
@@ -36,10 +36,10 @@ class Item:
 
 
 def load_items(path: Path) -> list[Item]:
-    """Read an annotation JSONL file; blank lines are skipped.
+    """Read an annotation file (JSONL). Blank lines are skipped.
 
-    Raises AnnotationError for a file that cannot be read or holds no item, a line that is not an item, and an
-    index that two lines share.
+    Raises AnnotationError for a file that cannot be read or has no item, for a line that is not an item, and for an
+    index that two lines have.
     """
     items: list[Item] = []
     line_of: dict[int, int] = {}
@@ -63,9 +63,7 @@ def load_items(path: Path) -> list[Item]:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line
+            yield from numbered_lines(file)
     except OSError as error:
         raise AnnotationError(f"cannot read the annotation file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -73,7 +71,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def parse_item(line: str, *, default_index: int) -> Item:
-    """One annotation line as an Item; ValueError says what is missing or of the wrong kind.
+    """One annotation line as an Item. Raises ValueError, which says what is missing or of the wrong kind.
 
     A missing or non-integer `index` becomes `default_index`, the 0-based line number.
     """
@@ -85,7 +83,7 @@ def parse_item(line: str, *, default_index: int) -> Item:
         raise ValueError("not an item: a JSON object is expected")
     index = row.get("index")
     return Item(
-        index=index if isinstance(index, int) and not isinstance(index, bool) else default_index,
+        index=index if type(index) is int else default_index,
         videos=_videos(row.get("videos")),
         prompt=_prompt(row.get("prompt")),
         ground_truth=_ground_truth(row.get("reward_model")),
@@ -117,17 +115,17 @@ def _ground_truth(value: object) -> str:
 
 
 def video_path(item: Item, video_root: Path) -> Path:
-    """Where the item's (first) video lies under `video_root`; the file need not exist.
+    """The path of the item's first video under `video_root`. The file need not exist.
 
-    Raises VideoError for a path that leaves `video_root`. Links inside the root are followed: datasets are
-    often linked together from several disks.
+    Raises VideoError for a path that leaves `video_root`. Links may leave it: the videos of a dataset are often on
+    several disks.
     """
     name = item.videos[0]
     relative = _below_mlvu(PurePosixPath(name))
     if "\0" in name or ".." in relative.parts:
         raise VideoError(f"item {item.index}: the video path {name!r} leaves the video root {video_root}")
     path = Path(video_root, relative)
-    # Joining an absolute path drops the root, so it is inside only if it names the root itself.
+    # An absolute path replaces the root when it is joined. It is inside only if it names the root itself.
     if not path.is_relative_to(video_root):
         raise VideoError(f"item {item.index}: the video path {name!r} is not inside the video root {video_root}")
     return path

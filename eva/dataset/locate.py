@@ -1,4 +1,4 @@
-"""Where a dataset's videos are on disk, also when they came in another container."""
+"""Where the videos of a dataset are on disk, also in another container than the annotations name."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from pathlib import Path
 from eva.dataset.items import Item, video_path
 from eva.errors import VideoError
 
-# In the order of preference where several stand beside each other.
+# The first one wins where a folder has several.
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi", ".flv", ".ts", ".mpg", ".mpeg", ".wmv", ".3gp")
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The videos of a dataset, each named once: paths that exist, paths found by stem, reasons for the rest."""
+    """The videos of a dataset, each once: annotated paths, files in another container, reasons for the missing."""
 
     exact: tuple[Path, ...]
     other_container: tuple[Path, ...]
@@ -21,19 +21,19 @@ class Survey:
 
     @property
     def total(self) -> int:
-        """How many different videos the dataset names."""
+        """The number of different videos that the dataset names."""
         return len(self.exact) + len(self.other_container) + len(self.missing)
 
 
 def locate_video(path: Path) -> Path:
-    """The file for an annotated video: `path` itself, else its sibling with the same stem and a video suffix.
+    """The file of an annotated video: `path` itself, or the file beside it with the same stem and a video suffix.
 
-    A video downloaded today often comes in another container than the one the annotations were made with. Several
-    siblings: the first by VIDEO_SUFFIXES. VideoError when there is none, naming the path and what was looked for.
+    A video that is downloaded today often has another container than the annotations name. Of several such files the
+    first in the order of VIDEO_SUFFIXES counts. Raises VideoError if there is none.
     """
     if not path.name:
         raise VideoError(f"{path} names no video file")
-    # The suffix of `lecture 1.5` belongs to the name: only a container's suffix is exchanged for another.
+    # `.5` in `lecture 1.5` is not a suffix: only the suffix of a container is replaced.
     stem = path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
     for name in (path.name, *(stem + suffix for suffix in _suffixes_as_written())):
         candidate = path.with_name(name)
@@ -43,7 +43,7 @@ def locate_video(path: Path) -> Path:
 
 
 def survey_videos(items: Sequence[Item], video_root: Path) -> Survey:
-    """Looks for every video that `items` name under `video_root`, each once, by name."""
+    """Look for every video that `items` name under `video_root`, in the order of the names."""
     exact: list[Path] = []
     other_container: list[Path] = []
     missing: list[str] = []

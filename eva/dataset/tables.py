@@ -1,4 +1,4 @@
-"""Tables of any of three formats -> rows, each a mapping from column to value."""
+"""A CSV, JSONL or Parquet file -> rows, each a mapping from column to value."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from eva.dataset.convert import ConvertError, RowError
-from eva.json_text import parse_json
+from eva.json_text import numbered_lines, parse_json
 
 Row = Mapping[str, Any] | RowError
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """Rows of a CSV file with a header line; all values are text. A row of another length is a RowError."""
+    """Rows of a CSV file with a header line; all values are text. A row with more or fewer cells is a RowError."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         header = list(reader.fieldnames or ())
@@ -23,7 +23,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         if twice:
             raise ConvertError(f"{path} has more than one column {', '.join(twice)}")
         for row in reader:
-            # DictReader files surplus cells under None and fills up missing ones with None.
+            # DictReader puts surplus cells under the key None, and None into missing cells.
             if None in row or None in row.values():
                 yield RowError("the row has more or fewer cells than the header", f"line {reader.line_num}")
             else:
@@ -31,11 +31,9 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """One JSON object per line; blank lines are passed over, any other line is a RowError."""
+    """One JSON object per line. Blank lines are skipped; any other line is a RowError."""
     with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
+        for number, line in numbered_lines(file):
             row = _json_object(line)
             absent = sorted(set(columns) - set(row or ()))
             if row is None:
@@ -55,9 +53,9 @@ def _json_object(line: str) -> dict[str, Any] | None:
 
 
 def read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """Rows of a Parquet file; needs pyarrow, which nothing else here does."""
+    """Rows of a Parquet file. Raises ConvertError where pyarrow is not installed."""
     try:
-        import pyarrow  # noqa: PLC0415 - optional: only who has Parquet files needs it
+        import pyarrow  # noqa: PLC0415 - optional
         import pyarrow.parquet  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ConvertError("Parquet files need pyarrow: pip install -r requirements/convert.txt") from error

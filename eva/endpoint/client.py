@@ -1,4 +1,7 @@
-"""Chat calls to an OpenAI-compatible server: what is sent, what is retried and what is not."""
+"""Chat requests to an OpenAI-compatible server: each is sent once, and a failure says whose it is.
+
+Importing this module imports openai, which takes 0.3 s: a command that sends nothing does not import it.
+"""
 
 from __future__ import annotations
 
@@ -12,55 +15,26 @@ from typing import Any, cast
 import httpx2
 import openai
 
+from eva.endpoint.completion import BLACK_IMAGE_URL, MAX_TOKENS, TEMPERATURE, Reply, image_message, read_reply
 from eva.endpoint.errors import BadRequestError, ServerError, UnavailableError
 from eva.endpoint.http_client import BoundedClient, UnusableServerError, shown_address
 from eva.protocol.messages import Message
 
-TEMPERATURE = 0.0
-MAX_TOKENS = 2048
 PROBE_TIMEOUT_S = 60.0
 LISTING_TIMEOUT_S = 30.0
 PROBE_PAUSE_S = 0.2
-# A black image of 28 x 28 pixels, one visual token.
-_PROBE_IMAGE = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAIAAAD9b0jDAAAAGUlEQVRIx+3BMQEAAADCoPVPbQdvoAAAeA0JTAABzgq7"
-    "NAAAAABJRU5ErkJggg=="
-)
-_PROBE = {
-    "role": "user",
-    "content": [{"type": "text", "text": "."}, {"type": "image_url", "image_url": {"url": _PROBE_IMAGE}}],
-}
-# Statuses below 500 by which a server says that it cannot serve just now: a key that no longer counts, no model
-# (404), slow, busy.
+# Statuses below 500 by which a server says that it cannot serve now: the key is not valid any more, the model is not
+# there (404), the server is slow or busy.
 _UNAVAILABLE_STATUS = frozenset({401, 403, 404, 408, 409, 425, 429})
 _BUSY = 429
-
-
-# What the client raises where a request brings no completion: JSON that is none is a ValueError, JSON without a bottom
-# a RecursionError.
+# What the client raises where a request brings no completion. Text that is not JSON is a ValueError, JSON that is
+# nested without end is a RecursionError.
 NO_COMPLETION = (openai.APIError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True)
-class Usage:
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One completion: its text (empty for a null content), token usage, wall seconds with retries."""
-
-    text: str
-    usage: Usage
-    finish_reason: str | None
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
 class ChatModel:
-    """A model behind a client. Sampling is fixed to what the published figures were measured with."""
+    """A model on a server. The sampling settings are those of the published figures."""
 
     client: openai.AsyncOpenAI
     name: str
@@ -71,7 +45,7 @@ class ChatModel:
 
     @property
     def address(self) -> str:
-        """The base URL as people and files may see it: without a password."""
+        """The base URL for people and files: without name, password and query."""
         return shown_address(self.client.base_url)
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
@@ -79,20 +53,20 @@ class ChatModel:
         openai.APIStatusError for other refusals."""
         started = time.monotonic()
         try:
-            reply = _read(await self._create(messages, MAX_TOKENS, None))
+            reply = read_reply(await self._create(messages, MAX_TOKENS, None))
         except openai.BadRequestError as error:
             raise BadRequestError(error.message) from error
         except NO_COMPLETION as error:
-            raise unavailable(error) or error from error
+            raise as_unavailable(error) or error from error
         return replace(reply, seconds=round(time.monotonic() - started, 3))
 
     async def probe(self) -> str:
-        """Why the server cannot serve, or the empty text: it lists the model, and completes a tiny image prompt.
+        """Why the server cannot serve, or the empty text if it lists the model and completes a tiny image prompt.
 
-        Its health page is not asked: that answers 200 on a server that can no longer complete anything.
+        Its health page is not requested: that answers 200 on a server that cannot complete anything any more.
         """
         failure = await self._probe()
-        # Behind a 500, vLLM closes the connection without saying so: the first request that meets that tells nothing.
+        # After a 500, vLLM closes the connection without a notice: the next request fails, which says nothing.
         if failure is not None and failure.unconnected:
             await asyncio.sleep(PROBE_PAUSE_S)
             failure = await self._probe()
@@ -103,28 +77,28 @@ class ChatModel:
             served = await _served(self.client)
             if self.name not in served:
                 return UnavailableError(f"it serves {', '.join(served) or 'no model'}, not {self.name}")
-            _read(await self._create([_PROBE], 1, _at_most(PROBE_TIMEOUT_S, self.client)))
+            read_reply(await self._create([image_message(BLACK_IMAGE_URL)], 1, _at_most(PROBE_TIMEOUT_S, self.client)))
         except UnavailableError as failure:
             return failure
         except NO_COMPLETION as error:
-            # A server that lists the model and refuses the probe's image serves: not every model takes one.
-            return unavailable(error)
+            # A server that lists the model and refuses the image does serve: not every model takes images.
+            return as_unavailable(error)
         return None
 
     async def context_length(self) -> int | None:
-        """The model's context in tokens, where the server says it (vLLM does). Raises ServerError."""
+        """The model's context in tokens; None if the server does not say it (vLLM does). Raises ServerError."""
         return (await _checked_models(self.client)).get(self.name)
 
-    async def try_out(self, messages: Sequence[Message]) -> str:
-        """Have one token completed; why that failed, or the empty text."""
+    async def ask_one_token(self, messages: Sequence[Message]) -> str:
+        """Request one token. Why that failed, or the empty text."""
         try:
-            _read(await self._create(messages, 1, _at_most(PROBE_TIMEOUT_S, self.client)))
+            read_reply(await self._create(messages, 1, _at_most(PROBE_TIMEOUT_S, self.client)))
         except (UnavailableError, *NO_COMPLETION) as error:
             return str(error)
         return ""
 
     async def _create(self, messages: Sequence[Message], max_tokens: int, timeout_s: float | None) -> object:
-        """The JSON of a completion, read here: the client's own types take a minute for some megabytes of nonsense."""
+        """The JSON of a completion. The types of openai are not used: they take a minute for megabytes of nonsense."""
         try:
             return await self._post(messages, max_tokens, timeout_s)
         except UnicodeEncodeError:
@@ -138,13 +112,13 @@ class ChatModel:
 
 
 def without_surrogates(messages: Sequence[Message]) -> list[Message]:
-    """The messages as UTF-8 can carry them: a lone surrogate, which a reply may hold as a JSON escape, becomes `?`."""
+    """The messages with `?` for each lone surrogate: UTF-8 has none, and a reply may hold one as a JSON escape."""
     text = json.dumps(messages, ensure_ascii=False).encode("utf-8", errors="replace")
     return cast(list[Message], json.loads(text))
 
 
-def unavailable(error: Exception) -> UnavailableError | None:
-    """What the error says of the server, or None if it says that the request is at fault."""
+def as_unavailable(error: Exception) -> UnavailableError | None:
+    """The error as the failure of the server; None if the request is at fault."""
     name = type(error).__name__
     if isinstance(error, openai.APITimeoutError):
         return UnavailableError(f"{name}: {error.message}", overload=True, timeout=True)
@@ -158,24 +132,10 @@ def unavailable(error: Exception) -> UnavailableError | None:
     return UnavailableError(f"{name}: {error}", unconnected=isinstance(error, openai.APIConnectionError))
 
 
-def _read(completion: Any) -> Reply:
-    # What a failing server or proxy sends may lack any field.
-    try:
-        choice, usage = completion["choices"][0], completion["usage"]
-        counts = Usage(*(int(usage[name]) for name in ("prompt_tokens", "completion_tokens", "total_tokens")))
-        text, reason = choice["message"].get("content"), choice.get("finish_reason")
-        if text is not None and not isinstance(text, str):
-            raise TypeError("the content is no text")
-    except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
-        shown = json.dumps(completion, ensure_ascii=False)[:200]
-        raise UnavailableError(f"the server's reply is no chat completion: {shown!r}") from None
-    return Reply(text or "", counts, reason if isinstance(reason, str) else None)
-
-
 async def connect(*, base_url: str, api_key: str, model: str | None, timeout_s: float) -> ChatModel:
-    """A model on the server at `base_url`: the one named, else the first that it lists.
+    """A model on the server at `base_url`: `model`, or the first that the server lists if `model` is None.
 
-    Raises ServerError if nothing answers there, or nothing that lists models.
+    Raises ServerError if nothing answers there, or if the answer is not a list of models.
     """
     client = make_client(base_url, api_key, timeout_s)
     served = await _checked_models(client)
@@ -188,14 +148,14 @@ async def connect(*, base_url: str, api_key: str, model: str | None, timeout_s: 
 
 
 def make_client(base_url: str, api_key: str, timeout_s: float) -> openai.AsyncOpenAI:
-    """A client that tries nothing again by itself: `pool` decides what is retried. Raises ServerError."""
+    """A client that retries nothing: `pool` decides what is retried. Raises ServerError."""
     try:
         http = BoundedClient(headers={"Accept-Encoding": "identity"})
         return openai.AsyncOpenAI(
             base_url=base_url, api_key=api_key, timeout=timeout_s, max_retries=0, http_client=http
         )
     except httpx2.InvalidURL as error:
-        # The address is not repeated: what makes it invalid may be its password.
+        # The message does not repeat the address: the password may be what makes it invalid.
         raise ServerError("--base-url has an address that is not valid (special characters: as %40)") from error
     except OSError as error:
         raise ServerError(
@@ -214,17 +174,17 @@ async def _checked_models(client: openai.AsyncOpenAI) -> dict[str, int | None]:
     except openai.APIStatusError as error:
         raise ServerError(f"the server at {address} refuses to list its models: {error.message}") from error
     except NO_COMPLETION as error:
-        raise ServerError(f"what answers at {address} is no OpenAI-compatible server (is /v1 missing?)") from error
+        raise ServerError(f"what answers at {address} is not an OpenAI-compatible server (is /v1 missing?)") from error
 
 
 async def _served(client: openai.AsyncOpenAI) -> dict[str, int | None]:
-    """Model names in the server's order, with their context in tokens where it is told."""
+    """Model names in the order of the server, with their context in tokens; None where the server does not say it."""
     timeout: Any = {"timeout": _at_most(LISTING_TIMEOUT_S, client)}
     listing = json.loads((await client.get("/models", cast_to=httpx2.Response, options=timeout)).content)
     try:
         return {str(model["id"]): _context(model.get("max_model_len")) for model in listing["data"]}
     except (AttributeError, LookupError, TypeError) as error:
-        raise ValueError("this is no list of models") from error
+        raise ValueError("this is not a list of models") from error
 
 
 def _context(length: object) -> int | None:
@@ -232,5 +192,5 @@ def _context(length: object) -> int | None:
 
 
 def _at_most(seconds: float, client: openai.AsyncOpenAI) -> float:
-    """Who gives a request less time than a probe may take gives the probe no more."""
+    """`seconds`, or the time that each request has if that is less."""
     return min(seconds, client.timeout) if isinstance(client.timeout, (int, float)) else seconds

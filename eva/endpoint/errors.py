@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from eva.errors import EvaError
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class ServerError(EvaError):
-    """The server cannot be used at all: nothing answers, or it serves no model."""
+    """The server cannot be used: nothing answers, it serves no model, or its answers cannot be read."""
 
 
 class BadRequestError(EvaError):
@@ -20,10 +19,11 @@ class BadRequestError(EvaError):
 
 
 class UnavailableError(EvaError):
-    """The server failed, not the request: no connection, a timeout, 5xx, no such model, a reply that is none.
+    """The server failed, not the request: no connection, a timeout, 5xx, 401, 403, 404, 408, 409, 425, 429, or a reply
+    that is not a completion.
 
-    `overload`: it was a timeout, 5xx or 429, so that fewer requests at a time may help. `unconnected`: no connection
-    could be made, or it broke.
+    `overload`: it was a timeout, 5xx or 429, so fewer requests at a time may help. `timeout`: it was a timeout.
+    `unconnected`: no connection could be made, or the connection broke.
     """
 
     def __init__(
@@ -34,19 +34,19 @@ class UnavailableError(EvaError):
 
 
 class UnansweredError(EvaError):
-    """A sample gets no reply where it is; `failure` is the last one.
+    """A sample gets no reply. `failure` is the last failure of its request.
 
-    `record` is the sample's, with the rounds that it completed, for the case that it is given up.
+    `record` is the record that the sample gets if it is given up. It holds the completed rounds.
     """
 
     def __init__(self, failure: UnavailableError) -> None:
         super().__init__(str(failure))
         self.failure = failure
-        self.record: Mapping[str, Any] | None = None
+        self.record: Any = None  # a Record, a type of the room beside this one
 
 
 class FailingError(UnansweredError):
-    """The same, with the `server` that the sample was on."""
+    """The same, with the `server` that the sample was assigned to."""
 
     def __init__(self, failure: UnavailableError, server: Server) -> None:
         super().__init__(failure)
@@ -54,11 +54,11 @@ class FailingError(UnansweredError):
 
 
 class ServerLostError(FailingError):
-    """The sample's server went down, and others stand or it went down under the sample before: start again."""
+    """The server of the sample went down, and another one is up, or it went down twice: the sample starts again."""
 
 
 class KeepsFailingError(FailingError):
-    """A request failed time after time on a server that answers others."""
+    """A request failed several times on a server that answers others."""
 
 
 class OutageError(EvaError):

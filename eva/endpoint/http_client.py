@@ -1,4 +1,5 @@
-"""The HTTP client under the model's: one request within its time, a reply of bounded size, from the named host only."""
+"""The HTTP client below openai's: each request ends within its time, and a reply has a limited size and comes from the
+host that was named."""
 
 from __future__ import annotations
 
@@ -12,12 +13,12 @@ import openai
 from eva.text import printable
 
 # A completion of 2,048 tokens has some kilobytes, a long list of models a megabyte. The worst JSON of this size takes
-# two seconds to read, in which the run hears no signal.
+# two seconds to read. The run does not react to signals in that time.
 MAX_REPLY_BYTES = 8 * 2**20
 
 
 class UnusableServerError(openai.APIError):
-    """What answers is not to be used, whatever it says; the message says why."""
+    """A server that is not to be used, whatever it answers; the message says why."""
 
     def __init__(self, message: str, request: httpx2.Request) -> None:
         super().__init__(message, request, body=None)
@@ -27,9 +28,9 @@ class BoundedClient(openai.DefaultAsyncHttpxClient):
     """Reads each reply whole, within the request's own timeout and MAX_REPLY_BYTES."""
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        """Raises UnusableServerError, APITimeoutError, and what httpx2 raises where no connection is made or it breaks.
+        """Raises UnusableServerError, APITimeoutError, and what httpx2 raises if a connection fails or breaks.
 
-        Ends where it is cancelled, also in the middle of a reply.
+        It can be cancelled at any time, also in the middle of a reply.
         """
         try:
             with anyio.fail_after(request.extensions["timeout"]["read"]):
@@ -49,7 +50,7 @@ class BoundedClient(openai.DefaultAsyncHttpxClient):
         finally:
             await response.aclose()
         whole = httpx2.Response(response.status_code, headers=response.headers, content=body, request=request)
-        # Not what the headers say: Python has character sets that unpack, or that take time squared.
+        # The headers do not decide: some character sets of Python unpack data, or take quadratic time.
         whole.encoding = "utf-8"
         return whole
 
@@ -65,8 +66,8 @@ def _check_head(response: httpx2.Response) -> None:
         )
     encoding = printable(response.headers.get("Content-Encoding", "identity"), limit=40)
     if encoding.strip().lower() != "identity":
-        # What it unpacks to may have any size.
-        raise UnusableServerError(f"{here} packs its reply ({encoding}), which was not asked for", response.request)
+        # The unpacked reply may have any size.
+        raise UnusableServerError(f"{here} packs its reply ({encoding}), which was not requested", response.request)
 
 
 async def _body(response: httpx2.Response) -> bytes:
@@ -80,7 +81,7 @@ async def _body(response: httpx2.Response) -> bytes:
 
 
 def _handshake_problem(error: BaseException) -> str:
-    """What is wrong with the server's certificate or its TLS; the empty text where the connection failed otherwise."""
+    """What is wrong with the certificate or the TLS of the server; the empty text if neither is the cause."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):

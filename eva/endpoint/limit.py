@@ -11,7 +11,7 @@ from eva.endpoint.errors import UnavailableError
 
 
 class AdaptiveLimit:
-    """How many requests may be under way: halved by overload, climbing back by one per round of successes."""
+    """How many requests may be under way. An overload halves the number, and a round of successes raises it by one."""
 
     def __init__(self, ceiling: int) -> None:
         self._ceiling = ceiling
@@ -26,8 +26,8 @@ class AdaptiveLimit:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[float]:
-        """Room for one request, since when (monotonic clock). An overload that passes through halves the limit, a
-        success raises it."""
+        """Wait for room for one request; gives the moment when there was room (monotonic clock). An overload that is
+        raised inside halves the limit, a success raises it."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._active < self.limit)
             self._active += 1
@@ -36,7 +36,7 @@ class AdaptiveLimit:
             yield time.monotonic()
             self._limit = min(self._ceiling, self._limit + 1 / self._limit)
         except UnavailableError as failure:
-            # Requests that were under way together fail together: they halve the limit once.
+            # Requests that were under way at the same time fail together: they halve the limit once.
             if failure.overload and halvings == self._halvings:
                 self._limit = max(1.0, self._limit / 2)
                 self._halvings += 1

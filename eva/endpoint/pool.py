@@ -1,7 +1,7 @@
-"""The servers of a run: which one a sample goes to, which are out, and when to go on.
+"""The servers of a run: which of them a sample is assigned to, which are down, and when requests go on.
 
-A server that fails is not an answer. Requests wait while it is down, and samples move to another server where there
-is one; only a request that keeps failing on a server that serves others is that sample's own trouble.
+The failure of a server is not an answer. Requests wait while their server is down, and samples move to another server
+if one is up. A sample fails only if its request keeps failing on a server that answers others.
 """
 
 from __future__ import annotations
@@ -12,40 +12,44 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from eva.endpoint.client import ChatModel, Reply
+from eva.endpoint.completion import Reply
 from eva.endpoint.errors import KeepsFailingError, OutageError, ServerLostError, UnavailableError
 from eva.endpoint.limit import AdaptiveLimit
 from eva.protocol.messages import Message
+
+if TYPE_CHECKING:
+    from eva.endpoint.client import ChatModel
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 PROBE_EVERY_S = 2.0
-# vLLM closes the connection after a 500 without saying so, so the next request fails whatever it asks: a few tries
-# come before the question whether the server is down.
+# vLLM closes the connection after a 500 without a notice, so the next request fails, whatever it is. The server is
+# probed only after this many tries.
 QUICK_TRIES = 3
 REQUEST_TRIES = 4
-# A request that its server goes down under so often may be what brings it down.
-OUTAGES_A_REQUEST = 2
-MAX_BACKOFF_S = 8.0
+# A request under which its server goes down this often may be the cause.
+OUTAGES_PER_REQUEST = 2
+# The pause after the first failure of a request. It doubles with each further one.
+BACKOFF_S = 0.5
 
 
-class Request(Protocol[T_co]):
-    """What a server is asked for a sample, from wherever that sample runs."""
+class ChatRequest(Protocol[T_co]):
+    """A request of a sample to a server. The sample may run on another machine."""
 
     @property
     def size(self) -> int:
-        """How many messages it has."""
+        """The number of its messages."""
         ...
 
     async def send(self, model: ChatModel) -> T_co:
-        """Ask once. Raises as ChatModel.complete."""
+        """Send it once. Raises as ChatModel.complete."""
         ...
 
-    async def try_out(self, model: ChatModel) -> str:
-        """Ask for one token of it; why that failed, or the empty text."""
+    async def ask_one_token(self, model: ChatModel) -> str:
+        """Request one token for the same content. Why that failed, or the empty text."""
         ...
 
 
@@ -57,41 +61,42 @@ class Conversation:
 
     @property
     def size(self) -> int:
-        """See Request."""
+        """See ChatRequest."""
         return len(self.messages)
 
     async def send(self, model: ChatModel) -> Reply:
-        """See Request."""
+        """See ChatRequest."""
         return await model.complete(self.messages)
 
-    async def try_out(self, model: ChatModel) -> str:
-        """See Request."""
-        return await model.try_out([as_one_message(self.messages)])
+    async def ask_one_token(self, model: ChatModel) -> str:
+        """See ChatRequest."""
+        return await model.ask_one_token([as_one_message(self.messages)])
 
 
 @dataclass(eq=False)
 class Server:
-    """One endpoint: how many samples run on it, when it last answered (monotonic clock), and why it is out, if it is.
+    """One server: how many samples are on it, and when it last answered (`last_reply_at`, monotonic clock).
 
-    `witness` is a request of a finished sample that it answered: proof that it can, when it is asked again.
+    `failure` says why it is down; it is empty while the server is up. `known_good` is a request of a finished sample
+    that the server answered. If the server answers it again, the server works.
     """
 
     model: ChatModel
     limit: AdaptiveLimit
     samples: int = 0
-    last_reply: float = field(default_factory=time.monotonic)
-    trouble: str = ""
-    down_since: float = 0.0
-    witness: Request[object] | None = None
+    last_reply_at: float = field(default_factory=time.monotonic)
+    failure: str = ""
+    down_at: float = 0.0
+    known_good: ChatRequest[object] | None = None
     probing: asyncio.Task[bool] | None = None
 
     @property
     def up(self) -> bool:
-        return not self.trouble
+        return not self.failure
 
 
 class Servers:
-    """The pool. `notify` is told what the run waits for, and the empty text when it goes on."""
+    """All servers. `notify` gets what the run waits for, and the empty text when it goes on."""
 
     def __init__(
         self,
@@ -109,27 +114,28 @@ class Servers:
         self._end: Exception | None = None
 
     @asynccontextmanager
-    async def seat(self, *, avoiding: Collection[Server] = ()) -> AsyncIterator[Seat]:
-        """A place on the least loaded server that is up, one of `avoiding` only if all are; waits. Raises
-        OutageError."""
+    async def assign(self, *, avoiding: Collection[Server]) -> AsyncIterator[Assignment]:
+        """Assign a sample to the server with the fewest samples that is up. It is one of `avoiding` only if no other
+        is up. Waits until one is up. Raises OutageError."""
         await self._wait_for(lambda: any(server.up for server in self._servers))
         up = (server for server in self._servers if server.up)
         server = min(up, key=lambda server: (server in avoiding, server.samples))
         server.samples += 1
-        seat = Seat(self, server)
+        assignment = Assignment(self, server)
         try:
-            yield seat
-            # The longest shows most of what the server must be able to do, the latest is the surest to be on disk.
-            server.witness = longest(seat.answered, server.witness)
+            yield assignment
+            # The longest request shows most of what the server must be able to do. Of equals, the frames of the latest
+            # are most likely still on disk.
+            server.known_good = longest(assignment.answered, server.known_good)
         finally:
             server.samples -= 1
 
     async def wait_for(self, server: Server) -> None:
-        """Wait until `server` is up. Raises ServerLostError if another one is up instead, OutageError after the
+        """Wait until `server` is up. Raises ServerLostError if another one is up first, OutageError after the outage
         timeout."""
         if server.up:
             return
-        lost = ServerLostError(UnavailableError(server.trouble), server)
+        lost = ServerLostError(UnavailableError(server.failure), server)
         await self._wait_for(lambda: any(other.up for other in self._servers))
         if not server.up:
             raise lost
@@ -141,24 +147,25 @@ class Servers:
             raise self._end
 
     async def serves_others(self, servers: Collection[Server]) -> bool | None:
-        """Whether one of `servers` answers, now, what it answered to a sample that finished; None if none has yet.
+        """Whether one of `servers` now answers again what it answered to a sample that finished; None if no sample has
+        finished yet.
 
         Waits until a server is up. Raises OutageError.
         """
         await self._wait_for(lambda: any(server.up for server in self._servers))
-        if not any(server.witness for server in self._servers):
+        if not any(server.known_good for server in self._servers):
             return None
         for server in servers:
-            if server.up and server.witness and not await server.witness.try_out(server.model):
+            if server.up and server.known_good and not await server.known_good.ask_one_token(server.model):
                 return True
         return False
 
-    async def still_serves(self, server: Server, *, since: float) -> bool:
-        """Whether `server` answered anyone after `since` (monotonic clock), or answers a probe now.
+    async def verify_up(self, server: Server, *, started_at: float) -> bool:
+        """Whether `server` has answered any request since `started_at` (monotonic clock), or answers a probe now.
 
-        A server that does not is taken out, and watched until it answers again.
+        Otherwise it counts as down, and is probed until it answers again.
         """
-        if server.last_reply > since:
+        if server.last_reply_at > started_at:
             return True
         if not server.up:
             return False
@@ -170,30 +177,30 @@ class Servers:
     async def _probe(self, server: Server) -> bool:
         failure = await server.model.probe()
         if failure and server.up:
-            server.down_since = time.monotonic()
+            server.down_at = time.monotonic()
             await self._change(server, failure)
             self._spawn(self._watch(server))
         return not failure
 
     async def _watch(self, server: Server) -> None:
-        """Ask until the server answers, or until none has for too long."""
+        """Probe until the server answers, or until no server has answered for the outage timeout."""
         while failure := await server.model.probe():
             if self._seconds_of_outage() > self._outage_timeout_s:
                 self._end = OutageError(f"no server has answered for {self._outage_timeout_s:g} s, last {failure}")
                 break
             await asyncio.sleep(PROBE_EVERY_S)
-        server.last_reply = time.monotonic()
+        server.last_reply_at = time.monotonic()
         await self._change(server, failure)
 
     def _seconds_of_outage(self) -> float:
         if any(server.up for server in self._servers):
             return 0
-        return time.monotonic() - max(server.down_since for server in self._servers)
+        return time.monotonic() - max(server.down_at for server in self._servers)
 
-    async def _change(self, server: Server, trouble: str) -> None:
-        server.trouble = trouble
+    async def _change(self, server: Server, failure: str) -> None:
+        server.failure = failure
         down = [server for server in self._servers if not server.up]
-        self._notify("; ".join(f"waiting for {server.model.address}: {server.trouble}" for server in down))
+        self._notify("; ".join(f"waiting for {server.model.address}: {server.failure}" for server in down))
         await self._wake()
 
     async def _wake(self) -> None:
@@ -201,7 +208,7 @@ class Servers:
             self._changed.notify_all()
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """A task that `close` ends. Its own error ends the run, which would wait for its word for ever."""
+        """A task that `close` ends. Its error ends the run: otherwise the run would wait for the task without end."""
         task = asyncio.create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -225,60 +232,60 @@ class Servers:
 
 
 @dataclass
-class Seat:
-    """A sample's place on one server: all its rounds are asked there, where its prefix and images are cached.
+class Assignment:
+    """A sample on one server. All its requests go there, because the server caches its prefix and its images.
 
-    `answered` is the last request that got its reply.
+    `answered` is the last request that got a reply.
     """
 
     pool: Servers
     server: Server
-    answered: Request[object] | None = None
+    answered: ChatRequest[object] | None = None
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """The next reply, however long the server takes to come back. Raises as `ask`."""
+        """The next reply. Waits while the server is down. Raises as `ask`."""
         return await self.ask(Conversation(tuple(messages)))
 
-    async def ask(self, request: Request[T]) -> T:
-        """What the request brings, however long the server takes to come back.
+    async def ask(self, request: ChatRequest[T]) -> T:
+        """The answer to the request. Waits while the server is down.
 
         Raises BadRequestError (HTTP 400), ServerLostError, KeepsFailingError, OutageError.
         """
         failures = outages = 0
-        telling: UnavailableError | None = None
+        cause: UnavailableError | None = None
         while True:
             await self.pool.wait_for(self.server)
             try:
-                async with self.server.limit.slot() as started:
+                async with self.server.limit.slot() as started_at:
                     return await self._ask(request)
             except UnavailableError as failure:
                 failures += 1
-                # Behind a 500 comes the closed connection, which says nothing.
-                telling = failure if failure.overload or telling is None else telling
+                # The closed connection after a 500 says nothing: the 500 is the cause.
+                cause = failure if failure.overload or cause is None else cause
                 soon = failures < QUICK_TRIES and not failure.timeout
-                if soon or await self.pool.still_serves(self.server, since=started):
+                if soon or await self.pool.verify_up(self.server, started_at=started_at):
                     if failures >= REQUEST_TRIES:
-                        raise KeepsFailingError(telling, self.server) from failure
+                        raise KeepsFailingError(cause, self.server) from failure
                     await asyncio.sleep(backoff_s(failures))
                 else:
                     failures, outages = 0, outages + 1
-                    if outages >= OUTAGES_A_REQUEST:
+                    if outages >= OUTAGES_PER_REQUEST:
                         raise ServerLostError(failure, self.server) from failure
 
-    async def _ask(self, request: Request[T]) -> T:
+    async def _ask(self, request: ChatRequest[T]) -> T:
         reply = await request.send(self.server.model)
-        self.server.last_reply = time.monotonic()
+        self.server.last_reply_at = time.monotonic()
         self.answered = request
         return reply
 
 
-def longest(latest: Request[object] | None, before: Request[object] | None) -> Request[object] | None:
-    """The one of more messages, of equals the latest; None where there is neither."""
+def longest(latest: ChatRequest[object] | None, before: ChatRequest[object] | None) -> ChatRequest[object] | None:
+    """The one with more messages, `latest` if both have the same number; None if there is neither."""
     return max((one for one in (latest, before) if one is not None), key=lambda one: one.size, default=None)
 
 
 def as_one_message(messages: Sequence[Message]) -> Message:
-    """All texts and images of a conversation, in order: a request of its size that nobody takes for the sample's."""
+    """All texts and images of a conversation in one message. It is as large, and it is not a round of the sample."""
     parts: list[Message] = []
     for message in messages:
         content = message["content"]
@@ -287,5 +294,5 @@ def as_one_message(messages: Sequence[Message]) -> Message:
 
 
 def backoff_s(failures: int) -> float:
-    """Half a second, doubling, with up to a quarter more so that requests do not return in step."""
-    return float(min(MAX_BACKOFF_S, 0.5 * 2 ** (failures - 1)) * random.uniform(1, 1.25))  # noqa: S311
+    """The pause after so many failures, plus up to a quarter at random: requests shall not return all at once."""
+    return float(BACKOFF_S * 2 ** (failures - 1) * random.uniform(1, 1.25))  # noqa: S311

@@ -1,4 +1,4 @@
-"""The frame tool as a process per call."""
+"""The frame tool as a process per call: for a tool that is not this project's own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eva.errors import EXIT_CANNOT_WRITE
+from eva.frames.probing import Prober
 from eva.frames.tool import (
     CallFailedError,
     Extraction,
@@ -20,22 +22,19 @@ from eva.frames.tool import (
     FrameToolError,
     FrameToolUnusableError,
     NoRoomForFramesError,
-    ProbedBy,
     ToolSettings,
-    cannot_start,
-    killed,
+    kill_process,
+    start_failure,
 )
 from eva.json_text import parse_json
 
-# The exit code by which the tool says that not the call but the place to write to failed (sysexits' EX_IOERR).
-EXIT_CANNOT_WRITE = 74
-# By which shells and env(1) say that there is nothing to execute.
+# Shells and env(1) exit with these where there is nothing to execute.
 EXITS_CANNOT_START = (126, 127)
 # What Python prints when it crashes; a refusal is a sentence.
 TRACEBACK = "Traceback (most recent call last)"
-# A tool that crashed, or said nothing usable, on so many videos and has not worked yet will not work.
-FAILURES = 3
-# The folder's name may itself hold any of the line's words; that it stands there three times tells where it ends.
+# A tool that failed on so many videos, and has not worked on any, is not tried further.
+MAX_FAILURES = 3
+# The folder's name may contain any words of this line. It stands there three times, which shows where it ends.
 _SAVED = re.compile(
     r"^Frames saved to (?P<folder>.+), total frames saved: (?P<count>\d+), "
     r"from (?P=folder)/frame_0000(?P<suffix>\.\w+) to (?P=folder)/frame_\d+(?P=suffix)$",
@@ -49,7 +48,7 @@ class CommandTool:
 
     settings: ToolSettings
     slots: asyncio.Semaphore
-    prober: ProbedBy
+    prober: Prober
     usage: FrameCounts = field(default_factory=FrameCounts)
     _failed_on: set[Path] = field(default_factory=set)
 
@@ -58,7 +57,7 @@ class CommandTool:
         program = self.settings.program()
         if len(program) == 1 and not os.access(program[0], os.X_OK):
             raise FrameToolUnusableError(f"the frame tool {program[0]} may not be executed: chmod +x {program[0]}")
-        await self.prober.start()
+        await self.prober.workers.start()
 
     async def probe(self, annotated: Path) -> FoundVideo:
         """See FrameTool."""
@@ -72,21 +71,21 @@ class CommandTool:
             printed = await self._run(command, video)
             seconds = time.monotonic() - started
         try:
-            frames = _frames(printed)
+            frames = read_saved(printed)
         except FrameToolError as error:
-            self._failed(video, str(error))
+            self._note_failure(video, str(error))
             raise
         folder = frames[0].parent
         self.usage.asked += len(frames)
         self.usage.decoded += len(frames)
-        return Extraction(frames, round(seconds, 3), _details(folder), folder)
+        return Extraction(frames, round(seconds, 3), read_details(folder), folder)
 
     def release(self, sample: int) -> None:
-        """Its frames are never thrown away."""
+        """See FrameTool. Its frames are never deleted."""
 
     async def close(self) -> None:
         """See FrameTool."""
-        await self.prober.close()
+        await self.prober.workers.close()
 
     async def _run(self, command: list[str], video: Path) -> str:
         try:
@@ -95,20 +94,21 @@ class CommandTool:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                # Ctrl-C in the terminal is for the harness: a tool that died of it would count against the model.
+                # Ctrl-C in the terminal is for the harness. A tool that ended by it would count against the model.
                 start_new_session=True,
             )
         except OSError as error:
-            raise FrameToolUnusableError(cannot_start(self.settings.path, error)) from error
+            raise FrameToolUnusableError(start_failure(self.settings.path, error)) from error
         try:
             out, err = await asyncio.wait_for(process.communicate(), self.settings.timeout_s)
         except asyncio.TimeoutError:
             raise FrameToolError(f"the frame tool took over {self.settings.timeout_s:g} s on {video}") from None
         finally:
-            await killed(process)
-        return self._printed(process.returncode, os.fsdecode(out), os.fsdecode(err).strip(), video)
+            await kill_process(process)
+        return self._check_exit(process.returncode, os.fsdecode(out), os.fsdecode(err).strip(), video)
 
-    def _printed(self, code: int | None, out: str, err: str, video: Path) -> str:
+    def _check_exit(self, code: int | None, out: str, err: str, video: Path) -> str:
+        """`out`, what the tool printed, where it succeeded."""
         reason = err.splitlines()[-1] if err else "it gave no reason"
         if code == 0:
             return out
@@ -117,24 +117,24 @@ class CommandTool:
         if code in EXITS_CANNOT_START and not self.usage.asked:
             raise FrameToolUnusableError(f"the frame tool {self.settings.path} cannot be started: {reason}")
         if code is None or code < 0:
-            self._failed(video, reason)
+            self._note_failure(video, reason)
             raise FrameToolError(f"the frame tool was killed on {video} (exit status {code}): {reason}")
         if TRACEBACK in err and not self.usage.asked:
-            self._failed(video, reason)
-            raise FrameToolError(f"the frame tool crashed on {video}, and has worked on nothing so far: {reason}")
+            self._note_failure(video, reason)
+            raise FrameToolError(f"the frame tool crashed on {video}, and has worked on no video so far: {reason}")
         raise CallFailedError(reason)
 
-    def _failed(self, video: Path, reason: str) -> None:
-        """A tool that fails on a video is that sample's failure; one that has done nothing else, the run's."""
+    def _note_failure(self, video: Path, reason: str) -> None:
+        """A tool that fails on a video ends that sample. A tool that has only failed ends the run."""
         self._failed_on.add(video)
-        if len(self._failed_on) >= FAILURES and not self.usage.asked:
+        if len(self._failed_on) >= MAX_FAILURES and not self.usage.asked:
             tool = self.settings.path
             raise FrameToolUnusableError(
-                f"the frame tool {tool} failed on each of the first {FAILURES} videos: {reason}"
+                f"the frame tool {tool} failed on each of the first {MAX_FAILURES} videos: {reason}"
             )
 
 
-def _frames(printed: str) -> tuple[Path, ...]:
+def read_saved(printed: str) -> tuple[Path, ...]:
     saved = _SAVED.search(printed)
     if saved is None:
         raise FrameToolError(f"the frame tool did not say where its frames are, but printed {printed[:200]!r}")
@@ -146,7 +146,7 @@ def _frames(printed: str) -> tuple[Path, ...]:
     return frames
 
 
-def _details(folder: Path) -> Mapping[str, Any]:
+def read_details(folder: Path) -> Mapping[str, Any]:
     try:
         details = parse_json((folder / "frames.json").read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""The index of a video on disk: what reading all its packets found, so that it is found once.
+"""The index of a video on disk: what reading all its packets found, so that they are read once.
 
-A file is one JSON line, which names the video and what follows, and then the numbers as they lie in memory. It is
-believed only if it is whole, of this version and about this very video; anything else is as good as none.
+The file has one JSON line, which names the video and what follows, and then the numbers as they lie in memory. It is
+believed only if it is whole, of this version and about this very video. Otherwise the video is read again.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,8 @@ from eva.video.container import Identity
 from eva.video.packets import EntryPoint, VideoIndex
 from eva.video.timeline import Timeline
 
-# Raised when what an index says of the same video changes.
+# Goes up when what an index says of the same video changes.
 VERSION = 3
-
-
-def stored_as(path: Path, identity: Identity) -> VideoFile:
-    """The name in the store of the very file that has this identity, whatever lies at its path by now."""
-    return VideoFile(str(path.absolute()), identity.size, identity.mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -38,26 +33,26 @@ class Indexes:
     root: Path
 
     def load(self, path: Path, identity: Identity, *, recount: bool) -> VideoIndex | None:
-        """See decode.Indexes."""
-        file = stored_as(path, identity)
+        """See decode.IndexStore."""
+        file = VideoFile.of(path, identity)
         try:
             data = self._path(file, recount=recount).read_bytes()
         except FileNotFoundError:
             return None
-        return _parsed(data, file)
+        return _parse(data, file)
 
     def save(self, path: Path, identity: Identity, index: VideoIndex, *, recount: bool) -> None:
-        """See decode.Indexes."""
-        file = stored_as(path, identity)
+        """See decode.IndexStore."""
+        file = VideoFile.of(path, identity)
         place = self._path(file, recount=recount)
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, _written(index, file))
+        write_whole([(place, _serialize(index, file))])
 
     def _path(self, file: VideoFile, *, recount: bool) -> Path:
         return video_folder(self.root, file) / ("counted.bin" if recount else "index.bin")
 
 
-def _written(index: VideoIndex, file: VideoFile) -> bytes:
+def _serialize(index: VideoIndex, file: VideoFile) -> bytes:
     entries = [(entry.index, entry.pts, entry.seek_to) for entry in index.entries]
     times = np.array(index.timeline.times_s, np.float64)
     numbers = b"".join(
@@ -75,7 +70,7 @@ def _written(index: VideoIndex, file: VideoFile) -> bytes:
         "by_pts": index.pts is not None,
         "gap": index.gap,
     }
-    # Over header and numbers: a flipped bit in either would be other frames.
+    # Of header and numbers: a flipped bit in either would give other frames.
     digest = hashlib.sha256(json.dumps(header).encode() + numbers).hexdigest()
     return json.dumps({**header, "sha256": digest}).encode() + b"\n" + numbers
 
@@ -84,7 +79,7 @@ def _about(file: VideoFile) -> dict[str, Any]:
     return {"version": VERSION, "byteorder": sys.byteorder, "video": asdict(file)}
 
 
-def _parsed(data: bytes, file: VideoFile) -> VideoIndex | None:
+def _parse(data: bytes, file: VideoFile) -> VideoIndex | None:
     line, _, numbers = data.partition(b"\n")
     try:
         header = parse_json(line)
@@ -111,9 +106,5 @@ def _index(header: Mapping[str, Any], numbers: np.ndarray[Any, np.dtype[np.int64
         missing=header["missing"],
         shown_to_s=header["shown_to_s"],
     )
-    rows = _entries(entries.reshape(-1, 3).tolist())
-    return VideoIndex(timeline, tuple(pts.tolist()) if by_pts else None, rows, header["gap"])
-
-
-def _entries(rows: Sequence[Sequence[int]]) -> tuple[EntryPoint, ...]:
-    return tuple(EntryPoint(*row) for row in rows)
+    points = tuple(EntryPoint(*row) for row in entries.reshape(-1, 3).tolist())
+    return VideoIndex(timeline, tuple(pts.tolist()) if by_pts else None, points, header["gap"])

@@ -1,5 +1,5 @@
-"""Finding a video and reading its header, in a worker of the frame tool: a dead network mount holds up whoever looks at
-a file on it, and a decoder may take any memory. Nothing in the harness's own process touches a video."""
+"""A video is found, and its header is read, in a worker of the frame tool, never in the harness's own process: a dead
+network mount blocks every process that reads from it, and a decoder may take any amount of memory."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from eva.frames.tool import FoundVideo, FrameToolError
 from eva.frames.worker_process import LimitExceededError, Limits, WorkerLostError, Workers
 from eva.protocol.messages import VideoInfo
 
-# For a folder on a network disk to be looked at once, a mount on demand included.
+# How long a folder on a network disk may take to answer, a mount on demand included.
 FOLDER_TIMEOUT_S = 60.0
 
 
 class FolderSilentError(EvaError):
-    """A folder that cannot be looked at, for its disk does not answer."""
+    """A folder whose disk does not answer."""
 
 
 @dataclass
 class Prober:
-    """Looks at each video once a run, by workers of this project's own frame tool."""
+    """Probes each video once per run, by workers of this project's own frame tool."""
 
     workers: Workers
     limits: Limits
@@ -34,35 +34,27 @@ class Prober:
     _locks: defaultdict[Path, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     async def __call__(self, annotated: Path) -> FoundVideo:
-        """The video, or what stands in for it. Raises VideoError, FrameToolError where no worker lives through it."""
-        async with self._locks[annotated]:  # many questions ask of one video
+        """The video, or the file that takes its place. Raises VideoError; FrameToolError where it ends each worker."""
+        async with self._locks[annotated]:  # many questions are about one video
             if annotated in self._lost:
                 raise FrameToolError(f"{self._lost[annotated]}; it is not tried again in this run")
             if annotated not in self._found:
-                self._found[annotated] = await self._look(annotated)
+                self._found[annotated] = await self._probe(annotated)
             return self._found[annotated]
 
-    async def start(self) -> None:
-        """Have a worker started. Raises FrameToolUnusableError."""
-        await self.workers.start()
-
-    async def close(self) -> None:
-        """End the workers."""
-        await self.workers.close()
-
-    async def _look(self, annotated: Path) -> FoundVideo:
+    async def _probe(self, annotated: Path) -> FoundVideo:
         try:
             try:
-                return await self._asked(annotated)
+                return await self._ask(annotated)
             except LimitExceededError:
                 raise
             except WorkerLostError:  # killed from outside, perhaps
-                return await self._asked(annotated)
+                return await self._ask(annotated)
         except WorkerLostError as lost:
             self._lost[annotated] = f"the frame tool {lost} when it looked at {annotated}"
             raise FrameToolError(self._lost[annotated]) from lost
 
-    async def _asked(self, annotated: Path) -> FoundVideo:
+    async def _ask(self, annotated: Path) -> FoundVideo:
         async with self.workers.one(annotated) as worker:
             reply = await worker.ask({"probe": str(annotated)}, self.limits)
         if "error" in reply:
@@ -72,7 +64,7 @@ class Prober:
 
 
 def is_folder(path: Path, timeout_s: float = FOLDER_TIMEOUT_S) -> bool:
-    """`path.is_dir()`, but by a process that is left behind where that blocks. Raises FolderSilentError."""
+    """`path.is_dir()`, in a process that is left behind if it blocks. Raises FolderSilentError."""
     look = "import os, sys; sys.exit(not os.path.isdir(sys.argv[1]))"
     process = subprocess.Popen([sys.executable, "-I", "-S", "-c", look, str(path)], start_new_session=True)
     try:

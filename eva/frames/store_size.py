@@ -1,8 +1,7 @@
-"""How large the frame store is, known to all runs on it: a number in a file, under a lock."""
+"""The size of the frame store, which all runs on it know: a number in a file, under a lock."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -11,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eva.errors import DISK_FULL
+from eva.frames.store import try_lock
 
-# Whoever holds the lock looks through the whole store at most. A run that is stopped (Ctrl-Z) in the middle of that
-# must not stop the others.
+# The longest work under the lock is to list the whole store. A run that is stopped (Ctrl-Z) during that work must not
+# stop the others.
 LOCK_TIMEOUT_S = 10.0
 LOCK_POLL_S = 0.05
-# Of one length, so that a number that was written in part is told from a whole one.
+# Every number has this length, so that a number that was written in part is recognised.
 DIGITS = 20
 
 
-@dataclass
+@dataclass(frozen=True)
 class SizeFile:
-    """The file, while its lock is held."""
+    """The file, while this process holds its lock."""
 
     file: int
 
@@ -32,7 +32,7 @@ class SizeFile:
         return int(text) if len(text) == DIGITS and text.isdigit() else None
 
     def write(self, size: int) -> None:
-        """Where the disk is too full for a number, nobody has measured it."""
+        """Write the size. Where the disk is too full for a number, the file becomes empty: nobody has measured it."""
         try:
             os.pwrite(self.file, b"%0*d" % (DIGITS, max(0, size)), 0)
         except OSError as error:
@@ -42,23 +42,20 @@ class SizeFile:
 
 
 @contextmanager
-def locked_size(path: Path, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[SizeFile | None]:
-    """The size file at `path`, for this process alone; None where another one does not let go of it. May block so long;
-    for one thread of a process at a time. Raises OSError."""
+def locked_size(path: Path) -> Iterator[SizeFile | None]:
+    """The size file at `path`, for this process alone; None where another process holds its lock for longer than
+    LOCK_TIMEOUT_S. Only one thread of a process may be in here. Blocks. Raises OSError."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        yield SizeFile(file) if _locked(file, time.monotonic() + timeout_s) else None
+        yield SizeFile(file) if _wait_for_lock(file) else None
     finally:
-        os.close(file)  # and with it goes the lock
+        os.close(file)  # this also ends the lock
 
 
-def _locked(file: int, deadline: float) -> bool:
-    while True:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # which of the two is left to the system
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(LOCK_POLL_S)
-        else:
-            return True
+def _wait_for_lock(file: int) -> bool:
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while not try_lock(file):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(LOCK_POLL_S)
+    return True

@@ -1,4 +1,4 @@
-"""Tool call -> the frame tool -> frames on disk."""
+"""What the harness knows of a frame tool: how it is called, what it gives, and how it fails."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from eva.errors import EvaError
+from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.protocol.messages import VideoInfo
+from eva.video.choices import BACKENDS
 
-# Frames are cut to whole visual tokens.
-FACTOR = 28
-# For a killed process to be gone.
+# How long a killed process may take to end.
 END_S = 5.0
 # Far below the length of one word that Linux accepts on a command line.
 MAX_ARGUMENT_BYTES = 16384
 
-# What the tool reads, and where it writes, is the harness's to say, never the model's.
+# The harness decides what the tool reads and where it writes, never the model.
 _RESERVED = ("i", "help", "video_path", "save_root", "save_dir", "factor", "format", "backend", "clamp", "worker")
-# The backends that the reference's tool has or ours: the model may name one, and it changes no pixel here.
-_BACKENDS = frozenset({"auto", "av", "decord", "torchcodec"})
+# The model may name a backend of the reference's tool or of ours; it changes no pixel here.
+_NAMED_BACKENDS = frozenset({*BACKENDS, "torchcodec"})
 _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*")
 _OPTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 class CallFailedError(Exception):
-    """A call that gave no frames; the message says why. The model's fault, as the reference judged it."""
+    """A call that gave no frames; the message says why. The reference judges it as the model's fault."""
 
 
 class FrameToolError(EvaError):
-    """The tool could not be run, was killed, or took too long: nobody's answer may be judged by that."""
+    """The tool could not be run, was killed, or took too long. No answer may be judged by that."""
 
 
 class FrameToolUnusableError(EvaError):
-    """The tool works on no video: it cannot be started, or has no place to write to. It will not for the next sample
-    either, so the run ends."""
+    """The tool works on no video: it cannot be started, or it has no place to write to. The next sample would fail in
+    the same way, so the run ends."""
 
 
 class NoRoomForFramesError(FrameToolUnusableError):
@@ -66,7 +66,7 @@ class FrameCall:
 class Extraction:
     """Frame files in order, how long the tool took, and its own details of the call (none from a foreign tool).
 
-    `folder` is the call's own; None: the frames are in the store, and belong to nobody.
+    `folder` belongs to this call alone; None: the frames are in the store, which all calls share.
     """
 
     frames: tuple[Path, ...]
@@ -77,7 +77,7 @@ class Extraction:
 
 @dataclass(frozen=True)
 class FoundVideo:
-    """A video on disk: `path` is the annotated one, or what stands in for it; `info` is what its header says."""
+    """A video on disk. `path` is the annotated one, or the file that takes its place; `info` is from its header."""
 
     path: Path
     size: int
@@ -87,7 +87,11 @@ class FoundVideo:
 
 @dataclass
 class FrameCounts:
-    """How many frames a tool was asked for in a run, and how many of them it had to decode."""
+    """What a tool did in a run.
+
+    `asked`: the frame files that its calls gave; a file that one call names twice counts once. `decoded`: how many
+    frames it decoded for them. A command that is started per call decodes each of its files.
+    """
 
     asked: int = 0
     decoded: int = 0
@@ -98,7 +102,7 @@ class FrameTool(Protocol):
 
     @property
     def settings(self) -> ToolSettings:
-        """Which command it is and how it is called."""
+        """Which command it is, and how it is called."""
         ...
 
     @property
@@ -107,8 +111,7 @@ class FrameTool(Protocol):
         ...
 
     async def start(self, report: Callable[[str], None]) -> None:
-        """Make ready, before the first call; `report` is told what the user should know. Raises
-        FrameToolUnusableError."""
+        """Prepare, before the first call; `report` gets what the user should know. Raises FrameToolUnusableError."""
         ...
 
     async def probe(self, annotated: Path) -> FoundVideo:
@@ -124,11 +127,11 @@ class FrameTool(Protocol):
         ...
 
     def release(self, sample: int) -> None:
-        """The sample that this number stands for is over."""
+        """The sample with this number is over."""
         ...
 
     async def close(self) -> None:
-        """End what runs for it."""
+        """End its processes."""
         ...
 
 
@@ -142,9 +145,9 @@ class ToolSettings:
 
     path: Path
     save_root: Path
-    backend: str = "auto"
-    fallback: bool = True
-    timeout_s: float = 600.0
+    backend: str
+    fallback: bool
+    timeout_s: float
 
     def program(self) -> list[str]:
         return [sys.executable, str(self.path)] if self.path.suffix == ".py" else [str(self.path)]
@@ -159,36 +162,21 @@ class ToolSettings:
             "end_time": call.end_s,
             "nframes": call.nframes,
             "resize": call.resize,
-            "factor": FACTOR,
+            "factor": PIXELS_PER_TOKEN_SIDE,
             "save_root": self.save_root,
         }
         if self.backend != "auto":
             options["backend"] = self.backend
-        passed_on = {} if self.fallback else _passed_on(call.extra)
+        passed_on = {} if self.fallback else _check_extra(call.extra)
         words = [f"--{name}={value}" for name, value in {**passed_on, **options}.items()]
         return [*words, "--clamp"] if self.fallback else words
 
 
-class ProbedBy(Protocol):
-    """What looks at videos for a tool."""
-
-    async def start(self) -> None:
-        """Make ready. Raises FrameToolUnusableError."""
-        ...
-
-    async def close(self) -> None:
-        """End what runs for it."""
-        ...
-
-    def __call__(self, annotated: Path) -> Awaitable[FoundVideo]:
-        """See FrameTool.probe."""
-        ...
-
-
-def _passed_on(extra: Mapping[str, Any]) -> dict[str, str]:
+def _check_extra(extra: Mapping[str, Any]) -> dict[str, str]:
+    """The model's further arguments as words of a command line. Raises CallFailedError."""
     words = {}
     for name, value in extra.items():
-        word = _word(name, value if isinstance(value, str) else json.dumps(value))
+        word = _check_word(name, value if isinstance(value, str) else json.dumps(value))
         if _has_no_effect(name.replace("-", "_"), word):
             continue
         plain = name.replace("-", "_").lower()
@@ -200,29 +188,30 @@ def _passed_on(extra: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _has_no_effect(name: str, word: str) -> bool:
-    """Whether the reference's tool accepts this of the model, and the frames are the same without it: the harness's own
-    `factor` and `save_root` come after the model's."""
+    """Whether the reference's tool accepts this argument of the model, and the frames are the same without it: the
+    harness's own `factor` and `save_root` come after the model's."""
     if name == "backend":
-        return word in _BACKENDS
+        return word in _NAMED_BACKENDS
     return name == "save_root" or (name == "factor" and _INTEGER.fullmatch(word) is not None)
 
 
-def _word(name: str, text: str) -> str:
+def _check_word(name: str, text: str) -> str:
     try:
-        length = len(text.encode())
+        fits = len(text.encode()) <= MAX_ARGUMENT_BYTES and "\0" not in text
     except UnicodeEncodeError:
-        raise CallFailedError(f"argument {name!r} is no text that a command can take") from None
-    if length > MAX_ARGUMENT_BYTES or "\0" in text:
-        raise CallFailedError(f"argument {name!r} is no text that a command can take")
+        fits = False
+    if not fits:
+        raise CallFailedError(f"argument {name!r} is not a text that a command can take")
     return text
 
 
-def cannot_start(tool: str | Path, error: OSError) -> str:
+def start_failure(tool: str | Path, error: OSError) -> str:
     return f"the frame tool {tool} cannot be started: {error.strerror}"
 
 
-async def killed(process: asyncio.subprocess.Process) -> None:
-    """End a process. One that a dead disk holds cannot end: it is left behind, and ends when the disk answers."""
+async def kill_process(process: asyncio.subprocess.Process) -> None:
+    """End a process. A process that waits for a dead disk cannot end: it is left behind, and ends when the disk
+    answers."""
     if process.returncode is None:
         process.kill()
     with suppress(asyncio.TimeoutError):

@@ -15,28 +15,28 @@ Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 def serve(answer: Answer) -> NoReturn:
-    """Write `answer` of each request, one line each, until standard input ends; then the process is over at once.
+    """Write `answer` of each request, one line each, until standard input ends; then the process ends at once.
 
-    The process also ends in the middle of an answer: whoever asked is gone, killed perhaps, and nobody reads it.
+    It also ends in the middle of an answer: the process that asked has ended, and nobody reads the answer.
     """
-    replies = _private_stdout()
+    replies = _take_stdout()
     try:
-        for line in _lines(sys.stdin.buffer):
+        for line in _read_lines(sys.stdin.buffer):
             replies.write(json.dumps(answer(json.loads(line))).encode() + b"\n")
             replies.flush()
-    finally:  # an error nobody foresaw: Python would wait for the thread that reads, and abort
+    finally:  # an error that nothing above handles: Python would wait for the thread that reads, and abort
         traceback.print_exc()
         os._exit(1)
 
 
-def _private_stdout() -> BinaryIO:
+def _take_stdout() -> BinaryIO:
     """Standard output for replies alone: what a library prints goes to standard error."""
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return replies
 
 
-def _lines(stream: BinaryIO) -> Iterator[bytes]:
+def _read_lines(stream: BinaryIO) -> Iterator[bytes]:
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def read() -> None:

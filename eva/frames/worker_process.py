@@ -1,4 +1,4 @@
-"""The warm processes of the frame tool."""
+"""The warm processes of the frame tool: a worker serves call after call."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from eva.frames.tool import FrameToolUnusableError, cannot_start, killed
+from eva.frames.tool import FrameToolUnusableError, kill_process, start_failure
 
 # A reply names up to 9,999 frames.
 MAX_REPLY_BYTES = 2**26
-# How often a busy worker's memory and time are looked at.
+# The interval at which the memory and the time of a busy worker are checked.
 WATCH_S = 0.1
-# For a worker to import what it needs, from a slow network disk perhaps.
+# A worker may have to import its packages from a slow network disk.
 START_TIMEOUT_S = 300.0
 
 
 class WorkerLostError(Exception):
-    """A worker that was lost in the middle of a call; the message goes on from "the frame tool"."""
+    """A worker ended in the middle of a call. The message continues the words "the frame tool"."""
 
 
 class LimitExceededError(WorkerLostError):
-    """It was killed, for it took too long or too much memory."""
+    """The worker was killed, because it took too long or too much memory."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one call may take before its worker is killed. Memory is resident, in bytes."""
+    """The limits of one call; above them its worker is killed. `memory_bytes` is resident memory."""
 
     timeout_s: float
     memory_bytes: float
@@ -42,9 +42,9 @@ class Limits:
 
 @dataclass
 class Worker:
-    """One process and what it served last; its standard error goes to the file `complaints`.
+    """One process, and the `video` that it served last. Its standard error goes to the file `complaints`.
 
-    While it is `in_call`, whatever it says next belongs to that call.
+    While it is `in_call`, the next line that it writes belongs to that call.
     """
 
     process: asyncio.subprocess.Process
@@ -70,15 +70,15 @@ class Worker:
 
     async def _exchange(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         if self.process.stdin is None or self.process.stdout is None:
-            raise ValueError("a worker is spoken to through pipes")
+            raise ValueError("a worker needs pipes for standard input and output")
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             await self.process.stdin.drain()
         except ConnectionError:
-            pass  # what became of it is seen below
+            pass  # the worker has ended, which is seen below
         line = await self.process.stdout.readline()
         if line.endswith(b"\n"):
-            return _parsed(line)
+            return _parse_reply(line)
         raise WorkerLostError(f"ended (exit status {await self.process.wait()}): {self._last_complaint()}")
 
     def _check(self, limits: Limits, deadline: float) -> None:
@@ -96,7 +96,7 @@ class Worker:
         """End the process, also in the middle of a call."""
         if self.process.stdin is not None:
             self.process.stdin.close()
-        await killed(self.process)
+        await kill_process(self.process)
         self.complaints.close()
 
 
@@ -113,16 +113,19 @@ class Workers:
         self._slots = asyncio.Semaphore(self.count)
 
     async def start(self) -> None:
-        """Have one, to see that it can be started. Raises FrameToolUnusableError."""
+        """Start one worker, to see that it can be started. Raises FrameToolUnusableError."""
         if not self._idle:
-            self._idle.append(await self._started())
+            self._idle.append(await self._start_worker())
 
     @asynccontextmanager
     async def one(self, video: Path) -> AsyncIterator[Worker]:
-        """An idle worker, the one that served `video` last where it can be. One that is left in the middle of a call,
-        cancelled calls included, is replaced: its late reply would be taken for the next call's."""
+        """An idle worker, if possible the one that served `video` last. Raises FrameToolUnusableError.
+
+        A worker that is left in the middle of a call, as by a cancelled call, is killed: the next call would take its
+        late reply for its own.
+        """
         async with self._slots:
-            worker = self._taken(video) or await self._started()
+            worker = self._take_idle(video) or await self._start_worker()
             worker.video = video
             try:
                 yield worker
@@ -132,7 +135,7 @@ class Workers:
                 else:
                     self._idle.append(worker)
 
-    def _taken(self, video: Path) -> Worker | None:
+    def _take_idle(self, video: Path) -> Worker | None:
         self._idle = [worker for worker in self._idle if worker.process.returncode is None]
         if not self._idle:
             return None
@@ -140,21 +143,20 @@ class Workers:
         self._idle.remove(chosen)
         return chosen
 
-    async def _started(self) -> Worker:
-        """A worker that has answered. Raises FrameToolUnusableError: one that dies before it has seen a video says
-        nothing of the video."""
+    async def _start_worker(self) -> Worker:
+        """A new worker that has answered. Raises FrameToolUnusableError: no video is the cause of its end."""
         try:
-            return await self._ready()
+            return await self._try_start()
         except WorkerLostError:  # killed from outside, perhaps
             try:
-                return await self._ready()
+                return await self._try_start()
             except WorkerLostError as lost:
                 raise FrameToolUnusableError(
                     f"the frame tool {self.command[-2]} cannot be started: it {lost}"
                 ) from lost
 
-    async def _ready(self) -> Worker:
-        worker = await self._launched()
+    async def _try_start(self) -> Worker:
+        worker = await self._launch()
         try:
             await worker.ask({}, Limits(START_TIMEOUT_S, math.inf))
         except BaseException:
@@ -162,7 +164,7 @@ class Workers:
             raise
         return worker
 
-    async def _launched(self) -> Worker:
+    async def _launch(self) -> Worker:
         complaints = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the worker lives
         try:
             process = await asyncio.create_subprocess_exec(
@@ -175,27 +177,27 @@ class Workers:
             )
         except OSError as error:
             complaints.close()
-            raise FrameToolUnusableError(cannot_start(self.command[-2], error)) from error
+            raise FrameToolUnusableError(start_failure(self.command[-2], error)) from error
         return Worker(process, complaints)
 
     async def close(self) -> None:
-        """End the idle workers; no call may be under way."""
+        """End the idle workers. Call it after the last call has ended."""
         while self._idle:
             await self._idle.pop().kill()
 
 
-def _parsed(line: bytes) -> Mapping[str, Any]:
+def _parse_reply(line: bytes) -> Mapping[str, Any]:
     try:
         reply = json.loads(line)
     except ValueError:
         reply = None
     if isinstance(reply, dict) and reply.keys() & {"ok", "error"}:
         return reply
-    raise WorkerLostError(f"gave a reply that is none: {line[:80]!r}")
+    raise WorkerLostError(f"gave a reply that cannot be understood: {line[:80]!r}")
 
 
 def resident_bytes(pid: int) -> int:
-    """The memory that a process holds now; 0 where the system does not say, as when it has just ended."""
+    """The memory that a process holds now; 0 where the system does not say it, as of a process that has ended."""
     try:
         fields = Path(f"/proc/{pid}/statm").read_text().split()
     except OSError:

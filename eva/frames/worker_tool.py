@@ -1,7 +1,7 @@
-"""Warm processes of the frame tool, so that a call pays for its frames only; one that misbehaves is replaced.
+"""The frame tool by warm workers, so that a call costs its frames only. A worker that fails is replaced.
 
-A worker that hangs, crashes or grows says nothing about the model: the call is tried once more, with the other
-decoder where there is one, and a video on which that fails too is quarantined for the rest of the run.
+A worker that hangs, crashes or takes too much memory is not the model's fault. The call is made once more, with the
+other decoder where there is one. If that fails too, the video is quarantined: it is not tried again in this run.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eva.frames.eviction import Leases
+from eva.frames.eviction import Evictor
+from eva.frames.probing import Prober
 from eva.frames.tool import (
     CallFailedError,
     Extraction,
@@ -23,12 +25,11 @@ from eva.frames.tool import (
     FrameCounts,
     FrameToolError,
     NoRoomForFramesError,
-    ProbedBy,
     ToolSettings,
 )
 from eva.frames.worker_process import Limits, WorkerLostError, Workers
 
-# How often a call is made again because others evicted its frames before they could be held.
+# How often a call is made because its frames were evicted before they could be held.
 TRIES = 3
 
 
@@ -39,20 +40,16 @@ class WorkerTool:
     settings: ToolSettings
     workers: Workers
     limits: Limits
-    leases: Leases
-    prober: ProbedBy
-    picture_format: str = "bmp"
+    evictor: Evictor
+    prober: Prober
+    picture_format: str
     usage: FrameCounts = field(default_factory=FrameCounts)
     _quarantine: dict[Path, str] = field(default_factory=dict)
 
     async def start(self, report: Callable[[str], None]) -> None:
-        """See FrameTool. The store is cut to its cap: where the disk is full, no call would come so far."""
-        try:
-            await asyncio.to_thread(self.leases.start, report)
-        except OSError as error:
-            raise NoRoomForFramesError(
-                f"the frame store in {self.settings.save_root} cannot be used: {error}"
-            ) from error
+        """See FrameTool. The store is cut to its cap first: on a full disk no call would succeed."""
+        with self._store_errors():
+            await asyncio.to_thread(self.evictor.start, report)
         await self.workers.start()
 
     async def probe(self, annotated: Path) -> FoundVideo:
@@ -63,68 +60,69 @@ class WorkerTool:
         """See FrameTool."""
         words = [*self.settings.arguments(video, call), f"--format={self.picture_format}"]
         for _ in range(TRIES):
-            extraction = await self._served_with_room(video, words)
-            self.usage.asked += len(set(extraction.frames))
+            extraction = await self._serve_with_room(video, words)
+            frames = set(extraction.frames)
             self.usage.decoded += extraction.details["decoded"]
-            if await self._held(sample, extraction):
-                return extraction
+            with self._store_errors():
+                if self.evictor.hold(sample, frames):
+                    self.usage.asked += len(frames)
+                    await asyncio.to_thread(self.evictor.count_written, extraction.details["written_bytes"])
+                    return extraction
         raise FrameToolError(f"frames of {video} are evicted as soon as they are made: raise --frame-cache-gb")
 
-    async def _held(self, sample: int, extraction: Extraction) -> bool:
+    @contextmanager
+    def _store_errors(self) -> Iterator[None]:
         try:
-            if not self.leases.hold(sample, set(extraction.frames)):
-                return False
-            await asyncio.to_thread(self.leases.grew, extraction.details["written_bytes"])
+            yield
         except OSError as error:
             raise NoRoomForFramesError(
                 f"the frame store in {self.settings.save_root} cannot be used: {error}"
             ) from error
-        return True
 
-    async def _served_with_room(self, video: Path, words: Sequence[str]) -> Extraction:
-        """Where the disk is full though the store is below its cap, old frames make room, once."""
+    async def _serve_with_room(self, video: Path, words: Sequence[str]) -> Extraction:
+        """Serve a call. Where the disk is full, though the store is below its cap, old frames make room, once."""
         asked_at = time.monotonic()
         try:
-            return await self._served(video, words)
+            return await self._serve(video, words)
         except NoRoomForFramesError as error:
             if not error.full:
                 raise
-        await asyncio.to_thread(self.leases.make_room, asked_at)
-        return await self._served(video, words)
+        await asyncio.to_thread(self.evictor.make_room, asked_at)
+        return await self._serve(video, words)
 
     def release(self, sample: int) -> None:
         """See FrameTool."""
-        self.leases.release(sample)
+        self.evictor.release(sample)
 
     async def close(self) -> None:
-        """End the workers, and let go of all frames."""
+        """End the workers, and release all frames."""
         await self.workers.close()
-        self.leases.close()
+        self.evictor.close()
 
-    async def _served(self, video: Path, words: Sequence[str]) -> Extraction:
+    async def _serve(self, video: Path, words: Sequence[str]) -> Extraction:
         self._check_quarantine(video)
         try:
-            return await self._asked(video, words)
+            return await self._ask(video, words)
         except WorkerLostError as lost:
-            return await self._asked_again(video, words, lost)
+            return await self._ask_again(video, words, lost)
 
-    async def _asked(self, video: Path, words: Sequence[str]) -> Extraction:
+    async def _ask(self, video: Path, words: Sequence[str]) -> Extraction:
         async with self.workers.one(video) as worker:
             self._check_quarantine(video)  # while this call waited, another one may have put it there
-            started = time.monotonic()
+            started_at = time.monotonic()
             reply = await worker.ask({"arguments": words}, self.limits)
-        return _extraction(reply, round(time.monotonic() - started, 3))
+        return read_reply(reply, round(time.monotonic() - started_at, 3))
 
-    async def _asked_again(self, video: Path, words: Sequence[str], first: WorkerLostError) -> Extraction:
+    async def _ask_again(self, video: Path, words: Sequence[str], first: WorkerLostError) -> Extraction:
         other = self._other_decoder()
         try:
-            return await self._asked(video, [*words, f"--backend={other}"] if other else words)
+            return await self._ask(video, [*words, f"--backend={other}"] if other else words)
         except WorkerLostError as second:
             self._quarantine[video] = f"the frame tool {first} on {video}; tried again, it {second}"
         except CallFailedError as refusal:
             if not other:
                 raise
-            # Another decoder's refusal says nothing about a call that the first one hung on.
+            # The refusal of another decoder does not explain why the first one was lost.
             self._quarantine[video] = f"the frame tool {first} on {video}; {other} says: {refusal}"
         raise FrameToolError(self._quarantine[video]) from first
 
@@ -138,7 +136,7 @@ class WorkerTool:
             raise FrameToolError(f"{reason}; it is not tried again in this run")
 
 
-def _extraction(reply: Mapping[str, Any], seconds: float) -> Extraction:
+def read_reply(reply: Mapping[str, Any], seconds: float) -> Extraction:
     if "ok" in reply:
         details = dict(reply["ok"])
         frames = tuple(Path(frame) for frame in details.pop("frames"))

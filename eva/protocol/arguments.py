@@ -1,7 +1,7 @@
-"""A tool call's arguments -> the numbers they stand for. Pure.
+"""A tool call's arguments -> the numbers that they stand for. Pure.
 
-Models write numbers as strings now and then; the reference crashed on those in its arithmetic. Here a string that
-reads as a number is that number. What is no number at all fails the call, as the model's fault.
+Models sometimes write numbers as strings. The reference crashes on those. Here a string that reads as a number is that
+number, and a value that is not a number fails the call as the model's fault (docs/protocol.md, section 3).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _CLOCK = re.compile(r"(?:([0-9]+):)?([0-9]+):([0-9]+(?:\.[0-9]*)?)")
 
 
 class UnusableArgumentError(ValueError):
-    """An argument that no frame tool can run with; the message quotes it."""
+    """An argument that no frame tool can run with; the message names it."""
 
 
 @dataclass(frozen=True)
 class FrameRequest:
     """A call in numbers: window in seconds, number of frames, resize ratio.
 
-    `start_s` and `end_s` are None where the model gave no number; `nframes` may still be a float such as 4.0.
+    `start_s` and `end_s` are None where the model gave no number. `nframes` may be a float such as 4.0.
     """
 
     start_s: int | float | None
@@ -35,42 +35,41 @@ class FrameRequest:
 
 
 def read_request(arguments: Mapping[str, Any]) -> FrameRequest:
-    """Raises UnusableArgumentError where `nframes` or `resize` is no number, so that not even a budget can be worked
-    out."""
+    """Raises UnusableArgumentError where `nframes` or `resize` is not a number: the call then has no budget."""
     resize = arguments.get("resize")
     return FrameRequest(
-        start_s=_seconds(arguments["start_time"]),
-        end_s=_seconds(arguments["end_time"]),
-        nframes=_needed("nframes", arguments["nframes"]),
-        resize=1.0 if resize is None else _needed("resize", resize),
+        start_s=_parse_seconds(arguments["start_time"]),
+        end_s=_parse_seconds(arguments["end_time"]),
+        nframes=_require_number("nframes", arguments["nframes"]),
+        resize=1.0 if resize is None else _require_number("resize", resize),
     )
 
 
-def _needed(name: str, value: object) -> int | float:
-    number = _number(value)
+def _require_number(name: str, value: object) -> int | float:
+    number = _parse_number(value)
     if number is None:
         raise UnusableArgumentError(f"{name} is not a number: {str(value)[:80]!r}")
     return number
 
 
-def _seconds(value: object) -> int | float | None:
+def _parse_seconds(value: object) -> int | float | None:
     clock = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
     if clock is None:
-        return _number(value)
+        return _parse_number(value)
     hours, minutes, seconds = clock.groups(default="0")
-    return _finite(float(hours) * 3600 + float(minutes) * 60 + float(seconds))
+    return _finite_or_none(float(hours) * 3600 + float(minutes) * 60 + float(seconds))
 
 
-def _number(value: object) -> int | float | None:
+def _parse_number(value: object) -> int | float | None:
     if isinstance(value, str):
         text = value.strip()
         if _INTEGER.fullmatch(text):
             return int(text)
-        return _finite(float(text)) if _NUMBER.fullmatch(text) else None
+        return _finite_or_none(float(text)) if _NUMBER.fullmatch(text) else None
     if isinstance(value, (int, float)):
         return value
     return None
 
 
-def _finite(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Qwen2.5-VL: one token covers 2 x 2 patches of 14 x 14 pixels.
+# Qwen2.5-VL: one token covers 2 x 2 patches of 14 x 14 pixels. Frames are cut to whole tokens.
 PIXELS_PER_TOKEN_SIDE = 28
 
 
 @dataclass(frozen=True)
 class Budgeted:
-    """A call as it may run: number of frames, resize ratio, and the visual tokens that it costs."""
+    """A call after the budget: number of frames, resize ratio, and the visual tokens that they cost."""
 
     nframes: int | float
     resize: float
@@ -33,13 +33,13 @@ def fit_budget(
     *,
     width: int,
     height: int,
-    max_visual_tokens: int = 12000,
-    maxp: int = 720,
+    max_visual_tokens: int,
+    maxp: int,
 ) -> Budgeted:
     """Cut a call that is over `max_visual_tokens`: first to `maxp` lines, then frames and ratio together.
 
-    The second step is taken once, so the result can stay a little over, as in the reference. A call within the
-    budget is returned as it came, `nframes` of 4.0 included. Raises as `visual_tokens`.
+    The second step is taken once. The result can therefore stay a little over the budget, as in the reference. A call
+    within the budget is returned unchanged; `nframes` may then still be 4.0. Raises as `visual_tokens`.
     """
     tokens = visual_tokens(nframes, resize, width=width, height=height)
     if tokens > max_visual_tokens:

@@ -1,4 +1,7 @@
-"""Item -> opening messages; frames -> tool response. Every text of the protocol stands here, verbatim."""
+"""Prompt and video -> opening messages; frames -> tool response (docs/protocol.md, sections 2 and 3). Pure.
+
+Every text that the harness adds to a conversation is here, verbatim.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from eva.errors import EvaError
 
 Message = dict[str, Any]
 
-# "Anlysis" is what the model was trained on.
+# The model was trained on the spelling "Anlysis".
 SYSTEM_PROMPT = "Use Frame Select Tool to Anlysis the video and generate an answer to the question."
 USER_PROMPT = "Video Length: {length} seconds. Original video resolution: {resolution}p. {question}"
 RESPONSE_START = "<tool_response>"
@@ -19,9 +22,21 @@ RESPONSE_END = (
     "\nIf more information is needed, call the frame selection tool again.\n\nQuestion: {question}</tool_response>"
 )
 
+# ChatML, the format in which the chat template of EVA's tokenizer writes a conversation as text.
+TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
+
 
 class PromptError(EvaError):
-    """An item whose prompt cannot open a conversation."""
+    """A prompt that cannot open a conversation."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Duration in seconds; width and height in pixels as coded, before a rotation that a player would apply."""
+
+    duration_s: float
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -34,22 +49,22 @@ class Opening:
 
 @dataclass(frozen=True)
 class ShownFrame:
-    """A frame as the model gets it: the second its label names, and the image's address (file: or data:)."""
+    """A frame as the model gets it: the second in its label, and the address of the image (file: or data:)."""
 
     time_s: int
     url: str
 
 
 def opening_messages(prompt: Sequence[Mapping[str, str]], video: VideoInfo) -> Opening:
-    """The prompt's turns with the video's length and size put before the first user turn's question.
+    """The turns of the prompt. Length and size of the video are put before the question, which is the first user turn.
 
-    Raises PromptError if there is no user turn.
+    A system message comes first, the prompt's own or SYSTEM_PROMPT. Raises PromptError if there is no user turn.
     """
     messages = [dict(turn) for turn in prompt]
     user = next((message for message in messages if message["role"] == "user"), None)
     if user is None:
         raise PromptError("the prompt has no user turn, so there is no question to ask")
-    question = user["content"].strip()
+    question = first_question(prompt)
     user["content"] = USER_PROMPT.format(
         length=int(max(video.duration_s - 0.5, 1)),
         resolution=min(video.width, video.height),
@@ -60,22 +75,27 @@ def opening_messages(prompt: Sequence[Mapping[str, str]], video: VideoInfo) -> O
     return Opening(tuple(messages), question)
 
 
+def first_question(prompt: Sequence[Mapping[str, str]]) -> str:
+    """The text of the first user turn, stripped; empty where there is no user turn."""
+    return next((turn["content"].strip() for turn in prompt if turn["role"] == "user"), "")
+
+
 def assistant_message(text: str) -> Message:
     return {"role": "assistant", "content": text}
 
 
 def tool_response(frames: Sequence[ShownFrame], question: str) -> Message:
-    """The frames of all calls of one block, numbered through, each after its label, then the question again."""
-    parts = [_text(RESPONSE_START)]
+    """The frames of all calls of one block, each after its label, then the question again."""
+    parts = [_text_part(RESPONSE_START)]
     for number, frame in enumerate(frames):
         label = FRAME_LABEL.format(number=number, time=clock(frame.time_s))
-        parts.append(_text(label if number == 0 else "\n" + label))
+        parts.append(_text_part(label if number == 0 else "\n" + label))
         parts.append({"type": "image_url", "image_url": {"url": frame.url}})
-    parts.append(_text(RESPONSE_END.format(question=question)))
+    parts.append(_text_part(RESPONSE_END.format(question=question)))
     return {"role": "tool", "content": parts}
 
 
-def _text(text: str) -> Message:
+def _text_part(text: str) -> Message:
     return {"type": "text", "text": text}
 
 
@@ -85,18 +105,9 @@ def clock(time_s: int) -> str:
 
 
 def requested_times(start_s: float, end_s: float, count: int) -> list[int]:
-    """The seconds that label `count` frames of the window the model asked for, also where it was clamped.
+    """The seconds that label `count` frames. The window is the one that the model asked for, also where it was clamped.
 
     Raises OverflowError or ValueError where the window is too wide for floating point.
     """
     step = (end_s - start_s) / max(1, count - 1)
     return [int(start_s + k * step) for k in range(count)]
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """Duration in seconds; width and height in pixels as coded, before any rotation the player would apply."""
-
-    duration_s: float
-    width: int
-    height: int

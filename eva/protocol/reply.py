@@ -1,4 +1,4 @@
-"""Reply text -> answer | tool calls. The rules of the reference, in time linear in the reply's length. Pure."""
+"""Reply text -> answer or tool calls (docs/protocol.md, section 3), in time linear in the reply's length. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eva.protocol.stop_reasons import (
     NO_VALID_TOOL_CALL,
 )
 
-# The answered character is only looked at, not consumed: it may itself begin the next "Answer" or "answer".
+# The match ends before the answered character, which may begin the next "Answer" or "answer".
 _SPOKEN_ANSWER = re.compile(r"[Aa]nswer[.:\s]\s*(?=(\w))")
 _CALL_START = re.compile(r'\{\s*"tool":\s*"frame_select",\s*"(?:arguments|parameters)":\s*(?=\{)')
 _CALL_END = re.compile(r"\}(?=\s*\})")
@@ -33,7 +33,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class CallAttempt:
-    """One call of the frame tool as the model wrote it: its arguments, or the error that keeps it from running."""
+    """One call of the frame tool as the model wrote it. `arguments` is None where `raw` is not JSON.
+
+    `error` is the call's part of the stop reason where it cannot run.
+    """
 
     raw: str
     arguments: Mapping[str, Any] | None
@@ -49,28 +52,28 @@ class Calls:
 
 @dataclass(frozen=True)
 class NoAction:
-    """Neither an answer nor a call: the sample ends with this stop reason."""
+    """The reply has neither an answer nor a call. The sample ends with this stop reason."""
 
     stop_reason: str
 
 
 def parse_reply(text: str) -> Answer | Calls | NoAction:
-    """What the reply asks for. An answer wins over a tool call beside it."""
+    """What the reply asks for. A tool call beside an answer does not count."""
     answer = find_answer(text)
     if answer:
         return Answer(answer)
     block = _between(text, "<tool_call>", "</tool_call>")
     if block is None:
         return NoAction(NO_ANSWER_NO_TOOL_CALL)
-    calls = tuple(_attempt(raw) for raw in _call_objects(block))
+    calls = tuple(_parse_call(raw) for raw in _call_objects(block))
     return Calls(calls) if calls else NoAction(NO_VALID_TOOL_CALL)
 
 
 def find_answer(text: str) -> str:
     """The answer in a reply, or the empty text.
 
-    The first `<answer>` block counts, stripped. Without one, or with an empty one, it is the single character
-    that the reply names after "Answer" or "answer" close to its end.
+    The first `<answer>` block counts, without white space at its ends. Where it is absent or empty, the answer is the
+    character that the reply names after "Answer" or "answer" close to its end.
     """
     tagged = _between(text, "<answer>", "</answer>")
     return (tagged or "").strip() or _spoken_answer(text)
@@ -84,24 +87,24 @@ def _between(text: str, start: str, end: str) -> str | None:
 
 def _spoken_answer(text: str) -> str:
     ends = (len(text), len(text) - 1) if text.endswith("\n") else (len(text),)
-    # Only a match that reaches the last characters can count, and only white space can make it long.
+    # A match counts only if it reaches the last characters, and only white space makes a match long.
     reach = MAX_CHARACTERS_AFTER_ANSWER + len("x.\n")
     first = max(0, len(text[:-reach].rstrip()) - len("answer:"))
     for match in _SPOKEN_ANSWER.finditer(text, first):
         after = match.end() + 1
-        if after in ends or (_near_the_end(after, ends) and not _WORD.match(text, after)):
+        if after in ends or (_is_near_end(after, ends) and not _WORD.match(text, after)):
             return match.group(1)
     return ""
 
 
-def _near_the_end(after: int, ends: tuple[int, ...]) -> bool:
+def _is_near_end(after: int, ends: tuple[int, ...]) -> bool:
     return any(0 <= end - (after + 1) <= MAX_CHARACTERS_AFTER_ANSWER for end in ends)
 
 
 def _call_objects(block: str) -> Iterator[str]:
     """The inner object of each call: from its `{` to the first `}` that another `}` follows.
 
-    An object nested in it therefore ends it too early, and its text is then not JSON: kept as in the reference.
+    A nested object therefore ends it too early, and its text is then not JSON. The reference does the same.
     """
     position = 0
     while start := _CALL_START.search(block, position):
@@ -112,15 +115,15 @@ def _call_objects(block: str) -> Iterator[str]:
         position = block.index("}", end.end()) + 1
 
 
-def _attempt(raw: str) -> CallAttempt:
+def _parse_call(raw: str) -> CallAttempt:
     try:
         arguments = json.loads(raw)
     except (ValueError, RecursionError):
         return CallAttempt(raw, None, ARGUMENTS_NOT_JSON)
-    return CallAttempt(raw, arguments, _missing(arguments))
+    return CallAttempt(raw, arguments, _find_missing(arguments))
 
 
-def _missing(arguments: Mapping[str, Any]) -> str | None:
+def _find_missing(arguments: Mapping[str, Any]) -> str | None:
     if "start_time" not in arguments or "end_time" not in arguments:
         return NO_START_OR_END_TIME
     return None if "nframes" in arguments else NO_NFRAMES

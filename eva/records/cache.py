@@ -1,7 +1,7 @@
-"""The cache and the result: JSON lines on disk, one a record. No other module decides what is in them.
+"""The cache and the result: JSON Lines on disk, one line per record. No other module writes them.
 
-The cache grows by one line a finished sample, and that line is on disk before the next one starts. Only offsets and
-outcomes are held in memory, so ten thousand records weigh nothing.
+The cache grows by one line per finished sample, and that line is on disk before the sample counts as done. Only
+offsets and outcomes are held in memory, so that ten thousand records need little of it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import filelock
 
 from eva.errors import EvaError
 from eva.files import WriteError, replace_text, replacing
-from eva.json_text import parse_json
-from eva.records.outcome import Outcome, read_outcome
+from eva.records.outcome import Outcome
 from eva.records.own_file import OwnFile, Span, span_of
+from eva.records.schema import Record, read_record, record_json
 
 
 class CacheError(EvaError):
@@ -57,15 +57,15 @@ class Cache:
         """Whether a CacheLostError was raised."""
         return bool(self._loss)
 
-    def append(self, record: Mapping[str, Any]) -> None:
+    def append(self, record: Record) -> None:
         """Put one record on disk, whole. Raises CacheError, as on a full disk, and then the cache is as before."""
-        line = encode(record)
+        line = encode(record_json(record))
         self._check(line)
         try:
             span = self._file.append(line)
         except OSError as error:
             raise CacheError(f"cannot write to the cache {self.path}: {error.strerror or error}") from error
-        self._note(read_outcome(dict(record)), span)
+        self._note(record.outcome, span)
 
     def drop(self, indices: Collection[int]) -> None:
         """Take every line of these indices out of the cache. Raises CacheError."""
@@ -108,7 +108,7 @@ class Cache:
         self._spans: dict[int, Span] = {}
         try:
             self._file = OwnFile(self.path)
-            self._mend_tail()
+            self._mend_last_line()
         except OSError as error:
             raise CacheError(f"cannot open the cache {self.path}: {error.strerror}") from error
         for number, (offset, line) in enumerate(self._lines(), start=1):
@@ -118,7 +118,7 @@ class Cache:
             elif line.strip():
                 self._warn(f"{self.path}, line {number} is not a record and is skipped")
 
-    def _mend_tail(self) -> None:
+    def _mend_last_line(self) -> None:
         """A run that was killed while it wrote leaves half a line: cut it off. A whole line only lacks its end."""
         last, offset = b"", 0
         for offset, last in self._lines():  # noqa: B007  only the last one is wanted
@@ -183,7 +183,7 @@ class Cache:
 def open_cache(path: Path, warn: Callable[[str], None]) -> Iterator[Cache]:
     """The cache at `path`, for this process alone while the context lasts.
 
-    A torn last line is cut off and lines that are no records are passed over; `warn` is told of each.
+    A torn last line is cut off and lines that are not records are passed over; `warn` is told of each.
     Raises CacheError if another run holds the cache, naming its process, or if the file cannot be used.
     """
     # Not in the lock file: over NFS, closing a second handle to that one would give up the lock.
@@ -224,6 +224,6 @@ def _free_name(path: Path) -> Path:
 
 def _outcome(line: bytes) -> Outcome | None:
     try:
-        return read_outcome(parse_json(line))
+        return read_record(line).outcome
     except ValueError:
         return None

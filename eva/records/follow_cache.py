@@ -9,28 +9,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from eva.json_text import parse_json
-from eva.records.outcome import read_outcome
-from eva.records.result_file import Entry
+from eva.records.schema import Record, read_record
 
-# Of a large cache a step at a time, so that nobody waits for all of it.
+# A large cache is read in steps, so that nobody waits for all of it.
 STEP_BYTES = 16 << 20
-# A longer line is no record: it is passed over, and never held.
+# A longer line is not a record: it is passed over, and never held.
 MAX_LINE_BYTES = 64 << 20
-# Of a line whose end is looked for.
+# Of a line whose end is looked for, as much is read at a time.
 _PART_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Lines:
-    """Entries of a cache in their order, and the byte offset behind the last of them."""
+class Batch:
+    """Records of a cache in their order, and the byte offset behind the last of them."""
 
-    entries: tuple[Entry, ...]
+    records: tuple[Record, ...]
     offset: int
 
 
 @dataclass
-class Tail:
+class CacheFollower:
     """Follows one cache file; `offset` is how far, in bytes, and `more` whether the last step did not come to the end.
 
     `generation` is another number as soon as the file is another one, as after `--new-cache` and `--retry-error`: no
@@ -51,10 +49,10 @@ class Tail:
     # Held open, so that a file that takes this one's place cannot have its number.
     _file: BinaryIO | None = None
 
-    def follow(self) -> list[Entry]:
-        """Read on for a step: the new entries. Raises OSError for a file that cannot be read."""
+    def follow(self) -> list[Record]:
+        """Read on for a step: the new records. Raises OSError for a file that cannot be read."""
         self._reopen()
-        entries: list[Entry] = []
+        records: list[Record] = []
         read = 0
         while self._file is not None and read < STEP_BYTES:
             self._file.seek(self._searched)
@@ -62,36 +60,36 @@ class Tail:
             if not part:
                 break
             read += len(part)
-            entries += self._found(self._file, part)
+            records += self._take(self._file, part)
         self.more = read >= STEP_BYTES
-        return entries
+        return records
 
     @property
     def skipped(self) -> int:
         return len(self._gaps)
 
     def restart(self) -> None:
-        """Give every entry once more, as those of another file."""
+        """Give every record once more, as those of another file."""
         self.generation, self.offset, self._searched = secrets.randbits(40), 0, 0
         self._offsets, self._gaps, self._open_gap = {}, {}, None
 
-    def after(self, offset: int) -> Lines:
-        """The entries behind a byte offset that an earlier answer gave, at most a step of them."""
-        entries = []
+    def after(self, offset: int) -> Batch:
+        """The records behind a byte offset that an earlier answer gave, at most a step of them."""
+        records = []
         for start, line in self._lines(offset):
             offset = start + len(line)
-            entry = _entry(line)
-            if entry is not None:
-                entries.append(entry)
-        return Lines(tuple(entries), self._past_gaps(offset))
+            record = _record(line)
+            if record is not None:
+                records.append(record)
+        return Batch(tuple(records), self._past_gaps(offset))
 
-    def entry(self, index: int) -> Entry | None:
+    def record(self, index: int) -> Record | None:
         """The last record of an index."""
         if index not in self._offsets:
             return None
-        return next((_entry(line) for _, line in self._lines(self._offsets[index])), None)
+        return next((_record(line) for _, line in self._lines(self._offsets[index])), None)
 
-    def written_s(self) -> float | None:
+    def written_at(self) -> float | None:
         """When the file was written to last, as a time stamp; None where there is none."""
         return os.fstat(self._file.fileno()).st_mtime if self._file is not None else None
 
@@ -100,8 +98,8 @@ class Tail:
             self._file.close()
         self._file = None
 
-    def _found(self, file: BinaryIO, part: bytes) -> list[Entry]:
-        """The entry that ends with `part`, the next bytes of the line at `offset`; none as long as it has no end."""
+    def _take(self, file: BinaryIO, part: bytes) -> list[Record]:
+        """The record that ends with `part`, the next bytes of the line at `offset`; none as long as it has no end."""
         self._searched += len(part)
         whole = part.endswith(b"\n")
         if self._open_gap is not None or self._searched - self.offset > MAX_LINE_BYTES:
@@ -113,11 +111,11 @@ class Tail:
         if self._searched - start > len(part):
             file.seek(start)
             part = file.read(self._searched - start)
-        entry = _entry(part)
-        if entry is None:
+        record = _record(part)
+        if record is None:
             return []
-        self._offsets[entry.outcome.index] = start
-        return [entry]
+        self._offsets[record.index] = start
+        return [record]
 
     def _pass_over(self, *, ended: bool) -> None:
         start = self.offset if self._open_gap is None else self._open_gap
@@ -162,10 +160,9 @@ class Tail:
         return os.path.samestat(now, os.fstat(file.fileno())) and now.st_size >= self._searched
 
 
-def _entry(line: bytes) -> Entry | None:
-    """None for what is no record, which a run passes over as well."""
+def _record(line: bytes) -> Record | None:
+    """None for what is not a record, which a run passes over as well."""
     try:
-        record = parse_json(line)
-        return Entry(read_outcome(record), record)
+        return read_record(line)
     except ValueError:
         return None

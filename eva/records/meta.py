@@ -1,4 +1,4 @@
-"""What a cache was made with, kept beside it, so that no run mixes two configurations unseen."""
+"""The meta file beside a cache or a result: what it was made with, so that no run mixes two configurations unseen."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class SettingsDifferError(EvaError):
 
 @dataclass(frozen=True)
 class Meta:
-    """`settings` are those that change results; `started` holds one ISO time a run.
+    """`settings` are those that change results; `started` holds one ISO time per run.
 
-    `mixed` holds the settings of earlier runs that a later one overrode, `adopted` says that the cache held records
-    of unknown settings before this file was first written. `coverage` says how many questions there are and which were
-    chosen (eva/coverage.py).
+    `mixed` holds the settings of earlier runs that a later run replaced. `adopted` says that the cache held records of
+    unknown settings before this file was first written. `coverage` says how many questions there are, and which were
+    chosen (eva/scoring/coverage.py).
     """
 
     settings: Mapping[str, Any]
@@ -44,7 +44,7 @@ class Meta:
 
     @classmethod
     def unknown(cls) -> Meta:
-        """That of records which another program made."""
+        """The meta of records that another program made."""
         return cls({}, {}, (), adopted=True)
 
 
@@ -54,7 +54,7 @@ def meta_path(records: Path) -> Path:
 
 
 def begin(cache: Path, settings: Mapping[str, Any], *, has_records: bool, force: bool, home: Path) -> Meta:
-    """What to write beside a cache at the start of a run; nothing is written yet.
+    """The meta to write beside a cache at the start of a run; nothing is written yet.
 
     Raises SettingsDifferError if the cache was made with other settings, unless `force`: then both are kept, as mixed.
     """
@@ -63,10 +63,10 @@ def begin(cache: Path, settings: Mapping[str, Any], *, has_records: bool, force:
     now = Meta(settings, environment(home), (datetime.now(timezone.utc).isoformat(timespec="seconds"),))
     if before is None:
         return replace(now, adopted=has_records)
-    return _continued(before, now, cache, force=force)
+    return _go_on(before, now, cache, force=force)
 
 
-def _continued(before: Meta, now: Meta, cache: Path, *, force: bool) -> Meta:
+def _go_on(before: Meta, now: Meta, cache: Path, *, force: bool) -> Meta:
     lines = differences(before.settings, now.settings)
     if lines and not force:
         raise SettingsDifferError(
@@ -80,7 +80,7 @@ def _continued(before: Meta, now: Meta, cache: Path, *, force: bool) -> Meta:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """One line a setting that differs."""
+    """One line per setting that differs."""
     names = sorted(before.keys() | now.keys())
     return [
         f"{name}: {before.get(name)!r} then, {now.get(name)!r} now"

@@ -1,4 +1,4 @@
-"""A file of lines that one process appends to, and that it notices others to touch."""
+"""A file of lines that one process appends to; it notices when another program changes the file."""
 
 from __future__ import annotations
 

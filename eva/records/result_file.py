@@ -1,71 +1,61 @@
-"""Result and cache files, the reference's too -> their entries. Reads only; what writes them is records.py."""
+"""Result and cache files, those of the reference too -> their records. Reads only; cache.py writes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from eva.errors import EvaError
-from eva.json_text import parse_json
-from eva.records.outcome import COUNTS, Outcome, read_outcome
+from eva.json_text import numbered_lines, parse_json
+from eva.records.outcome import COUNTS, Outcome
+from eva.records.schema import Record, read_record
 
 
 class ResultError(EvaError):
     """A result file that cannot be used; the message names the file, the line and the field."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One line of a result: what it counts for, the whole record, and its line number, counted from 1."""
+def read_records(path: Path) -> Iterator[Record]:
+    """The record of every line, one at a time, so that a large file need not be held; blank lines are passed over.
 
-    outcome: Outcome
-    record: Mapping[str, Any]
-    line: int = 0
-
-
-def read_entries(path: Path, *, growing: bool = False) -> Iterator[Entry]:
-    """Every line's entry, one at a time, so that a large file need not be held; blank lines are no entries.
-
-    A record without an index gets its line number, counted from 0; counts that it lacks are None. With `growing`,
-    for a cache that a run is writing right now, a last line that is not whole yet is passed over.
-    Raises ResultError.
+    A record without an index gets its line number, counted from 0. Raises ResultError.
     """
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    yield _entry(line, number)
-                except ValueError as error:
-                    if growing and not line.endswith(b"\n"):
-                        return
-                    raise ResultError(f"{path}, line {number}: {error}") from error
-    except OSError as error:
-        raise ResultError(f"cannot read {path}: {error.strerror}") from error
+    return _read(path, needed=())
 
 
-def _entry(line: bytes, number: int) -> Entry:
-    record = parse_json(line)
-    return Entry(read_outcome(record, default_index=number - 1), record, number)
-
-
-def read_scored(path: Path) -> Iterator[Entry]:
-    """`read_entries` of a file that is to be scored, which needs the two counts on every line. One with an unusable
-    value is None in the outcome. Raises ResultError, for a file without entries too."""
+def read_scored(path: Path) -> Iterator[Record]:
+    """`read_records` of a file that is to be scored, which needs the two counts on every line. One with an unusable
+    value is None in the record. Raises ResultError, for a file without records too."""
     empty = True
-    for entry in read_entries(path):
+    for record in _read(path, needed=COUNTS):
         empty = False
-        for name in COUNTS:
-            if name not in entry.record:
-                raise ResultError(f"{path}, line {entry.line}: {name!r} is missing")
-        yield entry
+        yield record
     if empty:
         raise ResultError(f"{path} holds no entries")
 
 
 def read_outcomes(path: Path) -> list[Outcome]:
-    """The outcome of every line of a file that is to be scored (protocol section 6). Raises ResultError."""
-    return [entry.outcome for entry in read_scored(path)]
+    """The outcome of every line of a file that is to be scored (docs/protocol.md, section 6). Raises ResultError."""
+    return [record.outcome for record in read_scored(path)]
+
+
+def _read(path: Path, *, needed: tuple[str, ...]) -> Iterator[Record]:
+    try:
+        with path.open("rb") as file:
+            for number, line in numbered_lines(file):
+                try:
+                    value = parse_json(line)
+                    record = read_record(value, default_index=number - 1)
+                    _check(value, needed)
+                except ValueError as error:
+                    raise ResultError(f"{path}, line {number}: {error}") from error
+                yield record
+    except OSError as error:
+        raise ResultError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _check(value: dict[str, Any], needed: tuple[str, ...]) -> None:
+    for name in needed:
+        if name not in value:
+            raise ValueError(f"{name!r} is missing")

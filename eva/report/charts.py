@@ -1,4 +1,4 @@
-"""The pictures of a report: what the accuracy depends on, how the samples ended, and where the agent looked."""
+"""The charts of a report: what the accuracy depends on, how the samples ended, and where the agent looked."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from eva.report.drawing import Mark, Point, densities, forest, forest_height_in, label, legend, render, scatter
 from eva.report.grouping import (
     MAX_CATEGORIES,
-    Row,
+    Group,
     accuracy,
     by_category,
     by_evidence,
     by_length,
     by_rounds,
+    by_source,
     by_stop_reason,
     by_tokens,
 )
 from eva.report.samples import Run
-from eva.scoring.evidence import Estimate, without_interval
 
 PLACES = 20
 
@@ -32,7 +32,7 @@ Marked = tuple[Mark, Run]
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture as an <svg> element, and its numbers in words for those who do not see it."""
+    """A chart as an <svg> element, and its numbers in words for those who do not see it."""
 
     title: str
     svg: str
@@ -40,7 +40,7 @@ class Chart:
 
 
 def charts(runs: Sequence[Run]) -> list[Chart]:
-    """Every picture that the runs have the numbers for; records without a trajectory have fewer.
+    """Every chart that the runs have numbers for: records without a trajectory have fewer.
 
     Runs without samples are left out.
     """
@@ -48,6 +48,7 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
     if not marked:
         return []
     found = [
+        _forest_chart("accuracy", "Accuracy", by_source, marked),
         _forest_chart("rounds", "Accuracy by rounds", by_rounds, marked),
         _forest_chart("tokens", "Accuracy by total tokens", by_tokens, marked),
         _forest_chart("length", "Accuracy by video length", by_length, marked),
@@ -67,14 +68,14 @@ def _name(run: Run) -> str:
 def _forest_chart(
     key: str,
     title: str,
-    group: Callable[[Sequence[Run]], Sequence[Row]],
+    group: Callable[[Sequence[Run]], Sequence[Group]],
     marked: Sequence[Marked],
     *,
     unit: str = "Accuracy, %",
     note: str = "",
 ) -> Chart | None:
     runs, marks = [run for _, run in marked], [mark for mark, _ in marked]
-    rows = [_shown(row, runs) for row in group(runs)]
+    rows = group(runs)
     if not rows:
         return None
     if not all(run.partial for run in runs):
@@ -82,12 +83,6 @@ def _forest_chart(
     draw = partial(forest, rows=rows, runs=marks, unit=unit)
     svg = render(draw, height_in=forest_height_in(rows), key=key, title=title)
     return Chart(title, svg, f"{title}. {_rows_in_words(rows, marks)}{note}")
-
-
-def _shown(row: Row, runs: Sequence[Run]) -> Row:
-    """Without the intervals of unfinished runs."""
-    pairs = zip(row.estimates, runs, strict=True)
-    return Row(row.label, tuple(without_interval(one) if one and run.partial else one for one, run in pairs))
 
 
 def _category_charts(marked: Sequence[Marked]) -> list[Chart | None]:
@@ -110,7 +105,7 @@ def _annotated(marked: Sequence[Marked]) -> list[Marked]:
 
 
 def _token_chart(marked: Sequence[Marked]) -> Chart | None:
-    """Mean tokens against accuracy. Of several runs of one dataset the first has the published figure beside it."""
+    """Mean tokens against accuracy. The published figure is beside the first run of its dataset."""
     first_of = {run.dataset: mark for mark, run in reversed(marked)}
     found = [(_point(mark, run, with_published=first_of[run.dataset] == mark), run) for mark, run in marked]
     points = [(point, run) for point, run in found if point is not None]
@@ -128,25 +123,25 @@ def _token_chart(marked: Sequence[Marked]) -> Chart | None:
 
 def _point(mark: Mark, run: Run, *, with_published: bool) -> Point | None:
     tokens = [sample.tokens for sample in run.samples if sample.tokens is not None]
-    share = accuracy(run.samples)
+    share = accuracy(run, run.samples)
     if not tokens or share is None:
         return None
     published = tuple(
         (figure.average_total_tokens, figure.accuracy)
-        for figure in run.published
-        if with_published and figure.average_total_tokens is not None
+        for figure in (run.published.figures if run.published and with_published else ())
+        if figure.average_total_tokens is not None
     )
-    return Point(mark, float(np.mean(tokens)), without_interval(share) if run.partial else share, published)
+    return Point(mark, float(np.mean(tokens)), share, published)
 
 
 def _point_in_words(point: Point, run: Run) -> str:
-    words = [f"{label(_name(run))}: {point.tokens:,.0f} tokens, {_in_words(point.accuracy)}."]
+    words = [f"{label(_name(run))}: {point.tokens:,.0f} tokens, {point.accuracy}."]
     words += [f"Published for {label(run.dataset)}: {tokens:,.0f} tokens, {it:.2%}." for tokens, it in point.published]
     return " ".join(words)
 
 
 def _places_chart(marked: Sequence[Marked]) -> Chart | None:
-    """Where in the video the frames lie, every sample with the same weight however many frames it asked for."""
+    """Where in the video the frames are. Every sample has the same weight, however many frames it asked for."""
     lines, words = [], []
     for mark, run in marked:
         first = density([sample.first_look for sample in run.samples])
@@ -168,8 +163,10 @@ def _places_chart(marked: Sequence[Marked]) -> Chart | None:
 
 
 def density(samples: Sequence[NDArray[np.float32]]) -> NDArray[np.float64] | None:
-    """Of frames' places (0 to 1), one array a sample: the mean density over PLACES bins of the video, 1 where frames
-    are spread evenly. None where nothing was shown."""
+    """The mean density of frames over PLACES bins of the video, 1 where frames are spread evenly.
+
+    `samples` has one array of places (0 to 1) per sample. None where no frame was shown.
+    """
     shares = [np.histogram(places, bins=PLACES, range=(0, 1))[0] / len(places) for places in samples if len(places)]
     return np.mean(shares, axis=0) * PLACES if shares else None
 
@@ -179,22 +176,11 @@ def _fifths(places: NDArray[np.float64]) -> str:
     return ", ".join(f"{share:.0%}" for share in shares) + " of their frames in the fifths of the video"
 
 
-def _rows_in_words(rows: Sequence[Row], runs: Sequence[Mark]) -> str:
+def _rows_in_words(rows: Sequence[Group], runs: Sequence[Mark]) -> str:
     """Every number of a forest, run by run."""
     return " ".join(
         f"{label(mark.name)}: "
-        + "; ".join(
-            f"{label(row.label)} {_in_words(row.estimates[number])}"
-            for row in rows
-            if row.estimates[number] is not None
-        )
+        + "; ".join(f"{label(row.label)} {row.estimates[number]}" for row in rows if row.estimates[number] is not None)
         + "."
         for number, mark in enumerate(runs)
     )
-
-
-def _in_words(one: Estimate | None) -> str:
-    if one is None:
-        return ""
-    between = f" ({one.interval.low:.1%} to {one.interval.high:.1%})" if one.interval else ""
-    return f"{one.value:.1%}{between} of {one.count:,}"

@@ -1,54 +1,61 @@
-"""Result files -> what a report is made of: rows and figures in memory, details and thumbnails in blocks on disk."""
+"""Result files -> the parts of a report: rows and figures in memory, details and thumbnails in blocks on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from eva.records.meta import read_meta
-from eva.records.outcome import Outcome
-from eva.records.result_file import Entry, read_entries, read_scored
+from eva.records.meta import Meta, read_meta
+from eva.records.result_file import read_records, read_scored
+from eva.records.schema import Record
 from eva.report.details import Detail, detail, frames_of
-from eva.report.head import Head, Known, make_head
-from eva.report.page import Blocks
+from eva.report.head import Head, make_head
+from eva.report.page import PER_BLOCK, Blocks
 from eva.report.rows import Row, columns, make_row
 from eva.report.samples import Run, Sample, read_sample
-from eva.report.thumbnail_blocks import Album
+from eva.report.thumbnail_blocks import ThumbnailBlocks
 from eva.report.trajectories import Step, first_difference, steps
+from eva.scoring.assessment import Assessment
+from eva.scoring.compare import Answered
+from eva.scoring.compare_files import ComparedResult
 from eva.scoring.origin import Origin, dataset_of, find_origin, named_dataset
+from eva.scoring.published import Published
 from eva.text import printable
-
-# Samples a block of details, as the page's script reads them.
-BLOCK = 100
 
 
 @dataclass(frozen=True)
 class Source:
-    """A result file, the name that its samples are known by on the page, and the dataset that it is of ('': nobody
-    knows)."""
+    """A result file, its meta file, the name of its samples on the page, and its dataset ('': nobody knows)."""
 
     path: Path
+    meta: Meta | None
     key: str
     dataset: str
-    timestamps: str
 
     @classmethod
-    def of(cls, path: Path, dataset: str, *, taken: Sequence[str] = ()) -> Source:
-        """Raises EvaError for a broken meta file."""
-        meta = read_meta(path)
-        timestamps = str(meta.settings.get("timestamps")) if meta else "requested"
+    def of(cls, path: Path, meta: Meta | None, dataset: str, *, taken: Sequence[str]) -> Source:
         # The name becomes part of an address, so it holds no lone surrogate and is not empty.
-        return cls(path, unique(printable(dataset or file_key(path), limit=80) or "run", taken), dataset, timestamps)
+        key = unique(printable(dataset or file_key(path), limit=80) or "run", taken)
+        return cls(path, meta, key, dataset)
+
+    @property
+    def timestamps(self) -> str:
+        return timestamps_of(self.meta)
 
 
-def read_source(path: Path, known: Known, *, taken: Sequence[str] = ()) -> Source:
-    """Of a finished file, whose indices tell the dataset where no meta file does. Raises EvaError."""
+def timestamps_of(meta: Meta | None) -> str:
+    return str(meta.settings.get("timestamps")) if meta else "requested"
+
+
+def read_source(path: Path, published: Mapping[str, Published], *, taken: Sequence[str] = ()) -> Source:
+    """Of a finished file: its indices tell the dataset where no meta file does. Raises EvaError."""
     meta = read_meta(path)
-    indices = set() if named_dataset(meta) else {entry.outcome.index for entry in read_entries(path)}
-    return Source.of(path, dataset_of(meta, indices, known.published), taken=taken)
+    indices = set() if named_dataset(meta) else {record.index for record in read_records(path)}
+    return Source.of(path, meta, dataset_of(meta, indices, published), taken=taken)
 
 
 def file_key(path: Path) -> str:
@@ -73,60 +80,71 @@ class Collected:
     """What is held of a run: small rows and numbers, no record."""
 
     source: Source
+    published: Mapping[str, Published]
     rows: list[Row] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
+    answered: list[Answered] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     steps: list[tuple[Step, ...]] = field(default_factory=list)
 
-    def add(self, entry: Entry) -> Row:
-        row = make_row(entry, self.source.dataset)
+    def add(self, record: Record) -> Row:
+        row = make_row(record, self.source.dataset)
         self.rows.append(row)
-        self.outcomes.append(entry.outcome)
-        self.samples.append(read_sample(self.source.dataset, entry))
-        self.steps.append(steps(entry.record))
+        self.answered.append(Answered(record.outcome, record.videos, row.categories))
+        self.samples.append(read_sample(self.source.dataset, record))
+        self.steps.append(steps(record))
         return row
 
-    def head(self, known: Known) -> Head:
-        return make_head(self.source.path, self.source.key, self.outcomes, self.samples, known)
+    @cached_property
+    def assessment(self) -> Assessment:
+        """To be asked for when every record has been added."""
+        outcomes = [one.outcome for one in self.answered]
+        indices = {outcome.index for outcome in outcomes}
+        return Assessment.of(find_origin(self.source.path, self.source.meta, indices, self.published), outcomes)
 
-    def chart_run(self, known: Known) -> Run:
-        origin = find_origin(self.source.path, {outcome.index for outcome in self.outcomes}, known.published)
-        return make_run(self.source.key, origin, self.samples)
+    def head(self) -> Head:
+        return make_head(self.chart_run(), self.assessment)
+
+    def chart_run(self) -> Run:
+        return make_run(self.source.key, self.assessment.origin, self.samples)
+
+    def compared(self) -> ComparedResult:
+        return ComparedResult.of(self.assessment.origin, self.answered)
 
     def columns(self) -> dict[str, Any]:
         return columns(self.rows)
 
 
 def make_run(key: str, origin: Origin, samples: Sequence[Sample]) -> Run:
-    figures = origin.published.figures if origin.published else ()
-    return Run(key, origin.dataset, samples, figures, partial=origin.coverage.partial)
+    return Run(key, origin.dataset, samples, origin.published, partial=origin.coverage.partial)
 
 
-def collect(source: Source, number: int, blocks: Blocks, album: Album) -> Collected:
+def collect(
+    source: Source, number: int, blocks: Blocks, thumbnails: ThumbnailBlocks, published: Mapping[str, Published]
+) -> Collected:
     """Read a result file once, in order; the details of its samples go to `blocks` as those of run `number`.
 
     Raises ResultError for a file that accuracy.py refuses too.
     """
-    collected = Collected(source)
-    for place, entries in enumerate(in_blocks(read_scored(source.path))):
-        details = [detail(entry.record, collected.add(entry), timestamps=source.timestamps) for entry in entries]
-        _settle_frames(details, album)
+    collected = Collected(source, published)
+    for place, records in enumerate(in_blocks(read_scored(source.path))):
+        details = [detail(record, collected.add(record), timestamps=source.timestamps) for record in records]
+        _place_frames(details, thumbnails)
         blocks.write_details(number, place, details)
     return collected
 
 
-def in_blocks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    rest = iter(entries)
-    while found := list(islice(rest, BLOCK)):
+def in_blocks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    rest = iter(records)
+    while found := list(islice(rest, PER_BLOCK)):
         yield found
 
 
-def _settle_frames(details: Sequence[Detail], album: Album) -> None:
-    """Say of every frame where the page finds it, in place of its path."""
+def _place_frames(details: Sequence[Detail], thumbnails: ThumbnailBlocks) -> None:
+    """Replace the path of every frame by where the page finds its picture."""
     frames = [frame for sample in details for frame in frames_of(sample)]
-    album.take(frame["name"] for frame in frames)
+    thumbnails.take(frame["name"] for frame in frames)
     for frame in frames:
-        frame.update(album.place(frame.pop("name")))
+        frame.update(thumbnails.place(frame.pop("name")))
 
 
 def differences(ours: Collected, theirs: Collected) -> list[int | None]:

@@ -1,27 +1,23 @@
-"""Two results -> the figures that the report puts first when it compares them."""
+"""Two results -> the figures at the top of a report that compares them."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from eva.report.head import Known
 from eva.scoring.compare import Change, Comparison
-from eva.scoring.compare_files import compare_sides, partial_lines, read_side, same_settings, side_notes
+from eva.scoring.compare_files import ComparedResult, compare_results, note_lines, partial_lines, same_settings
 from eva.scoring.interval import Interval
 
 Figures = dict[str, list[list[str]] | list[str]]
 
 
-def paired_figures(ours: Path, theirs: Path, known: Known) -> Figures:
+def comparison_figures(ours: ComparedResult, theirs: ComparedResult) -> Figures:
     """`figures` as (name, value), and `notes`, in which A is ours. Differences are ours minus theirs.
 
     Raises EvaError where the two have no question in common, or different ones under one index.
     """
-    a, b = read_side(ours, known.published), read_side(theirs, known.published)
-    compared = compare_sides(b, a)
+    compared = compare_results(theirs, ours)
     return {
-        "figures": [*_figures(compared), *(_noise(compared) if same_settings(a, b) else [])],
-        "notes": [*partial_lines(a, b), *side_notes(a, b)],
+        "figures": [*_figures(compared), *(_noise(compared) if same_settings(ours, theirs) else [])],
+        "notes": [*partial_lines(ours, theirs), *note_lines(ours, theirs)],
     }
 
 
@@ -42,7 +38,7 @@ def _figures(compared: Comparison) -> list[list[str]]:
 
 
 def _noise(compared: Comparison) -> list[list[str]]:
-    """Of the same settings twice, what differs is chance: the noise floor."""
+    """The noise floor: two runs with the same settings differ by chance alone."""
     count = compared.flips.count
     return [["Same settings: another answer", f"{compared.answers_changed / count:.2%} of the questions"]]
 

@@ -1,7 +1,7 @@
-"""Numbers -> SVG for a page that has a dark mode and is printed, by matplotlib without pyplot.
+"""Numbers -> SVG for a page with a dark mode that can be printed, by matplotlib without pyplot.
 
-Ink is `currentColor` and the colours of the runs are CSS variables (`--run-1` ...) with defaults that stand out from
-white and from black; each run has a marker of its own too, for those who do not see colours, and for print.
+Texts and axes are `currentColor`. The colours of the runs are CSS variables (`--run-1` ...) with defaults that can be
+seen on white and on black. Each run has a marker of its own too, for those who do not see colours, and for print.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from eva.report.grouping import Row
+from eva.report.grouping import Group
 from eva.scoring.evidence import Estimate
 from eva.text import printable
 
 COLOURS = ("#1f77b4", "#d95f02", "#2a9d5c", "#9467bd", "#d62728", "#7f7f7f")
 MARKERS = ("o", "s", "D", "^", "v", "P")
-# A colour that nothing else has; in the finished SVG it gives way to currentColor.
+# A colour that nothing else has. In the finished SVG currentColor replaces it.
 INK = "#010203"
 WIDTH_IN = 7.2
 LABEL_LIMIT = 48
 
-# matplotlib's settings are the process's, whatever the interface: one picture at a time.
+# matplotlib's settings belong to the whole process: one chart at a time.
 _LOCK = threading.Lock()
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
 @dataclass(frozen=True)
 class Mark:
-    """How a run looks in every picture of a page: by its number in the page's order."""
+    """How a run looks in every chart of a page, by its number in the order of the page."""
 
     number: int
     name: str
@@ -48,13 +48,13 @@ class Mark:
 
     @property
     def marker(self) -> str:
-        # Beyond six runs a colour comes again, with another marker.
+        # After six runs a colour is used again, with another marker.
         return MARKERS[(self.number + self.number // len(COLOURS)) % len(MARKERS)]
 
 
 @dataclass(frozen=True)
 class Point:
-    """A run by what it costs and gains; `published` are (mean tokens, accuracy as a fraction) of its dataset."""
+    """The cost and the accuracy of a run; `published` are (mean tokens, accuracy as a fraction) of its dataset."""
 
     mark: Mark
     tokens: float
@@ -63,16 +63,16 @@ class Point:
 
 
 def render(draw: Callable[[Axes], None], *, height_in: float, key: str, title: str) -> str:
-    """An <svg> element that can stand in a page: the same numbers give the same bytes.
+    """An <svg> element for a page. The same numbers give the same bytes.
 
-    `key` keeps the element ids of several pictures on one page apart; `title` is its accessible name.
+    `key` makes the element ids of several charts on one page differ; `title` is the accessible name.
     """
     settings = {"svg.fonttype": "none", "svg.hashsalt": key}
     with _LOCK, mpl.rc_context(), warnings.catch_warnings():
-        # Whatever style the user's own matplotlibrc has, a report looks like a report.
+        # So a matplotlibrc of the user changes nothing.
         mpl.rcdefaults()
         mpl.rcParams.update(settings)
-        # The reader's browser has the letters that matplotlib's own font lacks.
+        # The browser has the letters that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message=r"(?s).*Glyph")
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained", facecolor="none")
         axes = figure.add_subplot(facecolor="none")
@@ -83,13 +83,13 @@ def render(draw: Callable[[Axes], None], *, height_in: float, key: str, title: s
     return _for_a_page(text.getvalue(), key=key, title=title)
 
 
-def forest_height_in(rows: Sequence[Row]) -> float:
+def forest_height_in(rows: Sequence[Group]) -> float:
     runs = len(rows[0].estimates)
     return 0.9 + len(rows) * max(0.3, 0.17 * runs + 0.12) + _legend_height_in(runs)
 
 
-def forest(axes: Axes, rows: Sequence[Row], runs: Sequence[Mark], *, unit: str) -> None:
-    """Shares with their intervals, one below the other, and how many samples each stands for."""
+def forest(axes: Axes, rows: Sequence[Group], runs: Sequence[Mark], *, unit: str) -> None:
+    """Shares with their intervals, one below the other, and the number of samples of each."""
     step = 0.8 / len(runs)
     for place, row in enumerate(rows):
         for order, (mark, one) in enumerate(zip(runs, row.estimates, strict=True)):
@@ -119,7 +119,7 @@ def _estimate(axes: Axes, one: Estimate, y: float, mark: Mark) -> None:
 
 
 def _limits(estimates: Sequence[Estimate]) -> tuple[float, float]:
-    """Per cent; at least twenty points wide, for noise must not look like a landslide."""
+    """In per cent. At least twenty points wide, so that noise does not look like a large difference."""
     ends = [one.value for one in estimates]
     ends += [end for one in estimates if one.interval for end in (one.interval.low, one.interval.high)]
     low, high = 100 * min(ends), 100 * max(ends)
@@ -128,7 +128,7 @@ def _limits(estimates: Sequence[Estimate]) -> tuple[float, float]:
 
 
 def scatter(axes: Axes, points: Sequence[Point]) -> None:
-    """Mean tokens against accuracy; published figures are hollow, and tied to the run of their dataset."""
+    """Mean tokens against accuracy. Published figures are hollow; a line leads to the run of their dataset."""
     for point in points:
         mark, share = point.mark, 100 * point.accuracy.value
         if point.accuracy.interval is not None:
@@ -147,7 +147,7 @@ def scatter(axes: Axes, points: Sequence[Point]) -> None:
 
 
 def densities(axes: Axes, lines: Sequence[tuple[Mark, Sequence[float], bool]]) -> None:
-    """Lines over the video from its start to its end, as (run, one value a bin, whether dashed)."""
+    """Lines over the video from its start to its end, as (run, one value per bin, whether dashed)."""
     for mark, values, dashed in lines:
         edges = [100 * k / len(values) for k in range(len(values) + 1)]
         style = "--" if dashed else "-"
@@ -160,7 +160,7 @@ def densities(axes: Axes, lines: Sequence[tuple[Mark, Sequence[float], bool]]) -
 
 
 def legend(axes: Axes, runs: Sequence[Mark]) -> None:
-    """Below the axes; a single run needs none. The texts are set last: a label that starts with _ would be dropped."""
+    """Below the axes, for two runs and more. The texts are set last: matplotlib drops a label that starts with _."""
     if len(runs) < 2:
         return
     marks = [Line2D([], [], color=mark.colour, marker=mark.marker, linewidth=1.4, markersize=5) for mark in runs]
@@ -192,9 +192,9 @@ def _ink(axes: Axes) -> None:
 
 
 def _for_a_page(svg: str, *, key: str, title: str) -> str:
-    """The element alone, in the page's own font and colours, with ids of its own and no rules for the rest of the page.
+    """The <svg> element with the page's font and colours, with unique ids, and without style rules for the whole page.
 
-    Only what stands inside of tags is changed; texts hold no angle brackets, and no attribute holds a stranger's text.
+    Only tags change. Texts have no angle brackets, and no attribute has text from a result file.
     """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>", "", svg, count=1)

@@ -1,4 +1,4 @@
-"""Samples -> rows of estimates: one row a group (by rounds, tokens, ...), in it one estimate a run. Pure."""
+"""Samples -> groups (by rounds, tokens, ...): one row per group, with one estimate per run. Pure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import filterfalse, pairwise
 
 import numpy as np
 
 from eva.report.samples import Run, Sample
-from eva.scoring.evidence import Estimate, estimate, evidence
+from eva.scoring.evidence import Estimate, estimate
+from eva.scoring.interval import FEWER_RESAMPLES, RESAMPLES
 
 MANY_ROUNDS = 10
 LENGTH_EDGES_S = (60, 180, 600, 1800, 3600)
@@ -22,17 +23,36 @@ MAX_STOP_REASONS = 8
 
 
 @dataclass(frozen=True)
-class Row:
-    """A group of samples; `estimates` holds one for each run, None where the run has no such sample."""
+class Group:
+    """A group of samples. `estimates` has one entry per run, None where the run has no such sample."""
 
     label: str
     estimates: tuple[Estimate | None, ...]
 
 
-Groups = Callable[[Sample], Sequence[str]]
+# A sample -> the labels of its groups.
+Labels = Callable[[Sample], Sequence[str]]
 
 
-def by_rounds(runs: Sequence[Run]) -> list[Row]:
+def by_source(runs: Sequence[Run]) -> list[Group]:
+    """The accuracy of each run, then each published figure, beside the first run of its dataset."""
+    first_of = {run.dataset: number for number, run in reversed(list(enumerate(runs)))}
+    firsts = [run if first_of[run.dataset] == number else None for number, run in enumerate(runs)]
+    sources = dict.fromkeys(one.source for run in runs if run.published for one in run.published.figures)
+    return [
+        Group("This result", tuple(accuracy(run, run.samples, n_resamples=RESAMPLES) for run in runs)),
+        *(Group(f"Published ({source})", tuple(_published(run, source) for run in firsts)) for source in sources),
+    ]
+
+
+def _published(run: Run | None, source: str) -> Estimate | None:
+    if run is None or run.published is None:
+        return None
+    found = [figure.accuracy for figure in run.published.figures if figure.source == source]
+    return Estimate(run.published.rows, found[0], None) if found else None
+
+
+def by_rounds(runs: Sequence[Run]) -> list[Group]:
     last = f"{MANY_ROUNDS} or more"
 
     def group(sample: Sample) -> Sequence[str]:
@@ -43,8 +63,8 @@ def by_rounds(runs: Sequence[Run]) -> list[Row]:
     return accuracy_rows(runs, group, [*map(str, range(MANY_ROUNDS)), last])
 
 
-def by_tokens(runs: Sequence[Run]) -> list[Row]:
-    """Bins that hold about as many samples each, over all runs together."""
+def by_tokens(runs: Sequence[Run]) -> list[Group]:
+    """Bins of about the same size, over all runs together."""
     edges = token_edges([sample.tokens for run in runs for sample in run.samples if sample.tokens is not None])
     if not edges:
         return []
@@ -53,79 +73,93 @@ def by_tokens(runs: Sequence[Run]) -> list[Row]:
     return accuracy_rows(runs, _binned(labels, edges, lambda sample: sample.tokens), labels)
 
 
-def by_length(runs: Sequence[Run]) -> list[Row]:
+def by_length(runs: Sequence[Run]) -> list[Group]:
     return accuracy_rows(runs, _binned(LENGTHS, LENGTH_EDGES_S, lambda sample: sample.video_duration_s), LENGTHS)
 
 
-def by_category(runs: Sequence[Run]) -> list[Row]:
+def by_category(runs: Sequence[Run]) -> list[Group]:
     """The largest categories, largest first."""
     counts = Counter(name for run in runs for sample in run.samples for name in sample.categories)
     names = sorted(counts, key=lambda name: (-counts[name], name))
     return accuracy_rows(runs, lambda sample: sample.categories, names[:MAX_CATEGORIES])
 
 
-def by_stop_reason(runs: Sequence[Run]) -> list[Row]:
+def by_stop_reason(runs: Sequence[Run]) -> list[Group]:
     """The share of each stop reason among all samples of the run; the rare ones together."""
     counts = Counter(sample.stop_reason for run in runs for sample in run.samples)
     names = [name for name, _ in counts.most_common(MAX_STOP_REASONS)]
-    rows = [Row(name, tuple(_share(run, {name}) for run in runs)) for name in names]
     rest = counts.keys() - set(names)
-    return [*rows, Row(f"other ({len(rest)} reasons)", tuple(_share(run, rest) for run in runs))] if rest else rows
+    groups = [_ended_by(runs, name, {name}) for name in names]
+    return [*groups, _ended_by(runs, f"other ({len(rest)} reasons)", rest)] if rest else groups
 
 
-def by_evidence(runs: Sequence[Run]) -> list[Row]:
-    """Whether a frame lay in the annotated time: its share, then accuracy with and without."""
-    found = [
-        evidence(
-            [sample.video for sample in run.samples],
-            [sample.looked_into_reference for sample in run.samples],
-            [sample.correct for sample in run.samples],
-        )
-        for run in runs
-    ]
-    if not any(found):
+def _ended_by(runs: Sequence[Run], label: str, reasons: set[str]) -> Group:
+    return Group(label, tuple(share(run, run.samples, lambda one: one.stop_reason in reasons) for run in runs))
+
+
+def by_evidence(runs: Sequence[Run]) -> list[Group]:
+    """The share of samples with a frame in the annotated time, then the accuracy with and without such a frame.
+
+    Over the samples of which it is known.
+    """
+    known = [[one for one in run.samples if one.looked_into_reference is not None] for run in runs]
+    if not any(known):
         return []
+    pairs = list(zip(runs, known, strict=True))
     return [
-        Row("Looked into the annotated time", tuple(one.looked if one else None for one in found)),
-        Row("Accuracy where it looked", tuple(one.accuracy_with if one else None for one in found)),
-        Row("Accuracy where it did not", tuple(one.accuracy_without if one else None for one in found)),
+        Group("Looked into the annotated time", tuple(share(run, ones, _looked) for run, ones in pairs)),
+        Group("Accuracy where it looked", tuple(accuracy(run, list(filter(_looked, ones))) for run, ones in pairs)),
+        Group(
+            "Accuracy where it did not", tuple(accuracy(run, list(filterfalse(_looked, ones))) for run, ones in pairs)
+        ),
     ]
 
 
-def accuracy_rows(runs: Sequence[Run], groups: Groups, labels: Sequence[str]) -> list[Row]:
+def _looked(sample: Sample) -> bool:
+    return bool(sample.looked_into_reference)
+
+
+def accuracy_rows(runs: Sequence[Run], labels_of: Labels, labels: Sequence[str]) -> list[Group]:
     """The accuracy in each group, in the order of `labels`; groups without a sample are left out."""
-    members = [_members(run, groups) for run in runs]
-    rows = [Row(label, tuple(accuracy(groups_of.get(label, ())) for groups_of in members)) for label in labels]
+    members = [(run, _members(run, labels_of)) for run in runs]
+    rows = [
+        Group(label, tuple(accuracy(run, by_label.get(label, ())) for run, by_label in members)) for label in labels
+    ]
     return [row for row in rows if any(row.estimates)]
 
 
-def accuracy(samples: Sequence[Sample]) -> Estimate | None:
-    return estimate([sample.video for sample in samples], [sample.correct for sample in samples])
+def accuracy(run: Run, samples: Sequence[Sample], *, n_resamples: int = FEWER_RESAMPLES) -> Estimate | None:
+    """Of some samples of a run."""
+    return share(run, samples, lambda sample: sample.correct, n_resamples=n_resamples)
+
+
+def share(
+    run: Run, samples: Sequence[Sample], has: Callable[[Sample], bool], *, n_resamples: int = FEWER_RESAMPLES
+) -> Estimate | None:
+    """Of some samples of a run, those that have something."""
+    videos, values = [sample.video for sample in samples], [has(sample) for sample in samples]
+    return estimate(videos, values, n_resamples=0 if run.partial else n_resamples)
 
 
 def token_edges(tokens: Sequence[float]) -> list[int]:
-    """The inner borders of at most TOKEN_BINS bins with about as many values each, rounded to two digits."""
+    """The inner borders of at most TOKEN_BINS bins of about the same size, rounded to two digits."""
     if not tokens:
         return []
     borders = np.quantile(tokens, np.arange(1, TOKEN_BINS) / TOKEN_BINS)
     return sorted({int(float(f"{border:.1e}")) for border in borders})
 
 
-def _members(run: Run, groups: Groups) -> dict[str, list[Sample]]:
+def _members(run: Run, labels_of: Labels) -> dict[str, list[Sample]]:
     members: dict[str, list[Sample]] = {}
     for sample in run.samples:
-        for label in groups(sample):
+        for label in labels_of(sample):
             members.setdefault(label, []).append(sample)
     return members
 
 
-def _binned(labels: Sequence[str], edges: Sequence[float], measure: Callable[[Sample], float | None]) -> Groups:
+def _binned(labels: Sequence[str], edges: Sequence[float], measure: Callable[[Sample], float | None]) -> Labels:
     def group(sample: Sample) -> Sequence[str]:
         value = measure(sample)
         return () if value is None else (labels[bisect_right(edges, value)],)
 
     return group
-
-
-def _share(run: Run, reasons: set[str]) -> Estimate | None:
-    return estimate([sample.video for sample in run.samples], [sample.stop_reason in reasons for sample in run.samples])

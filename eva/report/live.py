@@ -1,8 +1,8 @@
-"""The report of a run that goes on, served to a browser on this machine. It only ever reads.
+"""The report of a run that is going on, served to a browser on this machine. It writes no file.
 
-Bound to 127.0.0.1, and answering only those who call it by a loopback name: a page elsewhere whose own name was made
-to lead here (DNS rebinding) gets nothing. A client never names a file: it asks for a sample and a frame by numbers, and
-the path that the record then gives must pass the rule of thumbnails.py.
+The server is bound to 127.0.0.1 and refuses a request whose Host header is not a loopback name. So a foreign page whose
+name was made to resolve to this machine (DNS rebinding) gets nothing. A client never names a file: it names a run, a
+sample and a frame. The path in the sample's record must pass the checks of thumbnails.py.
 """
 
 from __future__ import annotations
@@ -13,28 +13,30 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from eva.errors import EvaError
-from eva.records.follow_cache import MAX_LINE_BYTES, Tail
-from eva.records.meta import read_meta
+from eva.records.follow_cache import MAX_LINE_BYTES, CacheFollower
+from eva.records.meta import Meta, read_meta
 from eva.records.outcome import Outcome
-from eva.records.result_file import Entry
-from eva.report.collect import Source, make_run
+from eva.records.schema import Record
+from eva.report.collect import Source, make_run, timestamps_of
 from eva.report.details import Detail, detail, frames_of
-from eva.report.head import Head, Known, make_head
+from eva.report.head import Head, make_head
 from eva.report.rows import columns, make_row
 from eva.report.samples import Run, Sample, read_sample
 from eva.report.thumbnails import FrameRoot, NoFrameError
+from eva.scoring.assessment import Assessment
 from eva.scoring.origin import dataset_of, find_origin, named_dataset
+from eva.scoring.published import Published
 
 HOST = "127.0.0.1"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
-# The figures' interval takes half a second of work for a large run.
+# The interval of the figures takes half a second to compute for a large run.
 HEAD_EVERY_S = 5.0
 # Charts take a second or two to draw.
 PAGE_EVERY_S = 60.0
@@ -51,103 +53,106 @@ _HEADERS = {
 
 
 class NotThereError(Exception):
-    """Nothing is at that address; the message is for the page's reader."""
+    """The address leads nowhere. The message is for the reader of the page."""
 
 
 @dataclass
 class LiveRun:
     """A cache, and what the page shows of it. Of several lines for one index the last counts, as for the run itself.
 
-    `dataset` is what the meta file and the records tell so far; rows and samples are made anew when that changes.
+    `dataset` is what the meta file and the records tell so far. When it changes, every record is read again.
     """
 
     key: str
-    tail: Tail
-    known: Known
+    cache: CacheFollower
+    published: Mapping[str, Published]
     dataset: str = ""
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     samples: dict[int, Sample] = field(default_factory=dict)
     _head: Head | None = None
     _head_of: tuple[int, int] = (0, 0)
-    _head_s: float = 0.0
+    _head_at: float = 0.0
 
-    @property
-    def source(self) -> Source:
-        """As the meta file says now: a run that starts over may have other settings."""
-        return replace(Source.of(self.tail.path, self.dataset), key=self.key)
+    def read_meta(self) -> Meta | None:
+        """The meta file as it is now: a run that starts over can have other settings. Raises EvaError."""
+        return read_meta(self.cache.path)
 
     def follow(self) -> bool:
-        """Read on; whether there is more to read."""
-        generation = self.tail.generation
-        entries = self.tail.follow()
-        if self.tail.generation != generation:
+        """Read further, and return whether there is more to read."""
+        generation = self.cache.generation
+        records = self.cache.follow()
+        if self.cache.generation != generation:
             self.outcomes, self.samples = {}, {}
-        for entry in entries:
-            self.outcomes[entry.outcome.index] = entry.outcome
-            self.samples[entry.outcome.index] = read_sample(self.dataset, entry)
-        return self._name_dataset() or self.tail.more
+        for record in records:
+            self.outcomes[record.index] = record.outcome
+            self.samples[record.index] = read_sample(self.dataset, record)
+        return self._update_dataset() or self.cache.more
 
-    def _name_dataset(self) -> bool:
-        """Begin anew, with the outcomes that are known, where the dataset turns out to be another one."""
-        dataset = dataset_of(read_meta(self.tail.path), self.outcomes.keys(), self.known.published)
+    def _update_dataset(self) -> bool:
+        """Return whether the dataset has changed. Then the cache is read again; the known outcomes stay."""
+        dataset = dataset_of(self.read_meta(), self.outcomes.keys(), self.published)
         if dataset == self.dataset:
             return False
         self.dataset, self.samples = dataset, {}
-        self.tail.restart()
+        self.cache.restart()
         return True
 
-    def chart_run(self) -> Run:
-        origin = find_origin(self.tail.path, self.outcomes.keys(), self.known.published)
-        return make_run(self.key, origin, list(self.samples.values()))
+    def assess(self) -> Assessment:
+        origin = find_origin(self.cache.path, self.read_meta(), self.outcomes.keys(), self.published)
+        return Assessment.of(origin, list(self.outcomes.values()))
+
+    def chart_run(self, assessment: Assessment) -> Run:
+        return make_run(self.key, assessment.origin, list(self.samples.values()))
 
     def head(self) -> Head:
-        """The figures, a few seconds old at most."""
-        state = self.tail.generation, self.tail.offset
-        due = time.monotonic() - self._head_s > HEAD_EVERY_S
+        """The figures. They are computed again when the cache has changed, but not within HEAD_EVERY_S."""
+        state = self.cache.generation, self.cache.offset
+        due = time.monotonic() - self._head_at > HEAD_EVERY_S
         if self._head is None or (state != self._head_of and due):
-            outcomes, samples = list(self.outcomes.values()), list(self.samples.values())
-            self._head = make_head(self.tail.path, self.key, outcomes, samples, self.known)
-            self._head_of, self._head_s = state, time.monotonic()
+            assessment = self.assess()
+            self._head = make_head(self.chart_run(assessment), assessment)
+            self._head_of, self._head_at = state, time.monotonic()
         return self._head
 
     def update(self, generation: int, offset: int) -> dict[str, Any]:
-        """What is new for a page that came to `offset` of this file, or of another one in its place before."""
-        lines = self.tail.after(offset if generation == self.tail.generation else 0)
-        rows = [make_row(entry, self.dataset) for entry in lines.entries]
+        """What is new for a page that has read up to `offset` of the file with this `generation`.
+
+        If another file has replaced that one, everything is new.
+        """
+        new = self.cache.after(offset if generation == self.cache.generation else 0)
+        rows = [make_row(record, self.dataset) for record in new.records]
         return {
             "key": self.key,
-            "generation": self.tail.generation,
-            "offset": lines.offset,
-            "more": lines.offset < self.tail.offset,
-            "rows": {**columns(rows), "said": [_said(entry) for entry in lines.entries]},
+            "generation": self.cache.generation,
+            "offset": new.offset,
+            "more": new.offset < self.cache.offset,
+            "rows": {**columns(rows), "said": [_said(record) for record in new.records]},
             "head": self.head(),
         }
 
     def sample(self, index: int) -> Detail:
         """Raises NotThereError."""
-        entry = self.tail.entry(index)
-        if entry is None:
+        record = self.cache.record(index)
+        if record is None:
             raise NotThereError(f"there is no sample {index} of {self.key}")
-        return detail(entry.record, make_row(entry, self.dataset), timestamps=self.source.timestamps)
+        return detail(record, make_row(record, self.dataset), timestamps=timestamps_of(self.read_meta()))
 
 
-def _said(entry: Entry) -> str:
-    rounds = entry.record.get("trajectory")
-    replies = [round_.get("reply") for round_ in rounds if isinstance(round_, dict)] if isinstance(rounds, list) else []
-    return "\n".join(reply for reply in replies if isinstance(reply, str))[:MAX_SAID]
+def _said(record: Record) -> str:
+    return "\n".join(round_.reply for round_ in record.rounds)[:MAX_SAID]
 
 
 @dataclass
 class Live:
-    """The caches of an output folder, followed as they grow; `make_page` gives the page that shows them."""
+    """The caches of an output folder, followed as they grow. `make_page` makes the page that shows them."""
 
     folder: Path
     root: FrameRoot
-    known: Known
+    published: Mapping[str, Published]
     make_page: Callable[[Sequence[Run]], str]
     _runs: dict[Path, LiveRun] = field(default_factory=dict)
     _page: str = ""
-    _page_s: float = 0.0
+    _page_at: float = 0.0
     _drawing: threading.Lock = field(default_factory=threading.Lock)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -167,18 +172,18 @@ class Live:
             return "application/json", json.dumps(answers[path](query), allow_nan=False).encode()
 
     def page(self) -> str:
-        """The page, with charts of a minute ago at most."""
+        """The page. Its charts are drawn again when they are older than PAGE_EVERY_S."""
         with self._drawing:
-            if not self._page or time.monotonic() - self._page_s > PAGE_EVERY_S:
+            if not self._page or time.monotonic() - self._page_at > PAGE_EVERY_S:
                 with self._lock:
                     while self._follow():
                         pass
-                    runs = [run.chart_run() for run in self._runs.values()]
-                self._page, self._page_s = self.make_page(runs), time.monotonic()
+                    runs = [run.chart_run(run.assess()) for run in self._runs.values()]
+                self._page, self._page_at = self.make_page(runs), time.monotonic()
             return self._page
 
     def updates(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """What is new since `since`: `key:generation:offset` of each run, separated by commas."""
+        """What is new for a page that has read `since`: `key:generation:offset` of each run, separated by commas."""
         more = self._follow()
         since = _since(query.get("since", ""))
         updates = [run.update(*since.get(run.key, (-1, 0))) for run in self._runs.values()]
@@ -189,7 +194,7 @@ class Live:
         }
 
     def sample(self, query: Mapping[str, str]) -> Detail:
-        """A sample's details; its frames are addresses of `frame`."""
+        """The details of a sample. Its frames are addresses that `frame` answers."""
         run, index = self._run(query), _number(query, "index")
         found = run.sample(index)
         for at, frame in enumerate(frames_of(found)):
@@ -198,7 +203,7 @@ class Live:
         return found
 
     def frame(self, query: Mapping[str, str]) -> bytes:
-        """The small picture of a sample's frame, made when it is asked for."""
+        """The thumbnail of a sample's frame. It is made when a browser asks for it."""
         with self._lock:
             frames = frames_of(self._run(query).sample(_number(query, "index")))
         at = _number(query, "at")
@@ -221,24 +226,24 @@ class Live:
         return {"url": address}
 
     def _follow(self) -> bool:
-        """Read on in every cache, new ones too; whether there is more to read."""
+        """Read further in every cache, new ones too, and return whether there is more to read."""
         for path in sorted(self.folder.glob("cache_*.jsonl")):
             if path not in self._runs and path.is_file():
-                taken = [run.key for run in self._runs.values()]
-                key = Source.of(path, named_dataset(read_meta(path)), taken=taken).key
-                self._runs[path] = LiveRun(key, Tail(path), self.known)
-        # Every one of them reads on, so no generator that stops at the first.
-        behind = [run.follow() for run in self._runs.values()]
-        return any(behind)
+                meta, taken = read_meta(path), [run.key for run in self._runs.values()]
+                key = Source.of(path, meta, named_dataset(meta), taken=taken).key
+                self._runs[path] = LiveRun(key, CacheFollower(path), self.published)
+        # Every run reads further: `any` over the runs themselves would stop at the first that has more.
+        more = [run.follow() for run in self._runs.values()]
+        return any(more)
 
     def _status(self) -> str:
-        times_s = [written for run in self._runs.values() if (written := run.tail.written_s()) is not None]
-        if not times_s:
+        written_at = [at for run in self._runs.values() if (at := run.cache.written_at()) is not None]
+        if not written_at:
             return f"Live: there is no cache in {self.folder} yet"
-        return f"Live: the last record came {_ago(time.time() - max(times_s))} ago" + "".join(
-            f"; {run.tail.path.name} has {run.tail.skipped} lines of more than {MAX_LINE_BYTES >> 20} MiB, passed over"
-            for run in self._runs.values()
-            if run.tail.skipped
+        most = f"{MAX_LINE_BYTES >> 20} MiB"
+        caches = [run.cache for run in self._runs.values() if run.cache.skipped]
+        return f"Live: the last record came {_duration(time.time() - max(written_at))} ago" + "".join(
+            f"; {cache.path.name} has {cache.skipped} lines of more than {most}, passed over" for cache in caches
         )
 
     def _run(self, query: Mapping[str, str]) -> LiveRun:
@@ -249,7 +254,7 @@ class Live:
 
 
 def _since(text: str) -> dict[str, tuple[int, int]]:
-    """What a page has already; what does not read as such counts as nothing."""
+    """What a page has already, by the key of the run. A part that cannot be read is left out."""
     known = {}
     for part in text.split(","):
         key, _, numbers = part.partition(":")
@@ -266,12 +271,12 @@ def _number(query: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-def _ago(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers GET, to loopback names alone."""
+    """Answers GET requests to a loopback name."""
 
     protocol_version = "HTTP/1.1"
     timeout = 60
@@ -300,17 +305,18 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the page asks every other second."""
+        """Log nothing: the page sends a request every two seconds."""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a Host header names this machine; the port is not looked at, for an SSH tunnel may change it."""
+    """Whether a Host header names this machine. The port does not matter: an SSH tunnel may change it."""
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
     return name.lower() in _LOOPBACK
 
 
-# The standard library's server: one reader and five addresses need no framework, and the harness no new dependency.
 class LiveServer(ThreadingHTTPServer):
+    """The server of the standard library. Four addresses need no framework, and so no further dependency."""
+
     daemon_threads = True
 
     def __init__(self, live: Live, port: int) -> None:
@@ -322,6 +328,6 @@ class LiveServer(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_address[1]}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that leaves in the middle of an answer is no error."""
+        """Report errors, but not a browser that leaves in the middle of an answer."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)

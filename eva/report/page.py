@@ -1,9 +1,9 @@
 """The report: one HTML file that opens from the disk, without a network.
 
-Its frame is a Jinja template (autoescaped), its script and style are the files in assets/, inlined and named by their
-hashes in the page's Content-Security-Policy, so that nothing else can run. The samples are data: a table of small rows
-as JSON, and the details, a hundred samples at a time, compressed, which the script unpacks when they are looked at.
-These stand at the end of the page, so that a browser shows the beginning before it has read them.
+Its outline is a Jinja template (autoescaped). Its script and style are the files in assets/, inlined. The page's
+Content-Security-Policy names their hashes, so that nothing else can run. The samples are data: a table of small rows as
+JSON, and the compressed details, PER_BLOCK samples per block. The script unpacks a block when a reader opens one of its
+samples. The blocks are at the end of the page, so that a browser shows the beginning before it has read them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 
 SCRIPTS = ("dom.js", "data.js", "table.js", "timeline.js", "sample.js", "head.js", "page.js")
 STATIC_SOURCES = "img-src data: file:"
-_END = "</body>\n</html>\n"
 LIVE_SOURCES = "img-src 'self' data:; connect-src 'self'"
+# Samples per block of details, and pictures per block of pictures; assets/data.js has the same number.
+PER_BLOCK = 100
+_END = "</body>\n</html>\n"
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The data blocks that follow the page's beginning, kept in a file until that can be written."""
+    """The data blocks after the page's beginning. A file holds them until the beginning is written."""
 
     file: IO[bytes]
 
@@ -41,15 +43,15 @@ class Blocks:
         self.file.write(block(name, content, kind=kind).encode("ascii"))
 
     def write_details(self, run: int, number: int, samples: Sequence[Detail]) -> None:
-        """The details of a run's samples, those of its block with this number."""
-        # A lone surrogate, which is no UTF-8, stays the escape that it is in JSON.
+        """The details of the samples of a run's block `number`."""
+        # A lone surrogate is not UTF-8. It stays an escape of JSON.
         text = json.dumps(samples, ensure_ascii=False, allow_nan=False).encode("utf-8", errors="backslashreplace")
         packed = base64.b64encode(gzip.compress(text, 6, mtime=0)).decode("ascii")
         self.write(f"details-{run}-{number}", packed, kind="application/octet-stream")
 
 
 def block(name: str, content: str, *, kind: str = "application/json") -> str:
-    """An inert script element. No text can end it: in JSON a `<` can always be written as an escape."""
+    """An inert script element. No text can end it, because every `<` becomes an escape of JSON."""
     inert = content.replace("<", "\\u003c")
     return f'<script type="{kind}" id="data-{name}">{inert}</script>\n'
 
@@ -75,7 +77,7 @@ class Assets:
         )
         style = (folder / "page.css").read_text(encoding="utf-8")
         parts = [(folder / name).read_text(encoding="utf-8") for name in SCRIPTS]
-        # In a function of its own, so that no name of it takes the place of the browser's.
+        # In a function of its own, so that no name in it hides a name of the browser.
         script = "\n".join(['(() => {\n"use strict";\n', *parts, "})();\n"])
         return cls(environment.get_template("page.html.j2"), style, script)
 
@@ -97,7 +99,7 @@ class Assets:
 
 @dataclass(frozen=True)
 class Page:
-    """What the beginning of a page shows. `data` becomes JSON blocks, by name."""
+    """What the beginning of a page shows. Each entry of `data` becomes a JSON block with this name."""
 
     title: str
     charts: Sequence[Chart]
@@ -105,8 +107,8 @@ class Page:
     sources: str = STATIC_SOURCES
 
 
-def beginning(page: Page, assets: Assets) -> str:
-    """The page up to where the blocks of details follow."""
+def render_beginning(page: Page, assets: Assets) -> str:
+    """The page up to the blocks of details."""
     return assets.template.render(
         title=page.title,
         policy=assets.policy(page.sources),
@@ -117,14 +119,14 @@ def beginning(page: Page, assets: Assets) -> str:
     )
 
 
-def whole(page: Page, assets: Assets) -> str:
-    """A page that has no blocks of details."""
-    return beginning(page, assets) + _END
+def render_live(page: Page, assets: Assets) -> str:
+    """A live page: it has no blocks of details."""
+    return render_beginning(page, assets) + _END
 
 
 def write_page(file: IO[bytes], page: Page, assets: Assets, details: IO[bytes]) -> None:
     """The beginning, then all of `details`."""
-    file.write(beginning(page, assets).encode())
+    file.write(render_beginning(page, assets).encode())
     details.seek(0)
     shutil.copyfileobj(details, file)
     file.write(_END.encode())

@@ -1,4 +1,4 @@
-"""A record's conversation as text -> the question that was asked, and its options. Pure."""
+"""A question as it was asked -> its parts: the question proper, and its options. Pure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,6 @@ import re
 from dataclasses import dataclass
 from string import ascii_uppercase
 
-from eva.protocol.messages import RESPONSE_END, USER_PROMPT
-
-_BEFORE_QUESTION, _, _ = USER_PROMPT.partition("{question}")
-_OPENING = re.compile(re.escape(_BEFORE_QUESTION).replace(r"\{length\}", r"\d+").replace(r"\{resolution\}", r"\d+"))
-_AGAIN, _, _END = RESPONSE_END.partition("{question}")
-_TURN_END = "<|im_end|>"  # of ChatML, in which EVA's tokenizer writes
 # Some datasets' line ends are a backslash and an n.
 _LINE_END = re.compile(r"\n|\\n")
 _OPTION = re.compile(r"\s*(?:\(([A-Z])\)|([A-Z])[.:)])\s*(.*)", re.DOTALL)
@@ -24,20 +18,6 @@ class Question:
     stem: str
     options: tuple[tuple[str, str], ...] = ()
     after: str = ""
-
-
-def question_text(messages: object) -> str:
-    """The question in a record's `messages`; empty where a sample ended before there was a conversation."""
-    if not isinstance(messages, str):
-        return ""
-    opening = _OPENING.search(messages)
-    if opening is None:
-        return ""
-    text, ended, _ = messages[opening.end() :].partition(_TURN_END)
-    if not ended:  # another chat template; a tool's response says the question again
-        _, again, rest = text.partition(_AGAIN)
-        text = rest.partition(_END)[0] if again else text
-    return text.strip()
 
 
 def read_question(text: str) -> Question:

@@ -1,16 +1,14 @@
-"""Entries -> the rows of the report's table: small, a list a column, so that ten thousand open at once. Pure."""
+"""Records -> the rows of the report's table: small, one list per column, so that ten thousand open at once. Pure."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from eva.protocol.stop_reasons import INFRASTRUCTURE, SAMPLE
 from eva.records.outcome import Outcome
-from eva.records.result_file import Entry
-from eva.report.question import question_text
+from eva.records.schema import Record
 from eva.scoring.categories import categories
 
 RIGHT, WRONG, UNANSWERED, FAILED = STATUSES = ("right", "wrong", "unanswered", "failed")
@@ -33,20 +31,20 @@ class Row:
     categories: tuple[str, ...]
 
 
-def make_row(entry: Entry, dataset: str) -> Row:
-    outcome = entry.outcome
+def make_row(record: Record, dataset: str) -> Row:
+    outcome = record.outcome
     return Row(
         index=outcome.index,
-        question=question_text(entry.record.get("messages")),
+        question=record.question,
         truth=outcome.ground_truth,
         answer=outcome.answer,
         status=status(outcome),
         stop_reason=outcome.stop_reason,
         rounds=outcome.num_rounds,
         tokens=outcome.total_tokens,
-        seconds=outcome.seconds if outcome.seconds is not None and math.isfinite(outcome.seconds) else None,
+        seconds=outcome.seconds,
         video=outcome.video,
-        categories=categories(dataset, entry.record),
+        categories=categories(dataset, record),
     )
 
 
@@ -61,7 +59,7 @@ def status(outcome: Outcome) -> str:
 
 
 def columns(rows: Sequence[Row]) -> dict[str, Any]:
-    """The rows a list a column; texts that repeat stand once in `names` and are numbers in their columns."""
+    """The rows, one list per column; texts that repeat stand once in `names` and are numbers in their columns."""
     names: dict[str, int] = {}
 
     def numbered(texts: Iterable[str]) -> list[int]:

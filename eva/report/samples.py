@@ -1,4 +1,4 @@
-"""A run's records as the charts need them: a few numbers a sample, so that no record need be held."""
+"""A run's records as the charts need them: a few numbers per sample, so that no record need be held."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eva.records.result_file import Entry
-from eva.scoring.categories import categories, video_duration_s
+from eva.records.schema import Record
+from eva.scoring.categories import categories
 from eva.scoring.evidence import Glance, glances, looked_into_reference
-from eva.scoring.published import Figure
+from eva.scoring.published import Published
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,20 +36,19 @@ class Sample:
 
 @dataclass(frozen=True)
 class Run:
-    """A result under the name that a reader knows it by; `published` are its dataset's published figures, `partial`
-    says that the run has not finished."""
+    """A result under its name on the page. `published` is what is published of its dataset; `partial` says that the run
+    has not finished."""
 
     name: str
     dataset: str
     samples: Sequence[Sample]
-    published: tuple[Figure, ...] = ()
+    published: Published | None = None
     partial: bool = False
 
 
-def read_sample(dataset: str, entry: Entry) -> Sample:
-    """What the charts need of an entry."""
-    outcome, record = entry.outcome, entry.record
-    duration_s, looks = video_duration_s(record), glances(record)
+def read_sample(dataset: str, record: Record) -> Sample:
+    """What the charts need of a record."""
+    outcome, duration_s, looks = record.outcome, record.video_duration_s, glances(record)
     first_round = looks[0].round if looks else 0
     return Sample(
         video=outcome.video,

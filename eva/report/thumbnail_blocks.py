@@ -1,4 +1,4 @@
-"""The thumbnails that go into a report: as many as the cap allows, each once, however many samples show it."""
+"""The thumbnails in a report: as many as the cap allows, each once, however many samples show it."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from eva.report.page import PER_BLOCK
 from eva.report.thumbnails import FrameRoot, NoFrameError
 
-# Pictures a block of the page; a sample's frames are decoded with those of its neighbours.
-BLOCK = 100
+# Frames that are decoded at the same time.
 _BATCH = 64
 
 WriteBlock = Callable[[str, str], None]
 
 
 @dataclass
-class Album:
+class ThumbnailBlocks:
     """Takes frames by their paths and says where the page finds each one.
 
-    `write_block(name, json)` is given the pictures, base64 of WebP files, BLOCK at a time, `cap_bytes` of base64 in all
-    at most. The first picture that would go over the cap ends it. `pool` has threads: decoding is most of the work.
+    `write_block(name, json)` gets the pictures as base64 of WebP files, PER_BLOCK at a time. All of them together have
+    at most `cap_bytes` of base64. After the first picture above the cap no further one is embedded. `pool` has threads:
+    decoding is most of the work.
     """
 
     root: FrameRoot
@@ -36,7 +37,7 @@ class Album:
     full: bool = False
     refused: dict[str, int] = field(default_factory=dict)
     _places: dict[str, int | str] = field(default_factory=dict)
-    _open: list[str] = field(default_factory=list)
+    _unwritten: list[str] = field(default_factory=list)
 
     @property
     def frames(self) -> int:
@@ -52,11 +53,11 @@ class Album:
         """Embed those frames that are new, in this order, until the cap is reached."""
         new = iter([name for name in dict.fromkeys(names) if name not in self._places])
         while batch := list(islice(new, _BATCH)):
-            for name, made in zip(batch, self._made(batch), strict=True):
-                self._places[name] = self._place(made)
+            for name, made in zip(batch, self._encode_all(batch), strict=True):
+                self._places[name] = self._embed(made)
 
     def place(self, name: str) -> dict[str, Any]:
-        """Where the page finds a frame that was taken: `at` its number, `url` of its file, or `no` with the reason."""
+        """Where the page finds a frame that was taken: its number `at`, the `url` of its file, or the reason `no`."""
         place = self._places[name]
         if isinstance(place, int):
             return {"at": place}
@@ -67,30 +68,30 @@ class Album:
 
     def close(self) -> None:
         """Write the last pictures."""
-        if self._open:
-            first = self.embedded - len(self._open)
-            self.write_block(f"pictures-{first // BLOCK}", json.dumps(self._open))
-            self._open = []
+        if self._unwritten:
+            first = self.embedded - len(self._unwritten)
+            self.write_block(f"pictures-{first // PER_BLOCK}", json.dumps(self._unwritten))
+            self._unwritten = []
 
-    def _made(self, batch: Sequence[str]) -> Iterator[str | NoFrameError]:
-        make = self._found if self.full else self._encoded
+    def _encode_all(self, batch: Sequence[str]) -> Iterator[str | NoFrameError]:
+        make = self._check if self.full else self._encode
         return self.pool.map(make, batch)
 
-    def _encoded(self, name: str) -> str | NoFrameError:
+    def _encode(self, name: str) -> str | NoFrameError:
         try:
             return base64.b64encode(self.root.thumbnail(name)).decode("ascii")
         except NoFrameError as reason:
             return reason
 
-    def _found(self, name: str) -> str | NoFrameError:
+    def _check(self, name: str) -> str | NoFrameError:
         try:
             self.root.find(name)
         except NoFrameError as reason:
             return reason
         return ""
 
-    def _place(self, made: str | NoFrameError) -> int | str:
-        """A number for an embedded picture, the reason for none, the empty text for one shown from its file."""
+    def _embed(self, made: str | NoFrameError) -> int | str:
+        """The number of an embedded picture, the reason for no picture, or '' for one shown from its file."""
         if isinstance(made, NoFrameError):
             self.refused[str(made)] = self.refused.get(str(made), 0) + 1
             return str(made)
@@ -99,7 +100,7 @@ class Album:
             return ""
         self.used_bytes += len(made)
         self.embedded += 1
-        self._open.append(made)
-        if len(self._open) == BLOCK:
+        self._unwritten.append(made)
+        if len(self._unwritten) == PER_BLOCK:
             self.close()
         return self.embedded - 1

@@ -1,8 +1,8 @@
 """Frame files of a run -> small pictures for the report.
 
-A frame's path comes out of a result file, which anybody may have written. So a path is read only if it leads, links
-followed, to a plain file inside the frame root, of at most MAX_FILE_BYTES, that Pillow knows for a picture of at most
-MAX_PIXELS. Nothing else is ever opened.
+The path of a frame comes from a result file, and anybody may have written that. So a path is opened only if it leads,
+links followed, to a plain file inside the frame root with the suffix of a picture and at most MAX_FILE_BYTES. Pixels
+are decoded only if Pillow finds a picture of at most MAX_PIXELS.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from PIL import Image
 
 MAX_FILE_BYTES = 64 << 20
 MAX_PIXELS = 25_000_000
-# The largest sides of a thumbnail.
+# The largest width and height of a thumbnail.
 WIDTH, HEIGHT = 192, 144
-# What this project's tool and likely others write; Pillow's other readers need not meet a stranger's file.
+# What this project's tool and probably others write. No other reader of Pillow opens a foreign file.
 _FORMATS = ("BMP", "PNG", "PPM", "JPEG", "WEBP")
 _SUFFIXES = frozenset({".bmp", ".png", ".ppm", ".jpg", ".jpeg", ".webp"})
 # Pillow's readers raise all of these on broken files.
@@ -29,12 +29,12 @@ _BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error,
 
 
 class NoFrameError(Exception):
-    """A path that gives no picture; the message says why, in a few words for the reader of the report."""
+    """A path gives no picture. The message says why, in a few words for the reader of the report."""
 
 
 @dataclass(frozen=True)
 class FrameRoot:
-    """The folder that a run's frames lie in, resolved; nothing outside it is read."""
+    """The folder of a run's frames, resolved. Nothing outside it is read."""
 
     folder: Path
 
@@ -62,7 +62,7 @@ class FrameRoot:
         """The file behind a frame's path, opened. Raises NoFrameError."""
         path = self.find(name)
         try:
-            # What was a plain file a moment ago may be a link or a pipe by now.
+            # Since the check somebody may have replaced the file by a link or a pipe.
             number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             raise NoFrameError("no longer there") from None
@@ -79,7 +79,7 @@ class FrameRoot:
 
 
 def shrink(file: BinaryIO) -> bytes:
-    """A picture file's small WebP. Raises NoFrameError for what is no picture, or too large a one."""
+    """A small WebP of a picture file. Raises NoFrameError for a file that is not a picture, or is too large."""
     try:
         image = Image.open(file, formats=_FORMATS)
         # Before a pixel is decoded.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_TURN_START, _TURN_END = "<|im_start|>", "<|im_end|>"  # of ChatML, in which EVA's tokenizer writes
+from eva.records.read_transcript import split_turns
+from eva.records.schema import Call, Executed, Record, Round
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,11 @@ class Step:
     seen: bytes | None = None
 
 
-def steps(record: Mapping[str, Any]) -> tuple[Step, ...]:
+def steps(record: Record) -> tuple[Step, ...]:
     """The rounds of a record; of one without a trajectory, those that its transcript shows."""
-    rounds = record.get("trajectory")
-    if isinstance(rounds, list):
-        return tuple(_step(round_) for round_ in rounds if isinstance(round_, dict))
-    return tuple(Step(_digest(text)) for role, text in turns(record.get("messages")) if role == "assistant")
+    if record.trajectory is not None:
+        return tuple(map(_step, record.rounds))
+    return tuple(Step(_digest(text)) for role, text in split_turns(record.messages) if role == "assistant")
 
 
 def first_difference(ours: Sequence[Step], theirs: Sequence[Step]) -> int | None:
@@ -42,33 +42,14 @@ def first_difference(ours: Sequence[Step], theirs: Sequence[Step]) -> int | None
     return None if len(ours) == len(theirs) else min(len(ours), len(theirs))
 
 
-def turns(messages: object) -> list[tuple[str, str]]:
-    """A transcript's turns as (role, text); what is not ChatML is one turn without a role."""
-    if not isinstance(messages, str) or not messages.strip():
-        return []
-    before, *parts = messages.split(_TURN_START)
-    if not parts:
-        return [("", before.strip())]
-    return [_turn(part) for part in parts]
-
-
-def _turn(part: str) -> tuple[str, str]:
-    role, _, text = part.partition("\n")
-    return role.strip(), text.partition(_TURN_END)[0].strip()
-
-
-def _step(round_: Mapping[str, Any]) -> Step:
-    calls = round_.get("calls")
-    seen = [_seen(call) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-    reply = round_.get("reply")
+def _step(round_: Round) -> Step:
     # Of a reply the transcript keeps no white space at its ends.
-    return Step(_digest(reply.strip() if isinstance(reply, str) else ""), _digest(json.dumps(seen)))
+    return Step(_digest(round_.reply.strip()), _digest(json.dumps([_seen(call) for call in round_.calls])))
 
 
-def _seen(call: Mapping[str, Any]) -> list[Any]:
-    executed = call.get("executed")
-    executed = executed if isinstance(executed, dict) else {}
-    return [call.get("error"), *(executed.get(key) for key in ("indices", "width", "height"))]
+def _seen(call: Call) -> list[Any]:
+    executed = call.executed or Executed()
+    return [call.error, executed.indices, executed.width, executed.height]
 
 
 def _digest(text: str) -> bytes:

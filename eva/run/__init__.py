@@ -1,5 +1,5 @@
-"""One run: its options, the check before it, what plays the samples, and their schedule.
+"""One run: its flags, the check before it, what runs the samples, and their schedule.
 
-In: the command line. Out: every sample played once.
+In: the command line. Out: each sample run once, and a summary.
 `eval-eva.py` holds the order of the steps.
 """

@@ -8,16 +8,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from eva.video.picture_files import FORMATS
+from eva.video.choices import BACKENDS, FORMATS
 
-# Where the key is looked for when no flag gives it.
+# The environment variable that holds the key if no flag gives it.
 API_KEY_VARIABLE = "EVA_API_KEY"
+# Where frames go: of eval-eva.py, which writes them, and of report.py, which shows them.
+FRAME_ROOT = Path("/tmp/eva-frames")  # noqa: S108
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """The settings at the top of the script; a flag wins over each."""
+    """The settings at the top of eval-eva.py. A flag wins over each of them. The other defaults stand in the flags."""
 
     base_url: str
     api_key: str
@@ -29,7 +32,7 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Options:
-    """What the flags say; the names are the flags'."""
+    """The values of the flags, by the names of the flags."""
 
     dataset: str
     jsonl: Path | None
@@ -68,11 +71,18 @@ class Options:
     yes: bool
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the default of a flag, unless that is nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
+
+
 def parse_options(argv: Sequence[str], defaults: Defaults) -> Options:
-    """Exits with status 2 and a usage line where the flags are unusable."""
+    """Read the flags. Exits with status 2 and a usage line if they are unusable."""
     parser = argparse.ArgumentParser(
         description="Evaluate EVA on a multiple-choice video dataset.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
     _add_data_options(parser.add_argument_group("data"), defaults)
@@ -87,105 +97,78 @@ def parse_options(argv: Sequence[str], defaults: Defaults) -> Options:
 
 
 def _add_data_options(group: argparse._ArgumentGroup, defaults: Defaults) -> None:
-    group.add_argument("--dataset", required=True, help=f"one of {', '.join(defaults.datasets)}, or a name of your own")
-    group.add_argument("--jsonl", type=Path, help="annotation file (default: the dataset's)")
-    group.add_argument("--video-root", type=Path, help="folder of the videos (default: the dataset's)")
-    group.add_argument("--sample", type=positive, metavar="N", help="run the first N items")
-    group.add_argument("--ids", type=index_set, metavar="I,J-K", help="run these indices, such as 3,17,40-60")
-    group.add_argument("--output-dir", type=Path, default=Path(), help="folder of cache and result")
+    add = group.add_argument
+    names = ", ".join(defaults.datasets)
+    add("--dataset", required=True, help=f"one of {names}, or a name of your own with --jsonl and --video-root")
+    add("--jsonl", type=Path, help="annotation file (default: the dataset's)")
+    add("--video-root", type=Path, help="folder of the videos (default: the dataset's)")
+    add("--sample", **_count(None), help="run the first N items")
+    add("--ids", type=index_set, metavar="I,J-K", help="run the items with these indices, such as 3,17,40-60")
+    add("--output-dir", type=Path, default=Path(), help="folder of cache and result")
 
 
 def _add_server_options(group: argparse._ArgumentGroup, defaults: Defaults) -> None:
-    group.add_argument(
-        "--base-url",
-        action="append",
-        metavar="URL",
-        help=f"a server's /v1 address; repeat it, or separate by commas, for several (default: {defaults.base_url})",
-    )
-    group.add_argument(
-        "--api-key", help=f"as the server expects it; the process list shows it, {API_KEY_VARIABLE} is not shown there"
-    )
-    group.add_argument("--model", help="name of the served model (default: the first that the server lists)")
-    group.add_argument("--tokenizer", default=defaults.tokenizer, help="folder or Hub id of the model's tokenizer")
-    group.add_argument(
-        "--request-timeout", type=positive_seconds, default=600.0, metavar="S", help="seconds for one completion"
-    )
-    group.add_argument(
-        "--outage-timeout",
-        type=positive_seconds,
-        default=1800.0,
-        metavar="S",
-        help="seconds without any server, or without a node that has a sample's video",
-    )
+    add = group.add_argument
+    several = "the /v1 address of a server; for several servers, repeat the flag or separate addresses by commas"
+    add("--base-url", action="append", metavar="URL", help=f"{several} (default: {defaults.base_url})")
+    add("--api-key", help=f"the key of the server; other users can see a flag, but not the variable {API_KEY_VARIABLE}")
+    add("--model", help="name of the served model (default: the first in the list of the server)")
+    add("--tokenizer", default=defaults.tokenizer, help="folder or Hub id of the tokenizer of the model")
+    add("--request-timeout", **_seconds(600), help="seconds for one completion")
+    outage = "seconds without any server, or without a node that has the video of a sample, before the run gives up"
+    add("--outage-timeout", **_seconds(1800), help=outage)
 
 
 def _add_agent_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--max-turns", type=positive, default=6, metavar="N", help="replies per sample")
-    group.add_argument(
-        "-v", "--max-visual-tokens", type=positive, default=12000, metavar="N", help="budget of one tool call"
-    )
-    group.add_argument("--maxp", type=positive, default=720, metavar="P", help="lines to which the budget cuts first")
-    group.add_argument(
-        "--fallback",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="pass on four arguments and clamp windows; otherwise pass on all and clamp nothing",
-    )
-    group.add_argument(
-        "--timestamps", choices=("requested", "actual"), default="requested", help="the times that label the frames"
-    )
+    add = group.add_argument
+    add("--max-turns", **_count(6), help="most replies per sample")
+    add("-v", "--max-visual-tokens", **_count(12000), help="budget of one tool call, in visual tokens")
+    add("--maxp", **_count(720, "P"), help="the number of lines to which the budget first cuts large frames")
+    fallback = "pass on four arguments of the model and clamp windows to the video; or pass on all and clamp nothing"
+    add("--fallback", action=argparse.BooleanOptionalAction, default=True, help=fallback)
+    times = "label frames with the requested times, as published, or with the decoded times"
+    add("--timestamps", choices=("requested", "actual"), default="requested", help=times)
 
 
 def _add_frame_options(group: argparse._ArgumentGroup, defaults: Defaults) -> None:
-    group.add_argument("--frame-tool", type=Path, default=defaults.frame_tool, help="the frame-selection command")
-    group.add_argument(
-        "--frame-root", type=Path, default=defaults.frame_root, help="where frames go; the server must be allowed it"
+    add = group.add_argument
+    add("--frame-tool", type=Path, default=defaults.frame_tool, help="the command that cuts frames")
+    root = "where frames go; the server must be allowed to read it"
+    add("--frame-root", type=Path, default=defaults.frame_root, help=root)
+    add("--backend", choices=BACKENDS, default="auto", help="decoder of the frame tool")
+    transport = "send addresses (file://) or the images (default: file; with --ray, what the servers can open)"
+    add("--image-transport", choices=("file", "base64"), help=transport)
+    add("--frame-workers", **_count(None), help="calls of the frame tool at the same time (default: the cores)")
+    add("--frame-timeout", **_seconds(600), help="seconds for one call of the frame tool")
+    add("--frame-memory-mb", **_count(4096, "MB"), help="memory for one call of the frame tool")
+    cache = (
+        "size of the frame store above which frames are deleted, least recently used first (default: half of what is "
+        "free on its disk at the start, frames of earlier runs included; at most 200)"
     )
-    group.add_argument("--backend", choices=("auto", "av", "decord"), default="auto", help="decoder of the frame tool")
-    group.add_argument(
-        "--image-transport",
-        choices=("file", "base64"),
-        help="send addresses, or the images themselves (default: file; with --ray, what a node's servers can read)",
-    )
-    group.add_argument("--frame-workers", type=positive, metavar="N", help="calls at once (default: the node's cores)")
-    group.add_argument(
-        "--frame-timeout", type=positive_seconds, default=600.0, metavar="S", help="seconds for one call"
-    )
-    group.add_argument(
-        "--frame-memory-mb", type=positive, default=4096, metavar="MB", help="memory of a frame worker in one call"
-    )
-    group.add_argument(
-        "--frame-cache-gb",
-        type=positive_size,
-        metavar="GB",
-        help="size of the frame store above which frames are evicted, least recently used first "
-        "(default: half of what is free on its disk at the start, frames of earlier runs included; at most 200)",
-    )
-    group.add_argument("--frame-format", choices=FORMATS, default="bmp", help="of the frames; all are lossless")
+    add("--frame-cache-gb", type=positive_number, metavar="GB", help=cache)
+    add("--frame-format", choices=FORMATS, default="bmp", help="format of the frames; both are lossless")
 
 
 def _add_run_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--max-concurrent", type=positive, default=30, metavar="N", help="samples at once")
-    group.add_argument(
-        "--grace",
-        type=positive_seconds,
-        default=60.0,
-        metavar="S",
-        help="seconds for running samples after an interrupt",
-    )
-    group.add_argument(
-        "--ray",
-        nargs="?",
-        const="auto",
-        metavar="ADDRESS",
-        help="run the samples on the nodes of this Ray cluster (HOST:PORT; without: the one that this machine is in)",
-    )
-    group.add_argument("--check", action="store_true", help="check questions, videos and servers, and run nothing")
-    group.add_argument("--json", type=Path, metavar="FILE", help="write the summary's figures there")
-    group.add_argument("--new-cache", action="store_true", help="delete the cache first")
-    group.add_argument("--retry-error", action="store_true", help="run the failed records again")
-    group.add_argument("--force", action="store_true", help="go on with a cache made with other settings")
-    group.add_argument("--yes", action="store_true", help="answer the confirmations of these two")
+    add = group.add_argument
+    add("--max-concurrent", **_count(30), help="samples at the same time")
+    add("--grace", **_seconds(60), help="seconds for running samples after an interrupt")
+    ray = "run the samples on the nodes of this Ray cluster (HOST:PORT; without ADDRESS: that of this machine)"
+    add("--ray", nargs="?", const="auto", metavar="ADDRESS", help=ray)
+    add("--check", action="store_true", help="check questions, videos and servers, and run nothing")
+    add("--json", type=Path, metavar="FILE", help="write the figures of the summary to this file")
+    add("--new-cache", action="store_true", help="delete the cache first")
+    add("--retry-error", action="store_true", help="run failed samples again")
+    add("--force", action="store_true", help="go on with a cache that was made with other settings")
+    add("--yes", action="store_true", help="answer the questions of --new-cache and --retry-error with yes")
+
+
+def _count(default: int | None, metavar: str = "N") -> dict[str, Any]:
+    return {"type": positive, "default": default, "metavar": metavar}
+
+
+def _seconds(default: float) -> dict[str, Any]:
+    return {"type": positive_number, "default": float(default), "metavar": "S"}
 
 
 def positive(text: str) -> int:
@@ -195,17 +178,10 @@ def positive(text: str) -> int:
     return value
 
 
-def positive_seconds(text: str) -> float:
+def positive_number(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
-    return value
-
-
-def positive_size(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no size above 0")
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return value
 
 

@@ -1,8 +1,9 @@
-"""What can be known before hours are spent: questions, videos, disk, tokenizer, servers."""
+"""`--check`: what can be found out before a run of hours: questions, videos, disk, servers."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
 import shutil
@@ -11,29 +12,36 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
+from tqdm import tqdm
 
-from eva.agent.images import data_url, file_url
+from eva.agent.images import file_url
 from eva.dataset.items import Item, video_path
-from eva.endpoint.client import MAX_TOKENS, ChatModel
+from eva.endpoint.completion import BLACK_IMAGE_URL, BLACK_PNG_BASE64, MAX_TOKENS, image_message
+from eva.endpoint.errors import ServerError
 from eva.errors import EvaError, VideoError
 from eva.files import replace_text
 from eva.frames.tool import CallFailedError, FrameCall, FrameTool, FrameToolError
-from eva.protocol.messages import Message
+from eva.run.connect import connect_to
+from eva.run.executor import store_cap
+from eva.run.options import Options
+from eva.run.resume_command import without_secrets
+
+if TYPE_CHECKING:
+    from eva.endpoint.client import ChatModel
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
-# An agent's prompt may hold this many images; a server that takes fewer refuses some of its requests.
-IMAGES_A_PROMPT = 256
+# A request of the agent may hold this many images. A server that takes fewer refuses some requests.
+IMAGES_PER_REQUEST = 256
 # 28 x 28 pixels of three bytes; PNG files are about half as large.
-BYTES_A_TOKEN = 28 * 28 * 3
-# The published runs take up to 2.75 rounds a question, and the last one makes no call.
-CALLS_A_QUESTION = 1.75
-# Sound may go on after the pictures; a file that lacks more of them was cut off.
-WHOLE = 0.9
-# What a sample asks for in words, beside the replies: question, labels of the frames, the question again each round.
-PROMPT_WORDS_TOKENS = 4096
+BYTES_PER_TOKEN = 28 * 28 * 3
+# The published runs take up to 2.75 rounds per question, and the last round has no tool call.
+CALLS_PER_QUESTION = 1.75
+# Sound may be longer than the pictures. A file with pictures for less than this share of its duration is truncated.
+MIN_PICTURE_SHARE = 0.9
+# The text of a sample in tokens, beside the replies: question, labels of the frames, the question again in each round.
+TEXT_TOKENS = 4096
 
 _OPTION = re.compile(r"(?:^|\\n|\n)\s*\(?([A-Z])[).:]\s")
 
@@ -48,13 +56,13 @@ class Finding:
 
 
 def check_items(items: Sequence[Item]) -> list[Finding]:
-    """How many questions and videos there are, and which ground truths no answer can equal."""
+    """The numbers of questions and videos, and the ground truths that no answer can equal."""
     videos = {item.videos[0] for item in items}
-    hopeless = [item for item in items if not _can_be_right(item)]
+    unanswerable = [item for item in items if not _can_be_right(item)]
     findings = [Finding("questions", OK, f"{len(items)} on {len(videos)} videos")]
-    if hopeless:
-        examples = ", ".join(f"{item.index} ({item.ground_truth!r:.20})" for item in hopeless[:5])
-        detail = f"{len(hopeless)} can never be right, such as {examples}; they stay in the denominator"
+    if unanswerable:
+        examples = ", ".join(f"{item.index} ({item.ground_truth!r:.20})" for item in unanswerable[:5])
+        detail = f"{len(unanswerable)} can never be right, such as {examples}; they stay in the denominator"
         findings.append(Finding("ground truths", WARNING, detail))
     return findings
 
@@ -67,28 +75,36 @@ def _can_be_right(item: Item) -> bool:
     return any(character.isalnum() for character in truth)
 
 
-async def check_videos(
-    items: Sequence[Item], video_root: Path, tool: FrameTool, memory: Path, progress: Callable[[int, int], None]
-) -> Finding:
-    """Open every video and decode its first and last frame, as the frame tool does it.
-
-    Videos that were found good are remembered in `memory` by path, size and modification time.
-    """
-    good = _remembered(memory)
-    names = {item.videos[0]: item for item in items}
-    done = 0
-
-    async def one(item: Item) -> str:
-        nonlocal done
-        problem = await _video_problem(item, video_root, tool, good)
-        done += 1
-        progress(done, len(names))
-        return problem
-
+async def check_frames(
+    items: Sequence[Item], video_root: Path, tool: FrameTool, options: Options, report: Callable[[str], None]
+) -> list[Finding]:
+    """Check the videos with the frame tool, and the disk of its frames. Raises FrameToolUnusableError."""
     try:
-        problems = [problem for problem in await asyncio.gather(*map(one, names.values())) if problem]
+        await tool.start(report)
+        videos = await _check_videos(items, video_root, tool, options.frame_root / "checked_videos.json")
     finally:
-        replace_text(memory, json.dumps(sorted(good)))
+        await tool.close()
+    return [videos, _check_disk(options, len(items), store_cap(tool))]
+
+
+async def _check_videos(items: Sequence[Item], video_root: Path, tool: FrameTool, memory: Path) -> Finding:
+    """Open every video and decode its first and last frame with the frame tool.
+
+    `memory` is a JSON file of the good videos, by path, size and modification time. They are not decoded again.
+    """
+    good = _read_memory(memory)
+    names = {item.videos[0]: item for item in items}
+    with tqdm(total=len(names), unit="video") as progress:
+
+        async def find_problem(item: Item) -> str:
+            problem = await _video_problem(item, video_root, tool, good)
+            progress.update()
+            return problem
+
+        try:
+            problems = [problem for problem in await asyncio.gather(*map(find_problem, names.values())) if problem]
+        finally:
+            replace_text(memory, json.dumps(sorted(good)))
     if problems:
         return Finding("videos", FAILED, f"{len(problems)} of {len(names)} cannot be shown:\n" + "\n".join(problems))
     return Finding("videos", OK, f"all {len(names)} open; first and last frame decode")
@@ -99,13 +115,13 @@ async def _video_problem(item: Item, video_root: Path, tool: FrameTool, good: se
         found = await tool.probe(video_path(item, video_root))
         identity = f"{found.path}|{found.size}|{found.mtime_ns}|{tool.settings.backend}"
         if identity not in good:
-            # Beyond any video: clamping makes it the last frame's time.
+            # The end is beyond any video: clamping makes it the time of the last frame.
             whole = FrameCall(start_s=0, end_s=1e9, nframes=2, resize=0.1, extra={})
             extraction = await tool.extract(found.path, whole, sample=item.index)
             if extraction.folder is not None:
                 shutil.rmtree(extraction.folder)
             promised_s, end_s = found.info.duration_s, extraction.details.get("end_s", float("inf"))
-            if end_s < promised_s * WHOLE:
+            if end_s < promised_s * MIN_PICTURE_SHARE:
                 return f"{item.videos[0]}: truncated: pictures end at {end_s:.1f} s of {promised_s:.1f} s"
             good.add(identity)
     except (VideoError, CallFailedError, FrameToolError, OSError) as error:
@@ -113,69 +129,71 @@ async def _video_problem(item: Item, video_root: Path, tool: FrameTool, good: se
     return ""
 
 
-def _remembered(memory: Path) -> set[str]:
+def _read_memory(memory: Path) -> set[str]:
     try:
         return set(json.loads(memory.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return set()
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise EvaError(f"{memory} cannot be read ({error}): delete it, and videos are checked anew") from error
+        raise EvaError(f"{memory} cannot be read ({error}): delete it, and all videos are checked again") from error
 
 
-def check_disk(frame_root: Path, questions: int, max_visual_tokens: int, cap_bytes: float) -> Finding:
-    """Whether the frames of all questions fit where they go, if most calls came near the budget."""
-    needed = min(questions * CALLS_A_QUESTION * max_visual_tokens * BYTES_A_TOKEN, cap_bytes)
-    free = shutil.disk_usage(frame_root).free
-    detail = f"{free / 1e9:.0f} GB free in {frame_root}, up to {needed / 1e9:.0f} GB of frames expected"
+def _check_disk(options: Options, questions: int, cap_bytes: float) -> Finding:
+    """Whether the frames of all questions fit on their disk, if most calls use their whole budget."""
+    needed = min(questions * CALLS_PER_QUESTION * options.max_visual_tokens * BYTES_PER_TOKEN, cap_bytes)
+    free = shutil.disk_usage(options.frame_root).free
+    detail = f"{free / 1e9:.0f} GB free in {options.frame_root}, up to {needed / 1e9:.0f} GB of frames expected"
     return Finding("disk", OK if free > needed else WARNING, detail)
 
 
-async def check_server(model: ChatModel, *, max_turns: int, max_visual_tokens: int, frame_root: Path) -> list[Finding]:
-    """The context against what a sample may need, and the images: one by its address, one inside, many at once."""
-    what = f"server {model.address}"
-    findings = [_context(what, await model.context_length(), max_turns, max_visual_tokens)]
+async def check_server(url: str, options: Options) -> list[Finding]:
+    """Whether the server at `url` serves the model and images, and whether its context is as long as a sample may
+    need."""
+    try:
+        model = await connect_to(url, options)
+        what = f"server {model.address}"
+        context = _check_context(what, await model.context_length(), options)
+        return [context, *await _check_images(what, model, options.frame_root)]
+    except ServerError as error:
+        return [Finding(f"server {without_secrets(url)}", FAILED, str(error))]
+
+
+async def _check_images(what: str, model: ChatModel, frame_root: Path) -> list[Finding]:
+    """One image by its address, and many inside one request."""
     with black_frame(frame_root) as frame:
-        by_address, inside = one_image(file_url(frame)), _images(data_url(frame), IMAGES_A_PROMPT)
-        findings.append(_asked(f"{what}, a frame by file://", await model.try_out([by_address])))
-        findings.append(_asked(f"{what}, {IMAGES_A_PROMPT} images", await model.try_out([inside])))
-    return findings
+        by_address = await model.ask_one_token([image_message(file_url(frame))])
+    inside = await model.ask_one_token([image_message(BLACK_IMAGE_URL, count=IMAGES_PER_REQUEST)])
+    problems = {"a frame by file://": by_address, f"{IMAGES_PER_REQUEST} images": inside}
+    return [
+        Finding(f"{what}, {name}", FAILED if problem else OK, problem or "answered")
+        for name, problem in problems.items()
+    ]
 
 
 @contextmanager
 def black_frame(folder: Path) -> Iterator[Path]:
-    """A picture of one visual token, readable by a server that runs as another user."""
+    """A file with an image of one visual token. A server that runs as another user can read it."""
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".png") as file:
-        Image.fromarray(np.zeros((28, 28, 3), np.uint8)).save(file, format="PNG")
+        file.write(base64.b64decode(BLACK_PNG_BASE64))
         file.flush()
         frame = Path(file.name)
         frame.chmod(0o644)
         yield frame
 
 
-def _context(what: str, length: int | None, max_turns: int, max_visual_tokens: int) -> Finding:
-    needed = (max_turns - 1) * max_visual_tokens + max_turns * MAX_TOKENS + PROMPT_WORDS_TOKENS
+def _check_context(what: str, length: int | None, options: Options) -> Finding:
+    turns = options.max_turns
+    needed = (turns - 1) * options.max_visual_tokens + turns * MAX_TOKENS + TEXT_TOKENS
     if length is None:
-        return Finding(f"{what}, context", WARNING, f"it does not say; {max_turns} turns may need {needed} tokens")
+        return Finding(
+            f"{what}, context", WARNING, f"the server does not say it; {turns} turns may need {needed} tokens"
+        )
     verdict = OK if length >= needed else WARNING
-    return Finding(f"{what}, context", verdict, f"{length} tokens; {max_turns} turns may need {needed}")
-
-
-def one_image(url: str) -> Message:
-    """A question about one picture."""
-    return _images(url, 1)
-
-
-def _images(url: str, count: int) -> Message:
-    image = {"type": "image_url", "image_url": {"url": url}}
-    return {"role": "user", "content": [{"type": "text", "text": "."}, *[image] * count]}
-
-
-def _asked(what: str, problem: str) -> Finding:
-    return Finding(what, FAILED if problem else OK, problem or "answered")
+    return Finding(f"{what}, context", verdict, f"{length} tokens; {turns} turns may need {needed}")
 
 
 def table(findings: Sequence[Finding]) -> list[str]:
-    """The findings in columns, and a verdict."""
+    """The findings as lines in columns, and a line with the verdict."""
     width = max(len(finding.what) for finding in findings)
     lines = [f"{finding.verdict:8} {finding.what:{width}}  {finding.detail}" for finding in findings]
     failed = sum(finding.verdict == FAILED for finding in findings)

@@ -16,14 +16,15 @@ from eva.endpoint.pool import Server
 from eva.errors import EvaError
 
 SAMPLE_TRIES = 3
-# Before a failing sample stands in line again: other samples may be through by then.
+# The pause before a failing sample waits in line again. Other samples may finish in it.
 PAUSE_S = 2.0
-# Before it is asked again whether one of the samples that wait can be played by now.
+# The pause after which `take` is tried again, when none of the waiting samples can run.
 POLL_S = 0.5
-# Where no sample was answered yet, so few that all keep failing are taken for bad samples, more for a bad server.
-FEW = 5
-# A sample whose server went down so often may be what brings it down.
-LOSSES = 3
+# While no sample has finished: if at most this many samples are left and all keep failing, the samples are at fault.
+# If more are left, the server is at fault.
+FEW_SAMPLES = 5
+# A sample whose server went down this often may be the cause. It runs while no other such sample does.
+LOSSES_BEFORE_ALONE = 3
 
 
 class RunInterruptedError(EvaError):
@@ -34,13 +35,17 @@ class RunInterruptedError(EvaError):
         self.number = number
 
 
+class RunEndedError(EvaError):
+    """A run that cannot go on. What finished is in the cache."""
+
+
 class NodeLostError(EvaError):
-    """The machine that was to play a sample is gone. The sample starts again; no server is to blame."""
+    """The machine that ran a sample is gone. The sample starts again. The server is not at fault."""
 
 
 def by_video(items: Sequence[Item]) -> list[Item]:
-    """The items of one video next to one another, so that its frames are still at hand; videos and the items of each
-    in the order that they came in."""
+    """The items of one video next to each other, so that its frames are still in the store. The order of the videos,
+    and that of the items of a video, stays."""
     first: dict[str, int] = {}
     for item in items:
         first.setdefault(item.videos[0], len(first))
@@ -48,60 +53,61 @@ def by_video(items: Sequence[Item]) -> list[Item]:
 
 
 def first_come(waiting: deque[Item]) -> Item:
-    """Take the one that has waited longest."""
+    """Take the first sample out of `waiting`."""
     return waiting.popleft()
 
 
 @dataclass
-class _Trouble:
-    """A sample that failed on servers that answer others, or whose servers went down: how often, where, since when."""
+class _Failures:
+    """Of one sample: how often it failed on servers that answer others (`tries`), how often its server went down
+    (`losses`), the servers on which it failed, and the moment of the first failure (monotonic clock)."""
 
     tries: int = 0
     losses: int = 0
     servers: set[Server] = field(default_factory=set)
-    since: float = field(default_factory=monotonic)
+    first_at: float = field(default_factory=monotonic)
 
     @property
     def suspect(self) -> bool:
-        return self.losses >= LOSSES
+        return self.losses >= LOSSES_BEFORE_ALONE
 
 
 @dataclass
 class Schedule:
     """The samples of a run.
 
-    `run` gives a sample to a server, where it can to another one than those named; `serves_others` tells whether one of
-    them answers other samples, None if no server has yet; `give_up` records a sample that keeps failing; `take` takes
-    the next one out of those that wait, None while none of them can be played.
+    `run` runs a sample on a server, on another one than those named if possible. `serves_others` says whether one of
+    the servers answers other samples; None if no sample has finished yet. `give_up` records a sample that keeps
+    failing. `take` takes the next sample out of the waiting ones; None while none of them can run.
     """
 
     run: Callable[[Item, Collection[Server]], Awaitable[None]]
     serves_others: Callable[[Collection[Server]], Awaitable[bool | None]]
     give_up: Callable[[Item, FailingError], None]
     outage_timeout_s: float
-    take: Callable[[deque[Item]], Item | None] = first_come
+    take: Callable[[deque[Item]], Item | None]
     _waiting: deque[Item] = field(default_factory=deque)
-    _troubles: defaultdict[int, _Trouble] = field(default_factory=lambda: defaultdict(_Trouble))
+    _failures: defaultdict[int, _Failures] = field(default_factory=lambda: defaultdict(_Failures))
     _alone: asyncio.Lock = field(default_factory=asyncio.Lock)
     _running: int = 0
     _stopping: bool = False
-    _last_finish: float = field(default_factory=monotonic)
+    _last_finish_at: float = field(default_factory=monotonic)
 
     async def run_all(self, items: Sequence[Item], *, max_concurrent: int, grace_s: float) -> None:
-        """Run every item to its record. Raises RunInterruptedError, OutageError, or what keeps records from being
-        written."""
+        """Run every item until it has a record. Raises RunInterruptedError, OutageError, or the error that keeps
+        records from being written."""
         self._waiting.extend(items)
         workers = [asyncio.create_task(self._work()) for _ in range(min(max_concurrent, len(items)))]
-        interrupted = self._listen(workers, grace_s)
+        signals = self._catch_signals(workers, grace_s)
         try:
             await asyncio.gather(*workers)
         except asyncio.CancelledError:
-            if not interrupted:
+            if not signals:
                 raise
         finally:
-            await _cancelled(workers)
-        if interrupted:
-            raise RunInterruptedError(interrupted[0])
+            await _cancel(workers)
+        if signals:
+            raise RunInterruptedError(signals[0])
 
     async def _work(self) -> None:
         while self._waiting and not self._stopping:
@@ -121,29 +127,29 @@ class Schedule:
         except NodeLostError:
             self._waiting.appendleft(item)
         except ServerLostError as lost:
-            trouble = self._troubles[item.index]
-            trouble.losses += 1
-            if trouble.suspect:
-                await self._failed(item, lost, trouble)
+            failures = self._failures[item.index]
+            failures.losses += 1
+            if failures.suspect:
+                await self._handle_failure(item, lost, failures)
             else:
                 self._waiting.appendleft(item)
         except KeepsFailingError as failing:
-            await self._failed(item, failing, self._troubles[item.index])
+            await self._handle_failure(item, failing, self._failures[item.index])
         else:
-            self._last_finish = monotonic()
+            self._last_finish_at = monotonic()
 
     async def _run(self, item: Item) -> None:
-        trouble = self._troubles.get(item.index, _Trouble())
-        # What may bring a server down is tried again one at a time, so that it is told from who was with it.
-        async with self._alone if trouble.suspect else nullcontext():
-            await self.run(item, trouble.servers)
+        failures = self._failures.get(item.index, _Failures())
+        # Samples that may bring a server down run one at a time, so that the one that does is found.
+        async with self._alone if failures.suspect else nullcontext():
+            await self.run(item, failures.servers)
 
-    async def _failed(self, item: Item, failing: FailingError, trouble: _Trouble) -> None:
-        trouble.tries += 1
-        trouble.servers.add(failing.server)
-        if trouble.tries >= SAMPLE_TRIES and await self._alone_fails(trouble):
+    async def _handle_failure(self, item: Item, failing: FailingError, failures: _Failures) -> None:
+        failures.tries += 1
+        failures.servers.add(failing.server)
+        if failures.tries >= SAMPLE_TRIES and await self._is_at_fault(failures):
             self.give_up(item, failing)
-        elif monotonic() - max(self._last_finish, trouble.since) > self.outage_timeout_s:
+        elif monotonic() - max(self._last_finish_at, failures.first_at) > self.outage_timeout_s:
             raise OutageError(
                 f"no sample has finished for {self.outage_timeout_s:g} s; the last one failed with {failing}"
             )
@@ -151,15 +157,16 @@ class Schedule:
             await asyncio.sleep(PAUSE_S)
             self._waiting.append(item)
 
-    async def _alone_fails(self, trouble: _Trouble) -> bool:
-        well = await self.serves_others(trouble.servers)
-        return self._running + len(self._waiting) <= FEW if well is None else well
+    async def _is_at_fault(self, failures: _Failures) -> bool:
+        """Whether the sample fails, and not its servers."""
+        serve_others = await self.serves_others(failures.servers)
+        return self._running + len(self._waiting) <= FEW_SAMPLES if serve_others is None else serve_others
 
-    def _listen(self, workers: Sequence[asyncio.Task[None]], grace_s: float) -> list[int]:
-        """The signals received: the first SIGINT or SIGTERM stops new samples and gives running ones `grace_s`, the
-        second none.
+    def _catch_signals(self, workers: Sequence[asyncio.Task[None]], grace_s: float) -> list[int]:
+        """The received signals; the list grows. The first SIGINT or SIGTERM stops new samples and gives running ones
+        `grace_s`, the second stops them at once.
 
-        They stay caught when the samples have ended, so that none breaks into the merging of what there is.
+        The signals stay caught after the samples, so that none interrupts the merging of the records.
         """
         received: list[int] = []
         loop = asyncio.get_running_loop()
@@ -178,7 +185,7 @@ class Schedule:
         return received
 
 
-async def _cancelled(workers: Sequence[asyncio.Task[None]]) -> None:
+async def _cancel(workers: Sequence[asyncio.Task[None]]) -> None:
     for worker in workers:
         worker.cancel()
     await asyncio.gather(*workers, return_exceptions=True)

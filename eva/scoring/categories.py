@@ -1,59 +1,46 @@
-"""What a record's question is about, how long its video is, and where in it the answer stands. Pure.
+"""The categories of a record's question, and where in the video the answer is. Pure.
 
-The records of the reference hold none of the annotation's own keys: of them, what the transcript and the video's path
-give. Everything here may come from a model or a stranger's file, so whatever is not as it should be is no category.
+The records of the reference lack the keys of the annotation: there the length and the path of the video tell.
+A record may come from anybody, so a value of an unexpected kind gives no category.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any
 
-_LENGTH = re.compile(r"Video Length: (\d{1,9}) seconds\. Original video resolution: ")
+from eva.records.schema import Record
+
 _QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
 _REFERENCE = re.compile(r"(\d{1,4}):(\d\d)-(\d{1,4}):(\d\d)")
 _MLVU_TASK = re.compile(r"\d+_\w+")
-# Video-MME's groups are under 2 minutes, 4 to 15, and 30 to 60. A file can be a little longer or shorter than its
-# annotated length, so a group reaches to where the next one begins.
+# Video-MME's groups are under 2 minutes, 4 to 15, and 30 to 60. The length of a file can differ a little from the
+# annotated length, so each group extends to the start of the next one.
 _MEDIUM_FROM_S, _LONG_FROM_S = 4 * 60, 30 * 60
 
 
-def categories(dataset: str, record: Mapping[str, Any]) -> tuple[str, ...]:
-    """The groups that a question counts in, in the dataset's own words; () where none is known.
+def categories(dataset: str, record: Record) -> tuple[str, ...]:
+    """The names of the question's categories, as the dataset writes them; () where none is known.
 
-    LVBench's questions can be of several types. A dataset that is none of the six may give a text as `category`.
+    A question of LVBench can have several. A dataset of one's own may give a text as `category`.
     """
     if dataset == "lvbench":
-        return _listed(record.get("question_type"))
+        return _listed(record.extra.get("question_type"))
     if dataset == "videoholmes":
-        return _texts(record.get("Question_Type"))
+        return _texts(record.extra.get("Question_Type"))
     if dataset == "mlvu":
-        return _mlvu_task(record)
+        return _mlvu_task(record.outcome.video)
     if dataset == "videomme":
-        return _videomme_group(record)
-    return _texts(record.get("category"))
+        return _videomme_group(record.video_duration_s)
+    return _texts(record.extra.get("category"))
 
 
-def video_duration_s(record: Mapping[str, Any]) -> float | None:
-    """The video's length in seconds; of older records the whole seconds that the opening message names."""
-    duration_s: Any = record.get("video_duration_s")
-    is_number = isinstance(duration_s, (int, float)) and not isinstance(duration_s, bool)
-    if is_number and 0.001 <= duration_s <= 1e9:
-        return float(duration_s)
-    messages = record.get("messages")
-    found = _LENGTH.search(messages) if isinstance(messages, str) else None
-    return float(found[1]) if found else None
-
-
-def time_reference_s(record: Mapping[str, Any]) -> tuple[float, float] | None:
+def time_reference_s(record: Record) -> tuple[float, float] | None:
     """LVBench's `time_reference` ("08:17-09:02") as (start, end) in seconds, both as annotated, in whole seconds.
 
-    None where it is open ("08:17-None"), absent, or ends before it starts: such a slip of the annotator can be mended
-    in more than one way ("63:20-03:35").
+    None where it is open ("08:17-None"), absent, or ends before it starts ("63:20-03:35"), which is an error.
     """
-    value = record.get("time_reference")
+    value = record.extra.get("time_reference")
     found = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
     if not found:
         return None
@@ -66,25 +53,21 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def _listed(value: object) -> tuple[str, ...]:
-    """LVBench writes the list as text, as Python prints it: "['reasoning', 'entity recognition']"."""
+    """LVBench writes the list as a text that Python printed: "['reasoning', 'entity recognition']"."""
     if isinstance(value, str) and value.startswith("["):
         value = [single or double for single, double in _QUOTED.findall(value)]
     if isinstance(value, list):
-        # Each once, in their order: a type that stands there twice must not count twice.
+        # Each once, in their order: a type that is listed twice counts once.
         return tuple(dict.fromkeys(text for part in value for text in _texts(part)))
     return _texts(value)
 
 
-def _mlvu_task(record: Mapping[str, Any]) -> tuple[str, ...]:
-    videos = record.get("videos")
-    if not isinstance(videos, list) or not videos or not isinstance(videos[0], str):
-        return ()
-    folder = PurePosixPath(videos[0]).parent.name
+def _mlvu_task(video: str) -> tuple[str, ...]:
+    folder = PurePosixPath(video).parent.name
     return (folder,) if _MLVU_TASK.fullmatch(folder) else ()
 
 
-def _videomme_group(record: Mapping[str, Any]) -> tuple[str, ...]:
-    duration_s = video_duration_s(record)
+def _videomme_group(duration_s: float | None) -> tuple[str, ...]:
     if duration_s is None:
         return ()
     if duration_s < _MEDIUM_FROM_S:

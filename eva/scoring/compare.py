@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from eva.errors import EvaError
 from eva.protocol.stop_reasons import EXCEPTION
 from eva.records.outcome import Outcome, same_answer
-from eva.scoring.interval import RESAMPLES, SIDE_RESAMPLES, Interval, clustered_interval
+from eva.scoring.interval import FEWER_RESAMPLES, RESAMPLES, Interval, clustered_interval
 
-# A file with a category of its own for every question would keep the bootstrap busy for minutes.
+# With one category per question the bootstrap would take minutes.
 MAX_CATEGORIES = 100
 
 
 class DifferentQuestionsError(EvaError):
-    """Two results that cannot be compared sample by sample; the message names the first sample that shows it."""
+    """Two results are of different questions. The message names the first sample that shows it."""
 
 
 @dataclass(frozen=True)
 class Answered:
-    """One side of a pair: what it counts for, all its videos, and the categories of its question."""
+    """One sample of one result: what it counts for, all its videos, and the categories of its question."""
 
     outcome: Outcome
     videos: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class Pair:
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The reference's records lack the annotation's keys, which the other side's may have."""
+        """Of either result: the reference's records lack the keys of the annotation."""
         return self.a.categories or self.b.categories
 
     @property
@@ -68,8 +68,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Flips:
-    """Accuracies over `count` pairs, the indices that are right on one side only, and McNemar's exact p value (None
-    where a side is unfinished)."""
+    """Accuracies over `count` pairs, the indices that are right in one result only, and McNemar's exact p value.
+
+    The p value is None where a run has not finished.
+    """
 
     count: int
     accuracy: Change
@@ -84,11 +86,13 @@ class Flips:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`missing_in_b` are the indices that A alone has. `failed` counts each side's exceptions, which say nothing of
-    the agent and yet count as wrong. `categories` come largest first; smaller ones beyond MAX_CATEGORIES are only
-    counted, in `categories_left_out`. `rounds` and `tokens` are over the pairs of which both sides have a usable count,
-    None where there is no such pair. With `partial`, of an unfinished run, nothing has an interval or a p value: which
-    questions came first is no chance."""
+    """`missing_in_b` are the indices that A alone has. `failed` is the number of exceptions in A and in B. They say
+    nothing of the agent and yet count as wrong.
+
+    `categories` come largest first. `categories_left_out` is the number of smaller ones beyond MAX_CATEGORIES.
+    `rounds` and `tokens` are over the pairs with two usable counts, None where there is no such pair. With `partial`
+    nothing has an interval or a p value: the first records of an unfinished run are not a random sample.
+    """
 
     missing_in_a: tuple[int, ...]
     missing_in_b: tuple[int, ...]
@@ -109,16 +113,16 @@ def compare(a: Mapping[int, Answered], b: Mapping[int, Answered], *, partial: bo
     """
     pairs = pair_up(a, b)
     categories = _by_category(pairs)
-    whole, side = (0, 0) if partial else (RESAMPLES, SIDE_RESAMPLES)
+    whole, part = (0, 0) if partial else (RESAMPLES, FEWER_RESAMPLES)
     return Comparison(
         missing_in_a=tuple(sorted(b.keys() - a.keys())),
         missing_in_b=tuple(sorted(a.keys() - b.keys())),
         flips=flips(pairs, n_resamples=whole),
-        rounds=_count_change(pairs, lambda outcome: outcome.num_rounds, side),
-        tokens=_count_change(pairs, lambda outcome: outcome.total_tokens, side),
+        rounds=_count_change(pairs, lambda outcome: outcome.num_rounds, part),
+        tokens=_count_change(pairs, lambda outcome: outcome.total_tokens, part),
         answers_changed=sum(pair.answer_changed for pair in pairs),
         failed=(_failed([pair.a for pair in pairs]), _failed([pair.b for pair in pairs])),
-        categories=tuple((name, flips(group, n_resamples=side)) for name, group in categories[:MAX_CATEGORIES]),
+        categories=tuple((name, flips(group, n_resamples=part)) for name, group in categories[:MAX_CATEGORIES]),
         categories_left_out=max(0, len(categories) - MAX_CATEGORIES),
         partial=partial,
     )
@@ -139,7 +143,7 @@ def pair_up(a: Mapping[int, Answered], b: Mapping[int, Answered]) -> list[Pair]:
 
 
 def question_difference(a: Answered, b: Answered) -> str:
-    """What shows that two samples are of different questions, '' if nothing does; a side may not name its videos."""
+    """What shows that two samples are of different questions, '' if nothing does. A record may not name its videos."""
     truths = a.outcome.ground_truth, b.outcome.ground_truth
     if not same_answer(*truths):
         return f"the ground truth {truths[0]!r:.80} in one and {truths[1]!r:.80} in the other"
@@ -158,10 +162,10 @@ def flips(pairs: Sequence[Pair], *, n_resamples: int) -> Flips:
 
 
 def mcnemar_p(only_a: int, only_b: int) -> float:
-    """McNemar's exact test, two-sided: if the sides were alike, a flip would go either way as a fair coin falls."""
+    """McNemar's exact test, two-sided: between equal results a flip goes either way with the probability 1/2."""
     if only_a + only_b == 0:
         return 1.0
-    from scipy.stats import binomtest  # noqa: PLC0415  takes a second to import, and not every caller gets here
+    from scipy.stats import binomtest  # noqa: PLC0415  takes a second to import, and not every caller comes here
 
     return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
@@ -171,7 +175,7 @@ def _change(pairs: Sequence[Pair], measure: Callable[[Outcome], float], n_resamp
     b = [measure(pair.b.outcome) for pair in pairs]
     differences = [second - first for first, second in zip(a, b, strict=True)]
     videos = [pair.video for pair in pairs]
-    interval = clustered_interval(videos, differences, n_resamples=n_resamples) if n_resamples else None
+    interval = clustered_interval(videos, differences, n_resamples=n_resamples)
     return Change(sum(a) / len(pairs), sum(b) / len(pairs), interval)
 
 

@@ -1,118 +1,109 @@
-"""A result file -> one side of a comparison: its samples by index, and what it was made with."""
+"""Two result files -> their comparison, and what its reader must know of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from eva.records.meta import Meta
-from eva.records.result_file import Entry, read_scored
-from eva.scoring.categories import categories, video_duration_s
+from eva.records.meta import read_meta
+from eva.records.result_file import read_scored
+from eva.scoring.categories import categories
 from eva.scoring.compare import Answered, Comparison, compare, question_difference
-from eva.scoring.coverage import Coverage
-from eva.scoring.origin import find_origin
+from eva.scoring.origin import Origin, find_origin
 from eva.scoring.published import Published
-from eva.scoring.score import Score, score
+from eva.scoring.score import Score
 from eva.scoring.summary import partial_line, so_far_lines, unusable_lines
-
-# All but these is small, and these can be gigabytes.
-_LARGE = ("messages", "trajectory")
 
 
 @dataclass(frozen=True)
-class Side:
-    """Of several lines for one index the last counts, as in a cache; `repeated` says how many did not, and `mixed` of
-    which indices these were about another question. `dataset` is '' where nothing tells it."""
+class ComparedResult:
+    """A result as one of the two that are compared. Of several lines for one index the last counts, as in a cache.
 
-    path: Path
-    meta: Meta | None
-    dataset: str
+    `repeated` is the number of lines that do not count. `mixed` are the indices that stand for two questions.
+    """
+
+    origin: Origin
     samples: Mapping[int, Answered]
     repeated: int
     mixed: tuple[int, ...]
-    coverage: Coverage
+
+    @classmethod
+    def of(cls, origin: Origin, lines: Iterable[Answered]) -> ComparedResult:
+        """`lines` in the order of the file."""
+        samples: dict[int, Answered] = {}
+        repeated, mixed = 0, set()
+        for sample in lines:
+            earlier = samples.get(sample.outcome.index)
+            if earlier is not None:
+                repeated += 1
+                if question_difference(earlier, sample):
+                    mixed.add(sample.outcome.index)
+            samples[sample.outcome.index] = sample
+        return cls(origin, samples, repeated, tuple(sorted(mixed)))
 
     @property
-    def figures(self) -> Score:
-        outcomes = [sample.outcome for sample in self.samples.values()]
-        return score(outcomes, total=len(outcomes) + (self.coverage.to_go or 0))
+    def partial(self) -> bool:
+        return self.origin.coverage.partial
+
+    @property
+    def score(self) -> Score:
+        return Score([sample.outcome for sample in self.samples.values()], self.origin.coverage.to_go)
 
 
-def read_side(path: Path, published: Mapping[str, Published]) -> Side:
+def read_compared(path: Path, published: Mapping[str, Published]) -> ComparedResult:
     """Raises EvaError for a file that cannot be scored, and for a broken meta file beside it."""
-    samples: dict[int, Answered] = {}
-    light: dict[int, Mapping[str, Any]] = {}
-    repeated, mixed = 0, set()
-    for entry in read_scored(path):
-        sample, index = _sample(entry), entry.outcome.index
-        if index in samples:
-            repeated += 1
-            if question_difference(samples[index], sample):
-                mixed.add(index)
-        samples[index], light[index] = sample, _light(entry.record)
-    origin = find_origin(path, samples, published)
-    named = {
-        index: Answered(sample.outcome, sample.videos, categories(origin.dataset, light[index]))
-        for index, sample in samples.items()
-    }
-    return Side(path, origin.meta, origin.dataset, named, repeated, tuple(sorted(mixed)), origin.coverage)
+    # The categories depend on the dataset, and the dataset can depend on all indices.
+    # What is not small can be gigabytes.
+    records = [replace(record, messages="", trajectory=None) for record in read_scored(path)]
+    origin = find_origin(path, read_meta(path), {record.index for record in records}, published)
+    lines = (Answered(one.outcome, one.videos, categories(origin.dataset, one)) for one in records)
+    return ComparedResult.of(origin, lines)
 
 
-def compare_sides(a: Side, b: Side) -> Comparison:
-    """Over the questions that they share; nothing is tested of an unfinished run. Raises DifferentQuestionsError."""
-    return compare(a.samples, b.samples, partial=a.coverage.partial or b.coverage.partial)
+def compare_results(a: ComparedResult, b: ComparedResult) -> Comparison:
+    """Over the questions that both have. Nothing is tested of an unfinished run. Raises DifferentQuestionsError."""
+    return compare(a.samples, b.samples, partial=a.partial or b.partial)
 
 
-def partial_lines(a: Side, b: Side) -> list[str]:
-    """Which of the two is of an unfinished run, and what can be said of it so far."""
-    return [line for name, side in (("A", a), ("B", b)) if side.coverage.partial for line in _so_far(name, side)]
-
-
-def _so_far(name: str, side: Side) -> list[str]:
-    figures, to_go = side.figures, side.coverage.to_go
-    return [f"{partial_line(figures, to_go)} in {name}", *(f"{line} ({name})" for line in so_far_lines(figures, to_go))]
-
-
-def same_settings(a: Side, b: Side) -> bool:
-    """Whether nothing but chance and the servers made the two differ. Unknown settings are not the same."""
-    if a.meta is None or b.meta is None:
+def same_settings(a: ComparedResult, b: ComparedResult) -> bool:
+    """Whether the two can differ by chance and by their servers alone. Unknown settings are not the same."""
+    before, now = a.origin.meta, b.origin.meta
+    if before is None or now is None or any(meta.mixed or meta.adopted for meta in (before, now)):
         return False
-    pure = not any(meta.mixed or meta.adopted for meta in (a.meta, b.meta))
-    return pure and bool(a.meta.settings) and a.meta.settings == b.meta.settings
+    return bool(before.settings) and before.settings == now.settings
 
 
-def side_notes(a: Side, b: Side) -> list[str]:
+def partial_lines(a: ComparedResult, b: ComparedResult) -> list[str]:
+    """Which of the two is of an unfinished run, and what can be said of it so far."""
+    return [line for name, one in (("A", a), ("B", b)) if one.partial for line in _so_far(name, one.score)]
+
+
+def _so_far(name: str, score: Score) -> list[str]:
+    return [f"{partial_line(score)} in {name}", *(f"{line} ({name})" for line in so_far_lines(score))]
+
+
+def note_lines(a: ComparedResult, b: ComparedResult) -> list[str]:
     """What a reader of the comparison must know of the two files."""
-    notes = [note for name, side in (("A", a), ("B", b)) for note in _notes(name, side)]
-    if a.dataset and b.dataset and a.dataset != b.dataset:
-        notes.append(f"The two are of different datasets: {a.dataset} and {b.dataset}")
-    if a.meta and b.meta:
-        before, now = a.meta.settings, b.meta.settings
+    notes = [note for name, one in (("A", a), ("B", b)) for note in _notes(name, one)]
+    datasets = a.origin.dataset, b.origin.dataset
+    if all(datasets) and datasets[0] != datasets[1]:
+        notes.append(f"The two are of different datasets: {datasets[0]} and {datasets[1]}")
+    if a.origin.meta and b.origin.meta:
+        before, now = a.origin.meta.settings, b.origin.meta.settings
         names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
         notes += [f"Settings: {name} is {before.get(name)!r} in A, {now.get(name)!r} in B" for name in names]
     return notes
 
 
-def _notes(name: str, side: Side) -> list[str]:
+def _notes(name: str, one: ComparedResult) -> list[str]:
     notes = []
-    if side.repeated:
-        notes.append(f"{name} has {side.repeated} lines for an index that a later line has too: the last one counts")
-    if side.mixed:
+    if one.repeated:
+        notes.append(f"{name} has {one.repeated} lines for an index that a later line has too: the last one counts")
+    if one.mixed:
         notes.append(
-            f"{name} mixes question sets: {len(side.mixed)} indices stand for two questions each, first {side.mixed[0]}"
+            f"{name} mixes question sets: {len(one.mixed)} indices stand for two questions each, first {one.mixed[0]}"
         )
-    if side.meta and side.meta.mixed:
+    if one.origin.meta and one.origin.meta.mixed:
         notes.append(f"{name} is mixed: parts of it were made with different settings")
-    return notes + [f"{name}: {line}, left out where {name} is compared" for line in unusable_lines(side.figures)]
-
-
-def _sample(entry: Entry) -> Answered:
-    videos = entry.record.get("videos")
-    return Answered(entry.outcome, tuple(map(str, videos)) if isinstance(videos, list) else ())
-
-
-def _light(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    small = {key: value for key, value in record.items() if key not in _LARGE}
-    return {**small, "video_duration_s": video_duration_s(record)}
+    return notes + [f"{name}: {line}, left out where {name} is compared" for line in unusable_lines(one.score)]

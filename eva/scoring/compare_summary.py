@@ -1,4 +1,4 @@
-"""What accuracy.py says of two results side by side. Pure."""
+"""What accuracy.py says of a comparison of two results. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ONE_VIDEO = "fewer than two videos"
 UNFINISHED = "a run has not finished"
 
 
-def paired_lines(comparison: Comparison, *, same_settings: bool) -> list[str]:
+def comparison_lines(comparison: Comparison, *, same_settings: bool) -> list[str]:
     """For people. Differences are B minus A."""
     whole = comparison.flips
     none = UNFINISHED if comparison.partial else ONE_VIDEO
@@ -36,7 +36,7 @@ def paired_lines(comparison: Comparison, *, same_settings: bool) -> list[str]:
     ]
 
 
-def paired_json(comparison: Comparison, *, same_settings: bool) -> dict[str, Any]:
+def comparison_json(comparison: Comparison, *, same_settings: bool) -> dict[str, Any]:
     """The same for programs: accuracies and shares are fractions, differences are B minus A."""
     return {
         "common": comparison.flips.count,
@@ -58,7 +58,7 @@ def _points(accuracy: Change, none: str) -> str:
 
 
 def _between(interval: Interval | None, scale: float, form: str, none: str) -> str:
-    """`none` is the reason why there is no interval, where there is none."""
+    """`none` is what is said where there is no interval: the reason."""
     if interval is None:
         return f"no interval ({none})"
     low, high = (format(scale * end, "+" + form) for end in (interval.low, interval.high))

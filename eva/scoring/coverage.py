@@ -1,7 +1,7 @@
-"""How much of what was asked for a result or a cache holds: all of it, or an unfinished part. Pure.
+"""How many of the chosen questions a result or a cache holds: all of them, or an unfinished part. Pure.
 
-A run that was told to ask a part of the questions (`--sample`, `--ids`) and has asked them all is finished: it is
-whole, for that part. So a file is held against the questions that any of its runs chose, not against all there are.
+A run can choose a part of the questions (`--sample`, `--ids`). It is finished when it has asked all that it chose.
+So a file is compared with the questions that any of its runs chose, not with all questions of the set.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# More questions than that are a slip in a meta file, and would fill the memory.
-_MOST = 10_000_000
+# A larger number is an error in a meta file, and would fill the memory.
+_MAX_QUESTIONS = 10_000_000
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """`recorded` questions have a record, `to_go` more were chosen, of `questions` that the set has; None where nobody
-    knows."""
+    """`recorded` questions have a record, `to_go` more were chosen, and the set has `questions`. None: nobody knows."""
 
     recorded: int
     to_go: int | None
@@ -26,24 +25,24 @@ class Coverage:
 
     @property
     def partial(self) -> bool:
-        """Whether it is of a run that has not finished. Where nobody knows, as of another's cache, it may be."""
+        """Whether the run has not finished, or may not have finished: nobody knows it of a foreign cache."""
         return self.to_go != 0
 
     @property
     def of_a_choice(self) -> bool:
-        """Whether it is of a finished run that was to ask a part of the questions."""
+        """Whether the run has finished and was to ask a part of the questions."""
         return not self.partial and self.questions is not None and self.recorded < self.questions
 
 
-def measure(path: Path, said: Mapping[str, Any], indices: Iterable[int], *, rows: int | None) -> Coverage:
-    """What the file at `path` covers, which has records of `indices`.
+def measure(path: Path, stated: Mapping[str, Any], indices: Iterable[int], *, rows: int | None) -> Coverage:
+    """What the file at `path` covers. It has records of `indices`.
 
-    `said` is the coverage in its meta file, {} where nothing is said; `rows` is the size of a published dataset.
-    Without both, a result is taken for whole; a cache may be of a run that goes on.
+    `stated` is the coverage in its meta file, {} where there is none. `rows` is the size of a published dataset, None
+    where the dataset is not published. Without both, a result counts as whole; a cache may be of an unfinished run.
     """
     recorded = frozenset(indices)
-    chosen = read_spans(said.get("chosen"))
-    questions = _count(said.get("items"))
+    chosen = read_spans(stated.get("chosen"))
+    questions = _count(stated.get("items"))
     if chosen is not None:
         return Coverage(len(recorded), len(chosen - recorded), rows if questions is None else questions)
     if questions is not None:
@@ -55,7 +54,7 @@ def measure(path: Path, said: Mapping[str, Any], indices: Iterable[int], *, rows
 
 
 def write_spans(indices: Collection[int]) -> list[list[int]]:
-    """Indices as [first, last] of each unbroken row of them, which is short for a choice of thousands."""
+    """Indices as [first, last] of each range of consecutive ones. So a choice of thousands stays short."""
     spans: list[list[int]] = []
     for index in sorted(indices):
         if spans and index == spans[-1][1] + 1:
@@ -70,7 +69,7 @@ def read_spans(value: object) -> frozenset[int] | None:
     if not isinstance(value, list):
         return None
     spans = [_span(part) for part in value]
-    if any(span is None for span in spans) or sum(span.stop - span.start for span in spans if span) > _MOST:
+    if any(span is None for span in spans) or sum(span.stop - span.start for span in spans if span) > _MAX_QUESTIONS:
         return None
     return frozenset(index for span in spans if span for index in span)
 
@@ -83,4 +82,4 @@ def _span(value: object) -> range | None:
 
 
 def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value <= _MOST else None
+    return value if type(value) is int and 0 <= value <= _MAX_QUESTIONS else None

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 RESAMPLES = 9999
-# Of the figures that a table or a picture holds by the dozen: the ends of the interval then waver by a few hundredths
-# of its width.
-SIDE_RESAMPLES = 1999
+# For the many figures of a table or a chart. The ends of the interval then vary by a few hundredths of its width.
+FEWER_RESAMPLES = 1999
 # Draws times videos of one batch, which bounds the memory.
 _BATCH = 1_000_000
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval of a mean, in the mean's own unit; of an accuracy as fractions."""
+    """A 95 % interval of a mean, in the unit of the mean; of an accuracy as fractions."""
 
     low: float
     high: float
@@ -31,24 +28,26 @@ class Interval:
 def clustered_interval(
     videos: Sequence[str], values: Sequence[float], *, n_resamples: int = RESAMPLES
 ) -> Interval | None:
-    """95 % percentile bootstrap of the mean of `values`, one a sample (of an accuracy: whether it is right), whole
-    videos being drawn, not samples.
+    """95 % percentile bootstrap of the mean of `values`. It draws whole videos, not samples.
 
-    Questions on one video stand or fall together, so that intervals over questions come out too narrow. Draws are
-    seeded and the order of the records does not count: the same records give the same interval. None with fewer than
-    two videos.
+    `videos` and `values` have one entry per sample. Of an accuracy the value is whether the sample is right.
+    Questions on one video are right or wrong together, so an interval that draws questions is too narrow.
+    Draws are seeded and the order of the records does not count: the same records give the same interval.
+    None with fewer than two videos, and without resamples.
     """
-    totals = Counter(videos)
-    names = sorted(totals)
-    if len(names) < 2:
+    counts = Counter(videos)
+    names = sorted(counts)
+    if len(names) < 2 or not n_resamples:
         return None
+    # These take a second to import, and not every caller comes here.
+    import numpy as np  # noqa: PLC0415
+    from scipy.stats import bootstrap  # noqa: PLC0415
+
     sums = dict.fromkeys(names, 0.0)
     for video, value in zip(videos, values, strict=True):
         sums[video] += value
-    from scipy.stats import bootstrap  # noqa: PLC0415  takes a second to import, and not every caller gets here
-
     result = bootstrap(
-        (np.array([sums[name] for name in names]), np.array([totals[name] for name in names])),
+        (np.array([sums[name] for name in names]), np.array([counts[name] for name in names])),
         _mean,
         paired=True,
         vectorized=True,
@@ -60,5 +59,6 @@ def clustered_interval(
     return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
-def _mean(sums: NDArray[np.float64], totals: NDArray[np.int64], axis: int) -> NDArray[np.float64]:
-    return np.asarray(sums.sum(axis=axis) / totals.sum(axis=axis), dtype=np.float64)
+def _mean(sums: Any, counts: Any, axis: int) -> Any:
+    """The means of draws of videos, as arrays: the sums of their values over the counts of their samples."""
+    return sums.sum(axis=axis) / counts.sum(axis=axis)

@@ -1,4 +1,4 @@
-"""What is known of a result or cache beside its records: every tool asks here, so that all say the same of a file."""
+"""What is known of a result or a cache beside its records. Every tool asks here, so all say the same of a file."""
 
 from __future__ import annotations
 
@@ -6,45 +6,45 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from eva.records.meta import Meta, read_meta
+from eva.records.meta import Meta
 from eva.scoring.coverage import Coverage, measure
 from eva.scoring.published import Published
 
 
 @dataclass(frozen=True)
 class Origin:
-    """`meta` is None where there is no meta file, `dataset` '' where nothing tells it; `published` are the dataset's
-    published figures where there are any."""
+    """`meta` is None where there is no meta file. `dataset` is '' where nothing tells it. `published` is what is
+    published of the dataset, None where nothing is."""
 
+    path: Path
     meta: Meta | None
     dataset: str
     published: Published | None
     coverage: Coverage
 
 
-def find_origin(path: Path, indices: Collection[int], published: Mapping[str, Published]) -> Origin:
-    """`indices` are those of the file's records. Raises EvaError for a broken meta file."""
-    meta = read_meta(path)
+def find_origin(path: Path, meta: Meta | None, indices: Collection[int], published: Mapping[str, Published]) -> Origin:
+    """`meta` is the meta file of the file at `path`; `indices` are those of its records."""
     dataset = dataset_of(meta, indices, published)
     known = published.get(dataset)
-    said = meta.coverage if meta else {}
-    return Origin(meta, dataset, known, measure(path, said, indices, rows=known.rows if known else None))
+    stated = meta.coverage if meta else {}
+    return Origin(path, meta, dataset, known, measure(path, stated, indices, rows=known.rows if known else None))
 
 
 def dataset_of(meta: Meta | None, indices: Collection[int], published: Mapping[str, Published]) -> str:
-    """As the meta file says; where it does not, the dataset that has just these indices, else ''.
+    """The dataset that the meta file names; where it names none, the dataset with exactly these indices, else ''.
 
-    The file's name says nothing: it may have been renamed.
+    The name of the file says nothing: somebody may have renamed it.
     """
     named = named_dataset(meta)
     if named:
         return named
     found = frozenset(indices)
-    fits = (name for name, entry in published.items() if len(found) == entry.rows and found == set(range(entry.rows)))
-    return next(fits, "")
+    matches = (name for name, one in published.items() if len(found) == one.rows and found == set(range(one.rows)))
+    return next(matches, "")
 
 
 def named_dataset(meta: Meta | None) -> str:
-    """The dataset that a meta file names, '' where it names none: then it says as little as no meta file."""
+    """The dataset that a meta file names; '' where it names none, and without a meta file."""
     named = meta.settings.get("dataset") if meta else None
     return named if isinstance(named, str) else ""

@@ -1,4 +1,4 @@
-"""The published figures, and how a result stands beside them."""
+"""The published figures, and how a result compares with them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 from eva.records.meta import Meta
 from eva.scoring.interval import Interval
 
+MIXED = "Mixed: parts of this result were made with different settings"
+
 
 @dataclass(frozen=True)
 class Figure:
-    """One published accuracy as a fraction, and where it stands; rounds and tokens where they stand there too."""
+    """One published accuracy as a fraction, and its source; mean rounds and tokens where the source has them."""
 
     accuracy: float
     source: str
@@ -24,48 +26,54 @@ class Figure:
 
 @dataclass(frozen=True)
 class Published:
-    """A dataset's size and its published figures."""
+    """A dataset: its size, its published figures, the settings of these, the SHA-256 of its annotation file."""
 
     dataset: str
     rows: int
     figures: tuple[Figure, ...]
+    settings: Mapping[str, Any]
+    annotations_sha256: str
 
 
-def load_published(path: Path) -> dict[str, Published]:
-    """`results-12k/published.json` by dataset name."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+def load_published(home: Path) -> dict[str, Published]:
+    """By the dataset's name, from `results-12k/published.json` and `data/manifest.json` of the project's folder."""
+    content = json.loads((home / "results-12k" / "published.json").read_text(encoding="utf-8"))
+    files = json.loads((home / "data" / "manifest.json").read_text(encoding="utf-8"))["files"]
     return {
-        name: Published(
-            dataset=name,
-            rows=entry["rows"],
-            figures=tuple(map(_figure, entry["published"])),
-        )
+        name: Published(name, entry["rows"], _figures(entry), content["settings"], files[name]["sha256"])
         for name, entry in content["datasets"].items()
     }
 
 
-def _figure(row: Mapping[str, Any]) -> Figure:
-    accuracy = row["accuracy_percent"] / 100
-    return Figure(accuracy, row["source"], row.get("average_rounds"), row.get("average_total_tokens"))
+def _figures(entry: Mapping[str, Any]) -> tuple[Figure, ...]:
+    return tuple(
+        Figure(row["accuracy_percent"] / 100, row["source"], row.get("average_rounds"), row.get("average_total_tokens"))
+        for row in entry["published"]
+    )
 
 
-def comparison_lines(
+def published_lines(
     entry: Published, indices: Iterable[int], accuracy: float | None, interval: Interval | None
 ) -> list[str]:
-    """The result beside each published figure; a part of a dataset is said to be one.
+    """The result beside each published figure. The lines say where the result covers only a part of the dataset.
 
     Without an accuracy, as of an unfinished run, the published figures stand alone.
     """
-    lines = [f"Dataset: {entry.dataset}"]
+    return [
+        f"Dataset: {entry.dataset}",
+        *coverage_lines(entry, indices),
+        *(_figure_line(figure, accuracy, interval) for figure in entry.figures),
+    ]
+
+
+def coverage_lines(entry: Published, indices: Iterable[int]) -> list[str]:
     covered = _covered(entry, indices)
-    if covered < entry.rows:
-        lines.append(
-            f"This result covers only {covered} of {entry.rows} questions; the published figures are over all of them"
-        )
-    return lines + [_beside(figure, accuracy, interval) for figure in entry.figures]
+    if covered >= entry.rows:
+        return []
+    return [f"This result covers only {covered} of {entry.rows} questions; the published figures are over all of them"]
 
 
-def comparison_json(
+def published_json(
     entry: Published, indices: Iterable[int], accuracy: float | None, interval: Interval | None
 ) -> dict[str, Any]:
     """The same for programs."""
@@ -89,36 +97,32 @@ def _covered(entry: Published, indices: Iterable[int]) -> int:
     return len(frozenset(indices) & frozenset(range(entry.rows)))
 
 
-def caveat_lines(meta: Meta, dataset: str, published: Path, manifest: Path) -> list[str]:
-    """What keeps a run's figures from being those of the published settings on the published questions.
+def caveat_lines(meta: Meta, published: Published | None) -> list[str]:
+    """What makes the figures of a run differ from those of the published settings and the published questions.
 
-    `published` is `results-12k/published.json`, `manifest` is `data/manifest.json`. A meta file without settings says
-    nothing of them, and is like none.
+    A meta file without settings counts like a missing meta file.
     """
-    mixed = ["Mixed: parts of this result were made with different settings"] if meta.mixed else []
-    return [*(_differences(meta, dataset, published, manifest) if meta.settings else []), *mixed]
+    different = _differences(meta.settings, published) if published and meta.settings else []
+    return [*different, *([MIXED] if meta.mixed else [])]
 
 
-def _differences(meta: Meta, dataset: str, published: Path, manifest: Path) -> list[str]:
+def _differences(settings: Mapping[str, Any], published: Published) -> list[str]:
     lines = []
-    owed = json.loads(published.read_text(encoding="utf-8"))["settings"]
     for name in ("max_turns", "max_visual_tokens"):
-        if meta.settings.get(name) != owed[name]:
-            now = meta.settings.get(name, "not known")
-            lines.append(f"Not the published settings: {name} is {now}, published with {owed[name]}")
-    annotations = json.loads(manifest.read_text(encoding="utf-8"))["files"][dataset]["sha256"]
-    if "annotations_sha256" not in meta.settings:
+        if settings.get(name) != published.settings[name]:
+            now = settings.get(name, "not known")
+            lines.append(f"Not the published settings: {name} is {now}, published with {published.settings[name]}")
+    if "annotations_sha256" not in settings:
         lines.append("Not known whether these are the published questions: the meta file names no annotation file")
-    elif meta.settings["annotations_sha256"] != annotations:
+    elif settings["annotations_sha256"] != published.annotations_sha256:
         lines.append("Not the published questions: the annotation file of this run has another SHA-256")
     return lines
 
 
-def _beside(figure: Figure, accuracy: float | None, interval: Interval | None) -> str:
-    if accuracy is None:
-        return f"Published ({figure.source}): {figure.accuracy:.2%}"
-    points = 100 * (accuracy - figure.accuracy)
-    line = f"Published ({figure.source}): {figure.accuracy:.2%}, difference {points:+.2f} points"
-    if interval is None:
-        return line
-    return f"{line}, {'inside' if figure.accuracy in interval else 'outside'} the 95 % interval"
+def _figure_line(figure: Figure, accuracy: float | None, interval: Interval | None) -> str:
+    line = f"Published ({figure.source}): {figure.accuracy:.2%}"
+    if accuracy is not None:
+        line += f", difference {100 * (accuracy - figure.accuracy):+.2f} points"
+    if interval is not None:
+        line += f", {'inside' if figure.accuracy in interval else 'outside'} the 95 % interval"
+    return line

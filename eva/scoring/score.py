@@ -1,76 +1,116 @@
-"""Records -> accuracy and its companions. Pure."""
+"""Outcomes -> accuracy and its companions. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from eva.protocol.stop_reasons import FAILURES, INFRASTRUCTURE
 from eva.records.outcome import COUNTS, Outcome
+from eva.scoring.interval import Interval, clustered_interval
 
 
 @dataclass(frozen=True)
 class Score:
-    """`total` is the denominator; the averages run over the `recorded` samples (0 where there are none).
+    """The figures over `outcomes` and over the `to_go` questions that have no record yet. A question without a record
+    counts as wrong.
 
-    `unusable` names for each of COUNTS the indices of the records that the average leaves out.
+    `to_go` is None where nobody knows how many there are. An average is 0 where no record has a usable value.
     """
 
-    total: int
-    recorded: int
-    correct: int
-    empty: int
-    average_rounds: float
-    average_tokens: float
-    stop_reasons: tuple[tuple[str, int], ...]
-    error_indices: tuple[int, ...]
-    failures: tuple[tuple[str, int], ...]
-    average_seconds: float
-    unusable: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    outcomes: Sequence[Outcome]
+    to_go: int | None
 
     @property
-    def accuracy(self) -> float:
-        return self.correct / self.total if self.total else 0.0
+    def partial(self) -> bool:
+        """Whether the run has not finished, or may not have finished."""
+        return self.to_go != 0
+
+    @property
+    def recorded(self) -> int:
+        return len(self.outcomes)
 
     @property
     def missing(self) -> int:
-        return self.total - self.recorded
+        """The known number of questions without a record."""
+        return self.to_go or 0
+
+    @property
+    def total(self) -> int:
+        """The denominator."""
+        return self.recorded + self.missing
+
+    @property
+    def correct(self) -> int:
+        return sum(outcome.correct for outcome in self.outcomes)
+
+    @property
+    def empty(self) -> int:
+        return sum(not outcome.answer.strip() for outcome in self.outcomes)
 
     @property
     def answered(self) -> int:
         return self.recorded - self.empty
 
     @property
+    def accuracy(self) -> float | None:
+        """As a fraction; None of an unfinished run."""
+        return None if self.partial else self.bounds[0]
+
+    @cached_property
+    def interval(self) -> Interval | None:
+        """The interval of the accuracy. None of an unfinished run: its first records are not a random sample."""
+        if self.partial:
+            return None
+        return clustered_interval([one.video for one in self.outcomes], [one.correct for one in self.outcomes])
+
+    @property
     def pending(self) -> int:
-        """Samples of which nothing is known yet: an infrastructure failure is no answer."""
-        return self.missing + dict(self.failures)[INFRASTRUCTURE]
+        """Questions of which nothing is known yet: an infrastructure failure is not an answer."""
+        return self.missing + self.failures[INFRASTRUCTURE]
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The accuracy if every pending sample turned out wrong, and right."""
-        return self.accuracy, self.accuracy + (self.pending / self.total if self.total else 0.0)
+        """The accuracy if every pending question turned out wrong, and if every one turned out right."""
+        if not self.total:
+            return 0.0, 0.0
+        return self.correct / self.total, self.correct / self.total + self.pending / self.total
 
+    @property
+    def average_rounds(self) -> float:
+        return _mean(outcome.num_rounds for outcome in self.outcomes)
 
-def score(outcomes: Sequence[Outcome], *, total: int) -> Score:
-    """Accuracy over `total` items, of which `outcomes` were recorded: an item without a record counts as wrong."""
-    return Score(
-        total=total,
-        recorded=len(outcomes),
-        correct=sum(outcome.correct for outcome in outcomes),
-        empty=sum(not outcome.answer.strip() for outcome in outcomes),
-        average_rounds=_mean(outcome.num_rounds for outcome in outcomes),
-        average_tokens=_mean(outcome.total_tokens for outcome in outcomes),
-        stop_reasons=tuple(Counter(outcome.stop_reason for outcome in outcomes).most_common()),
-        error_indices=tuple(sorted(outcome.index for outcome in outcomes if outcome.error)),
-        failures=tuple((kind, sum(outcome.failure == kind for outcome in outcomes)) for kind in FAILURES),
-        average_seconds=_mean(outcome.seconds for outcome in outcomes),
-        unusable=tuple((name, _without(name, outcomes)) for name in COUNTS),
-    )
+    @property
+    def average_tokens(self) -> float:
+        return _mean(outcome.total_tokens for outcome in self.outcomes)
 
+    @property
+    def average_seconds(self) -> float:
+        return _mean(outcome.seconds for outcome in self.outcomes)
 
-def _without(count: str, outcomes: Sequence[Outcome]) -> tuple[int, ...]:
-    return tuple(sorted(outcome.index for outcome in outcomes if getattr(outcome, count) is None))
+    @property
+    def stop_reasons(self) -> dict[str, int]:
+        """The most common first."""
+        return dict(Counter(outcome.stop_reason for outcome in self.outcomes).most_common())
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """For each of FAILURES the number of records."""
+        return {kind: sum(outcome.failure == kind for outcome in self.outcomes) for kind in FAILURES}
+
+    @property
+    def error_indices(self) -> list[int]:
+        return sorted(outcome.index for outcome in self.outcomes if outcome.error)
+
+    @property
+    def unusable(self) -> dict[str, list[int]]:
+        """For each of COUNTS the indices of the records that the average leaves out."""
+        return {
+            name: sorted(outcome.index for outcome in self.outcomes if getattr(outcome, name) is None)
+            for name in COUNTS
+        }
 
 
 def _mean(values: Iterable[int | float | None]) -> float:

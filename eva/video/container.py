@@ -1,4 +1,4 @@
-"""Opening a video file that nobody vouches for."""
+"""Opening a video file that may hold anything."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ from av.video.stream import VideoStream
 
 from eva.errors import ChangedError, UndecodableError, VideoError
 
-# What these name may be any file of this machine.
+# These name other files, which may be any file of this machine.
 PLAYLISTS = {"hls", "dash", "imf"}
 CONCATENATION = b"ffconcat version"
-
-
 OPEN_FILES = Path("/proc/self/fd")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which file a path names: another one, or the same one written anew, has another identity."""
+    """Which file a path names. Another file, or the same one written anew, has another identity."""
 
     device: int
     inode: int
@@ -35,7 +33,7 @@ class Identity:
 
     @classmethod
     def of(cls, path: Path) -> Identity:
-        """Raises VideoError where it cannot be looked at."""
+        """The identity of the file at `path`. Raises VideoError."""
         try:
             return cls.from_stat(path.stat())
         except OSError as error:
@@ -48,8 +46,8 @@ class Identity:
 
 @contextmanager
 def unchanged(path: Path, identity: Identity) -> Iterator[None]:
-    """Raises ChangedError where, after the block, `path` no longer names the file that had this identity; also in place
-    of what else went wrong with the video."""
+    """Raises ChangedError where, after the block, `path` no longer names the file that had this identity. It takes the
+    place of another VideoError, too."""
     try:
         yield
     except VideoError:
@@ -63,49 +61,49 @@ def check_unchanged(path: Path, identity: Identity) -> None:
     try:
         now = Identity.of(path)
     except VideoError:
-        raise changed(path) from None
+        raise changed_error(path) from None
     if now != identity:
-        raise changed(path)
+        raise changed_error(path)
 
 
-def changed(path: Path) -> ChangedError:
+def changed_error(path: Path) -> ChangedError:
     return ChangedError(f"the video {path} was changed or replaced while it was read, and nothing was kept: try again")
 
 
-def playlist(path: Path) -> VideoError:
+def playlist_error(path: Path) -> VideoError:
     return VideoError(f"{path} is a list of other files, not a video")
 
 
 @contextmanager
 def open_container(path: Path, identity: Identity | None = None) -> Iterator[InputContainer]:
-    """The container at `path`, closed again on the way out. `identity`: the file that it must be.
+    """The container at `path`, which is closed at the end of the block. `identity`: the file that it must be.
 
-    Raises VideoError, which names the file.
+    Raises VideoError, whose message names the file.
     """
     try:
         with path.open("rb") as file:
-            # What is opened is the file that is checked, whatever the path names a moment later.
+            # FFmpeg opens the file that is checked here, whatever the path names a moment later.
             if identity is not None and Identity.from_stat(os.fstat(file.fileno())) != identity:
-                raise changed(path)
+                raise changed_error(path)
             if file.read(len(CONCATENATION)) == CONCATENATION:
-                raise playlist(path)
-            container = _opened(path, file.fileno())
+                raise playlist_error(path)
+            container = _open(path, file.fileno())
     except (FFmpegError, UnicodeError, ValueError, OSError) as error:
         raise UndecodableError(f"{path} cannot be opened as a video: {_reason(error)}") from error
     with container:
         if container.format.name in PLAYLISTS:
-            raise playlist(path)
+            raise playlist_error(path)
         yield container
 
 
-def _opened(path: Path, fileno: int) -> InputContainer:
-    # Absolute, or `concat:x.mp4` would be an address; and a playlist in disguise must not reach the network.
+def _open(path: Path, fileno: int) -> InputContainer:
+    # Absolute, or `concat:x.mp4` would be an address. A playlist with another name must not reach the network.
     name = OPEN_FILES / str(fileno) if OPEN_FILES.is_dir() else path.absolute()
     return av.open(str(name), metadata_errors="replace", options={"protocol_whitelist": "file"})
 
 
 def moving_pictures(container: InputContainer, path: Path) -> list[VideoStream]:
-    """The video streams but for cover art; at least one. Raises VideoError."""
+    """The video streams without cover art; at least one. Raises VideoError."""
     moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not moving:
         raise VideoError(f"{path} holds no video stream")

@@ -14,13 +14,12 @@ from typing import Protocol, TypeVar
 from eva.errors import UndecodableError, VideoError
 from eva.video.container import Identity
 from eva.video.decode_decord import DecordVideo
-from eva.video.decode_pyav import AvVideo
+from eva.video.decode_pyav import AvVideo, read_index
 from eva.video.encode import Rgb
 from eva.video.packets import VideoIndex
 from eva.video.timeline import Timeline
 
 Made = TypeVar("Made")
-BACKENDS = ("auto", "av", "decord")
 
 
 class Video(Protocol):
@@ -28,24 +27,24 @@ class Video(Protocol):
 
     decoder: str
     timeline: Timeline
-    identity: Identity  # of the file from which all of this comes
+    identity: Identity  # of the file that was opened
     gap: bool  # packets are missing (see packets.VideoIndex)
 
     def frames(self, indices: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         """(index, what `make` makes of its RGB) once for each distinct index, in ascending order.
 
         `make` is called from any thread, for several frames at the same time.
-        Raises VideoError for a frame that cannot be decoded and, at the latest after the last frame, where the file
-        was changed or replaced; MiscountedError where the timeline proves wrong.
+        Raises VideoError for a frame that cannot be decoded; ChangedError, at the latest after the last frame, where
+        the file was changed or replaced; MiscountedError where the timeline proves wrong.
         """
         ...
 
 
-class Indexes(Protocol):
-    """Where the indexes of videos are kept. `recount`: the index of frames that were counted by decoding."""
+class IndexStore(Protocol):
+    """A place that keeps the indexes of videos. `recount`: the index of frames that were counted by decoding."""
 
     def load(self, path: Path, identity: Identity, *, recount: bool) -> VideoIndex | None:
-        """The index of the file at `path` that has this identity; None where there is none to believe."""
+        """The index of the file at `path` that has this identity; None where there is none that can be believed."""
         ...
 
     def save(self, path: Path, identity: Identity, index: VideoIndex, *, recount: bool) -> None:
@@ -53,40 +52,40 @@ class Indexes(Protocol):
         ...
 
 
-def open_video(path: Path, *, backend: str = "auto", recount: bool = False, indexes: Indexes | None = None) -> Video:
-    """Open `path` with "av", "decord", or "auto": av, and decord where av makes nothing of the file.
+def open_video(path: Path, *, backend: str, recount: bool, indexes: IndexStore | None) -> Video:
+    """Open `path` with "av", "decord", or "auto": av, and decord where av cannot decode the file.
 
-    `recount` decodes the whole file to learn its frames, for files whose packets mislead (MiscountedError). What av
-    finds out about the file is taken from `indexes`, or kept there.
-    Raises VideoError with a sentence that names the file.
+    `recount` decodes the whole file to learn its frames, for files whose packets mislead (MiscountedError). The index
+    that av needs is taken from `indexes`, or kept there.
+    Raises VideoError, whose message names the file.
     """
     _check_readable(path)
     identity = Identity.of(path)
     if backend == "decord":
         return DecordVideo(path, identity)
     try:
-        return _by_av(path, identity, recount, indexes)
+        return AvVideo(path, identity, _find_index(path, identity, recount, indexes))
     except UndecodableError as undecodable:
         if backend == "av":
             raise
-        return _second_opinion(path, identity, undecodable)
+        return _open_by_decord(path, identity, undecodable)
 
 
-def _by_av(path: Path, identity: Identity, recount: bool, indexes: Indexes | None) -> Video:
-    if indexes is None:
-        return AvVideo(path, recount=recount, identity=identity)
-    index = indexes.load(path, identity, recount=recount)
-    video = AvVideo(path, recount=recount, index=index, identity=identity)
-    if index is None:
-        indexes.save(path, identity, video.index, recount=recount)
-    return video
+def _find_index(path: Path, identity: Identity, recount: bool, indexes: IndexStore | None) -> VideoIndex:
+    kept = indexes.load(path, identity, recount=recount) if indexes else None
+    if kept is not None:
+        return kept
+    index = read_index(path, identity, recount=recount)
+    if indexes:
+        indexes.save(path, identity, index, recount=recount)
+    return index
 
 
-def _second_opinion(path: Path, identity: Identity, undecodable: UndecodableError) -> Video:
+def _open_by_decord(path: Path, identity: Identity, undecodable: UndecodableError) -> Video:
     try:
         return DecordVideo(path, identity)
     except VideoError:
-        raise undecodable from None  # the default decoder's reason is the clearer one
+        raise undecodable from None  # the reason of the default decoder is the clearer one
 
 
 def _check_readable(path: Path) -> None:

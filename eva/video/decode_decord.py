@@ -1,6 +1,6 @@
-"""The reference's own frames, by decord 0.6.0, wrong ones included.
+"""The frames of the reference's own decoder, decord 0.6.0, wrong ones included.
 
-decord is optional: it has no wheels beyond Linux on x86-64, and it cannot open AV1 at all.
+decord is optional: it has wheels for Linux on x86-64 only, and it cannot open AV1.
 """
 
 from __future__ import annotations
@@ -23,22 +23,21 @@ class DecordVideo:
     decoder = "decord"
     gap = False
 
-    def __init__(self, path: Path, identity: Identity | None = None) -> None:
-        self._path = path
-        self.identity = identity or Identity.of(path)
+    def __init__(self, path: Path, identity: Identity) -> None:
+        self._path, self.identity = path, identity
         decord = _import_decord()
         self._errors = (*DECORD_ERRORS, decord._ffi.base.DECORDError)
         try:
             self._reader = decord.VideoReader(str(path.absolute()), ctx=decord.cpu(0))
-            self.timeline = self._timeline()
+            self.timeline = self._read_timeline()
         except self._errors as error:
             raise UndecodableError(f"decord cannot open {path}: {_first_line(error)}") from error
-        check_unchanged(path, self.identity)
+        check_unchanged(path, identity)
 
     def frames(self, indices: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         """(index, what `make` makes of its RGB) once for each distinct index; see decode.Video.
 
-        One batch, as the reference asks for it: which wrong frames decord gives depends on what it decoded before.
+        All in one batch, as the reference does: which wrong frames decord gives depends on what it decoded before.
         """
         wanted = sorted(set(indices))
         try:
@@ -49,7 +48,7 @@ class DecordVideo:
             yield index, make(rgb)
         check_unchanged(self._path, self.identity)
 
-    def _timeline(self) -> Timeline:
+    def _read_timeline(self) -> Timeline:
         height, width = self._reader[0].shape[:2]
         self._reader.seek(0)
         count = len(self._reader)
@@ -57,7 +56,7 @@ class DecordVideo:
         return Timeline(width, height, self._reader.get_avg_fps(), tuple(times_s))
 
 
-# decord raises these beside its own DECORDError; an empty video fails an assertion.
+# decord raises these besides its own DECORDError; an empty video fails an assertion.
 DECORD_ERRORS = (RuntimeError, IndexError, AssertionError, UnicodeError)
 
 

@@ -1,8 +1,8 @@
 """Exact frames by PyAV (FFmpeg).
 
-Packets are demuxed first: their presentation times say which frames there are, without decoding any. While
-decoding, each frame's own time is held against that list, so that a file whose packets do not map one to one to
-frames (hidden frames, a start that cannot be decoded) is noticed rather than served shifted by one.
+Packets are demuxed first: their presentation times say which frames there are, and nothing is decoded for that. While
+decoding, each frame's own time is compared with that list. So a file whose packets do not map one to one to frames
+(hidden frames, a start that cannot be decoded) is noticed, and no frame is shifted by one.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ from eva.video.packets import (
 )
 from eva.video.timeline import Timeline
 
-# Each decoding thread holds frames of its own; more of them cost memory without making one video much faster.
+# Each decoding thread holds frames of its own. More threads cost memory, and hardly make one video faster.
 MAX_THREADS = 4
 
 Made = TypeVar("Made")
-# A keyframe to begin with (None: the file's start) and the indices to decode from it, in ascending order.
+# A keyframe to start at (None: the file's start), and the indices to decode from it, in ascending order.
 Pass = tuple[EntryPoint | None, list[int]]
 # A decoded frame's presentation time and duration.
 Shown = tuple[int | None, int]
@@ -70,81 +70,71 @@ class Clock:
     time_base: Fraction
     start_pts: int
     average_fps: float | None
-    by_time: bool  # frames are chosen by their times, see frames.Timeline
+    by_time: bool  # frames are chosen by their times, see timeline.Timeline
 
     def seconds(self, pts: int) -> float:
-        # Integer division rounds as exactly as the fraction would, and an hour has 200,000 times.
+        # This division is as exact as that by a Fraction, and an hour has 200,000 times.
         return (pts - self.start_pts) * self.time_base.numerator / self.time_base.denominator
 
 
 class AvVideo:
-    """A video decoded by PyAV. Nothing is held open between calls; `identity` is what the file must be at each."""
+    """A video decoded by PyAV. The file is closed between calls; at each call it must have this identity."""
 
     decoder = "av"
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        recount: bool = False,
-        index: VideoIndex | None = None,
-        identity: Identity | None = None,
-    ) -> None:
-        self._path = path
-        self.identity = identity or Identity.of(path)
-        self.index = index or read_index(path, self.identity, recount=recount)
-        self.timeline, self.gap = self.index.timeline, self.index.gap
-        self._pts = self.index.pts
+    def __init__(self, path: Path, identity: Identity, index: VideoIndex) -> None:
+        self._path, self.identity, self.index = path, identity, index
+        self.timeline, self.gap, self._pts = index.timeline, index.gap, index.pts
 
     def frames(self, indices: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         """(index, what `make` makes of its RGB) once for each distinct index; see decode.Video."""
         with unchanged(self._path, self.identity):
-            yield from self._made(sorted(set(indices)), make)
+            yield from self._decode(sorted(set(indices)), make)
 
-    def _made(self, wanted: list[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
+    def _decode(self, wanted: list[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         done = 0
         if self._pts is None or self.index.gap:
-            yield from self._decoded(list(passes(wanted, self.index.entries)), make, sparsely=False)
+            yield from self._decode_passes(list(passes(wanted, self.index.entries)), make, sparsely=False)
             return
         try:
-            for made in self._sparse(wanted, make):
+            for made in self._decode_sparsely(wanted, make):
                 yield made
                 done += 1
         except VideoError:
-            # Whether it is the file's fault, decoding everything tells. What the decoder fills in depends on all that
-            # it decoded before, and on its threads.
-            yield from self._decoded(list(passes(wanted[done:], ())), make, sparsely=False, threads=1)
+            # Decoding everything shows whether the file is damaged. What the decoder fills in depends on all that it
+            # decoded before, and on its threads.
+            yield from self._decode_passes(list(passes(wanted[done:], ())), make, sparsely=False, threads=1)
 
-    def _sparse(self, wanted: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
-        """Without decoding frames that these do not need; independent passes at the same time."""
+    def _decode_sparsely(self, wanted: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
+        """Leaves out frames that these do not need, and decodes independent passes at the same time."""
         groups = list(passes(wanted, self.index.entries))
-        lanes = min(len(groups), threads_at_most())
-        if lanes < 2:
-            return self._decoded(groups, make, sparsely=True)
-        # Decoders with a thread each take less of the processor than one with several.
+        count = min(len(groups), threads_at_most())
+        if count < 2:
+            return self._decode_passes(groups, make, sparsely=True)
+        # Decoders with one thread each need less CPU than one decoder with several.
         decoders = [
-            partial(self._decoded, groups[lane::lanes], make, sparsely=True, threads=1) for lane in range(lanes)
+            partial(self._decode_passes, groups[first::count], make, sparsely=True, threads=1) for first in range(count)
         ]
-        turns = (place % lanes for place, (_, targets) in enumerate(groups) for _ in targets)
+        turns = (place % count for place, (_, targets) in enumerate(groups) for _ in targets)
         return in_turns(decoders, turns)
 
-    def _decoded(
+    def _decode_passes(
         self, groups: Sequence[Pass], make: Callable[[Rgb], Made], *, sparsely: bool, threads: int | None = None
     ) -> Iterator[tuple[int, Made]]:
-        """The targets of each pass, made."""
+        """(index, what `make` makes of it) for the targets of each pass."""
         to_rgb = RgbConverter()
-        with _opened(self._path, self.identity) as (container, stream):
+        with _open_stream(self._path, self.identity) as (container, stream):
             one = self.index.gap or stream.codec_context.name in VP8  # whose threads differ where bits are damaged
             decoding = Decoding(container, stream, threads=1 if one else threads or threads_at_most(), strict=sparsely)
             for entry, targets in groups:
                 if entry is not None:
                     decoding.enter_at(entry)
                 frames = decoding.sparsely({self._pts_of(target) for target in targets}) if sparsely else decoding
-                numbered = self._numbered(frames, decoding, first=entry.index if entry else 0)
-                for index, frame in self._chosen(numbered, targets, decoding):
+                numbered = self._number(frames, decoding, first=entry.index if entry else 0)
+                for index, frame in self._choose(numbered, targets, decoding):
                     yield index, make(to_rgb(frame))
 
-    def _chosen(
+    def _choose(
         self, numbered: Iterator[tuple[int, VideoFrame]], targets: list[int], decoding: Decoding
     ) -> Iterator[tuple[int, VideoFrame]]:
         """The frames with the indices `targets`, which ascend. Stops after the last one."""
@@ -152,27 +142,27 @@ class AvVideo:
             index, frame = next(((i, f) for i, f in numbered if i >= target), (None, None))
             if index != target or frame is None:
                 certain = decoding.damaged or self._pts is None or target >= len(self._pts)
-                raise self._cannot_decode(target) if certain else self._miscounted()
+                raise self._decode_error(target) if certain else self._miscounted_error()
             yield target, frame
 
-    def _numbered(
+    def _number(
         self, frames: Iterable[VideoFrame], decoding: Decoding, *, first: int
     ) -> Iterator[tuple[int, VideoFrame]]:
-        """Each decoded frame from the index `first` on with its index; gaps only where something is damaged, and for
-        frames whose packets were left out."""
+        """Each decoded frame from the index `first` on, with its index. Only frames that are damaged, or whose packets
+        were left out, are missing. Raises MiscountedError."""
         expected = first
         for frame in frames:
             index = expected if self._pts is None else self._index_of(frame.pts)
             if first and index is not None and index < first:
-                continue  # shown before the keyframe that was sought, which it may follow in the file
-            if not decoding.damaged and not self._in_turn(index, expected, decoding):
-                raise self._miscounted()
+                continue  # shown before the keyframe at which this pass starts, though it may follow it in the file
+            if not decoding.damaged and not self._is_next(index, expected, decoding):
+                raise self._miscounted_error()
             if index is not None and index >= expected:
                 if decoding.is_sound(frame):
                     yield index, frame
                 expected = index + 1
 
-    def _in_turn(self, index: int | None, expected: int, decoding: Decoding) -> bool:
+    def _is_next(self, index: int | None, expected: int, decoding: Decoding) -> bool:
         if index == expected:
             return True
         if index is None or self._pts is None or decoding.given is None:
@@ -188,7 +178,7 @@ class AvVideo:
         index = bisect_left(self._pts, pts)
         return index if index < len(self._pts) and self._pts[index] == pts else None
 
-    def _cannot_decode(self, index: int) -> VideoError:
+    def _decode_error(self, index: int) -> VideoError:
         held = len(self.timeline.times_s)
         if index >= held:
             text = f"frame {index} of {self._path} is not in the file: it ends after {held} of {self.timeline.count}"
@@ -196,50 +186,50 @@ class AvVideo:
         when = f"frame {index} at {self.timeline.times_s[index]:.3f} s"
         return VideoError(f"{when} of {self._path} cannot be decoded: the file is damaged; fetch it again")
 
-    def _miscounted(self) -> MiscountedError:
+    def _miscounted_error(self) -> MiscountedError:
         return MiscountedError(f"the packets of {self._path} do not map one to one to its frames")
 
 
-def read_index(path: Path, identity: Identity, *, recount: bool = False) -> VideoIndex:
+def read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
     """Read all packets of a video, and decode it whole where they mislead or `recount` says so.
 
-    Raises UndecodableError where no frame can be decoded, VideoError where the file is not, or no longer, the one that
-    has this identity.
+    Raises UndecodableError where no frame can be decoded, ChangedError where the file does not have this identity, or
+    has it no longer.
     """
     with unchanged(path, identity):
-        return _index(path, identity, recount=recount)
+        return _read_index(path, identity, recount=recount)
 
 
-def _index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
-    with _opened(path, identity) as (container, stream):
-        clock = _clock(container, stream)
-        survey, first = _surveyed(container, stream)
+def _read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
+    with _open_stream(path, identity) as (container, stream):
+        clock = _make_clock(container, stream)
+        survey, first = _survey(container, stream)
     if first is None:
         raise UndecodableError(f"no frame of the video {path} can be decoded")
-    counted = _counted(path, identity, threads=1) if survey.gap else None
+    counted = _count_frames(path, identity, threads=1) if survey.gap else None
     if not recount and _is_as_surveyed(survey, first, counted):
         times_s = tuple(clock.seconds(pts) for pts in survey.pts)
-        timeline = _timeline(first, clock, times_s, clock.seconds(survey.shown_to), survey.missing)
+        timeline = _make_timeline(first, clock, times_s, clock.seconds(survey.shown_to), survey.missing)
         return VideoIndex(timeline, survey.pts, survey.entries, survey.gap)
-    counted = counted or _counted(path, identity, threads=threads_at_most())
-    return VideoIndex(_timeline(first, clock, *_times_s(counted.shown, clock)), None, (), survey.gap)
+    counted = counted or _count_frames(path, identity, threads=threads_at_most())
+    return VideoIndex(_make_timeline(first, clock, *_times_s(counted.shown, clock)), None, (), survey.gap)
 
 
 def _is_as_surveyed(survey: Survey, first: VideoFrame, counted: Counted | None) -> bool:
-    """Whether the packets map one to one to frames, as far as is known; where all were decoded, for sure. What the
-    decoder says it cannot decode keeps its place, though it is no frame."""
+    """Whether the packets map one to one to frames. This is certain only where all frames were decoded (`counted`). A
+    packet that the decoder refuses keeps its place."""
     if counted is not None and not counted.damaged and tuple(pts for pts, _ in counted.shown) != survey.pts:
         return False
     return survey.one_each and first.pts == survey.pts[0]
 
 
-def _timeline(
+def _make_timeline(
     first: VideoFrame, clock: Clock, times_s: tuple[float, ...], shown_to_s: float, missing: int = 0
 ) -> Timeline:
     turned = _quarter_turns(first) % 2 == 1
     size = (first.height, first.width) if turned else (first.width, first.height)
     average_fps = clock.average_fps or _mean_fps(times_s)
-    if shown_to_s <= times_s[0]:  # one frame that does not say how long it lasts
+    if shown_to_s <= times_s[0]:  # one frame whose duration is unknown
         shown_to_s = times_s[-1] + 1 / average_fps
     return Timeline(*size, average_fps, times_s, missing, shown_to_s if clock.by_time else None)
 
@@ -248,33 +238,33 @@ def _mean_fps(times_s: tuple[float, ...]) -> float:
     return (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 else 1.0
 
 
-def _counted(path: Path, identity: Identity, *, threads: int) -> Counted:
-    with _opened(path, identity) as (container, stream):
+def _count_frames(path: Path, identity: Identity, *, threads: int) -> Counted:
+    with _open_stream(path, identity) as (container, stream):
         decoding = Decoding(container, stream, threads=threads)
         shown = [(frame.pts, frame.duration or 0) for frame in decoding]
         return Counted(shown, decoding.damaged)
 
 
 def _times_s(shown: Sequence[Shown], clock: Clock) -> tuple[tuple[float, ...], float]:
-    """When the frames begin, and when the last one ends; evenly spaced where they have no times, or none that rise."""
+    """When each frame begins, and when the last one ends; evenly spaced where the times are missing or do not rise."""
     known = [pts for pts, _ in shown if pts is not None]
-    if len(known) < len(shown) or any(late >= later for late, later in pairwise(known)):
+    if len(known) < len(shown) or any(time >= later for time, later in pairwise(known)):
         evenly = [index / (clock.average_fps or 25.0) for index in range(len(shown) + 1)]
         return tuple(evenly[:-1]), evenly[-1]
     return tuple(clock.seconds(pts) for pts in known), clock.seconds(known[-1] + shown[-1][1])
 
 
 class Decoding:
-    """Passes over a video's frames in presentation order. A damaged packet is noted and gives no frame.
+    """Passes over a video's frames in presentation order. A damaged packet is noted, and gives no frame.
 
-    `strict`: it raises VideoError instead, also where the decoder would fill in for what is damaged.
+    `strict`: a damaged packet raises VideoError, also where the decoder would fill in for what is missing.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, *, threads: int, strict: bool = False) -> None:
         self._container, self._stream = container, stream
         self._entry: EntryPoint | None = None
-        self.given: set[int | None] | None = None  # pts that the decoder was given; None: all
-        self._unsound_to: float | None = None  # pts: until a keyframe after it, pictures may be pieced together
+        self.given: set[int | None] | None = None  # the pts that the decoder got; None: all
+        self._unsound_to: float | None = None  # pts: from an error to a keyframe after it, the decoder fills in
         self.damaged = False
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = threads
@@ -283,7 +273,7 @@ class Decoding:
             stream.codec_context.options = {"err_detect": "explode"}
 
     def enter_at(self, entry: EntryPoint) -> None:
-        """Let the next pass begin with the keyframe `entry`."""
+        """Let the next pass start at the keyframe `entry`."""
         self._container.seek(entry.seek_to, stream=self._stream)
         self._entry, self._unsound_to = entry, None
 
@@ -294,7 +284,7 @@ class Decoding:
         yield from self.decode(None)
 
     def sparsely(self, wanted: set[int | None]) -> Iterator[VideoFrame]:
-        """The frames with the pts `wanted` and those that these may refer to; after them, the decoder is emptied."""
+        """The frames with the pts `wanted`, and those that they may refer to. Then the decoder is emptied."""
         self.given = set()
         waiting = set(wanted)
         for packet in self._packets():
@@ -311,11 +301,11 @@ class Decoding:
         packets, entry = packets_of(self._container, self._stream), self._entry
         if entry is None:
             return packets
-        # Seeking may land on an earlier keyframe; and what an edit list cuts off may bear the same time.
+        # Seeking may lead to an earlier keyframe, and a packet that an edit list cuts off may have the same time.
         return dropwhile(lambda packet: packet.pts != entry.pts or packet.is_discard, packets)
 
     def decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-        """The frames that come out when `packet` goes in; None: those still held back at the end."""
+        """The frames that the decoder gives for `packet`; None: the rest, at the end."""
         try:
             return self._stream.decode(packet)
         except FFmpegError as error:
@@ -326,7 +316,7 @@ class Decoding:
             return []
 
     def is_sound(self, frame: VideoFrame) -> bool:
-        """False from an error to the next keyframe: the decoder fills what is lost with what it has."""
+        """False from an error to the next keyframe: there, the decoder fills in what is missing."""
         if self._unsound_to is not None and frame.key_frame and frame.pts is not None and frame.pts > self._unsound_to:
             self._unsound_to = None
         return self._unsound_to is None
@@ -337,7 +327,7 @@ def threads_at_most() -> int:
 
 
 def passes(indices: Iterable[int], entries: Sequence[EntryPoint]) -> Iterator[Pass]:
-    """The distinct `indices` in ascending order, grouped by the keyframe to decode from; None: the file's start."""
+    """The distinct `indices` in ascending order, grouped by the keyframe to start at; None: the file's start."""
     starts = [entry.index for entry in entries]
 
     def keyframe(index: int) -> EntryPoint | None:
@@ -362,14 +352,14 @@ class RgbConverter:
 
 
 def _quarter_turns(frame: VideoFrame) -> int:
-    """Counterclockwise quarter turns (0 to 3) to show the frame upright; odd angles are left alone, as in decord."""
+    """Counterclockwise quarter turns (0 to 3) that show the frame upright; as in decord, 0 for other angles."""
     turns, rest = divmod(frame.rotation, 90)
     return 0 if rest else turns % 4
 
 
 @contextmanager
-def _opened(path: Path, identity: Identity) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and FFmpeg's choice among its moving pictures; it is closed again on the way out."""
+def _open_stream(path: Path, identity: Identity) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and the video stream that FFmpeg chooses; they are closed at the end of the block."""
     with open_container(path, identity) as container:
         moving = moving_pictures(container, path)
         best = container.streams.best("video")
@@ -379,7 +369,7 @@ def _opened(path: Path, identity: Identity) -> Iterator[tuple[InputContainer, Vi
         yield container, stream
 
 
-def _clock(container: InputContainer, stream: VideoStream) -> Clock:
+def _make_clock(container: InputContainer, stream: VideoStream) -> Clock:
     rate = stream.average_rate or stream.guessed_rate
     by_time = is_chosen_by_time(container, stream)
     return Clock(
@@ -390,8 +380,8 @@ def _clock(container: InputContainer, stream: VideoStream) -> Clock:
     )
 
 
-def _surveyed(container: InputContainer, stream: VideoStream) -> tuple[Survey, VideoFrame | None]:
-    """Read every packet, and decode the first frame on the way."""
+def _survey(container: InputContainer, stream: VideoStream) -> tuple[Survey, VideoFrame | None]:
+    """Read every packet, and decode the first frame."""
     decoding = Decoding(container, stream, threads=1)
     first: VideoFrame | None = None
     notes, gaps = [], GapFinder(stream.codec_context)

@@ -1,4 +1,4 @@
-"""Picture files, all of them lossless."""
+"""Pixels -> a picture file without loss."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ Rgb = NDArray[np.uint8]
 
 
 def encode(rgb: Rgb, picture_format: str) -> bytes:
-    """An RGB picture as the bytes of a file in one of FORMATS."""
-    if picture_format == "ppm":
-        height, width = rgb.shape[:2]
-        return b"P6\n%d %d\n255\n" % (width, height) + rgb.tobytes()
+    """An RGB picture as the bytes of a file in one of choices.FORMATS."""
     _, data = cv2.imencode(f".{picture_format}", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     return data.tobytes()

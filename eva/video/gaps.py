@@ -1,7 +1,7 @@
-"""Whether frames are missing between the packets of a video, seen in the numbers by which H.264 and HEVC count them.
+"""Whether frames are missing between the packets of a video: H.264 and HEVC number their frames.
 
-A decoder that misses a frame fills in with what it has. What that is depends on what else was decoded, and on the
-number of threads, so such a video is decoded in one way only.
+A decoder that misses a frame fills in other pixels. They depend on what else was decoded, and on the number of threads,
+so such a video is decoded in one way only.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from statistics import median_low
 from av.codec.context import CodecContext
 
 VP8 = {"vp8", "libvpx"}
-# The profiles whose parameter sets say more of their colours.
+# The profiles whose parameter sets say more about colours.
 H264_HIGH_PROFILES = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}
 HEVC_SPS, HEVC_PPS = 33, 34
 HEVC_IRAP = range(16, 24)
 HEVC_BEGINS_ANEW = range(16, 21)  # counts from 0 again
 HEVC_IDR = (19, 20)
 HEVC_LEADING = range(6, 10)
-# How much of a NAL unit its numbers lie in.
+# The part of a NAL unit that holds its numbers.
 HEADER_BYTES = 64
 
 
 class Bits:
-    """The bits of a NAL unit from `start` on, read one number after the other. Raises ValueError at the end."""
+    """The bits of a NAL unit from the byte `start` on, read number by number. Raises ValueError after its end."""
 
     def __init__(self, unit: bytes, *, start: int) -> None:
         payload = unit.replace(b"\0\0\3", b"\0\0")[start:]
@@ -75,12 +75,12 @@ class H264Numbers:
 
 @dataclass
 class HevcNumbers:
-    """Between two pictures that count anew, the order counts of all pictures are evenly spaced."""
+    """Between two pictures at which counting starts anew, the order counts of all pictures are evenly spaced."""
 
     order_bits: int
     extra_bits: int
     output_bits: int
-    _near: int = 0  # the order count by which the next one is completed
+    _near: int = 0  # the order count that completes the next one
     _orders: list[int] = field(default_factory=list)
     _closed_gap: bool = False
 
@@ -93,7 +93,7 @@ class HevcNumbers:
         kind, layer = unit[0] >> 1 & 0x3F, unit[1] & 7
         if kind in HEVC_BEGINS_ANEW:
             self._closed_gap, self._orders, self._near = self.gap, [], 0
-        order = 0 if kind in HEVC_IDR else self._completed(self._low_bits(unit, kind))
+        order = 0 if kind in HEVC_IDR else self._complete(self._low_bits(unit, kind))
         self._orders.append(order)
         if layer == 1 and kind not in HEVC_LEADING and (kind > 15 or kind % 2):
             self._near = order
@@ -107,7 +107,7 @@ class HevcNumbers:
         bits.read(self.output_bits)
         return bits.read(self.order_bits)
 
-    def _completed(self, low: int) -> int:
+    def _complete(self, low: int) -> int:
         span = 1 << self.order_bits
         return self._near + (low - self._near + span // 2) % span - span // 2
 
@@ -116,14 +116,13 @@ Numbers = H264Numbers | HevcNumbers
 
 
 class GapFinder:
-    """Follows the numbers of a stream's pictures, in the order in which they lie in the file; where there are
-    none, the times."""
+    """Follows the numbers of a stream's pictures in file order; where they have no numbers, their times."""
 
     def __init__(self, context: CodecContext) -> None:
         self._numbers = _numbers_of(context)
         self._unreadable = False
-        # These have no numbers. What is shown of damaged VP8 depends on the number of threads, and in MPEG-4 frames
-        # after the damage are left out.
+        # These codecs have no numbers. The pixels of damaged VP8 depend on the number of threads, and a decoder of
+        # MPEG-4 leaves out frames after the damage.
         self._by_times = context.name in VP8 | {"mpeg4"}
         self._pts: list[int] = []
 
@@ -144,7 +143,7 @@ class GapFinder:
 
 
 def _numbers_of(context: CodecContext) -> Numbers | None:
-    """What follows the numbers of this stream's pictures; None where none can be followed."""
+    """What follows the numbers of this stream's pictures; None where they have no numbers that can be read."""
     config = context.extradata or b""
     readers: dict[str, Callable[[bytes], Numbers]] = {"h264": _h264_numbers, "hevc": _hevc_numbers}
     if context.name not in readers or not config or config[0] != 1:
@@ -164,7 +163,7 @@ def _h264_numbers(config: bytes) -> H264Numbers:
 
 
 def _read_colours(bits: Bits) -> bool:
-    """Whether the colour planes are coded apart."""
+    """Whether the colour planes are coded separately."""
     chroma = bits.golomb()
     planes = chroma == 3 and bits.read(1) == 1
     bits.skip_golombs(2)
@@ -213,7 +212,7 @@ def _order_bits(sps: Bits) -> int:
         sps.read(88 * profile + 8 * level)
     sps.golomb()
     if sps.golomb() == 3 and sps.read(1):
-        raise ValueError("colour planes that are coded apart are not followed")
+        raise ValueError("separate colour planes are not supported")
     sps.skip_golombs(2)
     if sps.read(1):
         sps.skip_golombs(4)
@@ -226,6 +225,6 @@ def _evenly_spaced(numbers: list[int]) -> bool:
 
 
 def _is_uneven(pts: Sequence[int]) -> bool:
-    """Whether some frame is shown for far longer than usual, as where packets are missing."""
+    """Whether a frame is shown for far longer than usual, as where packets are missing."""
     steps = [later - time for time, later in pairwise(pts)]
     return bool(steps) and max(steps) > 1.5 * median_low(steps) + 1

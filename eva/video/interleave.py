@@ -1,57 +1,35 @@
-"""Several generators at work at the same time, each on a thread of its own, and their items in a given order."""
+"""Several generators run at the same time, each on its own thread; their items come in a given order."""
 
 from __future__ import annotations
 
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 Item = TypeVar("Item")
 
-# How many items a lane works ahead: a picture of a 4K video weighs 25 MB.
+# How many items a generator may be ahead. A picture of a 4K video has 25 MB.
 AHEAD = 4
 
 
-@dataclass
-class _Lane(Generic[Item]):
-    """One generator, on its thread; what it raises stands in the queue behind its items."""
-
-    start: Callable[[], Iterator[Item]]
-    stop: threading.Event
-    items: queue.Queue[Item | BaseException] = field(default_factory=lambda: queue.Queue(AHEAD))
-
-    def work(self) -> None:
-        try:
-            for item in self.start():
-                self.items.put(item)
-                if self.stop.is_set():
-                    return
-            self.items.put(StopIteration())
-        except BaseException as error:  # raised where the item would have been taken
-            self.items.put(error)
-
-    def empty(self) -> None:
-        """Let a thread that waits for room go on, and see that it is to stop."""
-        while not self.items.empty():
-            self.items.get_nowait()
-
-
 def in_turns(starts: Sequence[Callable[[], Iterator[Item]]], turns: Iterable[int]) -> Iterator[Item]:
-    """For each of `turns` the next item of that generator; each works AHEAD items ahead.
+    """For each number in `turns` the next item of the generator with that number. Each is up to AHEAD items ahead.
 
-    Raises what a generator raises, once its turn comes; RuntimeError for a turn after its end. When this ends, no
-    generator is at work any more.
+    Raises the error of a generator when its turn comes; RuntimeError for a turn after its end. When this ends, no
+    generator runs any more.
     """
     stop = threading.Event()
-    lanes = [_Lane(start, stop) for start in starts]
-    threads = [threading.Thread(target=lane.work, daemon=True) for lane in lanes]
+    queues: list[queue.Queue[Item | BaseException]] = [queue.Queue(AHEAD) for _ in starts]
+    threads = [
+        threading.Thread(target=_produce, args=(start, items, stop), daemon=True)
+        for start, items in zip(starts, queues, strict=True)
+    ]
     for thread in threads:
         thread.start()
     try:
         for turn in turns:
-            item = lanes[turn].items.get()
+            item = queues[turn].get()
             if isinstance(item, StopIteration):
                 raise RuntimeError(f"generator {turn} ended before its turn")
             if isinstance(item, BaseException):
@@ -59,6 +37,20 @@ def in_turns(starts: Sequence[Callable[[], Iterator[Item]]], turns: Iterable[int
             yield item
     finally:
         stop.set()
-        for lane, thread in zip(lanes, threads, strict=True):
-            lane.empty()
+        for items, thread in zip(queues, threads, strict=True):
+            while not items.empty():  # a thread that waits for room continues, and sees `stop`
+                items.get_nowait()
             thread.join()
+
+
+def _produce(
+    start: Callable[[], Iterator[Item]], items: queue.Queue[Item | BaseException], stop: threading.Event
+) -> None:
+    try:
+        for item in start():
+            items.put(item)
+            if stop.is_set():
+                return
+        items.put(StopIteration())
+    except BaseException as error:  # `in_turns` raises it
+        items.put(error)

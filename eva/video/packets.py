@@ -1,4 +1,4 @@
-"""What a video's packets tell without decoding them: which frames there are, and where decoding may begin."""
+"""What the packets of a video say without decoding: which frames there are, and where decoding may start."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from av.video.stream import VideoStream
 from eva.video.gaps import HEADER_BYTES, VP8
 from eva.video.timeline import Timeline
 
-# Seeking by the containers' own index lands where it should in these two. In MPEG-TS it lands late; AVI and FLV
-# are too loose with times. There, decoding begins at the start.
+# In these two containers, seeking leads to the right packet. In MPEG-TS it leads to a later one; the times of AVI and
+# FLV are not exact. There, decoding starts at the file's start.
 SEEKABLE = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 VP9 = {"vp9", "libvpx-vp9"}
 MAY_HIDE = VP8 | VP9  # frames
@@ -25,20 +25,20 @@ BY_TIME_CODECS = {"av1", "vp9"}
 BY_TIME_FORMATS = {"gif"}
 H264_IDR = {5}
 H264_SLICES = set(range(1, 6))
-H264_ASIDES = {6, 9, 12}  # supplemental information, delimiters, filler
+H264_EXTRAS = {6, 9, 12}  # supplemental information, delimiters, filler
 HEVC_SLICES = set(range(32))
 HEVC_RANDOM_ACCESS = set(range(16, 24))
 HEVC_UNREFERENCED = set(range(0, 16, 2))  # not referred to within their temporal layer
-# Where the decoder configuration says how the lengths of NAL units are written.
+# The byte of the decoder configuration that says how the lengths of NAL units are written.
 LENGTH_BYTE = {"h264": 4, "hevc": 21}
-HEVC_ASIDES = {35, 38, 39, 40}  # delimiters, filler, supplemental information
+HEVC_EXTRAS = {35, 38, 39, 40}  # delimiters, filler, supplemental information
 MPEG4_PICTURE = b"\0\0\1\xb6"
 MPEG4_B = 2
 
 
 @dataclass(frozen=True)
 class EntryPoint:
-    """A keyframe from which decoding gives the same frames, from this one on, as from the start of the file."""
+    """A keyframe. Decoding from it gives the same frames, from this one on, as decoding from the file's start."""
 
     index: int  # of the keyframe among all frames, in presentation order
     pts: int
@@ -50,31 +50,31 @@ class Survey:
     """The frames that the packets promise."""
 
     pts: tuple[int, ...]  # presentation times in ascending order
-    one_each: bool  # every packet has a time of its own, so that a frame is known by its time
-    missing: int  # frames of a file that broke off: announced after those, their bytes are not there
+    one_each: bool  # every packet has a time of its own, so that the time identifies the frame
+    missing: int  # frames after those that a cut-off file lists, but does not hold
     entries: tuple[EntryPoint, ...]  # in ascending order; none where only decoding from the start is exact
     shown_to: int  # the end of the last frame, by its own duration
-    gap: bool  # packets are missing, so that the decoder fills in
+    gap: bool  # packets are missing, so the decoder fills in
 
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """All that is known of a video before any frame of it is wanted.
+    """All that must be known of a video before frames of it are decoded.
 
-    `pts` has the presentation time of each frame that the file holds; None: frames are known by counting them. `gap`:
-    packets are missing, and only one way of decoding gives the same pixels each time: every packet from the start of
-    the file on, in one thread.
+    `pts` has the presentation time of each frame that the file holds; None: frames are identified by counting them.
+    `gap`: packets are missing, and only one way of decoding gives the same pixels each time: every packet from the
+    start of the file on, in one thread.
     """
 
     timeline: Timeline
     pts: tuple[int, ...] | None
     entries: tuple[EntryPoint, ...]
-    gap: bool = False
+    gap: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What is kept of one packet that shows a frame."""
+    """What must be known of one packet that shows a frame."""
 
     pts: int | None
     dts: int | None
@@ -85,10 +85,10 @@ class Note:
 def is_chosen_by_time(container: InputContainer, stream: VideoStream) -> bool:
     """Whether decord cannot open such a video, so that the reference's second decoder chooses its frames by time.
 
-    decord 0.6.0 has no decoder for AV1. It opens VP9, and fails on the first packet with a hidden frame once all its
-    threads have work, so in all but short videos and live recordings; to choose by the length or by the number of
-    processors would make no rule. And it refuses what neither lists its frames nor tells a length of one frame at
-    least: streamed files, APNG, and GIF, whose length only a younger FFmpeg finds out.
+    decord 0.6.0 has no decoder for AV1. It opens VP9, but once all its threads have work, it fails on the first packet
+    with a hidden frame: in all but short videos and live recordings. That depends on the number of processors, which
+    cannot be a rule, so all VP9 counts. decord also refuses a file that neither lists its frames nor says a length of
+    at least one frame: streamed files, APNG, and GIF, whose length only a newer FFmpeg finds out.
     """
     if stream.codec_context.codec.canonical_name in BY_TIME_CODECS or container.format.name in BY_TIME_FORMATS:
         return True
@@ -97,7 +97,7 @@ def is_chosen_by_time(container: InputContainer, stream: VideoStream) -> bool:
 
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """The stream's packets; where the file breaks off, they end."""
+    """The stream's packets; they end where the file is cut off."""
     try:
         for packet in container.demux(stream):
             if packet.size:
@@ -107,14 +107,14 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packe
 
 
 def note_packet(packet: Packet[VideoStream], context: CodecContext) -> Note | None:
-    """What to keep of a packet; None for one that shows no frame: hidden, or cut off by an edit list."""
+    """The note of a packet; None for one that shows no frame, because it is hidden or an edit list cuts it off."""
     if packet.is_discard or not shows_frame(packet, context.name):
         return None
     return Note(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe and begins_anew(packet, context))
 
 
 def make_survey(notes: list[Note], container: InputContainer, stream: VideoStream, *, gap: bool) -> Survey:
-    """Put the notes of all packets that show a frame together. `gap`: their numbers say that packets are missing."""
+    """The survey from the notes of all packets that show a frame. `gap`: their numbers say that packets are missing."""
     pts = sorted(note.pts for note in notes if note.pts is not None)
     one_each = len(set(pts)) == len(notes) > 0
     shown_to = max((note.pts + note.duration for note in notes if note.pts is not None), default=0)
@@ -151,10 +151,10 @@ def _lost_dts(container: InputContainer, stream: VideoStream) -> list[int]:
 
 
 def _held(notes: list[Note], lost: list[int]) -> tuple[tuple[int, ...], bool, int]:
-    """(pts, one_each, missing) of a file that broke off.
+    """(pts, one_each, missing) of a file that was cut off.
 
-    A lost frame is shown no earlier than its decoding time. So frames shown before the first such time are sure to
-    be numbered right; the few after it might have a lost one among them, and count as lost themselves.
+    No frame is shown before its decoding time. So the numbers of frames that are shown before the first decoding time
+    of a lost frame are right. A lost one may be among the few frames after it, so these count as lost, too.
     """
     first_lost = lost[-1]
     whole = [note for note in notes if note.dts is not None and note.dts < first_lost]
@@ -163,7 +163,7 @@ def _held(notes: list[Note], lost: list[int]) -> tuple[tuple[int, ...], bool, in
 
 
 def shows_frame(packet: Packet[VideoStream], codec: str) -> bool:
-    """False for a VP8 or VP9 frame that is only there to predict others; see their bitstream specifications."""
+    """False for a VP8 or VP9 frame that only helps to predict others; see their bitstream specifications."""
     if codec not in MAY_HIDE:
         return True
     first, last = memoryview(packet)[0], memoryview(packet)[-1]
@@ -179,8 +179,8 @@ def shows_frame(packet: Packet[VideoStream], codec: str) -> bool:
 def begins_anew(packet: Packet[VideoStream], context: CodecContext) -> bool:
     """Whether nothing shown from this keyframe on refers to anything before it.
 
-    Containers mark more than that as keyframes: in H.264, pictures that may be used for entry but do not end
-    references across them (open GOP). HEVC forbids those references for pictures shown after the keyframe.
+    Containers mark other frames as keyframes, too: in H.264, pictures at which decoding may start, but across which
+    later pictures may refer (open GOP). HEVC forbids such references for pictures shown after the keyframe.
     """
     if context.name in MAY_HIDE | AV1:
         return True
@@ -196,37 +196,37 @@ def begins_anew(packet: Packet[VideoStream], context: CodecContext) -> bool:
 def is_disposable(packet: Packet[VideoStream], context: CodecContext) -> bool:
     """Whether no other frame refers to this packet's, so that the others are decoded the same without it.
 
-    Said only of codecs where that is marked in the packet and proven exact by the tests: in VP8, VP9 and AV1 a frame
-    that nobody refers to may still change the state that later frames are decoded with.
+    True only for codecs whose packets are marked so, and for which the tests prove it exact. In VP8, VP9 and AV1 a
+    frame to which no other refers may still change the state by which later frames are decoded.
     """
     if context.name == "h264":
         return _is_disposable_h264([unit[0] for unit in _units(packet, context)])
     if context.name == "hevc":
-        # Where there are temporal layers, those above may refer to what is marked within one layer.
+        # With several temporal layers, a higher one may refer to a picture that is marked within its own layer.
         layers = int.from_bytes((context.extradata or b"")[21:22], "big") >> 3 & 7
         units = {unit[0] >> 1 & 0x3F for unit in _units(packet, context)}
-        return layers == 1 and bool(units & HEVC_UNREFERENCED) and units <= HEVC_UNREFERENCED | HEVC_ASIDES
+        return layers == 1 and bool(units & HEVC_UNREFERENCED) and units <= HEVC_UNREFERENCED | HEVC_EXTRAS
     if context.name == "mpeg4":
         return _is_disposable_mpeg4(bytes(packet))
     return False
 
 
 def _is_disposable_h264(units: list[int]) -> bool:
-    """All slices unreferenced (nal_ref_idc 0), and nothing else but what is said aside; no parameter sets."""
+    """All slices are unreferenced (nal_ref_idc 0), and other units are extras only; no parameter sets."""
     slices = [unit for unit in units if unit & 0x1F in H264_SLICES]
-    asides = {unit & 0x1F for unit in units} - H264_SLICES
-    return bool(slices) and not any(unit & 0x60 for unit in slices) and asides <= H264_ASIDES
+    extras = {unit & 0x1F for unit in units} - H264_SLICES
+    return bool(slices) and not any(unit & 0x60 for unit in slices) and extras <= H264_EXTRAS
 
 
 def _is_disposable_mpeg4(data: bytes) -> bool:
-    """One picture, and that a B-picture: its start code is followed by two bits of coding type."""
+    """One picture, of type B: two bits after its start code say the type."""
     at = data.find(MPEG4_PICTURE)
     alone = at >= 0 and data.find(MPEG4_PICTURE, at + 1) < 0
     return alone and len(data) > at + 4 and data[at + 4] >> 6 == MPEG4_B
 
 
 def first_slice(packet: Packet[VideoStream], context: CodecContext) -> bytes | None:
-    """The first bytes of the first slice of an H.264 or HEVC picture; None where there is none to be found."""
+    """The first bytes of the first slice of an H.264 or HEVC picture; None where no slice is found."""
     if context.name not in LENGTH_BYTE:
         return None
     for unit in _units(packet, context):
@@ -240,7 +240,7 @@ def _units(packet: Packet[VideoStream], context: CodecContext) -> Iterator[memor
     """Each NAL unit, and what follows it. The decoder configuration says how the units' lengths are written."""
     config, length_byte = context.extradata or b"", LENGTH_BYTE[context.name]
     if len(config) <= length_byte or config[0] != 1:
-        return  # not length-prefixed: begin elsewhere
+        return  # the units have no lengths
     size = (config[length_byte] & 3) + 1
     data, at = memoryview(packet), 0
     while at + size < len(data):

@@ -1,4 +1,4 @@
-"""What the opening message says of a video: its length and its size."""
+"""The length and the size of a video, which the opening message says."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from av.video.stream import VideoStream
 
 from eva.errors import VideoError
 from eva.protocol.messages import VideoInfo
-from eva.video.container import moving_pictures, open_container
-from eva.video.timeline import Timeline
+from eva.video.container import Identity, moving_pictures, open_container
 
 
 def probe(path: Path) -> VideoInfo:
@@ -28,15 +27,11 @@ def probe(path: Path) -> VideoInfo:
 def _duration_s(container: InputContainer, stream: VideoStream, path: Path) -> float:
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
-    # webm, mkv and flv keep the duration in the container alone; the reference crashed on them.
+    # In webm, mkv and flv only the container has a duration; the reference crashed on them.
     if container.duration is not None:
         return container.duration / av.time_base
-    timeline = _timeline(path)
+    # A streamed file says nowhere how long it is.
+    from eva.video.decode_pyav import read_index  # noqa: PLC0415 - it takes OpenCV along, and such files are rare
+
+    timeline = read_index(path, Identity.of(path), recount=False).timeline
     return timeline.end_s - timeline.begin_s
-
-
-def _timeline(path: Path) -> Timeline:
-    """When the frames of a streamed file are shown, which says nowhere how long it is."""
-    from eva.video.decode_pyav import AvVideo  # noqa: PLC0415 - it takes OpenCV along, and such files are rare
-
-    return AvVideo(path).timeline

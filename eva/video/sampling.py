@@ -1,4 +1,4 @@
-"""Which frames a request means, and how large they are: pure arithmetic (protocol section 5).
+"""Which frames a request means, and how large they are (docs/protocol.md, section 5). Pure arithmetic.
 
 All times are in seconds. They count from the start of the video stream; in a video whose frames are chosen by time
 (Timeline.shown_to_s) they are the container's own.
@@ -15,30 +15,30 @@ import numpy as np
 
 from eva.errors import EvaError
 
-# A model can ask for any size; a picture above this many pixels (200 MB of RGB, twice an 8K frame) is no picture.
+# A model can ask for any size. A larger picture (200 MB of RGB, twice an 8K frame) is refused.
 MAX_PIXELS = 2**26
 
 
 class SelectionError(EvaError):
-    """The request itself cannot be carried out on any video: the message quotes the offending value."""
+    """A request that no video can fulfil. The message quotes the wrong value."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """The stretch of video that is looked at."""
+    """The part of a video from which frames are taken."""
 
     start_s: float
     end_s: float
 
 
 def clamp_window(window: Window, *, begin_s: float, end_s: float) -> Window:
-    """The part of `window` inside the stream's bounds; the whole stream where nothing is left of it."""
+    """The part of `window` within the stream's bounds; the whole stream where nothing is left of it."""
     clamped = Window(max(window.start_s, begin_s), min(window.end_s, end_s))
     return clamped if clamped.end_s > clamped.start_s else Window(begin_s, end_s)
 
 
 def check_window(window: Window) -> None:
-    """Refuse a window that ends before it begins or is not made of numbers: SelectionError."""
+    """Raises SelectionError for a window that does not end after its start, or that is not made of numbers."""
     if not (math.isfinite(window.start_s) and math.isfinite(window.end_s)):
         raise SelectionError(f"a window from {window.start_s} s to {window.end_s} s is not made of finite times")
     if window.end_s <= window.start_s:
@@ -51,7 +51,7 @@ def sample_times(window: Window, nframes: int) -> list[float]:
         raise SelectionError(f"the number of frames must be positive, not {nframes}")
     if nframes == 1:
         return [(window.start_s + window.end_s) / 2]
-    # Both ends are sampled; the last one a hair early, since no frame is shown at the stream's very end.
+    # Both ends are sampled, the last one a little early: no frame is shown at the very end of the stream.
     margin_s = min(0.001, (window.end_s - window.start_s) / (4 * nframes))
     times: list[float] = np.linspace(window.start_s, window.end_s - margin_s, nframes).tolist()
     return times
@@ -60,8 +60,8 @@ def sample_times(window: Window, nframes: int) -> list[float]:
 def frame_indices(times_s: list[float], *, begin_s: float, average_fps: float, count: int) -> list[int]:
     """The frame, counted in presentation order, for each time; repeats are kept.
 
-    The average rate decides, also where the rate varies: the frame at an index need not be the one shown at that
-    time. The published numbers were measured so.
+    The average rate decides, also where the rate varies, so the frame may be another than the one that is shown at
+    that time. The published numbers were measured so.
     """
     return [min(max(round((time_s - begin_s) * average_fps), 0), count - 1) for time_s in times_s]
 
@@ -72,9 +72,9 @@ def shown_indices(times_s: list[float], *, shown_at_s: Sequence[float]) -> list[
 
 
 def output_size(width: int, height: int, *, resize: float | None, factor: int) -> tuple[int, int]:
-    """(width, height) in pixels after scaling by `resize`, each a multiple of `factor` or 1; no `resize`: untouched.
+    """(width, height) in pixels after scaling by `resize`, each a multiple of `factor` or 1; no `resize`: unchanged.
 
-    The published numbers were measured so: a side that rounds to no whole factor becomes 1 pixel.
+    A size that rounds to 0 becomes 1 pixel: the published numbers were measured so.
     """
     if resize is None:
         return width, height

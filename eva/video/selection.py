@@ -1,4 +1,4 @@
-"""A request for frames, made into a plan for one video, and the plan into pictures (protocol section 5)."""
+"""A request for frames -> a plan for one video -> pictures (docs/protocol.md, section 5)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from eva.video.sampling import Window, check_window, clamp_window, output_size, 
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked for. No `end_s`: up to the stream's end; no `resize`: full size."""
+class SelectionRequest:
+    """Which frames of a video are asked for. No `end_s`: up to the stream's end; no `resize`: full size."""
 
     video: Path
     start_s: float
@@ -29,7 +29,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is executed, once the stream is known. `indices` has one entry a picture; repeats are kept."""
+    """What is executed, once the stream is known. `indices` has one entry per picture; repeats are kept."""
 
     window: Window
     indices: list[int]
@@ -39,10 +39,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Selection:
-    """What was executed, as frames.json tells it.
+    """What was executed, as frames.json says it.
 
     `times_s` are the frames' presentation times, on the clock of the window: from the stream's start, or the
-    container's own in a video whose frames are chosen by time (see frames.Timeline).
+    container's own in a video whose frames are chosen by time (see timeline.Timeline).
     """
 
     video: str
@@ -53,11 +53,10 @@ class Selection:
     times_s: list[float]
     width: int
     height: int
-    seconds: float
 
 
-def make_plan(video: Video, request: Request) -> Plan:
-    """Turn the request into frames of this video; SelectionError where it makes no sense."""
+def make_plan(video: Video, request: SelectionRequest) -> Plan:
+    """The frames of this video that the request means. Raises SelectionError where it makes no sense."""
     timeline = video.timeline
     window = Window(request.start_s, timeline.end_s if request.end_s is None else request.end_s)
     if request.clamp:
@@ -68,8 +67,8 @@ def make_plan(video: Video, request: Request) -> Plan:
     return Plan(window, indices, *size)
 
 
-def selected(video: Video, request: Request, plan: Plan, *, seconds: float) -> Selection:
-    """What to tell of a plan that was executed in `seconds`."""
+def make_selection(video: Video, request: SelectionRequest, plan: Plan) -> Selection:
+    """What to say of a plan that was executed."""
     return Selection(
         video=str(request.video),
         decoder=video.decoder,
@@ -79,21 +78,16 @@ def selected(video: Video, request: Request, plan: Plan, *, seconds: float) -> S
         times_s=[video.timeline.times_s[index] for index in plan.indices],
         width=plan.width,
         height=plan.height,
-        seconds=round(seconds, 3),
     )
 
 
 def pictures(video: Video, indices: Sequence[int], plan: Plan, picture_format: str) -> Iterator[tuple[int, bytes]]:
-    """(index, picture file) for each distinct index, one by one, so that memory does not grow with their number."""
-
-    def make(rgb: Rgb) -> bytes:
-        return encode(resized(rgb, width=plan.width, height=plan.height), picture_format)
-
-    return video.frames(indices, make)
+    """(index, picture file) for each distinct index, one by one: memory does not grow with their number."""
+    return video.frames(indices, lambda rgb: encode(resize(rgb, plan.width, plan.height), picture_format))
 
 
-def resized(rgb: Rgb, *, width: int, height: int) -> Rgb:
-    """Bicubic as OpenCV does it, without antialiasing: the published numbers were measured so."""
+def resize(rgb: Rgb, width: int, height: int) -> Rgb:
+    """Bicubic by OpenCV, without antialiasing: the published numbers were measured so."""
     if rgb.shape[:2] == (height, width):
         return rgb
     return np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)

@@ -9,18 +9,18 @@ from eva.video.sampling import frame_indices, shown_indices
 
 @dataclass(frozen=True)
 class Timeline:
-    """When each frame of a video is shown: all that choosing frames needs, and none of the pixels.
+    """The times and the size of a video's frames: all that choosing frames needs, without pixels.
 
-    The reference has two decoders, and two rules. What decord opens is chosen by the average rate, and the last frame
-    lasts as long as the average. What decord cannot open is chosen by time: `shown_to_s` is then the end of the last
-    frame by its own duration, and None otherwise.
+    The reference has two decoders, and two rules. In a video that decord opens, frames are chosen by the average rate,
+    and the last frame has the average duration. In a video that decord cannot open, frames are chosen by time:
+    `shown_to_s` is then the end of the last frame by its own duration, and None otherwise.
     """
 
     width: int
     height: int
     average_fps: float
     times_s: tuple[float, ...]  # in presentation order
-    missing: int = 0  # frames that the container announces after those and the file no longer holds
+    missing: int = 0  # frames after those that the container lists, but the file does not hold
     shown_to_s: float | None = None
 
     @property

@@ -11,9 +11,10 @@ from harness import Bench, block, call, make_video, row
 from PIL import Image
 from scripted_server import Script, ScriptedServer
 
-from eva.agent.refusal import picture_trouble
+from eva.agent.refusal import find_picture_problem
+from eva.video.choices import FORMATS
 from eva.video.encode import encode
-from eva.video.picture_files import FORMATS, whole_size
+from eva.video.picture_files import whole_size
 
 ANSWER = "<answer>B</answer>"
 RGB = np.random.default_rng(1).integers(0, 255, (31, 29, 3), np.uint8)
@@ -44,8 +45,8 @@ def test_a_refusal_of_a_spoilt_picture_is_known_by_its_words_and_by_the_file(
     broken.write_bytes(spoilt(whole.read_bytes())[how])
     words = pillows_words(broken.read_bytes())
     assert words
-    assert words in picture_trouble(words, [whole])
-    assert str(broken) in picture_trouble("This model's maximum context length is 16384 tokens.", [whole, broken])
+    assert words in find_picture_problem(words, [whole])
+    assert str(broken) in find_picture_problem("This model's maximum context length is 16384 tokens.", [whole, broken])
 
 
 # vLLM 0.32: load_file and _load_file_url of multimodal/media/connector.py; the first three are a 500 there.
@@ -60,7 +61,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("words", OTHERS)
 def test_a_file_that_the_server_cannot_read_is_known_by_its_words(words: str) -> None:
-    assert picture_trouble(f"Error code: 400 - {{'error': {{'message': '{words}'}}}}", [])
+    assert find_picture_problem(f"Error code: 400 - {{'error': {{'message': '{words}'}}}}", [])
 
 
 REQUESTS_OWN = [
@@ -75,11 +76,11 @@ REQUESTS_OWN = [
 def test_a_request_that_is_too_long_stays_the_models(tmp_path: Path, words: str) -> None:
     for picture_format in FORMATS:
         (tmp_path / f"whole.{picture_format}").write_bytes(encode(RGB, picture_format))
-    assert picture_trouble(words, sorted(tmp_path.iterdir())) == ""
+    assert find_picture_problem(words, sorted(tmp_path.iterdir())) == ""
 
 
 def test_a_frame_that_is_gone_is_named(tmp_path: Path) -> None:
-    assert "gone.bmp cannot be read: No such file" in picture_trouble("too long", [tmp_path / "gone.bmp"])
+    assert "gone.bmp cannot be read: No such file" in find_picture_problem("too long", [tmp_path / "gone.bmp"])
 
 
 @pytest.mark.parametrize("picture_format", FORMATS)

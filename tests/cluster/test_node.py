@@ -14,7 +14,7 @@ import pytest
 from harness import FRAME_TOOL, block, call, make_video, row
 from scripted_server import Script, ScriptedServer
 
-from eva.cluster.node import Node, NodeError, Orders, on_this_machine, versions
+from eva.cluster.node import Node, NodeError, NodeSettings, on_this_machine, versions
 from eva.dataset.items import Item, parse_item
 from eva.endpoint.errors import UnavailableError
 from eva.run.options import Defaults, parse_options
@@ -36,21 +36,21 @@ def server() -> Iterator[ScriptedServer]:
 
 
 @pytest.fixture
-def orders(videos: Path, tokenizer_dir: Path, tmp_path: Path, server: ScriptedServer) -> Orders:
+def settings(videos: Path, tokenizer_dir: Path, tmp_path: Path, server: ScriptedServer) -> NodeSettings:
     defaults = Defaults(server.base_url, "EMPTY", str(tokenizer_dir), FRAME_TOOL, tmp_path / "frames", ())
     options = parse_options(["--dataset", "own", "--request-timeout", "20", "--frame-workers", "1"], defaults)
-    return Orders(options, "scripted-eva", str(videos), FRAME_TOOL)
+    return NodeSettings(options, "scripted-eva", str(videos), FRAME_TOOL)
 
 
 def item(key: str) -> Item:
     return parse_item(json.dumps(row(key)), default_index=7)
 
 
-def on_node(orders: Orders, use: Callable[[Node], Awaitable[T]]) -> T:
+def on_node(settings: NodeSettings, use: Callable[[Node], Awaitable[T]]) -> T:
     """What `use` gives of a node that is ready."""
 
     async def used() -> T:
-        node = Node(orders)
+        node = Node(settings)
         arrival = await node.start(["clip.mp4", "clip.mkv", "other.mp4"])
         assert arrival.problem == ""
         assert arrival.videos == {"clip.mp4", "clip.mkv"}
@@ -63,7 +63,9 @@ def on_node(orders: Orders, use: Callable[[Node], Awaitable[T]]) -> T:
 
 
 @pytest.mark.process
-def test_a_sample_waits_for_each_reply_and_for_a_server_that_fails(orders: Orders, server: ScriptedServer) -> None:
+def test_a_sample_waits_for_each_reply_and_for_a_server_that_fails(
+    settings: NodeSettings, server: ScriptedServer
+) -> None:
     server.script.replies = {"q": [LOOK, {"status": 503, "message": "overloaded", "times": 1, "text": ANSWER}]}
 
     async def play(node: Node) -> tuple[list[Any], Any]:
@@ -82,9 +84,9 @@ def test_a_sample_waits_for_each_reply_and_for_a_server_that_fails(orders: Order
         assert (last.usage.asked, last.usage.decoded) == (2, 2)
         return answers, last.record
 
-    (replied, failure, again), record = on_node(orders, play)
+    (replied, failure, again), record = on_node(settings, play)
     assert (replied, again) == (True, True)
-    assert (record["index"], record["answer"], record["num_rounds"]) == (7, "B", 2)
+    assert (record.index, record.answer, record.num_rounds) == (7, "B", 2)
     # It crosses machines, and the driver slows down by it.
     failure = pickle.loads(pickle.dumps(failure))  # noqa: S301
     assert isinstance(failure, UnavailableError)
@@ -94,31 +96,33 @@ def test_a_sample_waits_for_each_reply_and_for_a_server_that_fails(orders: Order
 
 @pytest.mark.process
 def test_what_a_server_answered_to_a_finished_sample_is_asked_again_as_a_proof(
-    orders: Orders, server: ScriptedServer
+    settings: NodeSettings, server: ScriptedServer
 ) -> None:
     server.script.replies = {"good": [ANSWER], "refused": [{"status": 400, "message": "too long"}]}
 
     async def play(node: Node) -> list[str]:
-        said = [await node.try_out(server.base_url)]
+        said = [await node.ask_one_token(server.base_url)]
         for number, key in enumerate(("refused", "good")):
             await node.begin(number, item(key))
             assert await node.ask(number, server.base_url) is (key == "good")
             record = (await node.go_on(number)).record
             assert record is not None
-            assert record["stop_reason"] == ("answer_found" if key == "good" else "openai_bad_request")
-            said.append(await node.try_out(server.base_url))
+            assert record.stop_reason == ("answer_found" if key == "good" else "openai_bad_request")
+            said.append(await node.ask_one_token(server.base_url))
         server.script.down = True
-        return [*said, await node.try_out(server.base_url)]
+        return [*said, await node.ask_one_token(server.base_url)]
 
-    before, refused, well, down = on_node(orders, play)
-    assert "nothing to this node yet" in before
-    assert "nothing to this node yet" in refused, "a refusal proves nothing"
+    before, refused, well, down = on_node(settings, play)
+    assert "not answered this node yet" in before
+    assert "not answered this node yet" in refused, "a refusal proves nothing"
     assert well == ""
     assert "the engine is dead" in down
 
 
 @pytest.mark.process
-def test_a_sample_that_is_dropped_is_over_in_the_middle_of_a_request(orders: Orders, server: ScriptedServer) -> None:
+def test_a_sample_that_is_dropped_is_over_in_the_middle_of_a_request(
+    settings: NodeSettings, server: ScriptedServer
+) -> None:
     server.script.replies = {"q": [{"text": ANSWER, "delay_s": 300}]}
 
     async def drop(node: Node) -> None:
@@ -132,12 +136,12 @@ def test_a_sample_that_is_dropped_is_over_in_the_middle_of_a_request(orders: Ord
         await node.begin(2, item("q"))
         assert await node.ask(2, server.base_url) is True
 
-    on_node(orders, drop)
+    on_node(settings, drop)
 
 
 @pytest.mark.process
 def test_a_sample_that_is_given_up_gives_its_record_with_the_rounds_that_it_completed(
-    orders: Orders, server: ScriptedServer
+    settings: NodeSettings, server: ScriptedServer
 ) -> None:
     server.script.replies = {"q": [LOOK, {"status": 500, "message": "cannot decode this image"}]}
 
@@ -149,24 +153,24 @@ def test_a_sample_that_is_given_up_gives_its_record_with_the_rounds_that_it_comp
         assert isinstance(failure, UnavailableError)
         return await node.give_up(1, failure), await node.give_up(1, failure)
 
-    record, again = on_node(orders, give_up)
-    assert (record["index"], record["stop_reason"], record["num_rounds"]) == (7, "exception", 0)
-    assert "cannot decode this image" in record["error"]
-    assert [len(round_["calls"][0]["frames"]) for round_ in record["trajectory"]] == [2]
+    record, again = on_node(settings, give_up)
+    assert (record.index, record.stop_reason, record.num_rounds) == (7, "exception", 0)
+    assert "cannot decode this image" in record.error
+    assert [len(round_.calls[0].frames) for round_ in record.rounds] == [2]
     assert again is None, "it is over"
 
 
 @pytest.mark.process
-def test_a_machine_that_cannot_play_says_why(orders: Orders, server: ScriptedServer, tmp_path: Path) -> None:
-    def problem(of: Orders) -> str:
+def test_a_machine_that_cannot_play_says_why(settings: NodeSettings, server: ScriptedServer, tmp_path: Path) -> None:
+    def problem(of: NodeSettings) -> str:
         return asyncio.run(Node(of).start([])).problem
 
-    options, root = orders.options, orders.video_root
-    missing = Orders(options, "scripted-eva", str(tmp_path / "none"), FRAME_TOOL)
+    options, root = settings.options, settings.video_root
+    missing = NodeSettings(options, "scripted-eva", str(tmp_path / "none"), FRAME_TOOL)
     assert problem(missing).startswith("there is no video folder")
-    assert "is the variable set" in problem(Orders(options, "scripted-eva", "$EVA_NOT_SET/videos", FRAME_TOOL))
+    assert "is the variable set" in problem(NodeSettings(options, "scripted-eva", "$EVA_NOT_SET/videos", FRAME_TOOL))
     server.script.down = True
-    assert "no server can be used from here" in problem(Orders(options, "scripted-eva", root, FRAME_TOOL))
+    assert "no server can be used from here" in problem(NodeSettings(options, "scripted-eva", root, FRAME_TOOL))
 
 
 def test_only_a_path_that_begins_with_a_variable_is_the_nodes_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,9 +192,9 @@ def test_other_code_has_another_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_a_node_whose_frame_store_cannot_be_used_says_so_when_it_starts(orders: Orders) -> None:
-    store = orders.options.frame_root / "store"
+def test_a_node_whose_frame_store_cannot_be_used_says_so_when_it_starts(settings: NodeSettings) -> None:
+    store = settings.options.frame_root / "store"
     store.parent.mkdir()
     store.touch()
-    arrival = asyncio.run(Node(orders).start(["clip.mp4"]))
+    arrival = asyncio.run(Node(settings).start(["clip.mp4"]))
     assert arrival.problem.startswith(f"the frame store in {store.parent} cannot be used")

@@ -28,7 +28,7 @@ def placed(placement: Placement, items: list[Item], slots: int) -> dict[int, str
             where[item.index] = placement.node_of(item) or "nowhere"
             running.append(item)
         else:
-            placement.over(running.popleft())
+            placement.end(running.popleft())
     return where
 
 
@@ -77,13 +77,13 @@ def test_what_was_only_on_a_node_that_went_waits_for_one_that_has_it() -> None:
     waiting = deque(questions("ba"))
     first = placement.take(waiting)
     assert first is not None
-    assert (first.videos, placement.node_of(first), placement.gone(first)) == (("a",), "two", None)
+    assert (first.videos, placement.node_of(first), placement.loss_of(first)) == (("a",), "two", None)
     assert placement.take(waiting) is None
     (last,) = waiting
-    assert (placement.node_of(last), placement.gone(last)) == (None, LOST)
+    assert (placement.node_of(last), placement.loss_of(last)) == (None, LOST)
     placement.join("three", frozenset("b"))
     assert placement.take(waiting) is last
-    assert (placement.node_of(last), placement.gone(last)) == ("three", None)
+    assert (placement.node_of(last), placement.loss_of(last)) == ("three", None)
 
 
 def test_the_samples_of_a_node_that_went_are_named_and_are_on_no_node() -> None:
@@ -99,7 +99,7 @@ def test_a_sample_under_which_nodes_were_lost_is_played_when_nothing_else_is_and
     placement = joined(one="ab", two="b")
     suspect, *others = questions("aabab")
     for _ in range(LOSSES_BEFORE_ALONE):
-        placement.lost(suspect)
+        placement.count_loss(suspect)
     waiting, order = deque([suspect, *others]), []
     while item := placement.take(waiting):
         order.append(item)
@@ -107,7 +107,7 @@ def test_a_sample_under_which_nodes_were_lost_is_played_when_nothing_else_is_and
     for item in order:
         if placement.node_of(item) == "one":
             assert placement.take(waiting) is None, "as long as anything is played on the only node that has its video"
-        placement.over(item)
+        placement.end(item)
     assert placement.take(waiting) is suspect
     waiting.extend(questions("ab"))
     assert placement.node_of(suspect) == "one"
@@ -125,8 +125,8 @@ def test_a_sample_that_could_not_go_on_somewhere_tries_another_node_where_there_
         item = placement.take(waiting)
         assert item is not None
         nodes.append(placement.node_of(item))
-        placement.failed(item)
-        placement.over(item)
+        placement.avoid_node(item)
+        placement.end(item)
         waiting.append(item)
     assert set(nodes[:2]) == {"one", "two"}
     assert nodes[2] is not None, "where it failed everywhere, it may go anywhere"

@@ -129,18 +129,19 @@ def test_an_answer_that_is_none_of_the_options_drops_the_row(kind, answer):
         ({"video": float("nan")}, "no video"),
         ({"video": "a/../../b.mp4"}, "the video's path leaves the folder of the videos"),
         ({"video": "a\0.mp4"}, "the video's path leaves the folder of the videos"),
-        ({"video": ["a.mp4"]}, "a cell holds neither text nor a number"),
+        ({"video": ["a.mp4"]}, "a cell is neither text nor a number"),
         ({"question": ""}, "no question"),
         ({"options": ["only"]}, "fewer than 2 options"),
+        ({"options": ["", None]}, "fewer than 2 options"),
         ({"options": ["one", "", "three"]}, "an empty option before the last one"),
         ({"options": ["x"] * 27}, "more than 26 options"),
         ({"options": "['one', 'two']"}, "the options are not a JSON list"),
         ({"options": "[" * 100_000}, "the options are not a JSON list"),
         ({"options": "[" * 500 + "]" * 500}, "the options are not a JSON list"),
         ({"options": {"A": "one"}}, "the options are not a list"),
-        ({"options": ["one", "two", "two"]}, "the right option stands there twice"),
+        ({"options": ["one", "two", "two"]}, "the right option is there twice"),
         ({"answer": ""}, "no answer"),
-        ({"question": True}, "a cell holds neither text nor a number"),
+        ({"question": True}, "a cell is neither text nor a number"),
         ({"question": "half a pair \ud800"}, "a value that JSON or UTF-8 cannot hold"),
     ],
 )
@@ -164,6 +165,22 @@ def test_labels_that_the_options_carry_already_are_not_doubled(labelled):
     assert item["prompt"][0]["content"].endswith("\nA. x\nB. y")
 
 
+def test_a_label_without_a_text_stays():
+    (item,) = converted(ROW | {"options": ["A. x", "B."]})
+    assert item["prompt"][0]["content"].endswith("\nA. A. x\nB. B.")
+
+
+def test_26_options_have_letters():
+    (item,) = converted(ROW | {"options": [str(number) for number in range(26)], "answer": "Z"})
+    assert item["prompt"][0]["content"].endswith("\nZ. 25")
+
+
+def test_several_columns_have_one_option_each():
+    columns = Columns("video", "question", ("a", "b"), "answer", "letter")
+    (item,) = converted(ROW | {"a": "ja", "b": "nein"}, columns=columns)
+    assert item["prompt"][0]["content"].endswith("\nA. ja\nB. nein")
+
+
 def test_what_only_looks_like_a_label_stays():
     (item,) = converted(ROW | {"options": ["A. thaliana", "C. elegans"]})
     assert item["prompt"][0]["content"].endswith("\nA. A. thaliana\nB. C. elegans")
@@ -176,6 +193,8 @@ def test_an_index_is_the_rows_number_so_that_mending_a_row_moves_no_other():
 def test_a_kept_value_that_json_lacks_becomes_null_or_drops_the_row():
     columns = Columns("video", "question", ("options",), "answer", "letter", keep=("score",))
     assert converted(ROW | {"score": float("nan")}, columns=columns)[0]["score"] is None
+    assert converted(ROW | {"score": 2.5}, columns=columns)[0]["score"] == 2.5
+    assert converted(ROW | {"score": datetime.date(2025, 1, 2)}, columns=columns)[0]["score"] == "2025-01-02"
     assert reasons(ROW | {"score": b"bytes"}, columns=columns) == ["a value that JSON or UTF-8 cannot hold"]
 
 

@@ -97,10 +97,21 @@ def test_a_line_becomes_an_item_with_its_extra_keys(tmp_path: Path) -> None:
     (one,) = load(tmp_path, *lines(row("q", video="a/b.mp4", truth="C", index=7, question_type=["x"])))
     assert (one.index, one.videos, one.ground_truth) == (7, ("a/b.mp4",), "C")
     assert dict(one.prompt[0]) == {"role": "user", "content": "[[q]] What is shown?\nA. one\nB. two"}
-    assert one.extra["question_type"] == ["x"]
+    assert one.extra == {"question_type": ["x"]}
 
 
-@pytest.mark.parametrize("index", [None, "5", 5.0, [5], "", {}], ids=repr)
+def test_the_first_video_of_an_item_is_the_one_that_is_shown(tmp_path: Path) -> None:
+    (one,) = load(tmp_path, json.dumps({**row("q"), "videos": ["a.mp4", "b.mp4"]}))
+    assert one.videos == ("a.mp4", "b.mp4")
+    assert video_path(one, tmp_path) == tmp_path / "a.mp4"
+
+
+def test_blank_lines_are_skipped_and_still_counted(tmp_path: Path) -> None:
+    items = load(tmp_path, "", *lines(row("a")), " \t", *lines(row("b")))
+    assert [one.index for one in items] == [1, 3]
+
+
+@pytest.mark.parametrize("index", [None, "5", 5.0, [5], "", {}, True, False], ids=repr)
 def test_a_non_integer_index_becomes_the_line_number_counted_from_0(tmp_path: Path, index: Any) -> None:
     items = load(tmp_path, *lines(row("a", index=100), row("b", index=index), row("c")))
     assert [one.index for one in items] == [100, 1, 2]
@@ -132,12 +143,17 @@ def test_unicode_line_separators_inside_a_line_do_not_split_it(tmp_path: Path) -
         json.dumps({**row("q"), "videos": []}),
         json.dumps({**row("q"), "videos": "clip.mp4"}),
         json.dumps({**row("q"), "videos": [3]}),
+        json.dumps({**row("q"), "videos": ["clip.mp4", 3]}),
+        json.dumps({**row("q"), "videos": [""]}),
         json.dumps({**row("q"), "prompt": "Q?"}),
         json.dumps({**row("q"), "prompt": [{"role": "user"}]}),
         json.dumps({**row("q"), "prompt": [{"role": "user", "content": None}]}),
         json.dumps({**row("q"), "prompt": ["Q?"]}),
+        json.dumps({**row("q"), "prompt": [{"role": "user", "content": "Q?"}, {"role": "user"}]}),
         json.dumps({**row("q"), "reward_model": {}}),
         json.dumps({**row("q"), "reward_model": None}),
+        json.dumps({**row("q"), "reward_model": {"ground_truth": ["A"]}}),
+        json.dumps({**row("q"), "reward_model": {"ground_truth": {"A": 1}}}),
         json.dumps({k: v for k, v in row("q").items() if k != "videos"}),
         json.dumps({k: v for k, v in row("q").items() if k != "prompt"}),
         json.dumps({k: v for k, v in row("q").items() if k != "reward_model"}),
@@ -170,6 +186,11 @@ def test_a_missing_file_is_an_annotation_error_that_names_it(tmp_path: Path) -> 
         load_items(tmp_path / "absent.jsonl")
 
 
+def test_a_file_without_a_question_is_an_annotation_error(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match=r"questions\.jsonl holds no items"):
+        load(tmp_path, "", " \t")
+
+
 def test_a_file_that_is_not_text_is_an_annotation_error(tmp_path: Path) -> None:
     path = tmp_path / "binary.jsonl"
     path.write_bytes(b"\xff\xfe\x00\x80" * 20)
@@ -187,6 +208,28 @@ def test_a_relative_path_is_joined_to_the_video_root(tmp_path: Path) -> None:
 def test_an_mlvu_path_keeps_what_follows_its_prefix(tmp_path: Path) -> None:
     mlvu = item("/mnt/x/.cache/MVLU/MLVU/video/1_plotQA/movie101_66.mp4")
     assert video_path(mlvu, tmp_path) == tmp_path / "video/1_plotQA/movie101_66.mp4"
+
+
+@pytest.mark.parametrize(
+    ("name", "relative"),
+    [
+        ("/MVLU/MLVU/x.mp4", "x.mp4"),
+        ("/a/MVLU/MLVU/MVLU/MLVU/x.mp4", "MVLU/MLVU/x.mp4"),
+        ("/a/MLVU/MVLU/MLVU/x.mp4", "x.mp4"),
+        ("a/MVLU/MLVU/x.mp4", "a/MVLU/MLVU/x.mp4"),
+        ("MVLU/MLVU/x.mp4", "MVLU/MLVU/x.mp4"),
+    ],
+)
+def test_the_first_mlvu_prefix_of_an_absolute_path_counts_and_none_of_a_relative_one(
+    name: str, relative: str, tmp_path: Path
+) -> None:
+    assert video_path(item(name), tmp_path) == tmp_path / relative
+
+
+@pytest.mark.parametrize("name", ["/a/MVLU/MLVU", "/MVLU/MLVU/", "/a/MVLU/x.mp4", "/a/MLVU/MVLU/x.mp4"])
+def test_an_absolute_path_with_nothing_after_the_mlvu_prefix_is_not_inside_the_root(name: str, tmp_path: Path) -> None:
+    with pytest.raises(EvaError, match="is not inside the video root"):
+        video_path(item(name), tmp_path)
 
 
 HOSTILE = [

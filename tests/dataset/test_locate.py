@@ -33,9 +33,24 @@ def test_another_container_is_found_by_the_stem(tmp_path, suffix):
     assert locate_video(tmp_path / "-O6mJ0VBTc4.mp4") == tmp_path / f"-O6mJ0VBTc4{suffix}"
 
 
+def test_the_suffix_of_a_container_counts_in_capitals_too(tmp_path):
+    touch(tmp_path, "x.mkv")
+    assert locate_video(tmp_path / "x.MP4") == tmp_path / "x.mkv"
+
+
 def test_of_several_containers_the_first_known_one_is_taken(tmp_path):
     touch(tmp_path, "x.avi", "x.webm", "x.mkv")
     assert locate_video(tmp_path / "x.mp4") == tmp_path / "x.mkv"
+
+
+def test_the_containers_are_those_of_the_page_on_the_datasets_in_its_order(tmp_path):
+    suffixes = [".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi", ".flv", ".ts", ".mpg", ".mpeg", ".wmv", ".3gp"]
+    touch(tmp_path, *(f"x{suffix}" for suffix in suffixes))
+    for suffix in suffixes:
+        assert locate_video(tmp_path / "x") == tmp_path / f"x{suffix}"
+        (tmp_path / f"x{suffix}").unlink()
+    with pytest.raises(VideoError):
+        locate_video(tmp_path / "x")
 
 
 def test_a_name_without_a_container_gets_one(tmp_path):
@@ -87,6 +102,12 @@ def test_a_path_without_a_name_is_a_missing_video():
 
 def item(index: int, video: str) -> Item:
     return Item(index=index, videos=(video,), prompt=(), ground_truth="A")
+
+
+def test_a_survey_looks_for_the_first_video_of_an_item(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    items = [Item(index, (name, "z.mp4"), (), "A") for index, name in enumerate(("a.mp4", "b.mp4"))]
+    assert survey_videos(items, tmp_path).exact == (tmp_path / "a.mp4", tmp_path / "b.mp4")
 
 
 def test_a_survey_names_every_video_once(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from file_server import FileServer
 
-from eva.dataset.download import file_digest, load_manifest
+from eva.dataset.download import hash_content, load_manifest
 from eva.dataset.items import load_items, video_path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,8 +44,14 @@ def test_the_sources_are_pinned_to_one_commit():
 
 
 def test_annotations_are_checked_by_size_and_sha256_and_results_by_their_blob():
-    assert {(file.algorithm, file.size_known) for file in DATA.files.values()} == {("sha256", True)}
-    assert {(file.algorithm, file.size_known) for file in RESULTS.files.values()} == {("git_blob", False)}
+    assert {(file.algorithm, len(file.digest)) for file in DATA.files.values()} == {("sha256", 64)}
+    assert {(file.algorithm, len(file.digest)) for file in RESULTS.files.values()} == {("git_blob", 40)}
+    assert {file.max_bytes for file in RESULTS.files.values()} == {100 << 20}
+
+
+def test_no_file_of_a_manifest_lies_outside_its_folder():
+    names = [file.name for manifest in (DATA, RESULTS) for file in manifest.files.values()]
+    assert names == [Path(name).name for name in names]
 
 
 def test_result_files_have_the_names_that_a_run_gives_them():
@@ -84,7 +90,7 @@ def test_the_manifest_describes_the_annotation_files(dataset):
     file = DATA.files[dataset]
     path = ANNOTATIONS / file.name
     assert path.stat().st_size == file.max_bytes
-    assert file_digest(path, "sha256") == file.digest
+    assert hash_content(path.read_bytes(), "sha256") == file.digest
     items = load_items(path)
     assert (len(items), len({item.videos[0] for item in items})) == TABLE[dataset][:2]
 

@@ -7,18 +7,17 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-from videos import Recipe, encode, read_number, read_picture
+from videos import Recipe, encode, open_video, read_number, read_picture
 
 import select_frame_fallback as tool
 from eva.errors import VideoError
-from eva.frames.index_file import Indexes
 from eva.frames.tool import FrameToolError
-from eva.frames.worker_tool import _extraction as extraction
-from eva.video import decode_pyav as decode_av
+from eva.frames.worker_tool import read_reply
+from eva.video import decode, decode_pyav
 from eva.video.container import Identity, open_container
-from eva.video.decode import open_video
 from eva.video.packets import packets_of
 
 Change = Callable[[Path, Path], None]
@@ -73,7 +72,7 @@ def ask(video: Path, root: Path, *words: str) -> dict[str, object]:
 def assert_changed(reply: dict[str, object]) -> None:
     assert re.search(CHANGED, str(reply["error"]))
     with pytest.raises(FrameToolError, match=CHANGED):  # which is never the model's fault
-        extraction(reply, 0)
+        read_reply(reply, 0)
 
 
 def kept(root: Path) -> list[Path]:
@@ -81,23 +80,23 @@ def kept(root: Path) -> list[Path]:
     return [path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")]
 
 
-def between(monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[], None]) -> None:
+def between(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, change: Callable[[], None]) -> None:
     """Let `change` happen once, right before a step of the decoder's own."""
-    step = getattr(decode_av, name)
+    step = getattr(module, name)
 
     def changed_first(*arguments: object, **more: object) -> object:
-        monkeypatch.setattr(decode_av, name, step)
+        monkeypatch.setattr(module, name, step)
         change()
         return step(*arguments, **more)
 
-    monkeypatch.setattr(decode_av, name, changed_first)
+    monkeypatch.setattr(module, name, changed_first)
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_video_replaced_after_it_was_looked_at_gives_no_index(
     video: Path, other: Path, tmp_path: Path, change: Change, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    between(monkeypatch, "read_index", lambda: change(video, other))
+    between(monkeypatch, decode, "read_index", lambda: change(video, other))
     assert_changed(ask(video, tmp_path / "frames"))
     assert kept(tmp_path / "frames") == []
 
@@ -106,7 +105,7 @@ def test_a_video_replaced_after_it_was_looked_at_gives_no_index(
 def test_a_video_replaced_while_its_packets_are_read_gives_no_index(
     video: Path, other: Path, tmp_path: Path, change: Change, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    between(monkeypatch, "make_survey", lambda: change(video, other))
+    between(monkeypatch, decode_pyav, "make_survey", lambda: change(video, other))
     assert_changed(ask(video, tmp_path / "frames"))
     assert kept(tmp_path / "frames") == []
 
@@ -115,7 +114,7 @@ def test_a_video_replaced_while_its_packets_are_read_gives_no_index(
 def test_a_video_replaced_before_its_frames_are_decoded_gives_none(
     video: Path, other: Path, tmp_path: Path, change: Change
 ) -> None:
-    opened = open_video(video, indexes=Indexes(tmp_path / "frames"))
+    opened = open_video(video)
     change(video, other)
     with pytest.raises(VideoError, match=CHANGED):
         list(opened.frames([0, 30, 55], lambda rgb: rgb))

@@ -111,9 +111,7 @@ def test_one_line_is_printed_and_the_folder_is_date_stem_and_time(
 def test_frames_json_tells_what_was_executed(call: Callable[..., Called], encoded: Encoded) -> None:
     video = encoded(CLIP)
     called = call("-i", video, "--start", "1", "--end", "99", "--nframes", "3", "--resize", "0.5", "--clamp")
-    details = called.details
-    assert details.pop("seconds") > 0
-    assert details == {
+    assert called.details == {
         "video": str(video),
         "decoder": "av",
         "start_s": 1.0,

@@ -19,14 +19,14 @@ from corpus import CORPUS, Encoded, full_decode, h264, named
 from harness import FRAME_TOOL, wait_until
 from numpy.typing import NDArray
 from PIL import Image
-from videos import Recipe, encode, read_number
+from videos import Recipe, encode, open_av, read_number
 
 import select_frame_fallback as tool
-from eva.frames.eviction import Leases, stored
+from eva.frames.eviction import Evictor, stored_files
 from eva.frames.index_file import Indexes
-from eva.frames.store import Filled, Shelf, VideoFile, booted_at, video_folder
+from eva.frames.store import FillCost, FrameFolder, VideoFile, booted_at, video_folder
+from eva.video.choices import FORMATS
 from eva.video.container import Identity
-from eva.video.decode_pyav import AvVideo
 from eva.video.encode import encode as encode_picture
 
 CLIP = h264("clip.mp4")
@@ -88,7 +88,7 @@ def test_worker_store_and_command_give_the_pixels_of_a_full_decode(
             assert np.array_equal(read_picture(path), owed[index]), f"frame {index} in {path}"
 
 
-@pytest.mark.parametrize("picture_format", ["png", "bmp", "ppm"])
+@pytest.mark.parametrize("picture_format", FORMATS)
 def test_every_format_is_lossless(encoded: Encoded, tmp_path: Path, picture_format: str) -> None:
     video = encoded(h264("h264-444-odd.mp4", pix_fmt="yuv444p", width=161, height=121))
     reply = tool.answer({"arguments": arguments(video, tmp_path, "--nframes=2", f"--format={picture_format}")})["ok"]
@@ -197,13 +197,13 @@ def test_frames_of_a_batch_that_fails_are_not_kept(tmp_path: Path) -> None:
         yield indices[0], b"whole"
         raise RuntimeError("the second one cannot be decoded")
 
-    shelf = Shelf(tmp_path / "shelf", "png", SIDE, SIDE)
+    folder = FrameFolder(tmp_path / "folder", "png", SIDE, SIDE)
     with pytest.raises(RuntimeError):
-        shelf.fill([1, 2], failing)
-    assert [path.name for path in shelf.folder.iterdir()] == [".claims"]
+        folder.fill([1, 2], failing)
+    assert [path.name for path in folder.folder.iterdir()] == [".claims"]
     written_bytes = len(a_picture(1)) + len(a_picture(2))
-    assert shelf.fill([1, 2, 2], make_numbers) == Filled(decoded=2, written_bytes=written_bytes)
-    assert shelf.fill([1, 2, 2], make_numbers) == Filled()
+    assert folder.fill([1, 2, 2], make_numbers) == FillCost(decoded=2, written_bytes=written_bytes)
+    assert folder.fill([1, 2, 2], make_numbers) == FillCost()
 
 
 # --- the index
@@ -219,7 +219,7 @@ def index_files(root: Path) -> list[Path]:
 )  # fmt: skip
 def test_a_kept_index_is_the_one_that_was_read(encoded: Encoded, tmp_path: Path, recipe: Recipe) -> None:
     video = encoded(recipe)
-    index = AvVideo(video).index
+    index = open_av(video).index
     Indexes(tmp_path).save(video, Identity.of(video), index, recount=False)
     assert Indexes(tmp_path).load(video, Identity.of(video), recount=False) == index
     assert Indexes(tmp_path).load(video, Identity.of(video), recount=True) is None
@@ -273,7 +273,7 @@ def test_an_index_of_another_video_is_not_believed(encoded: Encoded, tmp_path: P
     other = encode(h264("other.mp4", count=20), tmp_path)
     worker.ask(other, tmp_path, "--nframes=1")
     (foreign,) = index_files(tmp_path)
-    path = video_folder(tmp_path, VideoFile.of(encoded(CLIP))) / "index.bin"
+    path = video_folder(tmp_path, VideoFile.of(encoded(CLIP), Identity.of(encoded(CLIP)))) / "index.bin"
     path.parent.mkdir()
     path.write_bytes(foreign.read_bytes())
     assert worker.ask(encoded(CLIP), tmp_path, "--nframes=2")["indices"] == [0, 59]
@@ -299,14 +299,14 @@ def there(frames: Sequence[Path]) -> list[bool]:
 
 def test_below_the_cap_nothing_is_evicted(tmp_path: Path) -> None:
     frames = fill_store(tmp_path, 10)
-    Leases(tmp_path, cap_bytes=1000).grew(0)
+    Evictor(tmp_path, cap_bytes=1000).count_written(0)
     assert all(there(frames))
 
 
 def test_above_the_cap_the_least_recently_used_frames_go(tmp_path: Path) -> None:
     frames = fill_store(tmp_path, 10)
     os.utime(frames[0])
-    Leases(tmp_path, cap_bytes=600).grew(0)
+    Evictor(tmp_path, cap_bytes=600).count_written(0)
     assert there(frames) == [True] + [False] * 5 + [True] * 4
 
 
@@ -314,20 +314,20 @@ def test_a_frame_asked_for_again_counts_as_used(tmp_path: Path) -> None:
     frames = fill_store(tmp_path, 10)
     frames[2].write_bytes(a_picture(2))
     os.utime(frames[2], (max(booted_at() + 1, time.time() - 900),) * 2)
-    assert Shelf(frames[0].parent, "png", SIDE, SIDE).fill([2], make_numbers) == Filled()
-    Leases(tmp_path, cap_bytes=300).grew(0)
+    assert FrameFolder(frames[0].parent, "png", SIDE, SIDE).fill([2], make_numbers) == FillCost()
+    Evictor(tmp_path, cap_bytes=300).count_written(0)
     assert there(frames) == [False, False, True] + [False] * 6 + [True]
 
 
 def test_frames_that_a_running_sample_refers_to_are_not_evicted_until_it_is_over(tmp_path: Path) -> None:
     frames = fill_store(tmp_path, 10)
-    leases = Leases(tmp_path, cap_bytes=200)
-    assert leases.hold(7, frames[:3])
-    assert leases.hold(8, frames[2:4])
-    leases.grew(0)
+    evictor = Evictor(tmp_path, cap_bytes=200)
+    assert evictor.hold(7, frames[:3])
+    assert evictor.hold(8, frames[2:4])
+    evictor.count_written(0)
     assert there(frames) == [True] * 4 + [False] * 6
-    leases.release(7)
-    leases.grew(1000)
+    evictor.release(7)
+    evictor.count_written(1000)
     assert there(frames)[:4] == [False, False, True, True]
 
 
@@ -338,8 +338,8 @@ def test_frames_that_a_sample_of_another_run_refers_to_are_not_evicted(tmp_path:
         [
             sys.executable,
             "-c",
-            "import sys; from pathlib import Path; from eva.frames.eviction import Leases\n"
-            "print(Leases(Path(sys.argv[1]), 1).hold(1, [Path(sys.argv[2])]), flush=True); sys.stdin.read()",
+            "import sys; from pathlib import Path; from eva.frames.eviction import Evictor\n"
+            "print(Evictor(Path(sys.argv[1]), 1).hold(1, [Path(sys.argv[2])]), flush=True); sys.stdin.read()",
             str(tmp_path),
             str(frames[1]),
         ],
@@ -349,24 +349,24 @@ def test_frames_that_a_sample_of_another_run_refers_to_are_not_evicted(tmp_path:
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"True\n"
-    leases = Leases(tmp_path, cap_bytes=10)
-    leases.grew(0)
+    evictor = Evictor(tmp_path, cap_bytes=10)
+    evictor.count_written(0)
     assert there(frames) == [False, True, False, False]
     holder.kill()
     holder.communicate()
-    leases.grew(1000)
+    evictor.count_written(1000)
     assert not frames[1].exists(), "a lease ends with its process"
 
 
 def test_a_frame_that_was_just_used_stays_though_nobody_holds_it_yet(tmp_path: Path) -> None:
     frames = fill_store(tmp_path, 3)
     os.utime(frames[1])
-    Leases(tmp_path, cap_bytes=1).grew(0)
+    Evictor(tmp_path, cap_bytes=1).count_written(0)
     assert there(frames) == [False, True, False]
 
 
 def test_holding_a_frame_that_is_gone_says_so(tmp_path: Path) -> None:
-    assert not Leases(tmp_path, cap_bytes=1).hold(1, [tmp_path / "store" / "gone.png"])
+    assert not Evictor(tmp_path, cap_bytes=1).hold(1, [tmp_path / "store" / "gone.png"])
 
 
 @pytest.mark.process
@@ -378,16 +378,16 @@ def test_indexes_are_not_evicted_and_what_a_killed_process_left_half_written_is(
     for partial, age_s in ((young, 600), (stale, 7 * 3600)):
         partial.write_bytes(b"half")
         os.utime(partial, (time.time() - age_s,) * 2)
-    Leases(tmp_path, cap_bytes=1, settled_s=0).grew(0)
+    Evictor(tmp_path, cap_bytes=1, settled_s=0).count_written(0)
     assert index_files(tmp_path)
-    assert [file.path for file in stored(tmp_path)] == [young]
+    assert [file.path for file in stored_files(tmp_path)] == [young]
 
 
-def test_eviction_and_leases_of_several_threads_do_not_lose_a_held_frame(tmp_path: Path) -> None:
+def test_a_frame_that_is_held_while_another_thread_evicts_is_not_lost(tmp_path: Path) -> None:
     frames = fill_store(tmp_path, 200)
-    leases = Leases(tmp_path, cap_bytes=100)
-    evicting = threading.Thread(target=leases.grew, args=(0,))
+    evictor = Evictor(tmp_path, cap_bytes=100)
+    evicting = threading.Thread(target=evictor.count_written, args=(0,))
     evicting.start()
-    held = [frame for number, frame in enumerate(frames) if leases.hold(number, [frame])]
+    held = [frame for number, frame in enumerate(frames) if evictor.hold(number, [frame])]
     evicting.join()
     assert all(there(held))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import re
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,7 +18,8 @@ class FileServer:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.plan: dict[str, list[Behaviour]] = defaultdict(list)
-        self.ranges: dict[str, list[str | None]] = defaultdict(list)
+        self.requests: Counter[str] = Counter()
+        self.endless_bytes = 0
         self.released = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.file_server = self  # type: ignore[attr-defined]
@@ -43,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server: FileServer = self.server.file_server  # type: ignore[attr-defined]
         name = self.path.rpartition("/")[2]
-        server.ranges[name].append(self.headers["Range"])
+        server.requests[name] += 1
         content = server.files.get(name)
         if content is None:
             answer(404)(self, b"")
@@ -52,21 +52,19 @@ class Handler(BaseHTTPRequestHandler):
         behaviour(self, content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the tests look at `ranges`."""
+        """Nothing: the tests look at `requests`."""
 
 
 def serve(handler: Handler, content: bytes) -> None:
-    """The whole file, or what a Range asks for."""
+    """The whole file."""
     send_head(handler, content)
-    handler.wfile.write(content[range_start(handler) :])
+    handler.wfile.write(content)
 
 
-def serve_whole(handler: Handler, content: bytes) -> None:
-    """As a server that knows no Range."""
+def send_head(handler: Handler, content: bytes) -> None:
     handler.send_response(200)
     handler.send_header("Content-Length", str(len(content)))
     handler.end_headers()
-    handler.wfile.write(content)
 
 
 def compress_if_welcome(handler: Handler, content: bytes) -> None:
@@ -83,12 +81,11 @@ def compress_if_welcome(handler: Handler, content: bytes) -> None:
 
 
 def break_after(size_bytes: int) -> Behaviour:
-    """Promises everything that was asked for, and closes the connection after `size_bytes` of it."""
+    """Promises the whole file, and closes the connection after `size_bytes` of it."""
 
     def behaviour(handler: Handler, content: bytes) -> None:
-        start = range_start(handler)
         send_head(handler, content)
-        handler.wfile.write(content[start : start + size_bytes])
+        handler.wfile.write(content[:size_bytes])
 
     return behaviour
 
@@ -104,25 +101,14 @@ def stall_after(size_bytes: int) -> Behaviour:
     return behaviour
 
 
-def cut_silently_after(size_bytes: int) -> Behaviour:
-    """Names no length, so that the early end looks like the end of the body."""
-
-    def behaviour(handler: Handler, content: bytes) -> None:
-        handler.send_response(200)
-        handler.end_headers()
-        handler.wfile.write(content[:size_bytes])
-
-    return behaviour
-
-
 def send_endlessly(handler: Handler, content: bytes) -> None:
     """The file again and again, until the other side hangs up."""
     handler.send_response(200)
     handler.end_headers()
-    sent_bytes = 0
+    server: FileServer = handler.server.file_server  # type: ignore[attr-defined]
     try:
-        while sent_bytes < MAX_ENDLESS_BYTES:
-            sent_bytes += handler.wfile.write(content)
+        while server.endless_bytes < MAX_ENDLESS_BYTES:
+            server.endless_bytes += handler.wfile.write(content)
     except ConnectionError:
         pass  # the other side hung up: what this waits for
 
@@ -138,32 +124,3 @@ def answer(status: int, headers: dict[str, str] | None = None) -> Behaviour:
         handler.end_headers()
 
     return behaviour
-
-
-def continue_elsewhere(handler: Handler, content: bytes) -> None:
-    """A 206 that begins one byte after the one asked for."""
-    start = range_start(handler) + 1
-    handler.send_response(206)
-    handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-    handler.send_header("Content-Length", str(len(content) - start))
-    handler.end_headers()
-    handler.wfile.write(content[start:])
-
-
-def range_start(handler: Handler) -> int:
-    asked = re.fullmatch(r"bytes=([0-9]+)-", handler.headers["Range"] or "")
-    return int(asked[1]) if asked else 0
-
-
-def send_head(handler: Handler, content: bytes) -> None:
-    start = range_start(handler)
-    if start >= len(content) > 0:
-        handler.send_response(416)
-        handler.send_header("Content-Range", f"bytes */{len(content)}")
-        handler.send_header("Content-Length", "0")
-    else:
-        handler.send_response(206 if handler.headers["Range"] else 200)
-        if handler.headers["Range"]:
-            handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        handler.send_header("Content-Length", str(len(content) - start))
-    handler.end_headers()

@@ -17,6 +17,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from eva.video import decode
+from eva.video.container import Identity
+from eva.video.decode import Video
+from eva.video.decode_decord import DecordVideo
+from eva.video.decode_pyav import AvVideo, read_index
+
 BIT_ROWS, BIT_COLUMNS = 3, 4
 
 
@@ -99,3 +105,16 @@ def encode(recipe: Recipe, folder: Path) -> Path:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def open_video(path: Path, *, backend: str = "auto", recount: bool = False) -> Video:
+    return decode.open_video(path, backend=backend, recount=recount, indexes=None)
+
+
+def open_av(path: Path) -> AvVideo:
+    identity = Identity.of(path)
+    return AvVideo(path, identity, read_index(path, identity, recount=False))
+
+
+def open_decord(path: Path) -> DecordVideo:
+    return DecordVideo(path, Identity.of(path))

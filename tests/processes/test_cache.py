@@ -24,6 +24,7 @@ from harness import Bench, Run, environment, kill_group, make_video, read_record
 from scripted_server import Script, ScriptedServer
 
 from eva.records.cache import CacheError, open_cache
+from eva.records.schema import read_record
 
 ANSWER = "<answer>B</answer>"
 SETTLED = ("answer_found", "max_turns_exceeded", "no_answer_no_tool_call", "no_valid_tool_call")
@@ -467,15 +468,15 @@ def test_a_record_that_does_not_reach_the_disk_leaves_the_cache_as_it_was(
 ) -> None:
     """No half line and no line that is not known, so that the run's result is what its cache says."""
     with open_cache(tmp_path / "cache_x.jsonl", pytest.fail) as cache:
-        cache.append(old_record(0))
+        cache.append(read_record(old_record(0)))
         before = cache.path.read_bytes()
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", fail_to_sync)
             with pytest.raises(CacheError, match=r"cannot write to the cache .*cache_x\.jsonl: Input/output error"):
-                cache.append(old_record(1))
+                cache.append(read_record(old_record(1)))
         assert cache.path.read_bytes() == before
         assert set(cache.outcomes) == {0}
-        cache.append(old_record(2))
+        cache.append(read_record(old_record(2)))
         cache.merge(tmp_path / "result_x.jsonl")
     assert [record["index"] for record in read_records(tmp_path / "result_x.jsonl")] == [0, 2]
 

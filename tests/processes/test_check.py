@@ -41,7 +41,7 @@ SERVERS = {
         script(context=32768),
         rf"^warning +server URL, context +32768 tokens; 6 turns may need {NEEDED_TOKENS}",
     ),
-    "does not tell its context": (script(context=None), r"^warning +server URL, context +it does not say"),
+    "does not tell its context": (script(context=None), r"^warning +server URL, context +the server does not say it"),
     "may not read the frame root": (
         script(may_read=False),
         r"^failed +server URL, a frame by file:// .*allowed-local-media-path",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import importlib
 import os
 import shutil
 import signal
@@ -35,6 +34,7 @@ from scripted_server import Handler, Script, ScriptedServer
 from eva.endpoint.client import ChatModel, connect, make_client
 from eva.endpoint.errors import ServerError, UnavailableError
 from eva.endpoint.http_client import MAX_REPLY_BYTES
+from eva.run.resume_command import resume_command
 
 ANSWER = "<answer>B</answer>"
 ESCAPE = "\x1b[31m\x1b]0;owned\x07"
@@ -289,7 +289,6 @@ def test_check_shows_no_password(bench_at: Callable[..., Bench]) -> None:
 )
 @pytest.mark.parametrize("joined", [True, False])
 def test_the_command_to_go_on_has_placeholders_for_secrets(address: str, owed: str, joined: bool) -> None:
-    resume_command = importlib.import_module("eval-eva").resume_command
     flags = [f"--base-url={address}", "--api-key=x"] if joined else ["--base-url", address, "--api-key", "x"]
     said = resume_command(["eval-eva.py", *flags]).replace("'", "")
     assert said.replace(" ", "=").endswith(f"--base-url={owed}=--api-key=YOUR_KEY")

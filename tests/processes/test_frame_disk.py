@@ -23,9 +23,10 @@ from PIL import Image
 from scripted_server import Script, ScriptedServer
 
 import select_frame_fallback as frame_tool
-from eva.frames.eviction import Leases, StoreNotSharedError, stored
+from eva.frames.eviction import Evictor, StoreNotSharedError, stored_files
 from eva.frames.store import booted_at
-from eva.video.picture_files import FORMATS, whole_size
+from eva.video.choices import FORMATS
+from eva.video.picture_files import whole_size
 
 ANSWER = "<answer>B</answer>"
 NOBODY = 65534
@@ -113,13 +114,13 @@ def test_a_run_after_a_power_cut_shows_whole_frames(clip: Path, tmp_path: Path, 
         (bench.videos / "clip.mp4").symlink_to(clip)
         bench.write([row("q"), row("other")])
         before = bench.run("--sample", "1")
-        for frame in stored(bench.frame_root):
+        for frame in stored_files(bench.frame_root):
             frame.path.write_bytes(b"")
         assert [path for path in bench.frame_root.rglob("*.*mp") if path.stat().st_size == 0], "frames are spoilt"
         run = bench.run()
     assert (before.code, run.code) == (0, 0), run.said
     assert [record["stop_reason"] for record in run.records()] == ["answer_found"] * 2
-    assert all(whole_size(frame.path) for frame in stored(bench.frame_root))
+    assert all(whole_size(frame.path) for frame in stored_files(bench.frame_root))
 
 
 # --- a full disk
@@ -188,26 +189,26 @@ def test_without_a_cap_half_of_the_disk_is_taken_and_said_in_one_line(
         bench.write([row("q")])
         run = bench.run(frame_root=str(root))
         assert run.code == 0, run.said
-        assert sum(file.size for file in stored(root)) < 11 * 10**6
+        assert sum(file.size for file in stored_files(root)) < 11 * 10**6
     (line,) = [line for line in run.stderr.splitlines() if "frame store" in line]
     assert re.search(rf"{re.escape(str(root))}/store may grow to 0\.0 GB, at most half of the room", line), line
 
 
 def test_an_explicit_cap_is_taken_as_given(tmp_path: Path) -> None:
-    leases = Leases(tmp_path, 10**15)
-    leases.start(pytest.fail)
-    assert leases.cap_bytes == 10**15
-    leases.close()
+    evictor = Evictor(tmp_path, 10**15)
+    evictor.start(pytest.fail)
+    assert evictor.cap_bytes == 10**15
+    evictor.close()
 
 
 def test_a_store_that_is_there_gets_no_smaller_cap_the_next_time(tmp_path: Path) -> None:
     with small_disk(tmp_path / "small", 10 * 10**6) as root:
         caps = []
         for _ in range(2):
-            leases = Leases(root, None)
-            leases.start(lambda line: None)
-            caps.append(leases.cap_bytes)
-            leases.close()
+            evictor = Evictor(root, None)
+            evictor.start(lambda line: None)
+            caps.append(evictor.cap_bytes)
+            evictor.close()
             fill(root, 40, 100_000)
     assert caps[0] == pytest.approx(5 * 10**6, rel=0.02)
     assert caps[1] == pytest.approx(caps[0], rel=0.02)
@@ -215,9 +216,9 @@ def test_a_store_that_is_there_gets_no_smaller_cap_the_next_time(tmp_path: Path)
 
 def test_the_store_is_cut_to_its_cap_before_the_first_call(tmp_path: Path) -> None:
     frames = fill(tmp_path, 10, 100)
-    leases = Leases(tmp_path, 500)
-    leases.start(pytest.fail)
-    leases.close()
+    evictor = Evictor(tmp_path, 500)
+    evictor.start(pytest.fail)
+    evictor.close()
     assert [frame.exists() for frame in frames] == [False] * 6 + [True] * 4
 
 
@@ -227,16 +228,16 @@ def test_the_store_is_cut_to_its_cap_before_the_first_call(tmp_path: Path) -> No
 WRITER = """
 import sys, time
 from pathlib import Path
-from eva.frames.eviction import Leases
+from eva.frames.eviction import Evictor
 root, name, count, size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-leases = Leases(root, int(sys.argv[5]), settled_s=0)
-leases.start(print)
+evictor = Evictor(root, int(sys.argv[5]), settled_s=0)
+evictor.start(print)
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(count):
     path = root / "store" / "video" / f"{name}-{number:04d}.bmp"
     path.write_bytes(b"x" * size)
-    leases.grew(size)
+    evictor.count_written(size)
 """
 
 
@@ -265,10 +266,10 @@ def test_three_runs_on_one_store_keep_to_one_cap_together(tmp_path: Path) -> Non
         go(one)
     largest = 0
     while any(one.poll() is None for one in writers):
-        largest = max(largest, sum(file.size for file in stored(tmp_path)))
+        largest = max(largest, sum(file.size for file in stored_files(tmp_path)))
     assert [one.wait() for one in writers] == [0, 0, 0]
     assert largest <= cap + len(writers) * size
-    assert sum(file.size for file in stored(tmp_path)) > cap / 2, "evicting goes a step below the cap, no more"
+    assert sum(file.size for file in stored_files(tmp_path)) > cap / 2, "evicting goes a step below the cap, no more"
 
 
 def test_a_run_that_is_stopped_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -297,10 +298,10 @@ def test_a_run_that_is_stopped_does_not_stop_the_others(tmp_path: Path) -> None:
 START = """
 import os, sys
 from pathlib import Path
-from eva.frames.eviction import Leases
+from eva.frames.eviction import Evictor
 root, user, group, umask = Path(sys.argv[1]), *map(int, sys.argv[2:])
 os.setgroups([]), os.setgid(group), os.setuid(user), os.umask(umask)
-Leases(root, 1).start(print)
+Evictor(root, 1).start(print)
 """
 
 

@@ -18,17 +18,17 @@ from random_replies import REPLIES, STEM, a_reply
 from scripted_server import Script, ScriptedServer
 
 from eva.agent.sample import Sampler
-from eva.agent.tool_call import Looker, LookSettings
+from eva.agent.tool_call import CallRunner, CallSettings
 from eva.agent.transcript import load_transcriber
 from eva.dataset.items import Item
-from eva.endpoint.client import Reply, Usage
+from eva.endpoint.completion import Reply, Usage
 from eva.frames.command_tool import CommandTool
 from eva.frames.probing import Prober
 from eva.frames.tool import CallFailedError, Extraction, FrameCall, ToolSettings
 from eva.frames.worker_process import Limits, Workers
 from eva.protocol.messages import Message
 from eva.records.cache import encode
-from eva.records.outcome import read_outcome
+from eva.records.schema import Record, read_record, record_json
 
 # Calls for which the frame tool itself is started; the rest end where it would be.
 REAL_CALLS = 16
@@ -63,13 +63,13 @@ class Fuzzed:
     stop_reasons: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
-    def judge(self, number: int, record: dict[str, Any]) -> None:
-        line = encode(record).decode("utf-8")
-        if line.count("\n") != 1 or read_outcome(strict(line)).index != number:
+    def judge(self, number: int, record: Record) -> None:
+        line = encode(record_json(record)).decode("utf-8")
+        if line.count("\n") != 1 or read_record(strict(line)).index != number:
             self.problems.append(f"reply {number}: the record is no line")
-        self.stop_reasons.update(record["stop_reason"].split("; "))
-        if not set(record["stop_reason"].split("; ")) <= MODELS_OWN or "error" in record:
-            self.problems.append(f"reply {number}: {record['stop_reason']}: {record.get('error')}")
+        self.stop_reasons.update(record.stop_reason.split("; "))
+        if not set(record.stop_reason.split("; ")) <= MODELS_OWN or record.error:
+            self.problems.append(f"reply {number}: {record.stop_reason}: {record.error}")
 
 
 def strict(line: str) -> Any:
@@ -97,13 +97,13 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Ite
 
     async def run() -> None:
         for fallback in (True, False):
-            settings = ToolSettings(FRAME_TOOL, folder / "frames", fallback=fallback, timeout_s=60)
+            settings = ToolSettings(FRAME_TOOL, folder / "frames", backend="auto", fallback=fallback, timeout_s=60)
             workers = Workers([sys.executable, str(FRAME_TOOL), "--worker"], 1)
             tool = Watched(settings, asyncio.Semaphore(2), Prober(workers, Limits(60, 2**31)))
             result.tools.append(tool)
-            looker = Looker(tool, LookSettings())
+            call_runner = CallRunner(tool, CallSettings(12000, 720, "requested", "file"))
             said: list[str] = []
-            sampler = Sampler(looker, transcribe, folder / "videos", 6, said.append)
+            sampler = Sampler(call_runner, transcribe, folder / "videos", 6, said.append)
             for number in range(int(fallback), REPLIES, 2):
                 item = Item(number, (f"{STEM}.mp4",), ({"role": "user", "content": "Q?"},), "B")
                 text = a_reply(number)

@@ -22,6 +22,7 @@ from harness import ROOT, environment, only_sentence, read_records
 from page_runs import INDEX, Ran
 
 from eva.records.cache import encode, open_cache
+from eva.records.schema import read_record
 
 LOADED = "() => [...document.querySelectorAll('.frames img')].filter((image) => image.naturalWidth > 0).length"
 
@@ -113,11 +114,11 @@ def test_the_page_grows_with_the_run_and_the_reader_stays_where_they_are(
         with served.cache.open("ab") as file:
             file.write(torn[50:])
         page.wait_for_function("() => document.querySelector('#count').textContent === '5 samples'")
-        page.wait_for_function("() => document.querySelector('#runs td small').textContent.endsWith(' of 5')")
+        page.wait_for_function("() => document.querySelector('#runs td').textContent.includes(' of 5 answered')")
 
         with open_cache(served.cache, print) as cache:  # as --retry-error does
             cache.drop([0, 2])
-            cache.append(records[INDEX["wrong"]])
+            cache.append(read_record(records[INDEX["wrong"]]))
         page.wait_for_function("() => document.querySelector('#count').textContent === '4 samples'")
         assert page.locator("#table tbody a").all_inner_texts() == ["own/1", "own/3", "own/4", "own/5"]
         assert page.locator("#sample").get_attribute("aria-label") == "Sample own/1"

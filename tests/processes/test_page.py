@@ -118,7 +118,7 @@ def test_the_figures_are_those_of_accuracy_py(runs: Pair, page_file: Path, open_
     page = watched.page
     cells = page.locator("#runs tbody tr td").all_inner_texts()
     assert cells[0].split("\n") == [f"{float(accuracy):.2f} %", f"{correct} of {total}"]
-    assert page.locator(".forest").get_attribute("aria-label") == f"{low} % to {high} %"
+    assert page.locator("#runs .interval").inner_text() == f"{low} % to {high} %"
     assert cells[2:4] == [f"{rounds:.2f}", f"{tokens:,.0f}"]
     reasons = re.findall(r"^  (\S+): (\d+)$", said, re.MULTILINE)
     assert len(reasons) > 1
@@ -379,11 +379,11 @@ def test_the_flips_come_first_and_the_first_other_round_is_marked(runs: Pair, tm
     said = page.locator("#paired").inner_text()
     assert "Gained, lost\n1, 1" in said and "McNemar" in said
     sample(page, "flips to right")
-    sides = page.locator(".side")
-    assert sides.count() == 2
-    for side in sides.all():
-        assert side.locator(".round").nth(1).locator(".badge").inner_text() == "first difference"
-        assert side.locator(".badge").count() == 1
+    columns = page.locator(".column")
+    assert columns.count() == 2
+    for column in columns.all():
+        assert column.locator(".round").nth(1).locator(".badge").inner_text() == "first difference"
+        assert column.locator(".badge").count() == 1
     watched.calm()
 
 
@@ -477,9 +477,3 @@ def test_several_results_stand_side_by_side_with_the_reference_s_and_without_for
     page.fill("#search", "zebrafish")  # in the transcript's replies too
     page.wait_for_function("() => document.querySelector('#count').textContent.startsWith('3 of')")
     watched.calm()
-
-
-def test_the_default_frame_root_is_eval_eva_s() -> None:
-    default = r'^(?:FRAME_SAVE_ROOT = |FRAME_ROOT = Path\()"(.+?)"'
-    found = {figures_in(default, (ROOT / name).read_text(encoding="utf-8")) for name in ("eval-eva.py", "report.py")}
-    assert len(found) == 1

@@ -20,6 +20,7 @@ from scripted_server import Script, ScriptedServer
 
 from eva.cluster.driver import MOST_LOSSES
 from eva.frames.store import VideoFile, video_folder
+from eva.video.container import Identity
 
 ANSWER = "<answer>B</answer>"
 VIDEOS = 30
@@ -215,7 +216,7 @@ def test_a_sample_that_kills_its_node_each_time_is_given_up_and_no_other_and_no_
     by_index = run.by_index()
     assert {by_index[number]["stop_reason"] for number in (0, 1, 2, 4, 5)} == {"answer_found"}
     assert by_index[3]["failure"] == "infrastructure"
-    assert f"NodesLostError: {MOST_LOSSES} nodes were lost while they played it; the node" in by_index[3]["error"]
+    assert f"NodesLostError: {MOST_LOSSES} nodes were lost while they ran it; the node" in by_index[3]["error"]
     assert killed.total() == MOST_LOSSES
     assert killed["one"] >= 2, "alone, it goes to the first of two servers that are equally loaded: neither is avoided"
 
@@ -263,7 +264,7 @@ def test_a_sample_on_a_node_that_is_given_up_keeps_the_rounds_that_it_completed(
         bench = bench_at(server.base_url)
         bench.write(row(f"question {number}", video="clip 12.mp4") for number in range(6))
         run = bench.finish(on_ray(bench, nodes), timeout_s=240)
-    assert run.code == 0, run.said
+    assert run.code == 3, run.said
     record = run.by_index()[2]
     assert (record["stop_reason"], record["failure"]) == ("exception", "infrastructure")
     assert "cannot decode this image" in record["error"]
@@ -278,7 +279,7 @@ def test_without_a_shared_file_system_images_travel_themselves_and_a_full_disk_i
 ) -> None:
     # Where the frames of each video should be is a file: nothing can be written there.
     for video in (nodes.disk("third") / "videos").iterdir():
-        folder = video_folder(nodes.disk("third") / "frames", VideoFile.of(video))
+        folder = video_folder(nodes.disk("third") / "frames", VideoFile.of(video, Identity.of(video)))
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.write_text("", encoding="utf-8")

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -22,9 +21,9 @@ from eva.endpoint import limit as limits
 from eva.endpoint import pool as servers
 from eva.endpoint.client import ChatModel, connect, make_client
 from eva.endpoint.errors import FailingError, OutageError, ServerLostError, UnavailableError
-from eva.endpoint.pool import Seat, Server, Servers
+from eva.endpoint.pool import Assignment, Server, Servers
 from eva.run import schedule
-from eva.run.schedule import NodeLostError, RunInterruptedError, Schedule
+from eva.run.schedule import NodeLostError, RunInterruptedError, Schedule, first_come
 
 ANSWER = "<answer>B</answer>"
 ALWAYS_500 = {"status": 500, "message": "cannot decode this image"}
@@ -34,7 +33,7 @@ ALWAYS_500 = {"status": 500, "message": "cannot decode this image"}
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same steps with shorter waits between them."""
     monkeypatch.setattr(servers, "PROBE_EVERY_S", 0.05)
-    monkeypatch.setattr(servers, "MAX_BACKOFF_S", 0.02)
+    monkeypatch.setattr(servers, "BACKOFF_S", 0.005)
     monkeypatch.setattr(schedule, "PAUSE_S", 0.02)
 
 
@@ -81,20 +80,20 @@ class Samples:
         async with self.pool() as pool:
 
             async def run(item: Item, avoiding: Collection[Server]) -> None:
-                async with pool.seat(avoiding=avoiding) as seat:
-                    await self.play(item, seat)
+                async with pool.assign(avoiding=avoiding) as assignment:
+                    await self.play(item, assignment)
                     self.done[item.index] += 1
 
             def give_up(item: Item, failing: FailingError) -> None:
                 self.given_up[item.index] = str(failing)
 
-            work = Schedule(run, pool.serves_others, give_up, self.outage_timeout_s)
+            work = Schedule(run, pool.serves_others, give_up, self.outage_timeout_s, first_come)
             await work.run_all(todo, max_concurrent=self.ceiling, grace_s=grace_s)
 
-    async def play(self, item: Item, seat: Seat) -> None:
+    async def play(self, item: Item, assignment: Assignment) -> None:
         messages = question(f"{item.index}")
         for _ in range(self.rounds):
-            reply = await seat.complete(messages)
+            reply = await assignment.complete(messages)
             messages = [*messages, {"role": "assistant", "content": reply.text}, {"role": "user", "content": "go on"}]
 
     def run(self, count: int, *, timeout_s: float = 60, grace_s: float = 5) -> None:
@@ -179,11 +178,11 @@ def test_a_sample_that_brings_its_server_down_each_time_is_given_up_and_no_other
 def test_a_sample_whose_nodes_die_blames_and_avoids_no_server() -> None:
     asked: list[str] = []
 
-    async def play(item: Item, seat: Seat) -> None:
-        asked.append(seat.server.model.base_url)
+    async def play(item: Item, assignment: Assignment) -> None:
+        asked.append(assignment.server.model.base_url)
         if len(asked) <= 9:
             raise NodeLostError("its power went")
-        await seat.complete(question(f"{item.index}"))
+        await assignment.complete(question(f"{item.index}"))
 
     with serving(Script(lambda key: [ANSWER]), Script(lambda key: [ANSWER])) as both:
         samples = Samples([server.base_url for server in both])
@@ -304,11 +303,11 @@ def test_the_outage_timeout_counts_from_the_outage_not_from_the_last_reply() -> 
     """A run may ask for nothing for long, while it decodes."""
 
     async def idle_then_down() -> None:
-        async with samples.pool() as pool, pool.seat() as seat:
+        async with samples.pool() as pool, pool.assign(avoiding=()) as assignment:
             await asyncio.sleep(1.0)
             server.script.down = True
             threading.Timer(0.3, lambda: setattr(server.script, "down", False)).start()
-            await seat.complete(question("0"))
+            await assignment.complete(question("0"))
 
     with serving(Script(lambda key: [ANSWER])) as (server,):
         samples = Samples([server.base_url], outage_timeout_s=0.8)
@@ -319,12 +318,12 @@ def test_a_sample_whose_server_is_lost_while_the_run_stops_stays_unrecorded() ->
     with serving(Script(lambda key: [{"text": ANSWER, "delay_s": 0.5}])) as (server,):
         samples = Samples([server.base_url], ceiling=3)
 
-        async def play(item: Item, seat: Seat) -> None:
+        async def play(item: Item, assignment: Assignment) -> None:
             if item.index == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
                 await asyncio.sleep(0.3)
-                raise ServerLostError(UnavailableError("gone"), seat.server)
-            await seat.complete(question(f"{item.index}"))
+                raise ServerLostError(UnavailableError("gone"), assignment.server)
+            await assignment.complete(question(f"{item.index}"))
 
         samples.play = play  # type: ignore[method-assign]
         with pytest.raises(RunInterruptedError, match="SIGTERM"):
@@ -339,8 +338,8 @@ def test_closing_ends_the_watchers_and_probes_that_are_under_way() -> None:
         async with samples.pool() as pool:
             server.script.down = True
             with contextlib.suppress(asyncio.TimeoutError):
-                async with pool.seat() as seat:
-                    await asyncio.wait_for(seat.complete(question("0")), 0.5)
+                async with pool.assign(avoiding=()) as assignment:
+                    await asyncio.wait_for(assignment.complete(question("0")), 0.5)
         assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
         return problems
 
@@ -375,8 +374,7 @@ def test_a_probe_is_not_content_with_what_is_no_completion_or_with_a_key_that_no
         assert asyncio.run(said(other.base_url)) == "it serves other, not scripted-eva"
 
 
-def test_backoff_doubles_up_to_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "MAX_BACKOFF_S", 8.0)
-    waits = [servers.backoff_s(failures) for failures in range(1, 8)]
-    assert all(later > earlier for earlier, later in pairwise(waits[:5]))
-    assert waits[-1] <= 8 * 1.25
+def test_the_pause_of_a_request_doubles_with_each_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "BACKOFF_S", 0.5)
+    for failures, pause_s in ((1, 0.5), (2, 1), (3, 2)):
+        assert pause_s <= servers.backoff_s(failures) <= pause_s * 1.25

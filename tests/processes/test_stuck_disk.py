@@ -93,7 +93,7 @@ def test_a_video_on_a_dead_mount_ends_its_sample_after_the_time_limit_and_others
         make_video(bench.videos / "clip.mp4", frames=20)
         bench.write([row("dead", video="mount/clip.mp4"), row("well"), row("again", video="mount/clip.mp4")])
         run = bench.run("--frame-timeout", "3", "--frame-workers", "2")
-    assert run.code == 0, run.said
+    assert run.code == 3, run.said
     assert "Traceback" not in run.stderr
     dead, well, again = (run.by_index()[index] for index in range(3))
     assert well["stop_reason"] == "answer_found"
@@ -119,7 +119,7 @@ def test_a_foreign_frame_tool_s_videos_are_looked_at_under_the_time_limit_too(
         bench.write([row("q")])
         tool = str(HELPERS / "foreign_tool.py")
         run = bench.run("--frame-timeout", "3", video_root=str(tmp_path / "mount"), frame_tool=tool)
-    assert run.code == 0, run.said
+    assert run.code == 3, run.said
     assert "took over 3 s" in run.record()["error"]
 
 

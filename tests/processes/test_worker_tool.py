@@ -21,7 +21,7 @@ from restated import decode_all, describe, resized
 from scripted_server import Script, ScriptedServer
 from videos import Recipe
 
-from eva.frames.eviction import Leases
+from eva.frames.eviction import Evictor
 from eva.frames.probing import Prober
 from eva.frames.tool import CallFailedError, FrameCall, FrameToolError, NoRoomForFramesError, ToolSettings
 from eva.frames.worker_process import Limits, Worker, Workers
@@ -47,8 +47,10 @@ def make_tool(
 ) -> WorkerTool:
     workers = Workers([sys.executable, str(script), "--worker"], count)
     limits = Limits(timeout_s, memory_mb * MB)
-    settings_ = ToolSettings(FRAME_TOOL, root, **settings)
-    return WorkerTool(settings_, workers, limits, Leases(root, cap_bytes), Prober(workers, limits))
+    settings_ = ToolSettings(
+        FRAME_TOOL, root, **{"backend": "auto", "fallback": True, "timeout_s": timeout_s, **settings}
+    )
+    return WorkerTool(settings_, workers, limits, Evictor(root, cap_bytes), Prober(workers, limits), "bmp")
 
 
 def run(tool: WorkerTool, use: Callable[[WorkerTool], Awaitable[T]]) -> T:
@@ -197,7 +199,7 @@ def test_what_a_library_prints_does_not_end_up_among_the_replies(encoded: Encode
 
 def test_frames_are_held_until_their_sample_is_over(encoded: Encoded, tmp_path: Path) -> None:
     async def held(tool: WorkerTool) -> None:
-        tool.leases.settled_s = 0
+        tool.evictor.settled_s = 0
         first = await tool.extract(encoded(CLIP), look(0, 1), sample=1)
         second = await tool.extract(encoded(CLIP), look(1.5, 2), sample=2)
         assert all(frame.exists() for frame in (*first.frames, *second.frames))

@@ -149,6 +149,7 @@ finite = st.floats(-1e7, 1e7, allow_nan=False)
 
 @given(finite, finite, st.integers(0, 200))
 @example(0.0, 0.1, 3)
+@example(0.0, 20.0, 2)
 def test_frame_k_of_n_is_at_start_plus_k_steps(start_s: float, end_s: float, count: int) -> None:
     assert labels(requested_times(start_s, end_s, count)) == restated.stamps(start_s, end_s, count)
 

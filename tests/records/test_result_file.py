@@ -1,4 +1,4 @@
-"""eva/results.py on real files: whole, growing, old, and broken ones."""
+"""eva/records/result_file.py on real files: whole, old, and broken ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eva.records.cache import encode
-from eva.records.result_file import ResultError, read_entries, read_outcomes
+from eva.records.result_file import ResultError, read_outcomes, read_records
 
 
 def record(index: int = 0, **more: Any) -> dict[str, Any]:
@@ -23,55 +23,34 @@ def write(folder: Path, *lines: bytes) -> Path:
     return path
 
 
-def test_an_entry_holds_the_outcome_the_whole_record_and_its_line(tmp_path: Path) -> None:
-    second = record(7, answer="C", question_type="['reasoning']")
-    first, entry = read_entries(write(tmp_path, encode(record()), b"\n", encode(second)))
-    assert (first.outcome.index, first.outcome.correct, first.line) == (0, True, 1)
-    assert (entry.outcome.index, entry.outcome.correct, entry.line) == (7, False, 3)
-    assert entry.record == second
+def test_every_line_but_a_blank_one_is_a_record(tmp_path: Path) -> None:
+    first, second = read_records(write(tmp_path, encode(record()), b"\n", encode(record(7, answer="C", uid="5"))))
+    assert (first.index, first.outcome.correct) == (0, True)
+    assert (second.index, second.outcome.correct, second.extra) == (7, False, {"uid": "5"})
 
 
 def test_a_record_of_the_reference_opens_with_what_it_holds(tmp_path: Path) -> None:
-    (entry,) = read_entries(write(tmp_path, encode(record(videos=["a.mp4"], messages="<|im_start|>"))))
-    assert entry.outcome.video == "a.mp4"
-    assert "trajectory" not in entry.record
+    (found,) = read_records(write(tmp_path, encode(record(videos=["a.mp4"], messages="<|im_start|>"))))
+    assert found.outcome.video == "a.mp4"
+    assert found.trajectory is None
 
 
-def test_entries_come_one_at_a_time(tmp_path: Path) -> None:
-    entries = read_entries(write(tmp_path, encode(record()), b"{\n"))
-    assert next(entries).line == 1, "the second line is not read before it is wanted"
+def test_records_come_one_at_a_time(tmp_path: Path) -> None:
+    records = read_records(write(tmp_path, encode(record()), b"{\n"))
+    assert next(records).index == 0, "the second line is not read before it is wanted"
     with pytest.raises(ResultError, match="line 2"):
-        next(entries)
+        next(records)
 
 
 def test_line_ends_of_unicode_inside_a_record_end_no_line(tmp_path: Path) -> None:
     text = "a\u2028b\u0085c\x0bd"
-    (entry,) = read_entries(write(tmp_path, encode(record(answer=text))))
-    assert entry.outcome.answer == text
+    (found,) = read_records(write(tmp_path, encode(record(answer=text))))
+    assert found.outcome.answer == text
 
 
 def test_a_lone_surrogate_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    (entry,) = read_entries(write(tmp_path, encode(record(answer="\ud800"))))
-    assert entry.outcome.answer == "\ud800"
-
-
-@pytest.mark.parametrize("cut", [1, 20, 90])
-def test_a_growing_file_may_end_in_half_a_line(tmp_path: Path, cut: int) -> None:
-    half = encode(record(1, answer="日本"))[:cut]
-    path = write(tmp_path, encode(record()), half)
-    assert [entry.line for entry in read_entries(path, growing=True)] == [1]
-    with pytest.raises(ResultError, match=r"result_x\.jsonl, line 2"):
-        list(read_entries(path))
-
-
-def test_a_growing_files_last_line_counts_as_soon_as_it_is_whole(tmp_path: Path) -> None:
-    path = write(tmp_path, encode(record()), encode(record(1)).rstrip())
-    assert len(list(read_entries(path, growing=True))) == 2
-
-
-def test_a_broken_line_that_has_its_end_is_an_error_in_a_growing_file_too(tmp_path: Path) -> None:
-    with pytest.raises(ResultError, match="line 1"):
-        list(read_entries(write(tmp_path, b'{"index": 0\n', encode(record())), growing=True))
+    (found,) = read_records(write(tmp_path, encode(record(answer="\ud800"))))
+    assert found.outcome.answer == "\ud800"
 
 
 NESTED = b'{"index": 1, "more": ' + b"[" * 500 + b"]" * 500 + b"}"
@@ -82,7 +61,7 @@ NESTED = b'{"index": 1, "more": ' + b"[" * 500 + b"]" * 500 + b"}"
 )
 def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: bytes) -> None:
     with pytest.raises(ResultError, match=r"result_x\.jsonl, line 2"):
-        list(read_entries(write(tmp_path, encode(record()), line + b"\n")))
+        list(read_records(write(tmp_path, encode(record()), line + b"\n")))
 
 
 NO_COUNTS = {
@@ -94,21 +73,21 @@ NO_COUNTS = {
 @pytest.mark.parametrize("value", NO_COUNTS)
 def test_a_count_that_cannot_be_is_not_known(tmp_path: Path, value: str) -> None:
     path = write(tmp_path, encode(record()), encode(record(1, total_tokens=NO_COUNTS[value])))
-    assert [entry.outcome.total_tokens for entry in read_entries(path)] == [100, None]
+    assert [found.total_tokens for found in read_records(path)] == [100, None]
     assert [outcome.total_tokens for outcome in read_outcomes(path)] == [100, None]
 
 
 def test_a_count_that_is_missing_keeps_a_file_from_being_scored_but_not_from_being_read(tmp_path: Path) -> None:
     del (bare := record(1))["total_tokens"]
     path = write(tmp_path, encode(record()), encode(bare))
-    assert [entry.outcome.total_tokens for entry in read_entries(path)] == [100, None]
+    assert [found.total_tokens for found in read_records(path)] == [100, None]
     with pytest.raises(ResultError, match="line 2: 'total_tokens' is missing"):
         read_outcomes(path)
 
 
-def test_a_file_without_entries_can_be_read_but_not_scored(tmp_path: Path) -> None:
+def test_a_file_without_records_can_be_read_but_not_scored(tmp_path: Path) -> None:
     path = write(tmp_path, b"\n \n")
-    assert list(read_entries(path)) == []
+    assert list(read_records(path)) == []
     with pytest.raises(ResultError, match="no entries"):
         read_outcomes(path)
 
@@ -116,13 +95,13 @@ def test_a_file_without_entries_can_be_read_but_not_scored(tmp_path: Path) -> No
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.jsonl", tmp_path):
         with pytest.raises(ResultError, match=path.name):
-            list(read_entries(path))
+            list(read_records(path))
 
 
 def test_a_record_without_an_index_is_known_by_its_line(tmp_path: Path) -> None:
     lines = [json.dumps({**record(), "index": None}).encode() + b"\n"]
     del (bare := record())["index"]
-    (entry,) = read_entries(write(tmp_path, b"\n", encode(bare)))
-    assert entry.outcome.index == 1
+    (found,) = read_records(write(tmp_path, b"\n", encode(bare)))
+    assert found.index == 1
     with pytest.raises(ResultError, match="'index'"):
-        list(read_entries(write(tmp_path, *lines)))
+        list(read_records(write(tmp_path, *lines)))

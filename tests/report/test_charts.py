@@ -12,14 +12,14 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from eva.records.outcome import read_outcome
-from eva.records.result_file import Entry
+from eva.records.schema import read_record
 from eva.report.charts import Chart, charts, density
 from eva.report.grouping import by_category, by_evidence, by_length, by_rounds, by_stop_reason, by_tokens, token_edges
 from eva.report.samples import Run, read_sample
-from eva.scoring.published import Figure
+from eva.scoring.published import Figure, Published
 
 SVG = "{http://www.w3.org/2000/svg}"
+PUBLISHED = Published("lvbench", 1549, (Figure(0.4332, "repository", 2.62, 20412), Figure(0.5, "paper")), {}, "")
 HOSTILE = '</text><script>alert(1)</script>$\\frac{$_\x00\x1b\ud800\u202e" onload=alert(1) café 日本'
 
 
@@ -34,8 +34,7 @@ def look(*times_s: float) -> dict[str, Any]:
 
 
 def run(records: Sequence[Mapping[str, Any]], name: str = "result_a", dataset: str = "own", **more: Any) -> Run:
-    entries = [Entry(read_outcome(dict(one)), one) for one in records]
-    return Run(name, dataset, [read_sample(dataset, entry) for entry in entries], **more)
+    return Run(name, dataset, [read_sample(dataset, read_record(dict(one))) for one in records], **more)
 
 
 def full_run(name: str = "result_lvbench", *, shift: int = 0) -> Run:
@@ -50,10 +49,11 @@ def full_run(name: str = "result_lvbench", *, shift: int = 0) -> Run:
         )
         for n in range(60)
     ]
-    return run(records, name, "lvbench", published=(Figure(0.4332, "repository", 2.62, 20412), Figure(0.5, "paper")))
+    return run(records, name, "lvbench", published=PUBLISHED)
 
 
 ALL = [
+    "Accuracy",
     "Accuracy by rounds",
     "Accuracy by total tokens",
     "Accuracy by video length",
@@ -91,6 +91,18 @@ def test_the_description_says_every_number_in_words(drawn: Mapping[str, Chart]) 
     said = drawn["Accuracy by category, lvbench"].description
     assert said.startswith("Accuracy by category, lvbench. result_lvbench: reasoning 33.3% (")
     assert re.search(r"summarization 33\.3% \(\d+\.\d% to \d+\.\d%\) of 30\.", said)
+
+
+def test_every_published_figure_is_under_the_accuracy_of_its_datasets_first_run() -> None:
+    own, first, second = (run([record(0), record(1, right=False)], name) for name in ("own", "first", "second"))
+    known = [replace(one, dataset="lvbench", published=PUBLISHED) for one in (first, second)]
+    chart = charts([own, *known])[0]
+    assert chart.description == (
+        "Accuracy. own: This result 50.0% (0.0% to 100.0%) of 2. first: This result 50.0% (0.0% to 100.0%) of 2; "
+        "Published (repository) 43.3% of 1,549; Published (paper) 50.0% of 1,549. "
+        "second: This result 50.0% (0.0% to 100.0%) of 2."
+    )
+    assert texts(chart).count("n = 1,549") == 2
 
 
 def test_the_published_figure_stands_beside_the_run_where_its_tokens_are_known(drawn: Mapping[str, Chart]) -> None:
@@ -214,7 +226,7 @@ def test_hostile_text_is_only_ever_text() -> None:
     records = [record(n, stop_reason=HOSTILE, category=HOSTILE + "x" * 10_000) for n in range(6)]
     runs = [run(records, name, HOSTILE) for name in (HOSTILE, "_hidden")]
     found = charts(runs)
-    assert [chart.title for chart in found][3].startswith("Accuracy by category, </text><script>")
+    assert [chart.title for chart in found][4].startswith("Accuracy by category, </text><script>")
     for chart in found:
         elements = list(ElementTree.fromstring(chart.svg).iter())  # noqa: S314
         assert not any(name.startswith("on") for element in elements for name in element.attrib)
@@ -235,6 +247,7 @@ def test_records_of_the_reference_give_what_can_be_drawn() -> None:
     for one in old:
         del one["video_duration_s"]
     assert [chart.title for chart in charts([run(old)])] == [
+        "Accuracy",
         "Accuracy by rounds", "Accuracy by total tokens", "Accuracy by video length", "Stop reasons",
         "Tokens and accuracy",
     ]  # fmt: skip
@@ -242,7 +255,7 @@ def test_records_of_the_reference_give_what_can_be_drawn() -> None:
 
 def test_records_without_counts_give_what_can_be_drawn() -> None:
     bare = [{"index": n, "gt": "B", "answer": "B", "stop_reason": "answer_found"} for n in range(3)]
-    assert [chart.title for chart in charts([run(bare)])] == ["Stop reasons"]
+    assert [chart.title for chart in charts([run(bare)])] == ["Accuracy", "Stop reasons"]
 
 
 def test_no_runs_and_empty_runs_are_no_pictures() -> None:
@@ -252,7 +265,7 @@ def test_no_runs_and_empty_runs_are_no_pictures() -> None:
 
 
 def test_one_video_alone_is_drawn_without_intervals() -> None:
-    (chart, *_) = charts([run([record(n, videos=["a.mp4"]) for n in range(3)])])
+    (_, chart, *_) = charts([run([record(n, videos=["a.mp4"]) for n in range(3)])])
     assert "100.0% of 1" in chart.description
 
 
@@ -279,7 +292,7 @@ def test_numbers_beyond_sense_are_drawn_all_the_same() -> None:
         record(n, num_rounds=value, total_tokens=value, trajectory=[look(value, 0.0)], video_duration_s=0.001)
         for n, value in enumerate(far)
     ]
-    assert len(charts([run(records)])) == 6
+    assert len(charts([run(records)])) == 7
 
 
 def test_an_unfinished_run_has_no_intervals_and_is_called_so() -> None:

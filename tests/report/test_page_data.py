@@ -9,11 +9,11 @@ import pytest
 from harness import SHARED
 
 from eva.protocol.messages import RESPONSE_END, USER_PROMPT
-from eva.records.outcome import read_outcome
-from eva.records.result_file import Entry
+from eva.records.read_transcript import find_question
+from eva.records.schema import Record, read_record
 from eva.report.details import detail, frames_of
 from eva.report.page import block, compact
-from eva.report.question import Question, question_text, read_question
+from eva.report.question import Question, read_question
 from eva.report.rows import columns, make_row, status
 
 ASKED = {"start_time": "00:10", "end_time": 20, "nframes": 3, "resize": 0.5}
@@ -39,14 +39,13 @@ def record(**more: Any) -> dict[str, Any]:
     return {**basic, **more}
 
 
-def entry(**more: Any) -> Entry:
-    made = record(**more)
-    return Entry(read_outcome(made), made)
+def typed(**more: Any) -> Record:
+    return read_record(record(**more))
 
 
 def details(*, timestamps: str = "requested", **more: Any) -> dict[str, Any]:
-    made = entry(**more)
-    return detail(made.record, make_row(made, "own"), timestamps=timestamps)
+    made = typed(**more)
+    return detail(made, make_row(made, "own"), timestamps=timestamps)
 
 
 def only_call(**more: Any) -> dict[str, Any]:
@@ -58,13 +57,13 @@ def only_call(**more: Any) -> dict[str, Any]:
 
 
 def test_the_question_is_what_follows_the_video_s_length() -> None:
-    assert question_text(opening("What?\nA. 1\nB. 2") + "<|im_start|>assistant\nx<|im_end|>") == "What?\nA. 1\nB. 2"
-    assert question_text([]) == question_text(None) == question_text("no opening") == ""
+    assert find_question(opening("What?\nA. 1\nB. 2") + "<|im_start|>assistant\nx<|im_end|>") == "What?\nA. 1\nB. 2"
+    assert find_question("") == find_question("no opening") == ""
 
 
 def test_another_chat_template_s_question_is_taken_from_the_tool_s_response() -> None:
     text = opening("What?", end="[/INST]") + "look" + RESPONSE_END.format(question="What?") + "more"
-    assert question_text(text) == "What?"
+    assert find_question(text) == "What?"
 
 
 @pytest.mark.parametrize(
@@ -102,16 +101,16 @@ def test_the_questions_of_the_six_datasets_have_options() -> None:
 
 
 def test_a_sample_s_status_agrees_with_its_score() -> None:
-    assert status(entry().outcome) == "right"
-    assert status(entry(answer="A").outcome) == "wrong"
-    assert status(entry(answer=" ", stop_reason="max_turns_exceeded").outcome) == "unanswered"
-    assert status(entry(answer="", stop_reason="exception").outcome) == "failed"
-    assert status(entry(answer="", failure="sample", stop_reason="exception").outcome) == "failed"
-    assert status(entry(answer="", failure="model", stop_reason="openai_bad_request").outcome) == "unanswered"
+    assert status(typed().outcome) == "right"
+    assert status(typed(answer="A").outcome) == "wrong"
+    assert status(typed(answer=" ", stop_reason="max_turns_exceeded").outcome) == "unanswered"
+    assert status(typed(answer="", stop_reason="exception").outcome) == "failed"
+    assert status(typed(answer="", failure="sample", stop_reason="exception").outcome) == "failed"
+    assert status(typed(answer="", failure="model", stop_reason="openai_bad_request").outcome) == "unanswered"
 
 
 def test_columns_are_as_long_as_there_are_rows_and_repeat_no_text() -> None:
-    rows = [make_row(entry(index=n, answer="AB"[n % 2], category="x"), "own") for n in range(4)]
+    rows = [make_row(typed(index=n, answer="AB"[n % 2], category="x"), "own") for n in range(4)]
     found = columns(rows)
     assert found["index"] == [0, 1, 2, 3]
     assert [found["names"][n] for n in found["answer"]] == ["A", "B", "A", "B"]
@@ -181,9 +180,9 @@ HOSTILE: tuple[dict[str, Any], ...] = (
 
 @pytest.mark.parametrize("more", HOSTILE, ids=range(len(HOSTILE)))
 def test_any_record_gives_json_that_a_browser_takes(more: dict[str, Any]) -> None:
-    made = entry(**more)
+    made = typed(**more)
     row = make_row(made, "own")
-    for value in (detail(made.record, row, timestamps="requested"), columns([row])):
+    for value in (detail(made, row, timestamps="requested"), columns([row])):
         text = compact(value)
         assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
         assert text.isascii()

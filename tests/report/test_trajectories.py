@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from eva.report.trajectories import first_difference, steps, turns
+from eva.records.read_transcript import split_turns
+from eva.records.schema import read_record
+from eva.report.trajectories import Step, first_difference, steps
 
 CHATML = (
     "<|im_start|>system\nYou look.<|im_end|>\n<|im_start|>user\nWhat?<|im_end|>\n"
@@ -18,8 +20,12 @@ def round_(reply: str, *indices: list[int], error: str | None = None) -> dict[st
     return {"reply": reply, "calls": calls}
 
 
+def steps_of(**fields: object) -> tuple[Step, ...]:
+    return steps(read_record({"index": 0, **fields}))
+
+
 def difference(ours: list[Any], theirs: list[Any]) -> int | None:
-    return first_difference(steps({"trajectory": ours}), steps({"trajectory": theirs}))
+    return first_difference(steps_of(trajectory=ours), steps_of(trajectory=theirs))
 
 
 def test_the_same_rounds_differ_nowhere() -> None:
@@ -50,20 +56,20 @@ def test_seconds_and_tokens_are_no_difference() -> None:
 
 
 def test_a_transcript_stands_in_for_a_trajectory() -> None:
-    old = steps({"messages": CHATML})
+    old = steps_of(messages=CHATML)
     assert len(old) == 2
-    assert first_difference(old, steps({"trajectory": [round_("Look.\n", [1]), round_("<answer>B</answer>")]})) is None
-    assert first_difference(old, steps({"trajectory": [round_("Look.", [1]), round_("<answer>C</answer>")]})) == 1
+    assert first_difference(old, steps_of(trajectory=[round_("Look.\n", [1]), round_("<answer>B</answer>")])) is None
+    assert first_difference(old, steps_of(trajectory=[round_("Look.", [1]), round_("<answer>C</answer>")])) == 1
 
 
 def test_a_transcript_falls_into_its_turns() -> None:
-    assert [role for role, _ in turns(CHATML)] == ["system", "user", "assistant", "tool", "assistant"]
-    assert turns(CHATML)[3] == ("tool", "frames")
-    assert turns("User: hello") == [("", "User: hello")]
-    assert turns([]) == turns("  ") == turns(None) == []
+    assert [role for role, _ in split_turns(CHATML)] == ["system", "user", "assistant", "tool", "assistant"]
+    assert split_turns(CHATML)[3] == ("tool", "frames")
+    assert split_turns("User: hello") == [("", "User: hello")]
+    assert split_turns("") == split_turns("  ") == []
 
 
 def test_a_hostile_record_has_steps_all_the_same() -> None:
     for trajectory in (None, "x", [1, None, "x"], [{"reply": 7, "calls": 5}], [{"reply": "\ud800", "calls": [3, {}]}]):
-        steps({"trajectory": trajectory, "messages": 5})
+        steps_of(trajectory=trajectory, messages=5)
     assert difference([{"reply": None, "calls": [{"executed": "x"}]}], [{"reply": "", "calls": [{}]}]) is None

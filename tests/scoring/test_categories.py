@@ -1,4 +1,4 @@
-"""eva/categories.py: the group of a question, the length of its video, and where the answer stands in it."""
+"""eva/scoring/categories.py: the group of a question, and where in the video its answer stands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from harness import SHARED
 from own_rows import own_rows
 
-from eva.scoring.categories import categories, time_reference_s, video_duration_s
+from eva.records.schema import Record, read_record
+from eva.scoring.categories import categories, time_reference_s
 
 ANNOTATIONS = SHARED / "annotations"
 FILES = {
@@ -18,6 +19,10 @@ FILES = {
     "videoholmes": "videoholmes_raw_full.jsonl",
     "mlvu": "MLVU_MCQ_raw_full.jsonl",
 }
+
+
+def holding(**fields: object) -> Record:
+    return read_record({"index": 0, **fields})
 
 
 # --- categories
@@ -35,7 +40,7 @@ FILES = {
     ],
 )
 def test_each_dataset_has_its_own_place_for_the_category(dataset: str, owed: set[tuple[str, ...]]) -> None:
-    assert {categories(dataset, row) for row in own_rows(dataset)} == owed
+    assert {categories(dataset, read_record(row)) for row in own_rows(dataset)} == owed
 
 
 @pytest.mark.parametrize(
@@ -57,7 +62,7 @@ def test_each_dataset_has_its_own_place_for_the_category(dataset: str, owed: set
     ids=lambda value: str(value)[:40],
 )
 def test_the_text_of_a_list_is_read_as_texts_and_nothing_of_it_runs(text: object, owed: tuple[str, ...]) -> None:
-    assert categories("lvbench", {"question_type": text}) == owed
+    assert categories("lvbench", holding(question_type=text)) == owed
 
 
 @pytest.mark.parametrize(
@@ -65,19 +70,19 @@ def test_the_text_of_a_list_is_read_as_texts_and_nothing_of_it_runs(text: object
     [(11, "short"), (121, "short"), (240, "medium"), (905, "medium"), (1800, "long"), (1e5, "long")],
 )
 def test_videommes_groups_reach_to_where_the_next_one_begins(seconds: float, owed: str) -> None:
-    assert categories("videomme", {"video_duration_s": seconds}) == (owed,)
+    assert categories("videomme", holding(video_duration_s=seconds)) == (owed,)
 
 
 @pytest.mark.parametrize("path", ["clip.mp4", "/videos/clip.mp4", "", "a\0b", 3])
 def test_a_path_without_a_task_folder_has_no_category(path: object) -> None:
-    assert categories("mlvu", {"videos": [path]}) == ()
+    assert categories("mlvu", holding(videos=[path])) == ()
 
 
 @pytest.mark.parametrize("dataset", ["", "own", "longvideobench"])
 def test_any_other_dataset_may_name_a_category(dataset: str) -> None:
-    assert categories(dataset, {"category": " cats "}) == ("cats",)
+    assert categories(dataset, holding(category=" cats ")) == ("cats",)
     for value in ("", " ", None, 3, ["cats"], {"a": 1}):
-        assert categories(dataset, {"category": value}) == ()
+        assert categories(dataset, holding(category=value)) == ()
 
 
 def real_rows(dataset: str) -> list[dict[str, Any]]:
@@ -89,44 +94,9 @@ def real_rows(dataset: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("dataset", "kinds"), [("lvbench", 6), ("videoholmes", 7), ("mlvu", 7)])
 def test_every_real_row_has_a_category(dataset: str, kinds: int) -> None:
-    found = [categories(dataset, row) for row in real_rows(dataset)]
+    found = [categories(dataset, read_record(row)) for row in real_rows(dataset)]
     assert all(found)
     assert len(Counter(name for names in found for name in names)) == kinds
-
-
-# --- the video's length
-
-
-def opening(seconds: str) -> str:
-    return (
-        f"<|im_start|>user\nVideo Length: {seconds} seconds. Original video resolution: 360p. "
-        "Video Length: 9 seconds. Original video resolution: 9p. Who?<|im_end|>\n"
-    )
-
-
-@pytest.mark.parametrize(
-    ("record", "owed"),
-    [
-        ({"video_duration_s": 12.5, "messages": opening("11")}, 12.5),
-        ({"messages": opening("3600")}, 3600.0),
-        ({"messages": []}, None),
-        ({"messages": "Video Length: many seconds."}, None),
-        ({"messages": opening("9" * 400)}, 9.0),
-        ({"video_duration_s": "12", "messages": opening("11")}, 11.0),
-        ({"video_duration_s": float("nan")}, None),
-        ({"video_duration_s": float("inf")}, None),
-        ({"video_duration_s": 10**400}, None),
-        ({"video_duration_s": 1e-300}, None),
-        ({"video_duration_s": -1}, None),
-        ({"video_duration_s": True}, None),
-        ({}, None),
-    ],
-    ids=str,
-)
-def test_the_length_is_the_records_own_else_that_of_the_opening_message(
-    record: dict[str, Any], owed: float | None
-) -> None:
-    assert video_duration_s(record) == owed
 
 
 # --- where the answer stands
@@ -148,11 +118,11 @@ def test_the_length_is_the_records_own_else_that_of_the_opening_message(
     ],
 )
 def test_a_time_reference_is_two_clock_times_in_order(text: object, owed: tuple[float, float] | None) -> None:
-    assert time_reference_s({"time_reference": text}) == owed
+    assert time_reference_s(holding(time_reference=text)) == owed
 
 
 def test_of_the_real_time_references_only_the_open_and_the_reversed_are_none() -> None:
-    unread = [row["time_reference"] for row in real_rows("lvbench") if time_reference_s(row) is None]
+    unread = [row["time_reference"] for row in real_rows("lvbench") if time_reference_s(read_record(row)) is None]
     assert {"08:17-None", "None-None"} < set(unread)
     for text in set(unread) - {"08:17-None", "None-None"}:
         start, end = text.split("-")
@@ -165,4 +135,4 @@ def seconds(clock: str) -> int:
 
 
 def test_own_rows_have_a_time_reference() -> None:
-    assert {time_reference_s(row) for row in own_rows("lvbench")} == {(15.0, 19.0)}
+    assert {time_reference_s(read_record(row)) for row in own_rows("lvbench")} == {(15.0, 19.0)}

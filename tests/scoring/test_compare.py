@@ -1,4 +1,4 @@
-"""Two results side by side: eva/paired.py on made-up samples, and accuracy.py A B on files."""
+"""Two results compared: eva/scoring/compare.py on made-up samples, and accuracy.py A B on files."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from harness import ROOT, environment, only_sentence, write_rows
 
-from accuracy import comparison, comparison_content, read_scored_file, report
+from accuracy import comparison, comparison_content
 from eva.records.meta import Meta, write_meta
-from eva.records.outcome import read_outcome
+from eva.records.schema import read_record
+from eva.scoring.assessment import assess_file
 from eva.scoring.compare import MAX_CATEGORIES, Answered, DifferentQuestionsError, compare, mcnemar_p
-from eva.scoring.compare_files import read_side
+from eva.scoring.compare_files import read_compared
 from eva.scoring.published import load_published
 
 Record = dict[str, Any]
-PUBLISHED = load_published(ROOT / "results-12k" / "published.json")
+PUBLISHED = load_published(ROOT)
 SETTINGS = {"dataset": "own", "model": "EVA", "max_turns": 6}
 
 
@@ -30,30 +31,32 @@ def record(index: int, answer: str = "B", **more: Any) -> Record:
     return {"index": index, "videos": [f"{index % 7}.mp4"], "answer": answer, **basic, **more}
 
 
-def side(records: Iterable[Record]) -> dict[int, Answered]:
+def samples(records: Iterable[Record]) -> dict[int, Answered]:
     return {
-        one["index"]: Answered(read_outcome(one), tuple(one.get("videos", ())), tuple(one.get("categories", ())))
+        one["index"]: Answered(read_record(one).outcome, tuple(one.get("videos", ())), tuple(one.get("categories", ())))
         for one in records
     }
 
 
-def sides(a: str, b: str) -> tuple[dict[int, Answered], dict[int, Answered]]:
+def answers(a: str, b: str) -> tuple[dict[int, Answered], dict[int, Answered]]:
     """One letter a sample: its answer."""
-    return side(record(n, letter) for n, letter in enumerate(a)), side(record(n, letter) for n, letter in enumerate(b))
+    return samples(record(n, letter) for n, letter in enumerate(a)), samples(
+        record(n, letter) for n, letter in enumerate(b)
+    )
 
 
 # --- the figures
 
 
 def test_accuracies_flips_and_their_indices() -> None:
-    compared = compare(*sides("BBBCC" + "B" * 5, "BCBBC" + "B" * 5))
+    compared = compare(*answers("BBBCC" + "B" * 5, "BCBBC" + "B" * 5))
     assert (compared.flips.accuracy.a, compared.flips.accuracy.b) == (0.8, 0.8)
     assert (compared.flips.only_a, compared.flips.only_b) == ((1,), (3,))
     assert compared.flips.accuracy.difference == 0
 
 
 def test_an_answer_that_changes_from_wrong_to_wrong_is_no_flip() -> None:
-    compared = compare(*sides("CCB", "CDb"))
+    compared = compare(*answers("CCB", "CDb"))
     assert (compared.answers_changed, compared.flips.total) == (1, 0)
 
 
@@ -68,12 +71,12 @@ def test_an_answer_that_changes_from_wrong_to_wrong_is_no_flip() -> None:
         (10, 2, 2 * (1 + 12 + 66) / 4096),
     ],
 )
-def test_mcnemars_exact_p_is_the_binomials_both_tails(only_a: int, only_b: int, owed: float) -> None:
+def test_mcnemars_exact_p_is_the_two_sided_binomial(only_a: int, only_b: int, owed: float) -> None:
     assert mcnemar_p(only_a, only_b) == pytest.approx(owed, rel=1e-12)
 
 
 def test_a_result_beside_itself_differs_by_nothing() -> None:
-    a, _ = sides("BCBCBBBCCB", "")
+    a, _ = answers("BCBCBBBCCB", "")
     compared = compare(a, a)
     for change in (compared.flips.accuracy, compared.rounds, compared.tokens):
         assert change is not None
@@ -83,16 +86,16 @@ def test_a_result_beside_itself_differs_by_nothing() -> None:
 
 
 def test_only_common_questions_count_and_the_others_are_named() -> None:
-    a = side([record(0), record(1), record(2, "C")])
-    b = side([record(1), record(2), record(9)])
+    a = samples([record(0), record(1), record(2, "C")])
+    b = samples([record(1), record(2), record(9)])
     compared = compare(a, b)
     assert (compared.missing_in_a, compared.missing_in_b) == ((9,), (0,))
     assert (compared.flips.count, compared.flips.accuracy.a, compared.flips.accuracy.b) == (2, 0.5, 1.0)
 
 
 def test_rounds_and_tokens_are_compared_by_their_means() -> None:
-    a = side(record(n, num_rounds=2, total_tokens=100) for n in range(20))
-    b = side(record(n, num_rounds=3, total_tokens=100 + n % 7) for n in range(20))
+    a = samples(record(n, num_rounds=2, total_tokens=100) for n in range(20))
+    b = samples(record(n, num_rounds=3, total_tokens=100 + n % 7) for n in range(20))
     compared = compare(a, b)
     rounds, tokens = compared.rounds, compared.tokens
     assert rounds is not None
@@ -105,13 +108,13 @@ def test_rounds_and_tokens_are_compared_by_their_means() -> None:
 
 
 def test_a_pair_of_which_a_count_is_not_known_is_left_out_of_its_mean_alone() -> None:
-    a = side([record(0, total_tokens=2**60), record(1, total_tokens=50), record(2)])
-    b = side([record(0, num_rounds=-1), record(1, total_tokens=70), record(2)])
+    a = samples([record(0, total_tokens=2**60), record(1, total_tokens=50), record(2)])
+    b = samples([record(0, num_rounds=-1), record(1, total_tokens=70), record(2)])
     compared = compare(a, b)
     assert compared.flips.count == 3
     assert compared.tokens is not None and (compared.tokens.a, compared.tokens.b) == (75, 85)
     assert compared.rounds is not None and (compared.rounds.a, compared.rounds.b) == (2, 2)
-    assert compare(side([record(0, num_rounds="2")]), side([record(0)])).rounds is None
+    assert compare(samples([record(0, num_rounds="2")]), samples([record(0)])).rounds is None
 
 
 def made_up(seed: int, *, videos: int = 60, shift: float = 0.1) -> tuple[list[Record], list[Record]]:
@@ -130,7 +133,7 @@ def test_the_interval_covers_the_true_difference_about_as_often_as_it_says() -> 
     covered = 0
     for seed in range(24):
         a, b = made_up(seed, videos=40)
-        interval = compare(side(a), side(b)).flips.accuracy.interval
+        interval = compare(samples(a), samples(b)).flips.accuracy.interval
         assert interval is not None
         covered += 0.1 in interval
     assert 20 <= covered <= 24, "95 % of 24 are 23"
@@ -141,20 +144,20 @@ def test_the_interval_is_that_of_a_bootstrap_of_whole_videos() -> None:
     differences = np.array([(y["answer"] == "B") - float(x["answer"] == "B") for x, y in zip(a, b, strict=True)])
     dice = np.random.default_rng(8)
     means = [differences.reshape(-1, 4)[dice.integers(0, 60, 60)].mean() for _ in range(4000)]
-    interval = compare(side(a), side(b)).flips.accuracy.interval
+    interval = compare(samples(a), samples(b)).flips.accuracy.interval
     assert interval is not None
     assert (interval.low, interval.high) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])), abs=0.012)
 
 
 def test_one_video_alone_has_no_interval() -> None:
-    a = side(record(n, videos=["a.mp4"]) for n in range(5))
+    a = samples(record(n, videos=["a.mp4"]) for n in range(5))
     assert compare(a, a).flips.accuracy.interval is None
 
 
 def test_categories_come_largest_first_and_a_question_counts_in_each_of_its_own() -> None:
     names = [("x",), ("x", "y"), ("y",), ("x",)]
-    a = side(record(n, "BBCC"[n], categories=names[n]) for n in range(4))
-    b = side(record(n, "BCBC"[n]) for n in range(4))
+    a = samples(record(n, "BBCC"[n], categories=names[n]) for n in range(4))
+    b = samples(record(n, "BCBC"[n]) for n in range(4))
     (first, x), (second, y) = compare(a, b).categories
     assert (first, second) == ("x", "y")
     assert (x.count, x.accuracy.a, x.accuracy.b, x.only_a, x.only_b) == (3, 2 / 3, 1 / 3, (1,), ())
@@ -162,7 +165,7 @@ def test_categories_come_largest_first_and_a_question_counts_in_each_of_its_own(
 
 
 def test_a_category_for_every_question_does_not_keep_it_busy() -> None:
-    a = side(record(n, categories=(f"{n // 2} <script>",)) for n in range(3000))
+    a = samples(record(n, categories=(f"{n // 2} <script>",)) for n in range(3000))
     compared = compare(a, a)
     assert (len(compared.categories), compared.categories_left_out) == (MAX_CATEGORIES, 1500 - MAX_CATEGORIES)
 
@@ -184,19 +187,19 @@ def test_another_question_under_the_same_index_is_an_error_that_names_the_first(
     a = [record(n) for n in range(6)]
     b = [{**record(n), **(change if n in (3, 5) else {})} for n in range(6)]
     with pytest.raises(DifferentQuestionsError, match="index 3") as raised:
-        compare(side(a), side(reversed(b)))
+        compare(samples(a), samples(reversed(b)))
     assert named in str(raised.value)
 
 
-def test_the_case_of_a_ground_truth_and_a_side_without_videos_are_no_other_question() -> None:
+def test_the_case_of_a_ground_truth_and_a_record_without_videos_are_no_other_question() -> None:
     bare = record(0, gt=" b ")
     del bare["videos"]
-    assert compare(side([record(0)]), side([bare])).flips.count == 1
+    assert compare(samples([record(0)]), samples([bare])).flips.count == 1
 
 
 def test_results_without_a_common_index_cannot_be_compared() -> None:
     with pytest.raises(DifferentQuestionsError, match="no index"):
-        compare(side([record(0)]), side([record(1)]))
+        compare(samples([record(0)]), samples([record(1)]))
 
 
 # --- accuracy.py A B
@@ -216,12 +219,12 @@ def write(path: Path, records: Iterable[Record], **settings: Any) -> Path:
 
 
 def said(a: Path, b: Path) -> list[str]:
-    return comparison(read_side(a, PUBLISHED), read_side(b, PUBLISHED))
+    return comparison(read_compared(a, PUBLISHED), read_compared(b, PUBLISHED))
 
 
 def told(a: Path, b: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(
-        json.dumps(comparison_content(read_side(a, PUBLISHED), read_side(b, PUBLISHED)))
+        json.dumps(comparison_content(read_compared(a, PUBLISHED), read_compared(b, PUBLISHED)))
     )
     return content
 
@@ -336,7 +339,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(files: tuple[Path, Path]) -> 
 
 def test_a_strangers_stop_reason_cannot_write_lines_of_its_own(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [record(0, stop_reason="x\nAccuracy: 1/1\x1b[2J")])
-    assert "  x Accuracy: 1/1\ufffd[2J: 1" in report(read_scored_file(path, PUBLISHED))
+    assert "  x Accuracy: 1/1\ufffd[2J: 1" in assess_file(path, PUBLISHED).lines()
 
 
 # --- the noise floor

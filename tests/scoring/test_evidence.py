@@ -1,12 +1,16 @@
-"""eva/evidence.py: which frames a record shows, and whether one lay where the answer is."""
+"""eva/scoring/evidence.py: which frames a record shows, and whether one lay where the answer is."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
-from eva.scoring.evidence import Estimate, Glance, estimate, evidence, glances, looked_into_reference
+from eva.records.schema import read_record
+from eva.report.grouping import by_evidence
+from eva.report.samples import Run, Sample
+from eva.scoring.evidence import Estimate, Glance, estimate, glances, looked_into_reference
 from eva.scoring.interval import Interval
 
 
@@ -16,7 +20,7 @@ def trajectory(*rounds: list[list[float]]) -> list[dict[str, Any]]:
 
 
 def test_every_call_that_showed_frames_is_a_glance_of_its_round() -> None:
-    record = {"trajectory": trajectory([[0.0, 5.5]], [], [[1], [2.0, 3.0]])}
+    record = read_record({"index": 0, "trajectory": trajectory([[0.0, 5.5]], [], [[1], [2.0, 3.0]])})
     assert glances(record) == [Glance(0, (0.0, 5.5)), Glance(2, (1.0,)), Glance(2, (2.0, 3.0))]
 
 
@@ -31,11 +35,12 @@ def test_every_call_that_showed_frames_is_a_glance_of_its_round() -> None:
     ],
 )
 def test_a_strangers_trajectory_is_no_glance_and_no_error(broken: object) -> None:
-    assert glances({"trajectory": broken}) == []
+    assert glances(read_record({"index": 0, "trajectory": broken})) == []
 
 
 def looked(times_s: list[float], reference: str = "00:41-00:43", **more: Any) -> bool | None:
-    record = {"time_reference": reference, "trajectory": trajectory([times_s]), "stop_reason": "answer_found", **more}
+    course = {"trajectory": trajectory([times_s]), "stop_reason": "answer_found"}
+    record = read_record({"index": 0, "time_reference": reference, **course, **more})
     return looked_into_reference(record, glances(record))
 
 
@@ -59,22 +64,32 @@ def test_without_a_reference_a_trajectory_or_a_fair_chance_nothing_is_known(unkn
     assert looked([41.0], **{"reference": "00:41-00:43", **unknown}) is None
 
 
+def sample(video: str, looked: bool | None, *, right: bool) -> Sample:
+    nothing = np.array([], dtype=np.float32)
+    return Sample(video, right, "answer_found", None, None, None, (), nothing, nothing, looked)
+
+
+def groups(looked: list[bool | None], right: list[bool], videos: str) -> dict[str, Estimate | None]:
+    samples = [sample(*one[:2], right=one[2]) for one in zip(videos, looked, right, strict=True)]
+    return {group.label: group.estimates[0] for group in by_evidence([Run("a", "lvbench", samples)])}
+
+
 def test_the_shares_are_over_the_samples_that_are_known() -> None:
-    found = evidence(["a", "a", "b", "b", "c"], [True, False, True, None, True], [True, False, False, True, True])
-    assert found is not None
-    assert (found.looked.count, found.looked.value) == (4, 0.75)
-    assert found.accuracy_with is not None
-    assert (found.accuracy_with.count, found.accuracy_with.value) == (3, pytest.approx(2 / 3))
-    assert found.accuracy_without == Estimate(1, 0.0, None)
+    found = groups([True, False, True, None, True], [True, False, False, True, True], "aabbc")
+    whole, with_it, without = found.values()
+    assert whole is not None and with_it is not None
+    assert list(found) == ["Looked into the annotated time", "Accuracy where it looked", "Accuracy where it did not"]
+    assert (whole.count, whole.value) == (4, 0.75)
+    assert (with_it.count, with_it.value) == (3, pytest.approx(2 / 3))
+    assert without == Estimate(1, 0.0, None)
 
 
 def test_without_a_known_sample_there_are_no_figures() -> None:
-    assert evidence(["a"], [None], [True]) is None
-    assert estimate([], []) is None
+    assert groups([None], [True], "a") == {}
+    assert estimate([], [], n_resamples=9) is None
 
 
 def test_an_accuracy_that_no_sample_stands_for_is_none() -> None:
-    found = evidence(["a", "b"], [True, True], [True, True])
-    assert found is not None
-    assert found.accuracy_without is None
-    assert found.looked == Estimate(2, 1.0, Interval(1.0, 1.0))
+    found = groups([True, True], [True, True], "ab")
+    assert found["Accuracy where it did not"] is None
+    assert found["Looked into the annotated time"] == Estimate(2, 1.0, Interval(1.0, 1.0))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ import numpy as np
 import pytest
 from harness import ROOT, environment, write_rows
 
-from accuracy import read_scored_file, report
 from eva.records.meta import Meta, write_meta
+from eva.scoring.assessment import assess_file
 from eva.scoring.coverage import write_spans
 from eva.scoring.interval import Interval, clustered_interval
 from eva.scoring.origin import dataset_of
-from eva.scoring.published import Figure, Published, comparison_lines, load_published
+from eva.scoring.published import Figure, load_published, published_lines
 
-PUBLISHED = load_published(ROOT / "results-12k" / "published.json")
+PUBLISHED = load_published(ROOT)
 ROWS = {
     "videomme": 2700,
     "longvideobench": 1337,
@@ -92,7 +93,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 
 def said(path: Path) -> list[str]:
-    return report(read_scored_file(path, PUBLISHED))
+    return assess_file(path, PUBLISHED).lines()
 
 
 def write_result(path: Path, records: Sequence[Record], dataset: str | None, *, unfinished: bool = False) -> Path:
@@ -134,7 +135,7 @@ def test_the_references_lines_stay_first_and_as_they_are(printed: Mapping[str, l
 # --- which dataset it is
 
 
-def published_lines(lines: Sequence[str]) -> list[str]:
+def lines_of_published(lines: Sequence[str]) -> list[str]:
     return [line for line in lines if line.startswith("Published")]
 
 
@@ -142,7 +143,7 @@ def published_lines(lines: Sequence[str]) -> list[str]:
 @pytest.mark.parametrize("name", ["whole", "whole, shuffled", "whole, with meta", "part, with meta"])
 def test_a_dataset_is_known_by_its_meta_or_by_all_its_indices(printed: Mapping[str, list[str]], name: str) -> None:
     assert "Dataset: lsdbench" in printed[name]
-    assert len(published_lines(printed[name])) == 2
+    assert len(lines_of_published(printed[name])) == 2
 
 
 @pytest.mark.process
@@ -208,7 +209,7 @@ def test_a_part_of_a_dataset_is_said_to_be_one(printed: Mapping[str, list[str]],
     """Questions count, not lines: those that stand there twice cover nothing more."""
     (line,) = coverage_lines(printed[name])
     assert f"covers only {covered} of 1304 questions" in line
-    assert printed[name].index(line) < printed[name].index(published_lines(printed[name])[0])
+    assert printed[name].index(line) < printed[name].index(lines_of_published(printed[name])[0])
 
 
 @pytest.mark.process
@@ -220,7 +221,7 @@ def test_an_unfinished_run_has_no_interval_and_no_difference(printed: Mapping[st
         f"Accuracy in the end: from {right / 1304:.4%} if the rest were wrong, "
         f"to {(right + 704) / 1304:.4%} if it were right",
     ]
-    assert published_lines(printed["part, unfinished"]) == [
+    assert lines_of_published(printed["part, unfinished"]) == [
         "Published (repository): 49.31%",
         "Published (paper): 51.00%",
     ]
@@ -239,7 +240,7 @@ def test_a_whole_dataset_is_not_said_to_be_a_part(printed: Mapping[str, list[str
 
 
 def test_indices_that_the_dataset_does_not_have_cover_nothing() -> None:
-    (line,) = coverage_lines(comparison_lines(PUBLISHED["lvbench"], [0, 1, 1549, -1], 1.0, None))
+    (line,) = coverage_lines(published_lines(PUBLISHED["lvbench"], [0, 1, 1549, -1], 1.0, None))
     assert "covers only 2 of 1549 questions" in line
 
 
@@ -253,7 +254,7 @@ def test_both_figures_of_lsdbench_stand_there_with_difference_and_whether_inside
     percent = 100 * sum(map(is_right, LSDBENCH)) / len(LSDBENCH)
     low, high = interval_percent(printed["whole"])
     assert low < 49.31 < high < 51.0, "the made-up result must stand between the two"
-    assert published_lines(printed["whole"]) == [
+    assert lines_of_published(printed["whole"]) == [
         f"Published (repository): 49.31%, difference {percent - 49.31:+.2f} points, inside the 95 % interval",
         f"Published (paper): 51.00%, difference {percent - 51.0:+.2f} points, outside the 95 % interval",
     ]
@@ -264,14 +265,14 @@ def test_both_figures_of_lsdbench_stand_there_with_difference_and_whether_inside
     [(0.40, 0.60, "inside"), (0.50, 0.60, "inside"), (0.51, 0.60, "outside"), (0.40, 0.49, "outside")],
 )
 def test_a_figure_is_inside_or_outside_the_interval(low: float, high: float, where: str) -> None:
-    entry = Published("lvbench", 1, (Figure(0.5, "repository"),))
-    _, line = comparison_lines(entry, [0], 0.55, Interval(low, high))
+    entry = replace(PUBLISHED["lvbench"], rows=1, figures=(Figure(0.5, "repository"),))
+    _, line = published_lines(entry, [0], 0.55, Interval(low, high))
     assert line == f"Published (repository): 50.00%, difference +5.00 points, {where} the 95 % interval"
 
 
 @pytest.mark.process
 def test_without_an_interval_nothing_is_said_to_be_inside_it(printed: Mapping[str, list[str]]) -> None:
-    (line,) = published_lines(printed["one video"])
+    (line,) = lines_of_published(printed["one video"])
     percent = 100 * sum(map(is_right, ONE_VIDEO)) / len(ONE_VIDEO)
     assert line == f"Published (repository): 43.32%, difference {percent - 43.32:+.2f} points"
 

@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from videos import Recipe, read_number, read_picture
+from videos import Recipe, open_decord, open_video, read_number, read_picture
 
 import select_frame_fallback as tool
 from eva.errors import VideoError
-from eva.video.decode import open_video
-from eva.video.decode_decord import DecordVideo
-from eva.video.selection import Request, make_plan
+from eva.video.selection import SelectionRequest, make_plan
 
 Encoded = Callable[[Recipe], Path]
 
@@ -139,7 +137,7 @@ def named(recipes: Iterable[Recipe]) -> pytest.MarkDecorator:
 def decord_opens(path: Path) -> bool:
     pytest.importorskip("decord", reason="decord has no wheel for this platform")
     try:
-        video = DecordVideo(path)
+        video = open_decord(path)
         list(video.frames([0, video.timeline.count // 2, video.timeline.count - 1], lambda rgb: rgb))
     except VideoError:
         return False
@@ -216,7 +214,7 @@ def test_bounds_and_pixels_equal_torchcodecs_own(encoded: Encoded, recipe: Recip
         assert np.array_equal(np.stack([pixels[index] for index in plan.indices]), owed), request
 
 
-def requests(path: Path, begin_s: float, end_s: float, chance: random.Random) -> Iterable[Request]:
+def requests(path: Path, begin_s: float, end_s: float, chance: random.Random) -> Iterable[SelectionRequest]:
     """The whole video, its end, a window before it, and any; unclamped those that lie inside."""
     windows = [(0.0, 1e9, True), (end_s - 0.2, end_s + 5, True), (begin_s - 9, begin_s - 5, True)]
     for clamp in (True, False):
@@ -224,10 +222,10 @@ def requests(path: Path, begin_s: float, end_s: float, chance: random.Random) ->
         windows.append((cuts[0], cuts[1], clamp))
     for start_s, stop_s, clamp in windows:
         for nframes in (1, 2, 7):
-            yield Request(path, start_s, stop_s, nframes, None, 1, clamp)
+            yield SelectionRequest(path, start_s, stop_s, nframes, None, 1, clamp)
 
 
-def sampled(request: Request, begin_s: float, end_s: float) -> list[float]:
+def sampled(request: SelectionRequest, begin_s: float, end_s: float) -> list[float]:
     """The times of a request, by the protocol alone."""
     start_s, stop_s = request.start_s, request.end_s or end_s
     if request.clamp:

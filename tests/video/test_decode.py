@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 from corpus import AV1, CORPUS, DECORD_IS_RIGHT, ENTERED, FROM_THE_START, VPX, Encoded, full_decode, h264, named
 from numpy.typing import NDArray
-from videos import Recipe, encode, read_number
+from videos import Recipe, encode, open_av, open_decord, open_video, read_number
 
 from eva.errors import MiscountedError, UndecodableError, VideoError
 from eva.video import decode
 from eva.video import decode_pyav as decode_av
-from eva.video.decode import Video, open_video
-from eva.video.decode_decord import DecordVideo
-from eva.video.decode_pyav import AvVideo, passes
+from eva.video.decode import Video
+from eva.video.decode_pyav import passes
 from eva.video.packets import EntryPoint, is_disposable, packets_of, shows_frame
 
 
@@ -84,7 +83,7 @@ def disposable(path: Path) -> int:
 @named(SPARSE)
 def test_each_frame_alone_equals_the_full_decode_though_others_are_left_out(encoded: Encoded, recipe: Recipe) -> None:
     path = encoded(recipe)
-    owed, video = full_decode(path), AvVideo(path)
+    owed, video = full_decode(path), open_av(path)
     assert disposable(path) >= recipe.count // 6
     for index in range(len(owed)):
         assert_same_pictures(video, [index], owed)
@@ -97,15 +96,15 @@ def test_nothing_is_left_out_where_that_is_not_proven_exact(encoded: Encoded, re
 
 @named(SPARSE)
 def test_what_is_left_out_is_not_decoded_in_a_second_attempt(encoded: Encoded, recipe: Recipe) -> None:
-    video = AvVideo(encoded(recipe))
+    video = open_av(encoded(recipe))
     wanted = range(0, video.timeline.count, 9)
-    decoded = video._decoded(list(passes(wanted, video.index.entries)), lambda rgb: rgb, sparsely=True)
+    decoded = video._decode_passes(list(passes(wanted, video.index.entries)), lambda rgb: rgb, sparsely=True)
     assert [index for index, _ in decoded] == list(wanted)
 
 
 @named(ENTERED)
 def test_decoding_begins_at_the_keyframe_before_a_late_frame(encoded: Encoded, recipe: Recipe) -> None:
-    video = AvVideo(encoded(recipe))
+    video = open_av(encoded(recipe))
     ((entry, targets),) = passes([recipe.count - 1], video.index.entries)
     assert entry is not None
     assert entry.index >= 30
@@ -114,7 +113,7 @@ def test_decoding_begins_at_the_keyframe_before_a_late_frame(encoded: Encoded, r
 
 @named(FROM_THE_START)
 def test_decoding_begins_at_the_start_where_nothing_else_is_proven_exact(encoded: Encoded, recipe: Recipe) -> None:
-    video = AvVideo(encoded(recipe))
+    video = open_av(encoded(recipe))
     assert [entry for entry, _ in passes([video.timeline.count - 1], video.index.entries)] == [None]
 
 
@@ -133,7 +132,7 @@ def test_times_are_the_presentation_times_relative_to_the_start(encoded: Encoded
 def test_count_rate_times_and_pixels_equal_decords_where_decord_is_right(encoded: Encoded, recipe: Recipe) -> None:
     pytest.importorskip("decord", reason="decord has no wheel for this platform")
     path = encoded(recipe)
-    ours, decords = AvVideo(path), DecordVideo(path)
+    ours, decords = open_av(path), open_decord(path)
     indices = random.Random(recipe.name).choices(range(recipe.count), k=5)
     assert ours.timeline.count == decords.timeline.count
     assert ours.timeline.average_fps == pytest.approx(decords.timeline.average_fps, rel=1e-12)
@@ -147,7 +146,7 @@ def test_count_rate_times_and_pixels_equal_decords_where_decord_is_right(encoded
 def test_a_video_that_is_shown_turned_is_turned_as_decord_turns_it(tmp_path: Path, rotation: int) -> None:
     pytest.importorskip("decord", reason="decord has no wheel for this platform")
     path = encode(h264("turned.mp4", count=8, rotation=rotation), tmp_path)
-    ours, decords = AvVideo(path), DecordVideo(path)
+    ours, decords = open_av(path), open_decord(path)
     assert (ours.timeline.width, ours.timeline.height) == ((120, 160) if rotation % 180 else (160, 120))
     assert (ours.timeline.width, ours.timeline.height) == (decords.timeline.width, decords.timeline.height)
     (_, rgb), (_, decords_rgb) = next(pixels(ours, [5])), next(pixels(decords, [5]))
@@ -183,7 +182,7 @@ def test_a_hidden_vp8_frame_is_not_counted(encoded: Encoded, tmp_path: Path) -> 
     path = remuxed(
         source, tmp_path / "h.webm", lambda n, data: bytes([data[0] & 0xEF]) + data[1:] if n in hide else data
     )
-    video, owed = AvVideo(path), full_decode(path)
+    video, owed = open_av(path), full_decode(path)
     assert video.timeline.count == len(owed) == 57
     assert_same_pictures(video, [4, 5, 40, 56], owed)
     ((entry, _),) = passes([56], video.index.entries)
@@ -230,7 +229,7 @@ def test_two_broadcasts_in_one_file_are_counted_through(encoded: Encoded, tmp_pa
 def test_packets_that_promise_other_frames_are_noticed_and_then_counted_by_decoding(encoded: Encoded) -> None:
     path = encoded(h264("h264.avi"))  # AVI keeps no presentation times
     with pytest.raises(MiscountedError, match=r"h264\.avi"):
-        list(pixels(AvVideo(path), [40]))
+        list(pixels(open_av(path), [40]))
     ((index, rgb),) = pixels(open_video(path, recount=True), [40])
     assert index == read_number(rgb) == 40
 
@@ -250,7 +249,7 @@ def test_around_damage_frames_keep_their_index_and_a_lost_frame_is_an_error_that
     encoded: Encoded, tmp_path: Path
 ) -> None:
     path = damaged(encoded(FASTSTART), tmp_path / "damaged.mp4")
-    video = AvVideo(path)
+    video = open_av(path)
     for index, rgb in pixels(video, [5, 90, 120, 121, 199]):
         assert read_number(rgb) == index
     with pytest.raises(VideoError, match=r"frame 105 at 4\.200 s of .*damaged\.mp4 cannot be decoded"):
@@ -271,7 +270,7 @@ def test_a_cut_off_mp4_keeps_its_length_and_a_frame_beyond_the_cut_is_an_error_t
     data = encoded(FASTSTART).read_bytes()
     path = tmp_path / "cut.mp4"
     path.write_bytes(data[: len(data) // 2])
-    video, held = AvVideo(path), 90
+    video, held = open_av(path), 90
     assert video.timeline.count == 200
     assert video.timeline.end_s == pytest.approx(8, abs=0.05)
     for index, rgb in pixels(video, range(held)):
@@ -284,7 +283,7 @@ def test_a_cut_off_matroska_file_ends_at_the_cut(encoded: Encoded, tmp_path: Pat
     data = encoded(h264("long.mkv", count=200)).read_bytes()
     path = tmp_path / "cut.mkv"
     path.write_bytes(data[: len(data) // 2])
-    video = AvVideo(path)
+    video = open_av(path)
     assert 90 < video.timeline.count < 110
     for index, rgb in pixels(video, range(video.timeline.count - 5)):
         assert read_number(rgb) == index
@@ -328,7 +327,7 @@ def test_a_text_file_is_no_video_for_any_decoder(tmp_path: Path, backend: str) -
 def test_a_codec_that_decord_does_not_know_is_an_error_that_names_the_file(encoded: Encoded) -> None:
     pytest.importorskip("decord", reason="decord has no wheel for this platform")
     with pytest.raises(UndecodableError, match=r"decord cannot open .*av1\.mp4"):
-        DecordVideo(encoded(Recipe("av1.mp4", "libsvtav1", options=AV1)))
+        open_decord(encoded(Recipe("av1.mp4", "libsvtav1", options=AV1)))
 
 
 @pytest.mark.parametrize("backend", ["auto", "av", "decord"])
@@ -373,7 +372,7 @@ def test_auto_takes_decord_where_av_makes_nothing_of_the_file(
     pytest.importorskip("decord", reason="decord has no wheel for this platform")
 
     class Refusing(decode_av.AvVideo):
-        def __init__(self, path: Path, **_: object) -> None:
+        def __init__(self, path: Path, *_: object) -> None:
             raise UndecodableError(f"av makes nothing of {path}")
 
     monkeypatch.setattr(decode, "AvVideo", Refusing)

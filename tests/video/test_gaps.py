@@ -12,12 +12,10 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from videos import Recipe, read_picture
+from videos import Recipe, open_av, open_video, read_picture
 
 import select_frame_fallback as tool
 from eva.errors import VideoError
-from eva.video.decode import open_video
-from eva.video.decode_pyav import AvVideo
 from eva.video.packets import packets_of
 
 Encoded = Callable[[Recipe], Path]
@@ -134,7 +132,7 @@ def test_what_the_store_keeps_does_not_depend_on_what_came_first(
 
 @pytest.mark.parametrize("recipe", NUMBERED, ids=lambda recipe: recipe.name)
 def test_a_whole_video_is_not_taken_for_one_that_lost_packets(encoded: Encoded, recipe: Recipe) -> None:
-    assert not AvVideo(encoded(recipe)).gap
+    assert not open_av(encoded(recipe)).gap
 
 
 @pytest.mark.parametrize("recipe", NUMBERED, ids=lambda recipe: recipe.name)
@@ -171,7 +169,7 @@ def test_a_frame_that_the_decoder_pieces_together_is_the_same_when_asked_for_alo
     recipe = Recipe("one-keyframe.mp4", "libx264", options={**X264, "g": "250"})
     path = with_flipped_bits(encoded(recipe), tmp_path / recipe.name, seed=seed)
     owed = list(full_decode(path).values())
-    video = AvVideo(path)
+    video = open_av(path)
     for index in range(len(owed)):
         with suppress(VideoError):
             ((_, rgb),) = video.frames([index], lambda rgb: rgb)

@@ -16,8 +16,8 @@ def letters(text: str) -> Iterator[str]:
 
 
 def test_items_come_in_the_order_of_the_turns() -> None:
-    lanes = [partial(letters, "ace"), partial(letters, "bd")]
-    assert "".join(in_turns(lanes, [0, 1, 0, 1, 0])) == "abcde"
+    starts = [partial(letters, "ace"), partial(letters, "bd")]
+    assert "".join(in_turns(starts, [0, 1, 0, 1, 0])) == "abcde"
 
 
 def test_the_generators_work_at_the_same_time() -> None:

@@ -1,6 +1,6 @@
-// The samples: small rows of all, and the details of a hundred at a time, unpacked when one of them is looked at.
+// The samples: small rows of all of them, and their details in blocks, unpacked when one of its samples is opened.
 
-const PER_BLOCK = 100; // as eva/page.py and eva/album.py write them
+const PER_BLOCK = 100; // as in eva/report/page.py
 const STATUSES = ["right", "wrong", "unanswered", "failed"];
 const MARKS = { right: "✓", wrong: "✗", unanswered: "–", failed: "!" };
 
@@ -13,7 +13,7 @@ function readBlock(name) {
 
 const settings = readBlock("settings");
 
-// A block that the parser has not come to yet is waited for.
+// Waits for a block that the browser has not parsed yet.
 async function blockText(name) {
   const id = `data-${name}`;
   if (!byId(id) && document.readyState === "loading") {
@@ -32,7 +32,7 @@ async function unpacked(name) {
   return JSON.parse(await new Response(stream).text());
 }
 
-// The last few results by their names; a failed one is not kept.
+// Keeps the last `most` results by their names. It does not keep a failed one.
 function remembered(make, most) {
   const kept = new Map();
   return (name) => {
@@ -79,7 +79,7 @@ function addRun(key, head) {
   return run;
 }
 
-// Of several rows for one index the last counts where a run goes on; a finished file shows every line.
+// Of several rows with one index a live page shows the last. A page of a finished file shows every line.
 function addRows(run, columns) {
   columns.index.forEach((index, at) => {
     const row = madeRow(run, columns, at);
@@ -128,7 +128,7 @@ function rowAt(key, index) {
   return run ? run.byIndex.get(index) : undefined;
 }
 
-// --- the agents' words, which only the details hold: read in the background once somebody searches
+// --- the agent's replies: only the details hold them, so they are read in the background after the first search
 
 const MOST_SEARCHED = 20000; // characters of a sample's replies
 

@@ -1,5 +1,5 @@
 
-// Every text of a result file enters the page as a text node: nothing here, and nothing after it, parses HTML.
+// Every text of a result file becomes a text node. No script of this page parses HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -29,7 +29,7 @@ function button(label, action, attributes = {}) {
   return node;
 }
 
-// A list of names and what they stand for.
+// A list of names and their values.
 function definitions(kind, pairs) {
   const items = pairs.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)));
   return element("dl", { class: kind }, ...items);
@@ -57,7 +57,7 @@ function percent(fraction, digits = 2) {
   return `${(100 * fraction).toFixed(digits)} %`;
 }
 
-// Minutes do not roll over into hours, as in the frames' labels.
+// Without hours, like the labels of the frames: 75 minutes are 75:00.
 function clock(seconds) {
   if (seconds === null || seconds === undefined) return "?";
   const tenths = Math.round(Math.abs(seconds) * 10);

@@ -1,4 +1,4 @@
-// The head: a row a run, with its accuracy drawn beside the published one, and what the run was made with.
+// The head: one row per run with its accuracy and the published one, and what the run was made with.
 
 function drawHead() {
   const runs = store.runs.filter((run) => run.head);
@@ -9,7 +9,7 @@ function drawHead() {
 
 function runsTable(runs) {
   const numbers = ["Rounds", "Tokens", "Seconds"];
-  const names = ["Run", "Accuracy", "95 % interval by video, published ◆", ...numbers, "No answer by"];
+  const names = ["Run", "Accuracy", "95 % interval by video, published", ...numbers, "No answer by"];
   const header = names.map((name) => {
     return element("th", { scope: "col", class: numbers.includes(name) ? "number" : null }, name);
   });
@@ -22,7 +22,8 @@ function runRow({ key, head }) {
   return element("tr", { "data-run": key },
     element("th", { scope: "row" }, element("span", { class: "name" }, key), element("small", {}, head.file)),
     element("td", {}, ...(head.so_far ? soFarOf(head) : accuracyOf(head))),
-    element("td", {}, head.so_far ? boundsOf(head) : forest(head), ...head.published.map(publishedLine), ...head.evidence.map(small)),
+    element("td", {}, head.so_far ? boundsOf(head) : intervalOf(head),
+      ...head.published.map(publishedLine), ...head.evidence.map(small)),
     element("td", { class: "number" }, fixed(head.rounds, 2)),
     element("td", { class: "number" }, grouped(head.tokens)),
     element("td", { class: "number" }, head.seconds === null ? "–" : fixed(head.seconds, 1)),
@@ -38,7 +39,7 @@ function accuracyOf(head) {
     small(`${grouped(head.correct)} of ${grouped(head.total)}`)];
 }
 
-// A run that has not finished has no accuracy yet, and no interval: what came first is no draw from all.
+// A run that has not finished has no accuracy yet, and no interval: its first records are not a random sample.
 function soFarOf(head) {
   return [element("div", {}, head.so_far)];
 }
@@ -65,24 +66,9 @@ function publishedLine(figure) {
   return small(`${percent(figure.accuracy)} published (${figure.source}): ${points}${where}`);
 }
 
-function forest(head) {
-  const low = head.interval ? head.interval[0] : head.accuracy;
-  const high = head.interval ? head.interval[1] : head.accuracy;
-  const published = head.published.map((figure) => figure.accuracy);
-  const from = Math.max(0, Math.floor(10 * Math.min(low, ...published) - 0.5) / 10);
-  const to = Math.min(1, Math.ceil(10 * Math.max(high, ...published) + 0.5) / 10);
-  const place = (value) => 6 + 248 * (value - from) / (to - from);
-  const between = head.interval ? `${percent(low, 1)} – ${percent(high, 1)}` : "no interval";
-  const interval = head.interval ? `${percent(low)} to ${percent(high)}` : "no interval: fewer than two videos";
-  return drawn("svg", { class: "forest", viewBox: "0 0 260 34", role: "img", "aria-label": interval },
-    drawn("title", {}, interval),
-    drawn("line", { class: "axis", x1: 6, x2: 254, y1: 20, y2: 20 }),
-    drawn("text", { x: 6, y: 32 }, percent(from, 0)),
-    drawn("text", { x: 130, y: 32, "text-anchor": "middle" }, between),
-    drawn("text", { x: 254, y: 32, "text-anchor": "end" }, percent(to, 0)),
-    drawn("line", { class: "interval", x1: place(low), x2: place(high), y1: 12, y2: 12 }),
-    drawn("circle", { class: "value", cx: place(head.accuracy), cy: 12, r: 4.5 }),
-    ...published.map((value) => drawn("path", { class: "published", d: `M${place(value)} 6l5 6l-5 6l-5-6z` })));
+function intervalOf(head) {
+  const text = head.interval ? head.interval.map((end) => percent(end)).join(" to ") : "no interval: fewer than two videos";
+  return element("div", { class: "interval" }, text);
 }
 
 function caveatsOf(runs) {

@@ -1,4 +1,4 @@
-// The page itself: what is filtered, what is open, the keyboard, and in a live report what is new.
+// The page itself: the filters, the open sample, the keyboard, and the updates of a live report.
 
 const POLL_MS = 2000;
 const CHANGES = ["lost", "gained", "answer", "course", "same", "alone"];
@@ -9,12 +9,12 @@ const CHANGE_NAMES = {
 
 // --- against another run
 
-function twin(row) {
+function otherRow(row) {
   return store.runs[1].byIndex.get(row.index);
 }
 
 function changeOf(row) {
-  const other = twin(row);
+  const other = otherRow(row);
   if (!other) return "alone";
   const [now, before] = [row.status === "right", other.status === "right"];
   if (now !== before) return now ? "gained" : "lost";
@@ -140,7 +140,7 @@ function drawCount(reading = "") {
   byId("count").textContent = part + plural(all, "sample") + reading;
 }
 
-// A live report's rows bring the replies with them.
+// The rows of a live report contain the replies.
 async function searchReplies() {
   if (settings.live) return;
   await readReplies((done, run) => drawCount(done < run.rows.length ? `; replies of ${grouped(done)} read` : ""));
@@ -157,7 +157,7 @@ function open(row) {
   else location.hash = hashOf(row);
 }
 
-// Walking leaves one step in the history, not one a sample: back leads to where the walk began.
+// Previous and next replace the entry in the browser's history, so that "back" returns to the first opened sample.
 function walk(step) {
   const at = view.shown.indexOf(view.current);
   const next = view.shown[at < 0 ? 0 : at + step];
@@ -239,12 +239,12 @@ function trouble(text) {
 }
 
 async function sampleNodes(row) {
-  const rows = settings.against ? [row, twin(row)].filter(Boolean) : [row];
+  const rows = settings.against ? [row, otherRow(row)].filter(Boolean) : [row];
   const samples = await Promise.all(rows.map(detailsOf));
   const marked = settings.against && rows.length > 1 ? row.differs : null;
-  const sides = rows.map((one, at) => sampleSide(one, samples[at], marked));
-  if (settings.against) sides.forEach((side, at) => side.prepend(element("h3", {}, rows[at].run.key)));
-  return [barOf(row), element("div", { class: "sides" }, ...sides)];
+  const columns = rows.map((one, at) => sampleColumn(one, samples[at], marked));
+  if (settings.against) columns.forEach((column, at) => column.prepend(element("h3", {}, rows[at].run.key)));
+  return [barOf(row), element("div", { class: "columns" }, ...columns)];
 }
 
 function barOf(row) {
@@ -284,7 +284,7 @@ function escape() {
   else if (document.body.classList.contains("reading")) leave();
 }
 
-// --- a run that goes on
+// --- a run that is going on
 
 let drawnHeads = "";
 
@@ -310,12 +310,12 @@ function take(news) {
   if (changed) takeRows(shown);
 }
 
-// A sample that is being read stays, also while it runs again; its new record takes its place.
+// An open sample stays open while it runs again. Its new record replaces it.
 function takeRows(shown) {
   const row = wanted() && rowAt(...wanted());
   view.current = row || null;
   refresh();
-  // Not under the hand of a reader who is choosing.
+  // Not while a reader has a list of choices open.
   if (document.activeElement.tagName !== "SELECT") drawFilters();
   drawCount();
   const here = row && byId("sample").getAttribute("aria-label") === nameOf(row);

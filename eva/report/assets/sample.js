@@ -1,9 +1,9 @@
-// One sample: the question, where the agent looked, and every round in its own words.
+// One sample: the question, where the agent looked, and every round with its reply.
 
 const MOST_SHOWN = 20000; // characters of a text at once; a reply of a megabyte would halt the page
 
-function sampleSide(row, sample, marked) {
-  return element("section", { class: "side", "aria-label": row.label },
+function sampleColumn(row, sample, marked) {
+  return element("section", { class: "column", "aria-label": row.label },
     element("p", { class: "question" }, sample.stem || "The record holds no question."),
     optionsOf(sample),
     sample.after ? element("p", { class: "quiet" }, sample.after) : null,
@@ -79,7 +79,7 @@ function courseOf(sample, marked) {
   return sample.turns.map(turnOf);
 }
 
-// Where this course ended and the other one went on.
+// This run ended here, and the other one continued.
 function endedHere() {
   return element("section", { class: "round differs" }, element("header", {}, badge()));
 }
@@ -110,7 +110,7 @@ function notesOf(round) {
   return notes;
 }
 
-// What the agent wrote, with its calls and its answer set off. Texts only: a tag of the model's stays a text.
+// What the agent wrote, with its calls and its answer marked. They are text nodes: a tag of the model stays a text.
 function wordsOf(text) {
   const node = element("div", { class: "words" });
   node.append(...piecesOf(text.slice(0, MOST_SHOWN)));
@@ -124,7 +124,7 @@ function wordsOf(text) {
 const TAGS = /(<\/?(?:tool_call|answer)>)/;
 const KINDS = new Map([["<tool_call>", "call"], ["<answer>", "said"]]);
 
-// In one pass, however many tags a text has; a block that never ends is set off to the text's end.
+// In one pass, however many tags a text has. A block without an end is marked up to the end of the text.
 function piecesOf(text) {
   if (!text) return [element("span", { class: "quiet" }, "(an empty reply)")];
   const pieces = [];
@@ -183,7 +183,7 @@ function framesOf(call) {
   return element("ul", { class: "frames", "aria-label": "Frames" }, ...items);
 }
 
-// The label is in whole seconds, of the window asked for; where that was clamped, it is another time altogether.
+// The label has whole seconds, of the window asked for. Where that window was clamped, the label is another time.
 function toldOtherwise(frame) {
   if (!frame.label || frame.time_s === null) return false;
   const [minutes, seconds] = frame.label.split(":").map(Number);

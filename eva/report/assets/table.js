@@ -1,9 +1,9 @@
-// The table: of ten thousand rows those that can be seen are in the document, between two spaces for all the others.
+// The table. Of ten thousand rows only the visible ones are in the document, between two empty rows for all others.
 
 const ROW_HEIGHT = 30; // as in page.css
 const BEYOND = 8; // rows above and below those that can be seen
 
-// `of` is what a column sorts by, `cell` what it shows; `wide` ones have no room beside an open sample.
+// `of` is what a column sorts by, `cell` what it shows. A `wide` column is hidden beside an open sample.
 const COLUMNS = [
   { name: "status", label: "", width: "44px", of: (row) => STATUSES.indexOf(row.status), cell: statusCell },
   { name: "sample", label: "Sample", width: "140px", narrow: "112px", of: sampleOrder, cell: sampleCell },
@@ -77,7 +77,7 @@ function matches(row) {
     && view.words.every((word) => row.text.includes(word) || row.said.includes(word));
 }
 
-// What cannot be compared, such as a count that a record lacks, comes last in either direction.
+// A missing value, such as a count that a record lacks, comes last in both directions.
 function compared(a, b) {
   if (a === b) return 0;
   if (a === null || a === undefined) return 1;
@@ -138,7 +138,7 @@ function drawRows() {
   byId("nothing").hidden = count > 0;
 }
 
-// A link that had the keyboard keeps it, also as a new element.
+// A link that had the keyboard focus gets it again, as a new element.
 function replaceRows(rows) {
   const body = byId("table").tBodies[0];
   const focused = body.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
@@ -183,7 +183,7 @@ function reveal(row) {
   else if (top > bottom) scroller.scrollTop = top - scroller.clientHeight + 3 * ROW_HEIGHT;
 }
 
-// After rows came or changed: the row at the top of what is seen stays where it is.
+// After rows were added or changed: the first visible row stays where it is.
 function refresh() {
   const scroller = byId("scroller");
   const top = Math.floor(scroller.scrollTop / ROW_HEIGHT);

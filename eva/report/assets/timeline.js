@@ -1,15 +1,15 @@
-// Where in the video the agent looked: a lane a call, with the window asked for, the one executed, and a tick a frame.
+// Where in the video the agent looked: one line per call, with the window asked for, the window executed, and a tick per frame.
 
 const WIDE = settings.against ? 560 : 960;
 const LEFT = 44;
 const RIGHT = 14;
-const LANE = 22;
+const LINE_HEIGHT = 22;
 
 function callsOf(sample) {
   return (sample.trajectory || []).flatMap((round, number) => round.calls.map((call) => ({ ...call, round: number })));
 }
 
-// Without the video's length, what was looked at tells where the line may end.
+// Without the video's length, the last time that was looked at is the end.
 function lengthOf(sample, calls) {
   if (sample.duration_s) return sample.duration_s;
   const ends = calls.flatMap((call) => [...(call.executed_s || []), ...call.frames.map((frame) => frame.time_s || 0)]);
@@ -21,11 +21,11 @@ function timeline(sample) {
   if (!calls.length && !sample.reference_s) return null;
   const length = lengthOf(sample, calls);
   const place = (seconds) => LEFT + (WIDE - LEFT - RIGHT) * Math.min(1, Math.max(0, seconds / length));
-  const height = Math.max(1, calls.length) * LANE + 34;
-  const lanes = calls.flatMap((call, lane) => laneOf(call, 10 + lane * LANE, place));
+  const height = Math.max(1, calls.length) * LINE_HEIGHT + 34;
+  const lines = calls.flatMap((call, at) => lineOf(call, 10 + at * LINE_HEIGHT, place));
   const label = `${plural(calls.length, "call")} on a video of ${clock(length)}`;
   return drawn("svg", { class: "timeline", viewBox: `0 0 ${WIDE} ${height}`, role: "img", "aria-label": label },
-    referenceOf(sample, place, height), ...axisOf(length, place, height - 18), ...lanes);
+    referenceOf(sample, place, height), ...axisOf(length, place, height - 18), ...lines);
 }
 
 function referenceOf(sample, place, height) {
@@ -46,19 +46,19 @@ function axisOf(length, place, y) {
   return marks;
 }
 
-// Five to ten labels, at times that people count in.
+// At most ten labels, at round times.
 function stepOf(length) {
   const steps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
   return steps.find((step) => length / step <= 10) || Math.ceil(length / 36000) * 3600;
 }
 
-function laneOf(call, y, place) {
-  const baseline = y + LANE / 2 + 2;
+function lineOf(call, y, place) {
+  const baseline = y + LINE_HEIGHT / 2 + 2;
   const timed = call.frames.filter((frame) => frame.time_s !== null);
   return [
     drawn("text", { x: LEFT - 8, y: baseline, "text-anchor": "end" }, `R${call.round + 1}`),
-    windowOf(call.asked_s, "asked", y, LANE - 4, place),
-    windowOf(call.executed_s, "executed", y + 2, LANE - 8, place),
+    windowOf(call.asked_s, "asked", y, LINE_HEIGHT - 4, place),
+    windowOf(call.executed_s, "executed", y + 2, LINE_HEIGHT - 8, place),
     ...timed.map((frame) => tickOf(frame, y + 2, place)),
     call.error ? drawn("text", { class: "failure", x: LEFT + 6, y: baseline }, `✗ ${call.error}`) : null,
   ];
@@ -66,7 +66,7 @@ function laneOf(call, y, place) {
 
 function tickOf(frame, y, place) {
   const x = place(frame.time_s);
-  const attributes = { class: "frame", x1: x, x2: x, y1: y, y2: y + LANE - 8 };
+  const attributes = { class: "frame", x1: x, x2: x, y1: y, y2: y + LINE_HEIGHT - 8 };
   return drawn("line", attributes, drawn("title", {}, clock(frame.time_s)));
 }
 

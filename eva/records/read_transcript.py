@@ -1,0 +1,48 @@
+"""A conversation as text -> what the records of the reference, and our older ones, do not say by themselves. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from eva.protocol.messages import RESPONSE_END, USER_PROMPT
+
+# ChatML, in which EVA's tokenizer writes.
+TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
+_BEFORE_QUESTION, _, _ = USER_PROMPT.partition("{question}")
+_OPENING = re.compile(
+    re.escape(_BEFORE_QUESTION).replace(r"\{length\}", r"(\d{1,9})").replace(r"\{resolution\}", r"\d{1,9}")
+)
+_BEFORE_REPEATED, _, _AFTER_REPEATED = RESPONSE_END.partition("{question}")
+
+
+def find_question(messages: str) -> str:
+    """The question that was asked; empty where a sample ended before there was a conversation."""
+    opening = _OPENING.search(messages)
+    if opening is None:
+        return ""
+    text, ended, _ = messages[opening.end() :].partition(TURN_END)
+    if not ended:  # another chat template; a tool response repeats the question
+        _, repeated, rest = text.partition(_BEFORE_REPEATED)
+        text = rest.partition(_AFTER_REPEATED)[0] if repeated else text
+    return text.strip()
+
+
+def find_video_length_s(messages: str) -> float | None:
+    """The whole seconds that the opening message names."""
+    opening = _OPENING.search(messages)
+    return float(opening[1]) if opening else None
+
+
+def split_turns(messages: str) -> list[tuple[str, str]]:
+    """The turns as (role, text); what is not ChatML is one turn without a role."""
+    if not messages.strip():
+        return []
+    before, *parts = messages.split(TURN_START)
+    if not parts:
+        return [("", before.strip())]
+    return [_split_turn(part) for part in parts]
+
+
+def _split_turn(part: str) -> tuple[str, str]:
+    role, _, text = part.partition("\n")
+    return role.strip(), text.partition(TURN_END)[0].strip()

@@ -1,0 +1,49 @@
+"""The addresses of the flags -> models on their servers.
+
+openai is imported here, when a client is made: its import takes 0.3 s, and `--help` does not need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from eva.endpoint.errors import ServerError
+from eva.run.options import Options
+from eva.run.settings import SettingsError
+
+if TYPE_CHECKING:
+    from eva.endpoint.client import ChatModel
+
+
+async def connect_all(options: Options, report: Callable[[str], None]) -> list[ChatModel]:
+    """One model per server; all servers must serve the same. A server that does not answer may come later, if another
+    one answers now.
+
+    Raises ServerError if no server answers, SettingsError if they serve different models.
+    """
+    from eva.endpoint.client import ChatModel, make_client  # noqa: PLC0415
+
+    models: list[ChatModel] = []
+    failures: dict[str, ServerError] = {}
+    for url in options.base_url:
+        try:
+            models.append(await connect_to(url, options))
+        except ServerError as error:
+            failures[url] = error
+    if not models:
+        raise next(iter(failures.values()))
+    for url, failure in failures.items():
+        report(f"the run starts without one server: {failure}")
+        models.append(ChatModel(make_client(url, options.api_key, options.request_timeout), models[0].name))
+    names = {model.name for model in models}
+    if len(names) > 1:
+        raise SettingsError(f"the servers serve different models, {', '.join(sorted(names))}: choose one with --model")
+    return models
+
+
+async def connect_to(url: str, options: Options) -> ChatModel:
+    """The model on one server. Raises ServerError."""
+    from eva.endpoint.client import connect  # noqa: PLC0415
+
+    return await connect(base_url=url, api_key=options.api_key, model=options.model, timeout_s=options.request_timeout)

@@ -1,0 +1,100 @@
+"""The settings of a run before anything runs: the files and folders of its dataset, and what makes a run impossible."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from eva.errors import EvaError
+from eva.frames.probing import is_folder
+from eva.run.options import Options
+
+
+class SettingsError(EvaError):
+    """Settings with which no run can start."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where the questions and videos of a dataset are, and where its cache and result go."""
+
+    jsonl: Path
+    video_root: Path
+    cache: Path
+    result: Path
+
+
+def choose_dataset(options: Options, configured: Mapping[str, Mapping[str, str]], home: Path) -> Dataset:
+    """A configured dataset, or another name with the questions and videos of the flags. Raises SettingsError.
+
+    The configured paths of questions and videos begin in `home`.
+    """
+    name, config = options.dataset, configured.get(options.dataset, {})
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise SettingsError(f"--dataset {name!r}: the name goes into file names; use letters, digits, '.', '_', '-'")
+    if not config and not (options.jsonl and options.video_root):
+        raise SettingsError(
+            f"--dataset {name}: not one of {', '.join(configured)}; "
+            "a question set of your own needs --jsonl and --video-root"
+        )
+    return Dataset(
+        jsonl=options.jsonl or home / config["jsonl"],
+        video_root=_absolute(options.video_root or home / config["video_root"]),
+        cache=options.output_dir / config.get("cache", f"cache_{name}.jsonl"),
+        result=options.output_dir / config.get("result", f"result_{name}.jsonl"),
+    )
+
+
+def check_settings(dataset: Dataset, options: Options) -> None:
+    """Raises SettingsError for folders, files, packages or a terminal that the run needs and does not have."""
+    if (options.new_cache or options.retry_error) and not options.yes and not sys.stdin.isatty():
+        raise SettingsError("--new-cache and --retry-error ask first, and there is no terminal to ask on: add --yes")
+    _check_place(dataset, options)
+    if not options.frame_tool.is_file():
+        raise SettingsError(f"there is no frame tool {options.frame_tool}: give it with --frame-tool")
+    if options.backend == "decord" and importlib.util.find_spec("decord") is None:
+        raise SettingsError("--backend decord: the package decord is not installed (pip install decord)")
+    _check_writable("--output-dir", options.output_dir)
+
+
+def _check_place(dataset: Dataset, options: Options) -> None:
+    """Check what is needed where the samples run. Each node of a cluster checks its own folders."""
+    if options.ray is not None:
+        if importlib.util.find_spec("ray") is None:
+            raise SettingsError("--ray needs the package ray: pip install -r requirements/ray.txt")
+        if options.check:
+            raise SettingsError("--check looks at one machine: leave --ray out, and run it on every node")
+        return
+    if not is_folder(dataset.video_root):
+        raise SettingsError(f"there is no video folder {dataset.video_root}: give it with --video-root")
+    _check_writable("--frame-root", options.frame_root)
+
+
+def _check_writable(flag: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SettingsError(f"{flag} {folder} cannot be written to: {error.strerror}") from error
+
+
+def _absolute(path: Path) -> Path:
+    """The absolute path; `$SCRATCH/videos` stays, because each node of a cluster expands it."""
+    return path if str(path).startswith("$") else path.absolute()
+
+
+def with_absolute_paths(options: Options) -> Options:
+    """The same flags for a process that has another working folder."""
+    tokenizer = Path(options.tokenizer)
+    return replace(
+        options,
+        frame_tool=options.frame_tool.absolute(),
+        frame_root=_absolute(options.frame_root),
+        tokenizer=str(tokenizer.absolute()) if tokenizer.is_dir() else options.tokenizer,
+    )
