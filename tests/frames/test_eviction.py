@@ -141,6 +141,7 @@ def test_where_samples_hold_most_frames_the_store_is_listed_again_after_a_step(t
     assert int(size_file(tmp_path).read_bytes()) == 950
 
 
+@pytest.mark.process
 def test_what_is_written_while_another_run_holds_the_size_is_counted_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +218,7 @@ def test_a_half_written_frame_goes_six_hours_later(tmp_path: Path) -> None:
 # --- what a lock covers
 
 
+@pytest.mark.process
 def test_a_frame_that_two_samples_hold_stays_for_other_runs_until_both_are_over(tmp_path: Path) -> None:
     frames = fill(tmp_path, 3)
     evictor = Evictor(tmp_path, 1)
@@ -235,6 +237,7 @@ def test_a_frame_that_two_samples_hold_stays_for_other_runs_until_both_are_over(
     assert not frames[1].exists()
 
 
+@pytest.mark.process
 def test_a_sample_that_is_played_again_holds_its_frames_again(tmp_path: Path) -> None:
     frames = fill(tmp_path, 2)
     evictor = Evictor(tmp_path, 1)
@@ -246,6 +249,7 @@ def test_a_sample_that_is_played_again_holds_its_frames_again(tmp_path: Path) ->
     assert [frame.exists() for frame in frames] == [True, False]
 
 
+@pytest.mark.process
 def test_a_run_that_closes_its_tool_holds_nothing_any_more(tmp_path: Path) -> None:
     frames = fill(tmp_path, 1)
     evictor = Evictor(tmp_path, 1)
@@ -260,6 +264,7 @@ def test_a_run_that_closes_its_tool_holds_nothing_any_more(tmp_path: Path) -> No
     assert not evictor.hold(2, frames), "one of them is gone"
 
 
+@pytest.mark.process
 def test_holding_one_frame_keeps_no_other_one(tmp_path: Path) -> None:
     frames = fill(tmp_path, 20)
     first, *others = sorted(frames, key=_byte_of)
@@ -269,6 +274,7 @@ def test_holding_one_frame_keeps_no_other_one(tmp_path: Path) -> None:
         assert not any(frame.exists() for frame in others)
 
 
+@pytest.mark.process
 def test_two_runs_hold_the_same_frame_at_the_same_time(tmp_path: Path) -> None:
     frames = fill(tmp_path, 1)
     with another_process(HOLDER, tmp_path, *frames):
@@ -276,6 +282,7 @@ def test_two_runs_hold_the_same_frame_at_the_same_time(tmp_path: Path) -> None:
     assert second.returncode == 0
 
 
+@pytest.mark.process
 def test_a_frame_that_was_evicted_and_made_again_can_be_held_by_any_run(tmp_path: Path) -> None:
     frames = fill(tmp_path, 20)
     evictor = Evictor(tmp_path, 1)
@@ -364,6 +371,7 @@ def test_each_missing_frame_is_made_once_in_ascending_order(tmp_path: Path) -> N
     assert {path.name for path in folder.folder.iterdir()} == {".claims", *(f"000000{n}.png" for n in (1, 2, 3, 5))}
 
 
+@pytest.mark.process
 def test_frames_that_another_process_makes_are_waited_for_last_and_made_where_it_fails(tmp_path: Path) -> None:
     folder = FrameFolder(tmp_path / "frames", "png", SIDE, SIDE)
     asked: list[list[int]] = []
@@ -381,6 +389,7 @@ def test_frames_that_another_process_makes_are_waited_for_last_and_made_where_it
     assert all(whole_size(folder.path(index)) == (SIDE, SIDE) for index in (2, 3, 4, 5))
 
 
+@pytest.mark.process
 def test_where_others_claimed_all_frames_the_first_is_waited_for_and_not_made_twice(tmp_path: Path) -> None:
     folder = FrameFolder(tmp_path / "frames", "png", SIDE, SIDE)
     asked: list[list[int]] = []
@@ -406,6 +415,7 @@ def test_where_others_claimed_all_frames_the_first_is_waited_for_and_not_made_tw
     assert asked == []
 
 
+@pytest.mark.process
 def test_a_frame_is_not_made_while_its_claim_lives_though_a_later_one_ended(tmp_path: Path) -> None:
     folder = FrameFolder(tmp_path / "frames", "png", SIDE, SIDE)
     costs: list[FillCost] = []
@@ -481,6 +491,7 @@ def test_a_size_that_was_written_is_known(tmp_path: Path, written: int, read: in
         assert size.read() == read
 
 
+@pytest.mark.process
 def test_on_a_full_disk_the_size_is_not_known(tmp_path: Path) -> None:
     with small_disk(tmp_path / "small", 2**16) as root:
         file = os.open(root / "size", os.O_RDWR | os.O_CREAT)
@@ -499,6 +510,7 @@ def test_a_size_that_cannot_be_written_for_another_reason_is_an_error(tmp_path: 
     os.close(file)
 
 
+@pytest.mark.process
 def test_one_run_waits_while_another_one_holds_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_size, "LOCK_TIMEOUT_S", 120)
     hold = "from eva.frames.store_size import locked_size; lock = locked_size(Path(sys.argv[1])); lock.__enter__()"

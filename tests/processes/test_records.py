@@ -197,6 +197,7 @@ def questions() -> list[dict[str, Any]]:
     return [row(name, index=number, video=videos.get(name, "clip.mp4"), **more) for name, number in INDEX.items()]
 
 
+@pytest.mark.process
 def test_an_older_cache_goes_on_and_its_records_stay_as_they_are(ran: tuple[Bench, Run]) -> None:
     bench, run = ran
     old = {json.loads(line)["index"]: line for line in (OLD / "cache_own.jsonl").read_bytes().splitlines()}
@@ -208,6 +209,7 @@ def test_an_older_cache_goes_on_and_its_records_stay_as_they_are(ran: tuple[Benc
     assert (meta["mixed"], meta["adopted"], len(meta["started"])) == ([], False, 2)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["two calls", "bad call", "no video"])
 def test_new_keys_come_after_those_of_before(ran: tuple[Bench, Run], name: str) -> None:
     written = ran[1].records()[INDEX[name]]
@@ -217,6 +219,7 @@ def test_new_keys_come_after_those_of_before(ran: tuple[Bench, Run], name: str) 
     assert all(tuple(one) == CALL for round_ in written["trajectory"] for one in round_["calls"])
 
 
+@pytest.mark.process
 def test_the_labels_are_those_that_the_model_saw(ran: tuple[Bench, Run]) -> None:
     written = ran[1].records()[INDEX["two calls"]]
     first, second = written["trajectory"][0]["calls"]
@@ -241,6 +244,7 @@ def as_before(value: dict[str, Any]) -> dict[str, Any]:
     return {**{key: value[key] for key in BEFORE if key in value}, "trajectory": calls}
 
 
+@pytest.mark.process
 def test_an_older_record_shows_what_a_new_one_says(ran: tuple[Bench, Run]) -> None:
     new = ran[1].records()[INDEX["two calls"]]
     assert shown(new) == shown(as_before(new))
@@ -248,6 +252,7 @@ def test_an_older_record_shows_what_a_new_one_says(ran: tuple[Bench, Run]) -> No
     assert frames_of(shown(as_before(new), timestamps="actual"))[-1]["label"] == "00:03"
 
 
+@pytest.mark.process
 def test_records_of_the_reference_score_and_show_their_question_and_their_length(ran: tuple[Bench, Run]) -> None:
     theirs, ours = read_records(OLD / "result_reference.jsonl"), ran[1].records()
     for their, our in zip(theirs, ours, strict=True):
@@ -257,6 +262,7 @@ def test_records_of_the_reference_score_and_show_their_question_and_their_length
             assert (shown(their)["duration_s"], shown(their)["trajectory"]) == (3.0, None)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("script", ["accuracy.py", "report.py"])
 def test_old_files_score_and_open_beside_new_ones(ran: tuple[Bench, Run], tmp_path: Path, script: str) -> None:
     more = ["--against"] if script == "report.py" else []
@@ -267,6 +273,7 @@ def test_old_files_score_and_open_beside_new_ones(ran: tuple[Bench, Run], tmp_pa
         assert "5" in done.stdout
 
 
+@pytest.mark.process
 def test_a_cache_of_the_reference_goes_on(tmp_path: Path, tokenizer_dir: Path) -> None:
     with ScriptedServer(Script(REPLIES)) as server:
         bench = Bench(tmp_path, server.base_url, tokenizer_dir)
