@@ -425,7 +425,7 @@ def test_ten_thousand_samples_open_and_answer_at_once(
     page.wait_for_selector(f"a[href='#many/{MANY - 1}']")
     with capsys.disabled():
         print(f" [first paint {paint_ms:.0f} ms, slowest keystroke {slowest_ms:.0f} ms]", end="")
-    # The goals on an idle machine are 2000 ms and 100 ms. A machine that runs tests is not idle: these limits are higher.
+    # On an idle machine the goals are 2000 ms and 100 ms. The limits are higher, because tests share the machine.
     assert paint_ms < 4000
     assert slowest_ms < 400
     watched.calm()
