@@ -232,3 +232,21 @@ def test_categories_of_one_size_come_by_their_names_and_the_smallest_are_left_ou
     assert compared.categories_left_out == 4
     few = compare(dict(list(a.items())[:6]), dict(list(a.items())[:6]), partial=True)
     assert ([name for name, _ in few.categories], few.categories_left_out) == (["000", "001", "002"], 0)
+
+
+def test_indices_are_in_their_order_in_whatever_order_the_records_came() -> None:
+    assert coverage.write_spans([5, 0, 4]) == [[0, 0], [4, 5]]
+    a = {n: answered(n) for n in (900, 33, -5, 7000, 12)}
+    b = {n: answered(n, "C") for n in (900, 33, -5, 4096, 8)}
+    compared = compare(a, b, partial=True)
+    assert compared.flips.only_a == (-5, 33, 900)
+    assert (compared.missing_in_a, compared.missing_in_b) == ((8, 4096), (12, 7000))
+    first, second = ({n: answered(n) for n in chosen} for chosen in ((33, -5, 900), (33, -5, 900, 33000, 64, -9)))
+    assert compare(first, second, partial=True).missing_in_a == (-9, 64, 33000)
+    assert compare(second, first, partial=True).missing_in_b == (-9, 64, 33000)
+
+
+def test_a_count_of_0_is_a_count() -> None:
+    compared = compare({0: answered(0, num_rounds=0)}, {0: answered(0, num_rounds=2)}, partial=True)
+    assert compared.rounds is not None
+    assert (compared.rounds.a, compared.rounds.b) == (0, 2)
