@@ -134,7 +134,8 @@ def test_a_server_that_answers_only_probes_makes_no_sample_a_failure() -> None:
         with pytest.raises(OutageError, match=r"no sample has finished for 1.5 s; .*out of memory"):
             samples.run(14)
     assert samples.given_up == {}
-    assert len(samples.done) >= 10
+    # Up to three samples are under way when the server falls ill, and these may have no answer yet.
+    assert len(samples.done) >= 10 - (samples.ceiling - 1)
 
 
 def test_few_samples_on_a_server_that_answered_none_are_given_up_many_end_the_run() -> None:
