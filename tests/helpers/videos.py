@@ -16,6 +16,7 @@ import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from priority import no_real_time
 
 from eva.video import decode
 from eva.video.container import Identity
@@ -85,7 +86,10 @@ def texture(width: int, height: int) -> NDArray[np.uint8]:
 def encode(recipe: Recipe, folder: Path) -> Path:
     """Encode `recipe.count` numbered frames into `folder`; gives the file's path."""
     path = folder / recipe.name
-    with av.open(str(path), "w", format=recipe.container, container_options=recipe.container_options) as container:
+    with (
+        no_real_time(),
+        av.open(str(path), "w", format=recipe.container, container_options=recipe.container_options) as container,
+    ):
         stream = container.add_stream(recipe.codec, rate=recipe.rate, options=recipe.options)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = recipe.width, recipe.height, recipe.pix_fmt
