@@ -33,7 +33,7 @@ from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.cache import Cache, CacheError, open_cache
 from eva.records.meta import Meta, read_meta, write_meta
 from eva.run.connect import connect_all
-from eva.run.executor import Executor, LocalExecutor, make_sampler, make_tool
+from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
 from eva.run.final_summary import outcomes_of, result_lines, summarize
 from eva.run.meta_content import begin_meta, with_choice, with_coverage
 from eva.run.options import FRAME_ROOT, Defaults, Options, parse_options
@@ -177,7 +177,7 @@ async def evaluate(options: Options) -> int:
             finally:
                 if not cache.lost:
                     wall_s = monotonic() - started_at
-                    print_summary(items, cache, executor.usage, wall_s, options.json)
+                    print_summary(items, cache, executor.counts, wall_s, options.json)
                     print("\n".join(result_lines(dataset.result, meta, cache)))
         return exit_code(items, cache)
 
@@ -234,7 +234,7 @@ async def make_executor(
         tool = make_tool(options, own_tool=own_tool)
         if models:
             await tool.start(warn)
-        return LocalExecutor(make_sampler(transcribe, tool, dataset.video_root, options, warn))
+        return LocalExecutor(make_sample_runner(transcribe, tool, dataset.video_root, options, warn))
     from eva.cluster.driver import join_cluster  # noqa: PLC0415  a local run needs no Ray
     from eva.cluster.node import NodeSettings  # noqa: PLC0415
 

@@ -22,7 +22,7 @@ _NOT_THE_SAMPLES = (FrameToolUnusableError, OutageError)
 
 
 @dataclass(frozen=True)
-class Sampler:
+class SampleRunner:
     """Runs samples. `report` receives a line for each sample that ends as an exception."""
 
     call_runner: CallRunner

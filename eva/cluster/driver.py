@@ -95,9 +95,9 @@ class ClusterExecutor:
         self._reported = losses.keys()
 
     @property
-    def usage(self) -> FrameCounts:
+    def counts(self) -> FrameCounts:
         """See Executor."""
-        return self._nodes.usage
+        return self._nodes.counts
 
     def take(self, waiting: deque[Item]) -> Item | None:
         """See Executor. Raises NoRoomForFramesError, and OutageError if there was no node for the outage timeout."""
@@ -186,7 +186,7 @@ class ClusterExecutor:
             await asyncio.wait_for(node.call("drop", number), END_TIMEOUT_S)
 
     def _note(self, node: NodeActor, state: SampleState) -> SampleState:
-        node.usage = state.usage
+        node.counts = state.counts
         for line in state.lines:
             self._report(line)
         if state.full:

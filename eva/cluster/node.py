@@ -18,7 +18,7 @@ from pathlib import Path
 
 import eva
 from eva.agent.images import file_url
-from eva.agent.sample import Sampler
+from eva.agent.sample import SampleRunner
 from eva.agent.transcript import load_transcriber
 from eva.cpus import available_cpus
 from eva.dataset.items import Item, video_path
@@ -33,7 +33,7 @@ from eva.frames.tool import FrameCounts, FrameToolUnusableError
 from eva.protocol.messages import Message
 from eva.records.meta import package_versions
 from eva.records.schema import Record
-from eva.run.executor import make_sampler, make_tool
+from eva.run.executor import make_sample_runner, make_tool
 from eva.run.options import Options
 from eva.run.preflight import black_frame
 
@@ -69,14 +69,14 @@ class SampleState:
     """A sample has ended with a record, or it waits for the answer to a request of `size` messages.
 
     With `full` it is neither: the disk of the node takes no more frames, or its frame tool cannot work. `lines` are for
-    the user. `usage` counts the frames of the node so far.
+    the user. `counts` counts the frames of the node so far.
     """
 
     record: Record | None = field(repr=False)
     size: int
     full: str
     lines: tuple[str, ...]
-    usage: FrameCounts
+    counts: FrameCounts
 
 
 def versions(own_tool: Path) -> Mapping[str, str]:
@@ -115,14 +115,14 @@ class RunningSample:
     base URL of the server that replied.
     """
 
-    def __init__(self, sampler: Sampler, item: Item) -> None:
+    def __init__(self, runner: SampleRunner, item: Item) -> None:
         self.messages: Sequence[Message] = ()
         self.answered: Sequence[Message] = ()
         self.answered_by = ""
         self.request: asyncio.Future[Reply] | None = None
         self._reply: asyncio.Future[Reply] | None = None
         self._needs_reply = asyncio.Event()
-        self._task = asyncio.ensure_future(sampler.run(item, self._complete))
+        self._task = asyncio.ensure_future(runner.run(item, self._complete))
 
     async def _complete(self, messages: Sequence[Message]) -> Reply:
         self.messages = tuple(messages)
@@ -208,7 +208,7 @@ class Node:
         transcribe = await asyncio.to_thread(load_transcriber, options.tokenizer)
         self._tool = make_tool(here, own_tool=self._settings.own_tool)
         await self._tool.start(lambda line: self._lines.append(f"node {socket.gethostname()}: {line}"))
-        self._sampler = make_sampler(transcribe, self._tool, root, here, self._lines.append)
+        self._sample_runner = make_sample_runner(transcribe, self._tool, root, here, self._lines.append)
         found = await asyncio.to_thread(_find_videos, videos, root)
         workers = options.frame_workers or available_cpus()
         return Arrival(workers=workers, videos=found, transport=transport, transport_reason=why)
@@ -232,7 +232,7 @@ class Node:
 
     async def begin(self, number: int, item: Item) -> SampleState:
         """Start a sample, and wait until it needs a reply or has ended."""
-        self._samples[number] = RunningSample(self._sampler, item)
+        self._samples[number] = RunningSample(self._sample_runner, item)
         return await self.go_on(number)
 
     async def go_on(self, number: int) -> SampleState:
@@ -251,7 +251,7 @@ class Node:
 
     def _state(self, *, record: Record | None = None, size: int = 0, full: str = "") -> SampleState:
         lines, self._lines[:] = tuple(self._lines), []
-        return SampleState(record, size, full, lines, replace(self._tool.usage))
+        return SampleState(record, size, full, lines, replace(self._tool.counts))
 
     async def ask(self, number: int, url: str) -> UnavailableError | bool:
         """Send the request of the sample to the server at `url`. True: it has its reply. False: the server refused the

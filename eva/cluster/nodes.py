@@ -76,7 +76,7 @@ class Nodes:
         self._tasks, self._report = tasks, report
         self._versions: Mapping[str, str] = {}
         self._nodes: dict[str, NodeActor] = {}
-        self._usage_of_lost = FrameCounts()
+        self._counts_of_lost = FrameCounts()
         self._retries: dict[str, int] = {}
         self._due_at: dict[str, float] = {}
         self.full = ""
@@ -89,9 +89,9 @@ class Nodes:
         return self._nodes[node_id]
 
     @property
-    def usage(self) -> FrameCounts:
+    def counts(self) -> FrameCounts:
         """The frames of all samples so far, also on nodes that were lost."""
-        return _sum([self._usage_of_lost, *(node.usage for node in self._nodes.values())])
+        return _sum([self._counts_of_lost, *(node.counts for node in self._nodes.values())])
 
     async def start(self) -> None:
         """Start the nodes that the cluster has. Raises ClusterError if one runs other code, or if none is ready."""
@@ -163,7 +163,7 @@ class Nodes:
         if self._nodes.get(node.host.node_id) is not node:
             return
         del self._nodes[node.host.node_id]
-        self._usage_of_lost = _sum([self._usage_of_lost, node.usage])
+        self._counts_of_lost = _sum([self._counts_of_lost, node.counts])
         self.lost_at = time.monotonic()
         samples = self._placement.leave(node.host.node_id, Loss(reason, self.lost_at))
         self._put_off(node.host)
@@ -193,5 +193,5 @@ class Nodes:
             node.kill()
 
 
-def _sum(usages: Collection[FrameCounts]) -> FrameCounts:
-    return FrameCounts(sum(usage.asked for usage in usages), sum(usage.decoded for usage in usages))
+def _sum(counts: Collection[FrameCounts]) -> FrameCounts:
+    return FrameCounts(sum(one.asked for one in counts), sum(one.decoded for one in counts))

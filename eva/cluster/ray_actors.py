@@ -78,11 +78,11 @@ class Host:
 
 @dataclass(eq=False)
 class NodeActor:
-    """The Node on a machine, as the driver calls it. `usage` counts its frames so far."""
+    """The Node on a machine, as the driver calls it. `counts` counts its frames so far."""
 
     host: Host
     actor: Any
-    usage: FrameCounts = field(default_factory=FrameCounts)
+    counts: FrameCounts = field(default_factory=FrameCounts)
 
     async def call(self, method: str, *arguments: object) -> Any:
         """Call a method of Node. Raises NodeGoneError if the node is gone."""

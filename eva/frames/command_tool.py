@@ -49,7 +49,7 @@ class CommandTool:
     settings: ToolSettings
     slots: asyncio.Semaphore
     prober: Prober
-    usage: FrameCounts = field(default_factory=FrameCounts)
+    counts: FrameCounts = field(default_factory=FrameCounts)
     _failed_on: set[Path] = field(default_factory=set)
 
     async def start(self, report: Callable[[str], None]) -> None:
@@ -76,8 +76,8 @@ class CommandTool:
             self._note_failure(video, str(error))
             raise
         folder = frames[0].parent
-        self.usage.asked += len(frames)
-        self.usage.decoded += len(frames)
+        self.counts.asked += len(frames)
+        self.counts.decoded += len(frames)
         return Extraction(frames, round(seconds, 3), read_details(folder), folder)
 
     def release(self, sample: int) -> None:
@@ -114,12 +114,12 @@ class CommandTool:
             return out
         if code == EXIT_CANNOT_WRITE:
             raise NoRoomForFramesError(f"the frame tool cannot write: {reason}")
-        if code in EXITS_CANNOT_START and not self.usage.asked:
+        if code in EXITS_CANNOT_START and not self.counts.asked:
             raise FrameToolUnusableError(f"the frame tool {self.settings.path} cannot be started: {reason}")
         if code is None or code < 0:
             self._note_failure(video, reason)
             raise FrameToolError(f"the frame tool was killed on {video} (exit status {code}): {reason}")
-        if TRACEBACK in err and not self.usage.asked:
+        if TRACEBACK in err and not self.counts.asked:
             self._note_failure(video, reason)
             raise FrameToolError(f"the frame tool crashed on {video}, and has worked on no video so far: {reason}")
         raise CallFailedError(reason)
@@ -127,7 +127,7 @@ class CommandTool:
     def _note_failure(self, video: Path, reason: str) -> None:
         """A tool that fails on a video ends that sample. A tool that has only failed ends the run."""
         self._failed_on.add(video)
-        if len(self._failed_on) >= MAX_FAILURES and not self.usage.asked:
+        if len(self._failed_on) >= MAX_FAILURES and not self.counts.asked:
             tool = self.settings.path
             raise FrameToolUnusableError(
                 f"the frame tool {tool} failed on each of the first {MAX_FAILURES} videos: {reason}"

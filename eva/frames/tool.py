@@ -106,7 +106,7 @@ class FrameTool(Protocol):
         ...
 
     @property
-    def usage(self) -> FrameCounts:
+    def counts(self) -> FrameCounts:
         """What it did so far."""
         ...
 

@@ -43,7 +43,7 @@ class WorkerTool:
     evictor: Evictor
     prober: Prober
     picture_format: str
-    usage: FrameCounts = field(default_factory=FrameCounts)
+    counts: FrameCounts = field(default_factory=FrameCounts)
     _quarantine: dict[Path, str] = field(default_factory=dict)
 
     async def start(self, report: Callable[[str], None]) -> None:
@@ -62,10 +62,10 @@ class WorkerTool:
         for _ in range(TRIES):
             extraction = await self._serve_with_room(video, words)
             frames = set(extraction.frames)
-            self.usage.decoded += extraction.details["decoded"]
+            self.counts.decoded += extraction.details["decoded"]
             with self._store_errors():
                 if self.evictor.hold(sample, frames):
-                    self.usage.asked += len(frames)
+                    self.counts.asked += len(frames)
                     await asyncio.to_thread(self.evictor.count_written, extraction.details["written_bytes"])
                     return extraction
         raise FrameToolError(f"frames of {video} are evicted as soon as they are made: raise --frame-cache-gb")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from eva.records.schema import Record
 from eva.scoring.categories import categories
-from eva.scoring.evidence import Glance, glances, looked_into_reference
+from eva.scoring.evidence import Look, find_looks, looked_into_reference
 from eva.scoring.published import Published
 
 
@@ -48,7 +48,7 @@ class Run:
 
 def read_sample(dataset: str, record: Record) -> Sample:
     """What the charts need of a record."""
-    outcome, duration_s, looks = record.outcome, record.video_duration_s, glances(record)
+    outcome, duration_s, looks = record.outcome, record.video_duration_s, find_looks(record)
     first_round = looks[0].round if looks else 0
     return Sample(
         video=outcome.video,
@@ -64,7 +64,7 @@ def read_sample(dataset: str, record: Record) -> Sample:
     )
 
 
-def _places(looks: Iterable[Glance], duration_s: float | None) -> NDArray[np.float32]:
+def _places(looks: Iterable[Look], duration_s: float | None) -> NDArray[np.float32]:
     times_s = np.array([time_s for look in looks for time_s in look.times_s] if duration_s else [], dtype=np.float64)
     # The last frame can lie beyond the length that the stream names.
     return np.clip(times_s / (duration_s or 1), 0, 1).astype(np.float32)

@@ -1,6 +1,6 @@
 """What runs the samples: here in this process, or on the nodes of a cluster (eva.cluster.driver).
 
-`make_tool` and `make_sampler` put its parts together from the flags, in this process and on every node.
+`make_tool` and `make_sample_runner` put its parts together from the flags, in this process and on every node.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from eva.agent.sample import Sampler
+from eva.agent.sample import SampleRunner
 from eva.agent.tool_call import CallRunner, CallSettings
 from eva.agent.transcript import Transcribe
 from eva.cpus import available_cpus
@@ -35,7 +35,7 @@ class Executor(Protocol):
     """Runs samples. The schedule decides which sample runs when, and the pool of servers which server it asks."""
 
     @property
-    def usage(self) -> FrameCounts:
+    def counts(self) -> FrameCounts:
         """The frames of all samples so far."""
         ...
 
@@ -44,7 +44,7 @@ class Executor(Protocol):
         ...
 
     async def run(self, item: Item, assignment: Assignment) -> Record:
-        """The record of the item, also where the sample fails. Raises NodeLostError, and what Sampler.run raises."""
+        """The record of the item, also where the sample fails. Raises NodeLostError, and what SampleRunner.run raises."""
         ...
 
     async def close(self) -> None:
@@ -56,12 +56,12 @@ class Executor(Protocol):
 class LocalExecutor:
     """Runs samples in this process."""
 
-    sampler: Sampler
+    sample_runner: SampleRunner
 
     @property
-    def usage(self) -> FrameCounts:
+    def counts(self) -> FrameCounts:
         """See Executor."""
-        return self.sampler.call_runner.tool.usage
+        return self.sample_runner.call_runner.tool.counts
 
     def take(self, waiting: deque[Item]) -> Item:
         """See Executor."""
@@ -69,11 +69,11 @@ class LocalExecutor:
 
     async def run(self, item: Item, assignment: Assignment) -> Record:
         """See Executor."""
-        return await self.sampler.run(item, assignment.complete)
+        return await self.sample_runner.run(item, assignment.complete)
 
     async def close(self) -> None:
         """See Executor."""
-        await self.sampler.call_runner.tool.close()
+        await self.sample_runner.call_runner.tool.close()
 
 
 def make_tool(options: Options, *, own_tool: Path) -> FrameTool:
@@ -107,9 +107,9 @@ def store_cap(tool: FrameTool) -> float:
     return math.inf if cap_bytes is None else cap_bytes
 
 
-def make_sampler(
+def make_sample_runner(
     transcribe: Transcribe, tool: FrameTool, video_root: Path, options: Options, report: Callable[[str], None]
-) -> Sampler:
+) -> SampleRunner:
     """What runs one sample with these flags."""
     settings = CallSettings(
         max_visual_tokens=options.max_visual_tokens,
@@ -117,7 +117,7 @@ def make_sampler(
         timestamps=options.timestamps,
         image_transport=options.image_transport or "file",
     )
-    return Sampler(
+    return SampleRunner(
         call_runner=CallRunner(tool, settings),
         transcribe=transcribe,
         video_root=video_root,

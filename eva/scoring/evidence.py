@@ -12,7 +12,7 @@ from eva.scoring.interval import Interval, clustered_interval
 
 
 @dataclass(frozen=True)
-class Glance:
+class Look:
     """One tool call that showed frames: its round, counted from 0, and the frames' times in seconds, as decoded."""
 
     round: int
@@ -35,18 +35,18 @@ class Estimate:
         return f"{self.value:.1%}{between} of {self.count:,}"
 
 
-def glances(record: Record) -> list[Glance]:
-    """The glances of a record. There are none without a trajectory, as in the reference's records, or without times."""
+def find_looks(record: Record) -> list[Look]:
+    """The looks of a record. There are none without a trajectory, as in the reference's records, or without times."""
     found = []
     for number, round_ in enumerate(record.rounds):
         for executed in (call.executed for call in round_.calls if call.executed is not None):
             times_s = tuple(float(time_s) for time_s in executed.times_s or () if time_s is not None)
             if times_s:
-                found.append(Glance(number, times_s))
+                found.append(Look(number, times_s))
     return found
 
 
-def looked_into_reference(record: Record, looks: Sequence[Glance]) -> bool | None:
+def looked_into_reference(record: Record, looks: Sequence[Look]) -> bool | None:
     """Whether a frame lies inside LVBench's `time_reference`; None where that is unknown, and for exceptions.
 
     A window around it is not enough: with a frame every ten minutes it has not shown these ten seconds.

@@ -81,7 +81,7 @@ def test_a_sample_waits_for_each_reply_and_for_a_server_that_fails(
         answers.append(answer)
         last = await node.go_on(1)
         assert (first.size, second.size) == (2, 4)
-        assert (last.usage.asked, last.usage.decoded) == (2, 2)
+        assert (last.counts.asked, last.counts.decoded) == (2, 2)
         return answers, last.record
 
     (replied, failure, again), record = on_node(settings, play)

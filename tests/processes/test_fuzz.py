@@ -17,7 +17,7 @@ from harness import FRAME_TOOL, Bench, block, make_video, row
 from random_replies import REPLIES, STEM, a_reply
 from scripted_server import Script, ScriptedServer
 
-from eva.agent.sample import Sampler
+from eva.agent.sample import SampleRunner
 from eva.agent.tool_call import CallRunner, CallSettings
 from eva.agent.transcript import load_transcriber
 from eva.dataset.items import Item
@@ -103,11 +103,11 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Ite
             result.tools.append(tool)
             call_runner = CallRunner(tool, CallSettings(12000, 720, "requested", "file"))
             said: list[str] = []
-            sampler = Sampler(call_runner, transcribe, folder / "videos", 6, said.append)
+            runner = SampleRunner(call_runner, transcribe, folder / "videos", 6, said.append)
             for number in range(int(fallback), REPLIES, 2):
                 item = Item(number, (f"{STEM}.mp4",), ({"role": "user", "content": "Q?"},), "B")
                 text = a_reply(number)
-                record = await sampler.run(item, replying(text))
+                record = await runner.run(item, replying(text))
                 result.judge(number, record)
             await tool.close()
 

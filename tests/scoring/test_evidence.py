@@ -10,7 +10,7 @@ import pytest
 from eva.records.schema import read_record
 from eva.report.grouping import by_evidence
 from eva.report.samples import Run, Sample
-from eva.scoring.evidence import Estimate, Glance, estimate, glances, looked_into_reference
+from eva.scoring.evidence import Estimate, Look, estimate, find_looks, looked_into_reference
 from eva.scoring.interval import Interval
 
 
@@ -19,9 +19,9 @@ def trajectory(*rounds: list[list[float]]) -> list[dict[str, Any]]:
     return [{"calls": [{"executed": {"times_s": times}, "error": None} for times in calls]} for calls in rounds]
 
 
-def test_every_call_that_showed_frames_is_a_glance_of_its_round() -> None:
+def test_every_call_that_showed_frames_is_a_look_of_its_round() -> None:
     record = read_record({"index": 0, "trajectory": trajectory([[0.0, 5.5]], [], [[1], [2.0, 3.0]])})
-    assert glances(record) == [Glance(0, (0.0, 5.5)), Glance(2, (1.0,)), Glance(2, (2.0, 3.0))]
+    assert find_looks(record) == [Look(0, (0.0, 5.5)), Look(2, (1.0,)), Look(2, (2.0, 3.0))]
 
 
 @pytest.mark.parametrize(
@@ -34,14 +34,14 @@ def test_every_call_that_showed_frames_is_a_glance_of_its_round() -> None:
         [{"calls": [{"executed": {"times_s": [None, "3", True, float("nan"), float("inf"), 10**400, []]}}]}],
     ],
 )
-def test_a_strangers_trajectory_is_no_glance_and_no_error(broken: object) -> None:
-    assert glances(read_record({"index": 0, "trajectory": broken})) == []
+def test_a_foreign_trajectory_has_no_looks_and_is_not_an_error(broken: object) -> None:
+    assert find_looks(read_record({"index": 0, "trajectory": broken})) == []
 
 
 def looked(times_s: list[float], reference: str = "00:41-00:43", **more: Any) -> bool | None:
     course = {"trajectory": trajectory([times_s]), "stop_reason": "answer_found"}
     record = read_record({"index": 0, "time_reference": reference, **course, **more})
-    return looked_into_reference(record, glances(record))
+    return looked_into_reference(record, find_looks(record))
 
 
 @pytest.mark.parametrize(
