@@ -44,7 +44,7 @@ class Executor(Protocol):
         ...
 
     async def run(self, item: Item, assignment: Assignment) -> Record:
-        """The record of the item, also where the sample fails. Raises NodeLostError, and what SampleRunner.run raises."""
+        """The record of the item, also where it fails. Raises NodeLostError, and what SampleRunner.run raises."""
         ...
 
     async def close(self) -> None:

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 OK, WARNING, FAILED = "ok", "warning", "failed"
 # A request of the agent may hold this many images. A server that takes fewer refuses some requests.
 IMAGES_PER_REQUEST = 256
-# 28 x 28 pixels of three bytes; PNG files are about half as large.
-BYTES_PER_TOKEN = 28 * 28 * 3
+# Three bytes per pixel; PNG files are about half as large.
+BYTES_PER_TOKEN = PIXELS_PER_TOKEN_SIDE**2 * 3
 # The published runs take up to 2.75 rounds per question, and the last round has no tool call.
 CALLS_PER_QUESTION = 1.75
 # Sound may be longer than the pictures. A file with pictures for less than this share of its duration is truncated.
