@@ -23,6 +23,7 @@ from eva.endpoint.errors import ServerError
 from eva.errors import EvaError, VideoError
 from eva.files import replace_text
 from eva.frames.tool import CallFailedError, FrameCall, FrameTool, FrameToolError
+from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.run.connect import connect_to
 from eva.run.executor import store_cap
 from eva.run.options import Options
