@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 
-from eva.protocol.messages import RESPONSE_END, USER_PROMPT
+from eva.protocol.messages import RESPONSE_END, TURN_END, TURN_START, USER_PROMPT
 
-# ChatML, in which EVA's tokenizer writes.
-TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 _BEFORE_QUESTION, _, _ = USER_PROMPT.partition("{question}")
 _OPENING = re.compile(
     re.escape(_BEFORE_QUESTION).replace(r"\{length\}", r"(\d{1,9})").replace(r"\{resolution\}", r"\d{1,9}")
