@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from eva.video.choices import BACKENDS, FORMATS
 
@@ -71,17 +71,46 @@ class Options:
     yes: bool
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Names the default of a flag, unless that is nothing."""
+_EPILOG = """\
+examples:
+  all questions of a dataset:   eval-eva.py --dataset videomme --base-url http://127.0.0.1:8000/v1
+  what a run needs, before it:  eval-eva.py --dataset videomme --check
+  the first 20 questions:       eval-eva.py --dataset videomme --sample 20
+  failed samples once more:     eval-eva.py --dataset videomme --retry-error
+  questions of your own:        eval-eva.py --dataset mine --jsonl mine.jsonl --video-root videos
+
+exit codes:
+  0    the run finished
+  1    the run was called off, or failed on the way; the same command goes on
+  2    a flag, file or setting cannot be used; nothing has run
+  3    the run finished, but the infrastructure failed for some samples: run them again with --retry-error
+  130  interrupted by Ctrl-C (SIGINT); the same command goes on
+  143  ended by SIGTERM; the same command goes on
+"""
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Names the default of a flag, unless that is nothing or the help itself says it."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return super()._get_help_string(action) if action.default else action.help
+        if not action.default or isinstance(action.default, bool):
+            return action.help
+        return super()._get_help_string(action)
+
+
+class _Parser(argparse.ArgumentParser):
+    """An unusable flag gets one line, not the list of all flags."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (all flags: {self.prog} --help)\n")
 
 
 def parse_options(argv: Sequence[str], defaults: Defaults) -> Options:
-    """Read the flags. Exits with status 2 and a usage line if they are unusable."""
-    parser = argparse.ArgumentParser(
+    """Read the flags. Exits with status 2 and one line if they are unusable."""
+    parser = _Parser(
+        usage="%(prog)s --dataset NAME [FLAG ...]",
         description="Evaluate EVA on a multiple-choice video dataset.",
+        epilog=_EPILOG,
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
@@ -99,21 +128,30 @@ def parse_options(argv: Sequence[str], defaults: Defaults) -> Options:
 def _add_data_options(group: argparse._ArgumentGroup, defaults: Defaults) -> None:
     add = group.add_argument
     names = ", ".join(defaults.datasets)
-    add("--dataset", required=True, help=f"one of {names}, or a name of your own with --jsonl and --video-root")
-    add("--jsonl", type=Path, help="annotation file (default: the dataset's)")
-    add("--video-root", type=Path, help="folder of the videos (default: the dataset's)")
+    add(
+        "--dataset",
+        required=True,
+        metavar="NAME",
+        help=f"one of {names}, or a name of your own with --jsonl and --video-root",
+    )
+    add("--jsonl", type=Path, metavar="FILE", help="annotation file (default: the dataset's)")
+    add("--video-root", type=Path, metavar="DIR", help="folder of the videos (default: the dataset's)")
     add("--sample", **_count(None), help="run the first N items")
     add("--ids", type=index_set, metavar="I,J-K", help="run the items with these indices, such as 3,17,40-60")
-    add("--output-dir", type=Path, default=Path(), help="folder of cache and result")
+    add("--output-dir", type=Path, default=Path(), metavar="DIR", help="folder of cache and result")
 
 
 def _add_server_options(group: argparse._ArgumentGroup, defaults: Defaults) -> None:
     add = group.add_argument
     several = "the /v1 address of a server; for several servers, repeat the flag or separate addresses by commas"
     add("--base-url", action="append", metavar="URL", help=f"{several} (default: {defaults.base_url})")
-    add("--api-key", help=f"the key of the server; other users can see a flag, but not the variable {API_KEY_VARIABLE}")
-    add("--model", help="name of the served model (default: the first in the list of the server)")
-    add("--tokenizer", default=defaults.tokenizer, help="folder or Hub id of the tokenizer of the model")
+    add(
+        "--api-key",
+        metavar="KEY",
+        help=f"the key of the server; other users can see a flag, but not the variable {API_KEY_VARIABLE}",
+    )
+    add("--model", metavar="NAME", help="name of the served model (default: the first in the list of the server)")
+    add("--tokenizer", default=defaults.tokenizer, metavar="DIR", help="folder or Hub id of the tokenizer of the model")
     add("--request-timeout", **_seconds(600), help="seconds for one completion")
     outage = "seconds without any server, or without a node that has the video of a sample, before the run gives up"
     add("--outage-timeout", **_seconds(1800), help=outage)
@@ -124,7 +162,9 @@ def _add_agent_options(group: argparse._ArgumentGroup) -> None:
     add("--max-turns", **_count(6), help="most replies per sample")
     add("-v", "--max-visual-tokens", **_count(12000), help="budget of one tool call, in visual tokens")
     add("--maxp", **_count(720, "P"), help="the number of lines to which the budget first cuts large frames")
-    fallback = "pass on four arguments of the model and clamp windows to the video; or pass on all and clamp nothing"
+    fallback = (
+        "pass on four arguments of the model and clamp windows to the video (default); or pass on all and clamp nothing"
+    )
     add("--fallback", action=argparse.BooleanOptionalAction, default=True, help=fallback)
     times = "label frames with the requested times, as published, or with the decoded times"
     add("--timestamps", choices=("requested", "actual"), default="requested", help=times)
@@ -132,9 +172,9 @@ def _add_agent_options(group: argparse._ArgumentGroup) -> None:
 
 def _add_frame_options(group: argparse._ArgumentGroup, defaults: Defaults) -> None:
     add = group.add_argument
-    add("--frame-tool", type=Path, default=defaults.frame_tool, help="the command that cuts frames")
+    add("--frame-tool", type=Path, default=defaults.frame_tool, metavar="FILE", help="the command that cuts frames")
     root = "where frames go; the server must be allowed to read it"
-    add("--frame-root", type=Path, default=defaults.frame_root, help=root)
+    add("--frame-root", type=Path, default=defaults.frame_root, metavar="DIR", help=root)
     add("--backend", choices=BACKENDS, default="auto", help="decoder of the frame tool")
     transport = "send addresses (file://) or the images (default: file; with --ray, what the servers can open)"
     add("--image-transport", choices=("file", "base64"), help=transport)
@@ -168,7 +208,7 @@ def _count(default: int | None, metavar: str = "N") -> dict[str, Any]:
 
 
 def _seconds(default: float) -> dict[str, Any]:
-    return {"type": positive_number, "default": float(default), "metavar": "S"}
+    return {"type": positive_number, "default": default, "metavar": "S"}
 
 
 def positive(text: str) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import re
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def choose_dataset(options: Options, configured: Mapping[str, Mapping[str, str]]
         raise SettingsError(f"--dataset {name!r}: the name goes into file names; use letters, digits, '.', '_', '-'")
     if not config and not (options.jsonl and options.video_root):
         raise SettingsError(
-            f"--dataset {name}: not one of {', '.join(configured)}; "
+            f"--dataset {name}: {_suggestion(name, configured)}not one of {', '.join(configured)}; "
             "a question set of your own needs --jsonl and --video-root"
         )
     return Dataset(
@@ -48,6 +49,12 @@ def choose_dataset(options: Options, configured: Mapping[str, Mapping[str, str]]
         cache=options.output_dir / config.get("cache", f"cache_{name}.jsonl"),
         result=options.output_dir / config.get("result", f"result_{name}.jsonl"),
     )
+
+
+def _suggestion(name: str, configured: Collection[str]) -> str:
+    """The start of a message about a name that is almost that of a dataset; otherwise empty."""
+    close = difflib.get_close_matches(name.lower(), configured, n=1)
+    return f"did you mean {close[0]}? It is " if close else ""
 
 
 def check_settings(dataset: Dataset, options: Options) -> None:
