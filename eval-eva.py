@@ -32,12 +32,14 @@ from eva.frames.tool import FrameCounts
 from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.cache import Cache, CacheError, open_cache
 from eva.records.meta import Meta, read_meta, write_meta
+from eva.records.schema import Record
 from eva.run.connect import connect_all
 from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
 from eva.run.final_summary import outcomes_of, result_lines, summarize
 from eva.run.meta_content import begin_meta, with_choice, with_coverage
 from eva.run.options import FRAME_ROOT, Defaults, Options, parse_options
 from eva.run.preflight import FAILED, OK, Finding, check_frames, check_items, check_server, table
+from eva.run.progress import Progress, first_line
 from eva.run.resume_command import resume_command
 from eva.run.schedule import RunEndedError, RunInterruptedError, Schedule, by_video
 from eva.run.settings import Dataset, SettingsError, check_settings, choose_dataset, with_absolute_paths
@@ -170,7 +172,7 @@ async def evaluate(options: Options) -> int:
         try:
             if models:
                 write_meta(cache.path, meta)
-                await run_all(pending, executor, models, cache, options)
+                await run_all(items, executor, models, cache, options)
         finally:
             try:
                 write_result(everything, cache, dataset.result, meta)
@@ -263,29 +265,32 @@ def confirm(question: str, options: Options) -> None:
 async def run_all(
     items: Sequence[Item], executor: Executor, models: Sequence[ChatModel], cache: Cache, options: Options
 ) -> None:
-    """Run the items. The record of each is on disk before its sample counts as done."""
-    # A log file gets a line every 30 s, a terminal a bar that moves.
-    with tqdm(total=len(items), unit="sample", mininterval=0.5 if sys.stderr.isatty() else 30) as progress:
+    """Run the items without a record. The record of each is on disk before its sample counts as done."""
+    pending = [item for item in items if item.index not in cache.outcomes]
+    warn(first_line(options.dataset, items, pending, models[0].name, [model.address for model in models]))
+    async with Progress(options.dataset, items, cache, warn) as progress:
         servers = Servers(
             models,
             ceiling=options.max_concurrent,
             outage_timeout_s=options.outage_timeout,
-            notify=lambda text: progress.set_postfix_str(printable(text)),
+            notify=progress.note_outage,
         )
+
+        def keep(record: Record) -> None:
+            cache.append(record)
+            progress.count(record.outcome)
 
         async def run(item: Item, avoiding: Collection[Server]) -> None:
             async with servers.assign(avoiding=avoiding) as assignment:
-                cache.append(await executor.run(item, assignment))
-            progress.update()
+                keep(await executor.run(item, assignment))
 
         def give_up(item: Item, failing: FailingError) -> None:
             warn(f"sample {item.index} keeps failing while others do not: {failing}")
-            cache.append(failing.record or exception_record(item, failing.failure, Episode()))
-            progress.update()
+            keep(failing.record or exception_record(item, failing.failure, Episode()))
 
-        schedule = Schedule(run, servers.serves_others, give_up, options.outage_timeout, executor.take)
+        schedule = Schedule(run, servers.serves_others, give_up, options.outage_timeout, executor.take, warn)
         try:
-            await schedule.run_all(by_video(items), max_concurrent=options.max_concurrent, grace_s=options.grace)
+            await schedule.run_all(by_video(pending), max_concurrent=options.max_concurrent, grace_s=options.grace)
         except RunInterruptedError:
             raise
         except EvaError as error:

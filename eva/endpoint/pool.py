@@ -200,7 +200,10 @@ class Servers:
     async def _change(self, server: Server, failure: str) -> None:
         server.failure = failure
         down = [server for server in self._servers if not server.up]
-        self._notify("; ".join(f"waiting for {server.model.address}: {server.failure}" for server in down))
+        text = "; ".join(f"waiting for {server.model.address}: {server.failure}" for server in down)
+        if len(down) == len(self._servers):
+            text += f"; the run ends if no server answers within {self._outage_timeout_s:g} s (--outage-timeout)"
+        self._notify(text)
         await self._wake()
 
     async def _wake(self) -> None:

@@ -78,7 +78,8 @@ class Schedule:
 
     `run` runs a sample on a server, on another one than those named if possible. `serves_others` says whether one of
     the servers answers other samples; None if no sample has finished yet. `give_up` records a sample that keeps
-    failing. `take` takes the next sample out of the waiting ones; None while none of them can run.
+    failing. `take` takes the next sample out of the waiting ones; None while none of them can run. `report` gets a
+    line for the user.
     """
 
     run: Callable[[Item, Collection[Server]], Awaitable[None]]
@@ -86,6 +87,7 @@ class Schedule:
     give_up: Callable[[Item, FailingError], None]
     outage_timeout_s: float
     take: Callable[[deque[Item]], Item | None]
+    report: Callable[[str], None]
     _waiting: deque[Item] = field(default_factory=deque)
     _failures: defaultdict[int, _Failures] = field(default_factory=lambda: defaultdict(_Failures))
     _alone: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -178,11 +180,21 @@ class Schedule:
         def on_signal(number: int) -> None:
             received.append(number)
             self._stopping = True
+            self.report(self._what_ends(received, grace_s))
             loop.call_later(grace_s if len(received) == 1 else 0, cancel)
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, on_signal, number)
         return received
+
+    def _what_ends(self, received: Sequence[int], grace_s: float) -> str:
+        name, running = signal.Signals(received[-1]).name, f"{self._running} running sample{'s'[: self._running != 1]}"
+        if len(received) > 1:
+            return f"{name} again: the {running} end now, without a record"
+        return (
+            f"{name}: no sample starts any more. The {running} may finish for up to {grace_s:g} s (--grace). "
+            "A second Ctrl-C ends them now. What has finished is saved."
+        )
 
 
 async def _cancel(workers: Sequence[asyncio.Task[None]]) -> None:

@@ -87,7 +87,7 @@ class Samples:
             def give_up(item: Item, failing: FailingError) -> None:
                 self.given_up[item.index] = str(failing)
 
-            work = Schedule(run, pool.serves_others, give_up, self.outage_timeout_s, first_come)
+            work = Schedule(run, pool.serves_others, give_up, self.outage_timeout_s, first_come, self.said.append)
             await work.run_all(todo, max_concurrent=self.ceiling, grace_s=grace_s)
 
     async def play(self, item: Item, assignment: Assignment) -> None:
@@ -204,7 +204,7 @@ def test_a_run_whose_samples_cannot_be_played_yet_ends_at_once_when_it_is_told_t
         async def serves(servers: Collection[Server]) -> bool:
             return True
 
-        work = Schedule(run, serves, lambda item, failing: None, 20, take=lambda waiting: None)
+        work = Schedule(run, serves, lambda item, failing: None, 20, take=lambda waiting: None, report=print)
         asyncio.get_running_loop().call_later(0.2, os.kill, os.getpid(), signal.SIGINT)
         await work.run_all(items(3), max_concurrent=2, grace_s=300)
 
