@@ -39,6 +39,7 @@ class Progress:
             desc=printable(name), total=len(items), initial=len(before), bar_format=_BAR, dynamic_ncols=True,
             mininterval=0.5 if tty else _LOG_EVERY_S, maxinterval=10 if tty else _LOG_EVERY_S,
         )  # fmt: skip
+        self._say()
         self._clock = asyncio.create_task(self._tick()) if tty else None
 
     async def __aenter__(self) -> Progress:

@@ -1,0 +1,78 @@
+"""What a person at a terminal of 80 columns sees of a run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Bench, make_video, row
+from killable import KillableServer, killable
+from pseudo_terminal import CTRL_C, terminal
+from scripted_server import Script, ScriptedServer
+
+RIGHT, WRONG = "<answer>B</answer>", "<answer>A</answer>"
+
+
+@pytest.fixture
+def bench_of(tmp_path: Path, tokenizer_dir: Path) -> Callable[[str, int], Bench]:
+    def make(base_url: str, count: int) -> Bench:
+        bench = Bench(tmp_path / "bench", base_url, tokenizer_dir)
+        make_video(bench.videos / "clip.mp4")
+        bench.write(row(f"q{number}") for number in range(count))
+        bench.output_dir.mkdir()
+        return bench
+
+    return make
+
+
+def test_a_run_that_goes_on_says_what_is_done_and_its_bar_begins_there(bench_of: Callable[[str, int], Bench]) -> None:
+    with ScriptedServer(Script(lambda key: [RIGHT if int(key[1:]) % 4 else WRONG])) as server:
+        bench = bench_of(server.base_url, 8)
+        assert bench.run("--sample", "4").code == 0
+        with terminal(bench.command("--max-concurrent", "1"), bench.folder) as screen:
+            assert screen.finish() == 0, screen.text
+    assert f"own: 4 of 8 done, 4 to go; model scripted-eva at {server.base_url}" in screen.text.replace("\r\n", "")
+    bars = [line for line in screen.lines() if re.match(r"own \d/8", line)]
+    assert bars[0].startswith("own 4/8 |")
+    assert bars[-1].startswith("own 8/8, 75.0 % right |")
+    assert all(len(bar) <= 80 for bar in bars)
+
+
+def test_an_outage_is_a_line_when_it_begins_and_one_when_it_ends_and_the_clock_goes_on(
+    bench_of: Callable[[str, int], Bench], tmp_path: Path
+) -> None:
+    replies: dict[str, Any] = {f"q{number}": [{"text": RIGHT, "delay_s": 0.2}] for number in range(40)}
+    server = KillableServer(tmp_path / "server", {"replies": replies})
+    with killable(server):
+        bench = bench_of(server.base_url, 40)
+        with terminal(bench.command("--max-concurrent", "2", "--outage-timeout", "100"), bench.folder) as screen:
+            screen.read_until("100.0 % right")
+            server.kill()
+            screen.read_until("within 100 s (--outage-timeout)")
+            screen.read_until("a server is down for 3 s")
+            server.start()
+            assert screen.finish() == 0, screen.text
+    flowing = screen.text.replace("\r\n", "")
+    assert len(re.findall("waiting for http", flowing)) == 1
+    assert len(re.findall("all servers answer again, after [0-9]+ s", flowing)) == 1
+    assert "own 40/40, 100.0 % right |" in screen.text
+
+
+def test_the_first_ctrl_c_says_at_once_what_still_runs_and_the_second_ends_it(
+    bench_of: Callable[[str, int], Bench],
+) -> None:
+    slow = {"text": RIGHT, "delay_s": 60}
+    with ScriptedServer(Script(lambda key: [slow if int(key[1:]) > 2 else RIGHT])) as server:
+        bench = bench_of(server.base_url, 9)
+        with terminal(bench.command("--max-concurrent", "3"), bench.folder) as screen:
+            screen.read_until("own 3/9")
+            screen.press(CTRL_C)
+            text = screen.read_until("What has finished is saved.", timeout_s=5)
+            assert "The 3 running samples may finish for up to 60 s (--grace)" in text.replace("\r\n", "")
+            screen.press(CTRL_C)
+            screen.read_until("SIGINT again: the 3 running samples end now", timeout_s=5)
+            assert screen.finish(timeout_s=20) == 130, screen.text
+    assert len(bench.cache.read_text(encoding="utf-8").splitlines()) == 3
