@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from eva.dataset.convert import ANSWER_KINDS, Columns, Dropped, convert_rows
 from eva.dataset.items import KNOWN_KEYS
-from eva.dataset.tables import READERS
+from eva.dataset.tables import FIRST_ROW, READERS
 from eva.errors import EvaError
 from eva.files import replace_text
 
@@ -33,7 +33,8 @@ def main() -> int:
     if args.output.resolve() == args.input.resolve():
         parser.error("INPUT and --output are the same file")
     try:
-        outcomes = list(convert_rows(READERS[args.format](args.input, columns.all()), columns))
+        rows = READERS[args.format](args.input, columns.all())
+        outcomes = list(convert_rows(rows, columns, first_row=FIRST_ROW[args.format]))
         return report_and_write(outcomes, args.output, strict=args.strict)
     except (csv.Error, UnicodeDecodeError) as error:
         print(f"{args.input} is not readable as {args.format} in UTF-8: {error}", file=sys.stderr)

@@ -46,8 +46,8 @@ class SampleRunner:
         except _NOT_THE_SAMPLES:
             raise
         except Exception as error:  # a failing sample never ends the run: its record and a line say what happened
-            self.report(f"sample {item.index} ({item.videos[0]!r}): {type(error).__name__}: {error}")
             record = exception_record(item, error, episode)
+            self.report(f"sample {item.index} ({item.videos[0]!r}): {record.error}")
         finally:
             self.call_runner.tool.release(item.index)
         return _timed(record, started_at)

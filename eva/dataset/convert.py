@@ -51,16 +51,19 @@ class Columns:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A row that is left out. `row` is its number, counted from 0 without the header."""
+    """A row that is left out. `row` is its number as a spreadsheet shows it."""
 
     row: int
     error: RowError
 
 
-def convert_rows(rows: Iterable[Mapping[str, Any] | RowError], columns: Columns) -> Iterator[str | Dropped]:
+def convert_rows(
+    rows: Iterable[Mapping[str, Any] | RowError], columns: Columns, *, first_row: int
+) -> Iterator[str | Dropped]:
     """Per row one line of the annotation file without its newline, or a Dropped where the row is not a question.
 
-    A row that cannot be read is given as its RowError. The `index` of a line is the number of its row in the input.
+    A row that cannot be read is given as its RowError. A person knows the first row as number `first_row`. The `index`
+    of a line counts the rows of the input from 0.
     When a dropped row is corrected and the file is converted again, all other questions keep the index of their cached
     answers.
     """
@@ -71,19 +74,19 @@ def convert_rows(rows: Iterable[Mapping[str, Any] | RowError], columns: Columns)
                 raise row
             item = _item(row, columns, index=number)
             line = _line(item)
-            _refuse_repetition(item, seen)
+            _refuse_repetition(item, seen, row=number + first_row)
             yield line
         except RowError as error:
-            yield Dropped(number, error)
+            yield Dropped(number + first_row, error)
 
 
-def _refuse_repetition(item: Mapping[str, Any], seen: dict[tuple[str, str], tuple[int, str]]) -> None:
+def _refuse_repetition(item: Mapping[str, Any], seen: dict[tuple[str, str], tuple[int, str]], *, row: int) -> None:
     truth = item["reward_model"]["ground_truth"]
     question = (item["videos"][0], item["prompt"][0]["content"])
-    first_row, first_truth = seen.setdefault(question, (item["index"], truth))
+    first_row, first_truth = seen.setdefault(question, (row, truth))
     if truth != first_truth:
         raise RowError("the same question again, with another answer", f"row {first_row} says {first_truth}")
-    if first_row != item["index"]:
+    if first_row != row:
         raise RowError("the same question again", f"as in row {first_row}")
 
 

@@ -39,7 +39,7 @@ def locate_video(path: Path) -> Path:
         candidate = path.with_name(name)
         if _is_file(candidate):
             return candidate
-    raise VideoError(f"{path} is not there, nor {stem} with one of {', '.join(VIDEO_SUFFIXES)}")
+    raise VideoError(f"the video {path} is missing, in another container too")
 
 
 def survey_videos(items: Sequence[Item], video_root: Path) -> Survey:

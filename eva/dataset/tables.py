@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,9 +15,13 @@ Row = Mapping[str, Any] | RowError
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """Rows of a CSV file with a header line; all values are text. A row with more or fewer cells is a RowError."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
+    """Rows of a CSV file with a header line; all values are text. A row with more or fewer cells is a RowError.
+
+    The file is UTF-8, or UTF-16 with its mark. Cells are separated by commas, semicolons or tabs, as Excel writes them.
+    """
+    with path.open(encoding=_csv_encoding(path), newline="") as file:
+        reader = csv.DictReader(file, strict=True, delimiter=_find_delimiter(file.readline(), columns))
+        file.seek(0)
         header = list(reader.fieldnames or ())
         _require(path, columns, header)
         twice = sorted({name for name in columns if header.count(name) > 1})
@@ -28,6 +33,16 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
                 yield RowError("the row has more or fewer cells than the header", f"line {reader.line_num}")
             else:
                 yield row
+
+
+def _csv_encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else "utf-8-sig"
+
+
+def _find_delimiter(header: str, columns: Sequence[str]) -> str:
+    """The separator with which the header names most of the columns; of equals the comma."""
+    return max(",;\t", key=lambda one: len(set(columns).intersection(*csv.reader([header], delimiter=one))))
 
 
 def read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
@@ -74,4 +89,6 @@ def _require(path: Path, columns: Sequence[str], there: Sequence[str]) -> None:
         raise ConvertError(f"{path} has no column {', '.join(absent)}; it has {', '.join(there) or 'none'}")
 
 
+# What a spreadsheet calls the first row of each format: a CSV file has a header above it.
+FIRST_ROW = {"csv": 2, "jsonl": 1, "parquet": 1}
 READERS = {"csv": read_csv, "jsonl": read_jsonl, "parquet": read_parquet}

@@ -40,11 +40,11 @@ def write_jsonl(path: Path, *rows: object) -> Path:
 
 
 def converted(*rows: dict, columns: Columns = COLUMNS) -> list[dict]:
-    return [json.loads(line) for line in convert_rows(rows, columns) if isinstance(line, str)]
+    return [json.loads(line) for line in convert_rows(rows, columns, first_row=1) if isinstance(line, str)]
 
 
 def reasons(*rows: dict, columns: Columns = COLUMNS) -> list[str]:
-    return [row.error.reason for row in convert_rows(rows, columns) if isinstance(row, Dropped)]
+    return [row.error.reason for row in convert_rows(rows, columns, first_row=1) if isinstance(row, Dropped)]
 
 
 @pytest.mark.process
@@ -64,6 +64,23 @@ def test_csv_with_a_column_for_each_option_becomes_items(tmp_path):
     assert (first.index, first.ground_truth, first.extra) == (0, "B", {"topic": "food"})
     assert (second.index, second.ground_truth) == (1, "C")
     assert "käse" in (tmp_path / "out.jsonl").read_text(encoding="utf-8")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("encoding", "delimiter"), [("utf-8-sig", ";"), ("utf-16", "\t"), ("utf-16", ";")])
+def test_a_table_as_excel_saves_it_is_read_and_its_rows_have_the_numbers_that_excel_shows(
+    tmp_path, encoding, delimiter
+):
+    table = tmp_path / "set.csv"
+    rows = ["file,question,a,b,right", "käse.mp4,How many?,1,2,B", "b.mp4,,1,2,A"]
+    table.write_bytes("\r\n".join(rows).replace(",", delimiter).encode(encoding))
+    flags = ("--video", "file", "--question", "question", "--options", "a,b", "--answer", "right")
+    done = convert(table, tmp_path / "out.jsonl", *flags, kind="csv")
+    assert (done.returncode, done.stderr.splitlines()) == (
+        0, ["1 of 2 rows converted, 1 dropped", "  1 x no question (row 3: no question)"],
+    )  # fmt: skip
+    (item,) = load_items(tmp_path / "out.jsonl")
+    assert (item.index, item.videos, item.ground_truth) == (0, ("käse.mp4",), "B")
 
 
 @pytest.mark.process
@@ -207,9 +224,9 @@ def test_dropped_rows_are_counted_by_reason_on_stderr(tmp_path):
     done = convert(table, tmp_path / "out.jsonl", *FLAGS)
     assert done.returncode == 0
     assert "1 of 6 rows converted, 5 dropped" in done.stderr
-    assert "  2 x no question (row 1: no question; row 2: no question)" in done.stderr
-    assert "  1 x a column is absent (row 3: a column is absent: answer, options, question in line 4)" in done.stderr
-    assert "  2 x not a JSON object (row 4: not a JSON object: line 5; row 5" in done.stderr
+    assert "  2 x no question (row 2: no question; row 3: no question)" in done.stderr
+    assert "  1 x a column is absent (row 4: a column is absent: answer, options, question in line 4)" in done.stderr
+    assert "  2 x not a JSON object (row 5: not a JSON object: line 5; row 6" in done.stderr
     assert len(load_items(tmp_path / "out.jsonl")) == 1
 
 

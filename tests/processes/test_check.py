@@ -29,7 +29,7 @@ def script(**settings: Any) -> Script:
 
 # Each with the line that must say so, its verdict first; a line on a server is matched behind that server's address.
 VIDEO_TROUBLES = {
-    "absent.mp4": r"^absent.mp4: .*is not there",
+    "absent.mp4": r"^absent.mp4: .*is missing",
     "truncated.mp4": r"^truncated.mp4: .+",
     "half.mkv": r"^half.mkv: truncated: pictures end at [0-9.]+ s of 12.0 s",
     "audio.mp4": r"^audio.mp4: .+",
