@@ -51,6 +51,8 @@ from eva.video.timeline import Timeline, compact
 EXACT_IN_FLOATS = 2**53
 # Each decoding thread holds frames of its own. More threads cost memory, and hardly make one video faster.
 MAX_THREADS = 4
+# Each decoder opens the file, and FFmpeg holds 75 bytes for each frame that an MP4 lists.
+MAX_LISTED = 1_000_000
 
 Made = TypeVar("Made")
 # A keyframe to start at (None: the file's start), and the indices to decode from it, in ascending order.
@@ -85,7 +87,9 @@ class Clock:
         highest = max(abs(int(end) - self.start_pts) for end in (pts[0], pts[-1])) * self.time_base.numerator
         if highest > EXACT_IN_FLOATS:
             return array("d", map(self.seconds, pts.tolist()))
-        return compact((pts - self.start_pts) * self.time_base.numerator / self.time_base.denominator)
+        since_start = pts - self.start_pts
+        since_start *= self.time_base.numerator
+        return compact(since_start / self.time_base.denominator)
 
 
 class AvVideo:
@@ -119,7 +123,7 @@ class AvVideo:
     def _decode_sparsely(self, wanted: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         """Leaves out frames that these do not need, and decodes independent passes at the same time."""
         groups = list(passes(wanted, self.index.entries))
-        count = min(len(groups), threads_at_most())
+        count = min(len(groups), threads_at_most(), MAX_LISTED // self.timeline.count)
         if count < 2:
             return self._decode_passes(groups, make, sparsely=True)
         # Decoders with one thread each need less CPU than one decoder with several.

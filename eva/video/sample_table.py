@@ -98,12 +98,14 @@ def _make_table(file: int, stbl: _Box) -> _Table:
     if not kinds <= TABLES or not one_kind or _read(file, stsz, at_most=8)[4:] != b"\0\0\0\0":  # all of one size
         raise _UnclearError
     size = _rows(file, _Box(b"", stsz.begin + 4, stsz.end), 1).ravel().astype(np.uint32)
+    pos = _positions(file, stbl, size)
+    delays = _spread(_rows(file, _child(file, stbl, b"ctts"), 2), len(size)) if b"ctts" in kinds else 0
     steps = _spread(_rows(file, _child(file, stbl, b"stts"), 2), len(size))
     if steps.min() < 1 or size.min() < 1:
         raise _UnclearError
-    dts = np.cumsum(steps) - steps
-    pts = dts + _spread(_rows(file, _child(file, stbl, b"ctts"), 2), len(size)) if b"ctts" in kinds else dts.copy()
-    return _Table(pts, dts, _positions(file, stbl, size), size)
+    dts = np.cumsum(steps, dtype=np.int64)
+    dts -= steps
+    return _Table(dts + delays, dts, pos, size)
 
 
 def _positions(file: int, stbl: _Box, size: NDArray[np.uint32]) -> Integers:
@@ -117,7 +119,8 @@ def _positions(file: int, stbl: _Box, size: NDArray[np.uint32]) -> Integers:
     counts = np.repeat(per_chunk, lengths)
     if counts.min() < 1 or counts.sum() != len(size):
         raise _UnclearError
-    pos = np.cumsum(size, dtype=np.int64) - size
+    pos = np.cumsum(size, dtype=np.int64)
+    pos -= size
     pos += np.repeat(offsets - pos[np.cumsum(counts) - counts], counts)
     end = os.fstat(file).st_size
     if pos.min() < 0 or pos.max() > end or pos[-1] + size[-1] > end or np.any(pos[1:] - pos[:-1] < size[:-1]):
@@ -194,11 +197,11 @@ def _rows(file: int, box: _Box, columns: int, item: str = ">u4") -> BigEndian:
     return np.frombuffer(data, item, offset=8).reshape(count, columns)
 
 
-def _spread(rows: BigEndian, count: int) -> Integers:
+def _spread(rows: BigEndian, count: int) -> NDArray[np.int32]:
     """Rows of (how often, step) as `count` steps."""
     if rows[:, 0].sum(dtype=np.int64) != count or rows[:, 1].max() > MAX_STEP:
         raise _UnclearError
-    return np.repeat(rows[:, 1].astype(np.int64), rows[:, 0].astype(np.int64))
+    return np.repeat(rows[:, 1].astype(np.int32), rows[:, 0].astype(np.int64))
 
 
 # --- what FFmpeg makes of it

@@ -55,4 +55,6 @@ class Timeline:
 def compact(numbers: np.ndarray[Any, np.dtype[Any]]) -> array[Any]:
     """Floats or integers of 64 bits in an array of Python, whose items are Python's own, and which is equal or not as a
     whole."""
-    return array("d" if numbers.dtype == np.float64 else "q", numbers.tobytes())
+    packed = array("d" if numbers.dtype == np.float64 else "q")
+    packed.frombytes(numbers.data.cast("B"))
+    return packed
