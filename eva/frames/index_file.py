@@ -20,7 +20,7 @@ from eva.frames.store import VideoFile, video_folder, write_whole
 from eva.json_text import parse_json
 from eva.video.container import Identity
 from eva.video.packets import EntryPoint, VideoIndex
-from eva.video.timeline import Timeline
+from eva.video.timeline import Timeline, compact
 
 # Goes up when what an index says of the same video changes.
 VERSION = 3
@@ -102,9 +102,9 @@ def _index(header: Mapping[str, Any], numbers: np.ndarray[Any, np.dtype[np.int64
         width=header["width"],
         height=header["height"],
         average_fps=header["average_fps"],
-        times_s=tuple(times.view(np.float64).tolist()),
+        times_s=compact(times.view(np.float64)),
         missing=header["missing"],
         shown_to_s=header["shown_to_s"],
     )
     points = tuple(EntryPoint(*row) for row in entries.reshape(-1, 3).tolist())
-    return VideoIndex(timeline, tuple(pts.tolist()) if by_pts else None, points, header["gap"])
+    return VideoIndex(timeline, compact(pts) if by_pts else None, points, header["gap"])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 from av.container import InputContainer
@@ -75,16 +76,24 @@ def playlist_error(path: Path) -> VideoError:
 
 
 @contextmanager
+def open_file(path: Path, identity: Identity | None) -> Iterator[BinaryIO]:
+    """The file at `path`, which is closed at the end of the block. Raises OSError; ChangedError where it does not have
+    this identity."""
+    with path.open("rb") as file:
+        if identity is not None and Identity.from_stat(os.fstat(file.fileno())) != identity:
+            raise changed_error(path)
+        yield file
+
+
+@contextmanager
 def open_container(path: Path, identity: Identity | None = None) -> Iterator[InputContainer]:
     """The container at `path`, which is closed at the end of the block. `identity`: the file that it must be.
 
     Raises VideoError, whose message names the file.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path, identity) as file:
             # FFmpeg opens the file that is checked here, whatever the path names a moment later.
-            if identity is not None and Identity.from_stat(os.fstat(file.fileno())) != identity:
-                raise changed_error(path)
             if file.read(len(CONCATENATION)) == CONCATENATION:
                 raise playlist_error(path)
             container = _open(path, file.fileno())

@@ -8,7 +8,9 @@ decoding, each frame's own time is compared with that list. So a file whose pack
 from __future__ import annotations
 
 import math
+from array import array
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from fractions import Fraction
 from functools import partial
 from itertools import dropwhile, groupby, pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from av.container import InputContainer
@@ -28,25 +30,29 @@ from av.video.stream import VideoStream
 
 from eva.cpus import available_cpus
 from eva.errors import MiscountedError, UndecodableError, VideoError
-from eva.video.container import Identity, moving_pictures, open_container, unchanged
+from eva.video.container import Identity, moving_pictures, open_container, open_file, unchanged
 from eva.video.encode import Rgb
-from eva.video.gaps import VP8, GapFinder
+from eva.video.gaps import VP8, GapFinder, Integers
 from eva.video.interleave import in_turns
 from eva.video.packets import (
     EntryPoint,
+    NoteTaker,
     Survey,
     VideoIndex,
     first_slice,
     is_chosen_by_time,
     is_disposable,
     make_survey,
-    note_packet,
     packets_of,
 )
-from eva.video.timeline import Timeline
+from eva.video.sample_table import listed_notes
+from eva.video.timeline import Timeline, compact
 
+EXACT_IN_FLOATS = 2**53
 # Each decoding thread holds frames of its own. More threads cost memory, and hardly make one video faster.
 MAX_THREADS = 4
+# Each decoder opens the file, and FFmpeg holds 75 bytes for each frame that an MP4 lists.
+MAX_LISTED = 1_000_000
 
 Made = TypeVar("Made")
 # A keyframe to start at (None: the file's start), and the indices to decode from it, in ascending order.
@@ -73,8 +79,17 @@ class Clock:
     by_time: bool  # frames are chosen by their times, see timeline.Timeline
 
     def seconds(self, pts: int) -> float:
-        # This division is as exact as that by a Fraction, and an hour has 200,000 times.
+        # This division is as exact as that by a Fraction.
         return (pts - self.start_pts) * self.time_base.numerator / self.time_base.denominator
+
+    def all_seconds(self, pts: Integers) -> array[float]:
+        """`seconds` of each of these times, which ascend."""
+        highest = max(abs(int(end) - self.start_pts) for end in (pts[0], pts[-1])) * self.time_base.numerator
+        if highest > EXACT_IN_FLOATS:
+            return array("d", map(self.seconds, pts.tolist()))
+        since_start = pts - self.start_pts
+        since_start *= self.time_base.numerator
+        return compact(since_start / self.time_base.denominator)
 
 
 class AvVideo:
@@ -108,7 +123,7 @@ class AvVideo:
     def _decode_sparsely(self, wanted: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         """Leaves out frames that these do not need, and decodes independent passes at the same time."""
         groups = list(passes(wanted, self.index.entries))
-        count = min(len(groups), threads_at_most())
+        count = min(len(groups), threads_at_most(), MAX_LISTED // self.timeline.count)
         if count < 2:
             return self._decode_passes(groups, make, sparsely=True)
         # Decoders with one thread each need less CPU than one decoder with several.
@@ -203,14 +218,15 @@ def read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
 def _read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
     with _open_stream(path, identity) as (container, stream):
         clock = _make_clock(container, stream)
-        survey, first = _survey(container, stream)
+        with open_file(path, identity) as file:
+            survey, first = _survey(file, container, stream)
     if first is None:
         raise UndecodableError(f"no frame of the video {path} can be decoded")
     counted = _count_frames(path, identity, threads=1) if survey.gap else None
     if not recount and _is_as_surveyed(survey, first, counted):
-        times_s = tuple(clock.seconds(pts) for pts in survey.pts)
+        times_s = clock.all_seconds(survey.pts)
         timeline = _make_timeline(first, clock, times_s, clock.seconds(survey.shown_to), survey.missing)
-        return VideoIndex(timeline, survey.pts, survey.entries, survey.gap)
+        return VideoIndex(timeline, compact(survey.pts), survey.entries, survey.gap)
     counted = counted or _count_frames(path, identity, threads=threads_at_most())
     return VideoIndex(_make_timeline(first, clock, *_times_s(counted.shown, clock)), None, (), survey.gap)
 
@@ -218,13 +234,13 @@ def _read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
 def _is_as_surveyed(survey: Survey, first: VideoFrame, counted: Counted | None) -> bool:
     """Whether the packets map one to one to frames. This is certain only where all frames were decoded (`counted`). A
     packet that the decoder refuses keeps its place."""
-    if counted is not None and not counted.damaged and tuple(pts for pts, _ in counted.shown) != survey.pts:
+    if counted is not None and not counted.damaged and [pts for pts, _ in counted.shown] != survey.pts.tolist():
         return False
     return survey.one_each and first.pts == survey.pts[0]
 
 
 def _make_timeline(
-    first: VideoFrame, clock: Clock, times_s: tuple[float, ...], shown_to_s: float, missing: int = 0
+    first: VideoFrame, clock: Clock, times_s: Sequence[float], shown_to_s: float, missing: int = 0
 ) -> Timeline:
     turned = _quarter_turns(first) % 2 == 1
     size = (first.height, first.width) if turned else (first.width, first.height)
@@ -234,7 +250,7 @@ def _make_timeline(
     return Timeline(*size, average_fps, times_s, missing, shown_to_s if clock.by_time else None)
 
 
-def _mean_fps(times_s: tuple[float, ...]) -> float:
+def _mean_fps(times_s: Sequence[float]) -> float:
     return (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 else 1.0
 
 
@@ -245,13 +261,13 @@ def _count_frames(path: Path, identity: Identity, *, threads: int) -> Counted:
         return Counted(shown, decoding.damaged)
 
 
-def _times_s(shown: Sequence[Shown], clock: Clock) -> tuple[tuple[float, ...], float]:
+def _times_s(shown: Sequence[Shown], clock: Clock) -> tuple[array[float], float]:
     """When each frame begins, and when the last one ends; evenly spaced where the times are missing or do not rise."""
     known = [pts for pts, _ in shown if pts is not None]
     if len(known) < len(shown) or any(time >= later for time, later in pairwise(known)):
         evenly = [index / (clock.average_fps or 25.0) for index in range(len(shown) + 1)]
-        return tuple(evenly[:-1]), evenly[-1]
-    return tuple(clock.seconds(pts) for pts in known), clock.seconds(known[-1] + shown[-1][1])
+        return array("d", evenly[:-1]), evenly[-1]
+    return array("d", map(clock.seconds, known)), clock.seconds(known[-1] + shown[-1][1])
 
 
 class Decoding:
@@ -380,16 +396,28 @@ def _make_clock(container: InputContainer, stream: VideoStream) -> Clock:
     )
 
 
-def _survey(container: InputContainer, stream: VideoStream) -> tuple[Survey, VideoFrame | None]:
-    """Read every packet, and decode the first frame."""
-    decoding = Decoding(container, stream, threads=1)
-    first: VideoFrame | None = None
-    notes, gaps = [], GapFinder(stream.codec_context)
-    for packet in packets_of(container, stream):
-        notes.append(note_packet(packet, stream.codec_context))
-        gaps.note(first_slice(packet, stream.codec_context), packet.pts)
-        if first is None:
-            first = next(iter(decoding.decode(packet)), None)
-    if first is None:
-        first = next(iter(decoding.decode(None)), None)
-    return make_survey([note for note in notes if note is not None], container, stream, gap=gaps.found), first
+def _survey(file: BinaryIO, container: InputContainer, stream: VideoStream) -> tuple[Survey, VideoFrame | None]:
+    """Read the list of packets, or every packet, and decode the first frame."""
+    decoding, packets = Decoding(container, stream, threads=1), packets_of(container, stream)
+    listed = listed_notes(file, container, stream)
+    if listed is not None:
+        return make_survey(listed, container, stream, gap=False), _first_frame(packets, decoding)
+    notes, gaps = NoteTaker(stream.codec_context), GapFinder(stream.codec_context)
+
+    def noted() -> Iterator[Packet[VideoStream]]:
+        for packet in packets:
+            notes.note(packet)
+            gaps.note(first_slice(packet, stream.codec_context), packet.pts)
+            yield packet
+
+    passing = noted()
+    first = _first_frame(passing, decoding)
+    deque(passing, maxlen=0)
+    return make_survey(notes.notes(), container, stream, gap=gaps.found), first
+
+
+def _first_frame(packets: Iterable[Packet[VideoStream]], decoding: Decoding) -> VideoFrame | None:
+    for packet in packets:
+        for frame in decoding.decode(packet):
+            return frame
+    return next(iter(decoding.decode(None)), None)

@@ -6,12 +6,14 @@ so such a video is decoded in one way only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from statistics import median_low
 
+import numpy as np
 from av.codec.context import CodecContext
+from numpy.typing import NDArray
 
 VP8 = {"vp8", "libvpx"}
 # The profiles whose parameter sets say more about colours.
@@ -23,6 +25,13 @@ HEVC_IDR = (19, 20)
 HEVC_LEADING = range(6, 10)
 # The part of a NAL unit that holds its numbers.
 HEADER_BYTES = 64
+# The part of an H.264 slice that nearly always suffices for its frame_num: its type, and eight bytes.
+WINDOW_BYTES = 9
+NOTED_AT_ONCE = 4096
+MAX_FRAME_NUM_BITS = 16
+
+Bytes = NDArray[np.uint8]
+Integers = NDArray[np.int64]
 
 
 class Bits:
@@ -58,19 +67,68 @@ class H264Numbers:
     frame_num_bits: int
     plane_bits: int
     _last: int | None = None  # of the last reference frame
-    gap: bool = False
+    _gap: bool = False
+    _waiting: list[bytes] = field(default_factory=list)
+
+    @property
+    def gap(self) -> bool:
+        self._note_waiting()
+        return self._gap
 
     def note(self, unit: bytes) -> None:
         """Take the first slice of a picture into account."""
+        self._waiting.append(unit)
+        if len(self._waiting) == NOTED_AT_ONCE:
+            self._note_waiting()
+
+    def _note_waiting(self) -> None:
+        units, self._waiting = self._waiting, []
+        if units:
+            heads = b"".join(unit[:WINDOW_BYTES].ljust(WINDOW_BYTES, b"\0") for unit in units)
+            lengths = np.array([len(unit) for unit in units])
+            self.note_all(np.frombuffer(heads, np.uint8).reshape(-1, WINDOW_BYTES), lengths, units.__getitem__)
+
+    def note_all(self, heads: Bytes, lengths: Integers, unit_at: Callable[[int], bytes]) -> None:
+        """Take the first slices of many pictures into account: the first WINDOW_BYTES of each, their lengths, and what
+        gives the HEADER_BYTES of one."""
+        numbers, known = self._read_all(heads, lengths)
+        for place in np.flatnonzero(~known).tolist():
+            try:
+                numbers[place] = self._read(unit_at(place))
+            except ValueError:  # it ends too early
+                self._gap = True
+        self._follow(heads[:, 0], numbers)
+
+    def _read(self, unit: bytes) -> int:
         bits = Bits(unit, start=1)
         bits.skip_golombs(3)
         bits.read(self.plane_bits)
-        number = bits.read(self.frame_num_bits)
-        begins_anew = unit[0] & 0x1F == 5
-        if self._last is not None and not begins_anew:
-            self.gap |= (number - self._last) % (1 << self.frame_num_bits) > 1
-        if unit[0] & 0x60:
-            self._last = number
+        return bits.read(self.frame_num_bits)
+
+    def _read_all(self, heads: Bytes, lengths: Integers) -> tuple[Integers, NDArray[np.bool_]]:
+        """What `_read` gives for each, and where it is known: where no byte is escaped, and the window is enough."""
+        escaped = ((heads[:, 1:-2] | heads[:, 2:-1]) == 0) & (heads[:, 3:] == 3)
+        known = (lengths >= WINDOW_BYTES) & ~escaped.any(axis=1)
+        value = np.ascontiguousarray(heads[:, 1:]).view(">u8").ravel().astype(np.uint64)
+        used = np.full(len(value), self.plane_bits + self.frame_num_bits)
+        for _ in range(3):  # a Golomb number has as many bits after its first 1 as it has zeros before it
+            length = np.frexp((value >> np.uint64(32)).astype(np.float64))[1]
+            bits = 2 * (32 - length) + 1
+            used += bits
+            value <<= np.minimum(bits, 63).astype(np.uint64)
+        known &= used <= 64
+        value <<= np.uint64(self.plane_bits)
+        return (value >> np.uint64(64 - self.frame_num_bits)).astype(np.int64), known
+
+    def _follow(self, kinds: NDArray[np.uint8], numbers: Integers) -> None:
+        """Compare each number with that of the last reference frame before it."""
+        first = 0 if self._last is None else self._last
+        refers = np.concatenate(([self._last is not None], kinds & 0x60 != 0))
+        numbers = np.concatenate(([first], numbers))
+        place = np.maximum.accumulate(np.where(refers, np.arange(len(refers)), -1))
+        steps = (numbers[1:] - numbers[place[:-1]]) & ((1 << self.frame_num_bits) - 1)
+        self._gap |= bool(np.any((steps > 1) & (kinds & 0x1F != 5) & (place[:-1] >= 0)))
+        self._last = int(numbers[place[-1]]) if place[-1] >= 0 else None
 
 
 @dataclass
@@ -119,12 +177,12 @@ class GapFinder:
     """Follows the numbers of a stream's pictures in file order; where they have no numbers, their times."""
 
     def __init__(self, context: CodecContext) -> None:
-        self._numbers = _numbers_of(context)
+        self._numbers = numbers_of(context)
         self._unreadable = False
         # These codecs have no numbers. The pixels of damaged VP8 depend on the number of threads, and a decoder of
         # MPEG-4 leaves out frames after the damage.
         self._by_times = context.name in VP8 | {"mpeg4"}
-        self._pts: list[int] = []
+        self._pts = array("q")
 
     def note(self, first_slice: bytes | None, pts: int | None) -> None:
         """Take the next picture into account."""
@@ -139,10 +197,10 @@ class GapFinder:
     @property
     def found(self) -> bool:
         numbered = self._numbers is not None and self._numbers.gap
-        return self._unreadable or numbered or _is_uneven(sorted(self._pts))
+        return self._unreadable or numbered or _is_uneven(np.sort(np.array(self._pts, np.int64)))
 
 
-def _numbers_of(context: CodecContext) -> Numbers | None:
+def numbers_of(context: CodecContext) -> Numbers | None:
     """What follows the numbers of this stream's pictures; None where they have no numbers that can be read."""
     config = context.extradata or b""
     readers: dict[str, Callable[[bytes], Numbers]] = {"h264": _h264_numbers, "hevc": _hevc_numbers}
@@ -159,7 +217,10 @@ def _h264_numbers(config: bytes) -> H264Numbers:
     profile, _ = bits.read(8), bits.read(16)
     bits.golomb()
     planes = profile in H264_HIGH_PROFILES and _read_colours(bits)
-    return H264Numbers(frame_num_bits=bits.golomb() + 4, plane_bits=2 if planes else 0)
+    frame_num_bits = bits.golomb() + 4
+    if frame_num_bits > MAX_FRAME_NUM_BITS:
+        raise ValueError("the sequence parameter set is damaged")
+    return H264Numbers(frame_num_bits, plane_bits=2 if planes else 0)
 
 
 def _read_colours(bits: Bits) -> bool:
@@ -224,7 +285,7 @@ def _evenly_spaced(numbers: list[int]) -> bool:
     return len({later - number for number, later in pairwise(sorted(numbers))}) < 2
 
 
-def _is_uneven(pts: Sequence[int]) -> bool:
+def _is_uneven(pts: Integers) -> bool:
     """Whether a frame is shown for far longer than usual, as where packets are missing."""
-    steps = [later - time for time, later in pairwise(pts)]
-    return bool(steps) and max(steps) > 1.5 * median_low(steps) + 1
+    steps = np.sort(np.diff(pts))
+    return len(steps) > 0 and bool(steps[-1] > 1.5 * steps[(len(steps) - 1) // 2] + 1)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import av
+import numpy as np
 from av.codec.context import CodecContext
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
-from eva.video.gaps import HEADER_BYTES, VP8
+from eva.video.gaps import HEADER_BYTES, VP8, Integers
 from eva.video.timeline import Timeline
 
 # In these two containers, seeking leads to the right packet. In MPEG-TS it leads to a later one; the times of AVI and
@@ -34,6 +37,7 @@ LENGTH_BYTE = {"h264": 4, "hevc": 21}
 HEVC_EXTRAS = {35, 38, 39, 40}  # delimiters, filler, supplemental information
 MPEG4_PICTURE = b"\0\0\1\xb6"
 MPEG4_B = 2
+NO_TIME = -(2**63)
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class EntryPoint:
 class Survey:
     """The frames that the packets promise."""
 
-    pts: tuple[int, ...]  # presentation times in ascending order
+    pts: Integers  # presentation times in ascending order
     one_each: bool  # every packet has a time of its own, so that the time identifies the frame
     missing: int  # frames after those that a cut-off file lists, but does not hold
     entries: tuple[EntryPoint, ...]  # in ascending order; none where only decoding from the start is exact
@@ -67,19 +71,45 @@ class VideoIndex:
     """
 
     timeline: Timeline
-    pts: tuple[int, ...] | None
+    pts: array[int] | None
     entries: tuple[EntryPoint, ...]
     gap: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
-    """What must be known of one packet that shows a frame."""
+@dataclass(frozen=True)
+class Notes:
+    """What must be known of the packets that show a frame, in file order. A time may be NO_TIME."""
 
-    pts: int | None
-    dts: int | None
-    duration: int
-    entry: bool
+    pts: Integers
+    dts: Integers
+    entries: NDArray[np.bool_]
+    shown_to: int  # the end of the last frame, by its own duration
+
+
+class NoteTaker:
+    """Takes notes of packets, in arrays: an object for each would take more time and memory than reading them."""
+
+    def __init__(self, context: CodecContext) -> None:
+        self._context, self._codec = context, context.name
+        self._pts, self._dts, self._entries = array("q"), array("q"), array("b")
+        self._shown_to: int | None = None
+
+    def note(self, packet: Packet[VideoStream]) -> None:
+        """Take a packet into account, unless it shows no frame, because it is hidden or an edit list cuts it off."""
+        if packet.is_discard or not shows_frame(packet, self._codec):
+            return
+        pts, dts = packet.pts, packet.dts
+        self._pts.append(NO_TIME if pts is None else pts)
+        self._dts.append(NO_TIME if dts is None else dts)
+        self._entries.append(packet.is_keyframe and begins_anew(memoryview(packet), self._context))
+        if pts is not None:
+            end = pts + (packet.duration or 0)
+            self._shown_to = end if self._shown_to is None else max(self._shown_to, end)
+
+    def notes(self) -> Notes:
+        """The notes so far."""
+        pts, dts = (np.array(column, np.int64) for column in (self._pts, self._dts))
+        return Notes(pts, dts, np.array(self._entries, np.bool_), self._shown_to or 0)
 
 
 def is_chosen_by_time(container: InputContainer, stream: VideoStream) -> bool:
@@ -106,35 +136,27 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packe
         return
 
 
-def note_packet(packet: Packet[VideoStream], context: CodecContext) -> Note | None:
-    """The note of a packet; None for one that shows no frame, because it is hidden or an edit list cuts it off."""
-    if packet.is_discard or not shows_frame(packet, context.name):
-        return None
-    return Note(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe and begins_anew(packet, context))
-
-
-def make_survey(notes: list[Note], container: InputContainer, stream: VideoStream, *, gap: bool) -> Survey:
+def make_survey(notes: Notes, container: InputContainer, stream: VideoStream, *, gap: bool) -> Survey:
     """The survey from the notes of all packets that show a frame. `gap`: their numbers say that packets are missing."""
-    pts = sorted(note.pts for note in notes if note.pts is not None)
-    one_each = len(set(pts)) == len(notes) > 0
-    shown_to = max((note.pts + note.duration for note in notes if note.pts is not None), default=0)
+    pts = np.sort(notes.pts[notes.pts != NO_TIME])
+    one_each = len(pts) == len(notes.pts) > 0 and bool(np.all(pts[1:] > pts[:-1]))
     if not one_each:
-        return Survey(tuple(pts), False, 0, (), shown_to, gap)
+        return Survey(pts, False, 0, (), notes.shown_to, gap)
     lost = _lost_dts(container, stream)
     if lost:
-        return Survey(*_held(notes, lost), entries=(), shown_to=shown_to, gap=gap)
-    return Survey(tuple(pts), True, 0, () if gap else tuple(_entries(notes, pts, container)), shown_to, gap)
+        return Survey(*_held(notes, lost), entries=(), shown_to=notes.shown_to, gap=gap)
+    return Survey(pts, True, 0, () if gap else tuple(_entries(notes, pts, container)), notes.shown_to, gap)
 
 
-def _entries(notes: list[Note], pts: list[int], container: InputContainer) -> Iterator[EntryPoint]:
+def _entries(notes: Notes, pts: Integers, container: InputContainer) -> Iterator[EntryPoint]:
     if container.format.name not in SEEKABLE:
         return
-    index_of = {time: index for index, time in enumerate(pts)}
-    for note in notes:
-        # MP4 lists decoding times, Matroska presentation times.
-        seek_to = note.dts if container.format.name.startswith("mov,") else note.pts
-        if note.entry and note.pts is not None and seek_to is not None:
-            yield EntryPoint(index_of[note.pts], note.pts, seek_to)
+    # MP4 lists decoding times, Matroska presentation times.
+    seek_to = notes.dts if container.format.name.startswith("mov,") else notes.pts
+    places = np.flatnonzero(notes.entries & (seek_to != NO_TIME))
+    indices = np.searchsorted(pts, notes.pts[places])
+    for row in zip(indices.tolist(), notes.pts[places].tolist(), seek_to[places].tolist(), strict=True):
+        yield EntryPoint(*row)
 
 
 def _lost_dts(container: InputContainer, stream: VideoStream) -> list[int]:
@@ -150,16 +172,16 @@ def _lost_dts(container: InputContainer, stream: VideoStream) -> list[int]:
     return lost
 
 
-def _held(notes: list[Note], lost: list[int]) -> tuple[tuple[int, ...], bool, int]:
+def _held(notes: Notes, lost: list[int]) -> tuple[Integers, bool, int]:
     """(pts, one_each, missing) of a file that was cut off.
 
     No frame is shown before its decoding time. So the numbers of frames that are shown before the first decoding time
     of a lost frame are right. A lost one may be among the few frames after it, so these count as lost, too.
     """
     first_lost = lost[-1]
-    whole = [note for note in notes if note.dts is not None and note.dts < first_lost]
-    held = sorted(note.pts for note in whole if note.pts is not None and note.pts < first_lost)
-    return tuple(held), bool(held), len(lost) + len(whole) - len(held)
+    whole = (notes.dts != NO_TIME) & (notes.dts < first_lost)
+    held = np.sort(notes.pts[whole & (notes.pts < first_lost)])
+    return held, len(held) > 0, len(lost) + int(whole.sum()) - len(held)
 
 
 def shows_frame(packet: Packet[VideoStream], codec: str) -> bool:
@@ -176,7 +198,7 @@ def shows_frame(packet: Packet[VideoStream], codec: str) -> bool:
     return bool(shown_again or shown)
 
 
-def begins_anew(packet: Packet[VideoStream], context: CodecContext) -> bool:
+def begins_anew(packet: memoryview, context: CodecContext) -> bool:
     """Whether nothing shown from this keyframe on refers to anything before it.
 
     Containers mark other frames as keyframes, too: in H.264, pictures at which decoding may start, but across which
@@ -200,11 +222,11 @@ def is_disposable(packet: Packet[VideoStream], context: CodecContext) -> bool:
     frame to which no other refers may still change the state by which later frames are decoded.
     """
     if context.name == "h264":
-        return _is_disposable_h264([unit[0] for unit in _units(packet, context)])
+        return _is_disposable_h264([unit[0] for unit in _units(memoryview(packet), context)])
     if context.name == "hevc":
         # With several temporal layers, a higher one may refer to a picture that is marked within its own layer.
         layers = int.from_bytes((context.extradata or b"")[21:22], "big") >> 3 & 7
-        units = {unit[0] >> 1 & 0x3F for unit in _units(packet, context)}
+        units = {unit[0] >> 1 & 0x3F for unit in _units(memoryview(packet), context)}
         return layers == 1 and bool(units & HEVC_UNREFERENCED) and units <= HEVC_UNREFERENCED | HEVC_EXTRAS
     if context.name == "mpeg4":
         return _is_disposable_mpeg4(bytes(packet))
@@ -229,20 +251,22 @@ def first_slice(packet: Packet[VideoStream], context: CodecContext) -> bytes | N
     """The first bytes of the first slice of an H.264 or HEVC picture; None where no slice is found."""
     if context.name not in LENGTH_BYTE:
         return None
-    for unit in _units(packet, context):
+    for unit in _units(memoryview(packet), context):
         kind, slices = (unit[0] & 0x1F, H264_SLICES) if context.name == "h264" else (unit[0] >> 1 & 0x3F, HEVC_SLICES)
         if kind in slices:
             return bytes(unit[:HEADER_BYTES])
     return None
 
 
-def _units(packet: Packet[VideoStream], context: CodecContext) -> Iterator[memoryview]:
-    """Each NAL unit, and what follows it. The decoder configuration says how the units' lengths are written."""
+def length_size(context: CodecContext) -> int:
+    """In how many bytes the lengths of NAL units are written, as the decoder configuration says it; 0: not at all."""
     config, length_byte = context.extradata or b"", LENGTH_BYTE[context.name]
-    if len(config) <= length_byte or config[0] != 1:
-        return  # the units have no lengths
-    size = (config[length_byte] & 3) + 1
-    data, at = memoryview(packet), 0
-    while at + size < len(data):
+    return (config[length_byte] & 3) + 1 if len(config) > length_byte and config[0] == 1 else 0
+
+
+def _units(data: memoryview, context: CodecContext) -> Iterator[memoryview]:
+    """Each NAL unit, and what follows it."""
+    size, at = length_size(context), 0
+    while size and at + size < len(data):
         yield data[at + size :]
         at += size + int.from_bytes(data[at : at + size], "big")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from eva.video.sampling import frame_indices, shown_indices
 
@@ -19,7 +24,7 @@ class Timeline:
     width: int
     height: int
     average_fps: float
-    times_s: tuple[float, ...]  # in presentation order
+    times_s: Sequence[float]  # in presentation order
     missing: int = 0  # frames after those that the container lists, but the file does not hold
     shown_to_s: float | None = None
 
@@ -41,5 +46,15 @@ class Timeline:
         """The frame for each time; repeats are kept."""
         if self.shown_to_s is None:
             return frame_indices(times_s, begin_s=self.begin_s, average_fps=self.average_fps, count=self.count)
+        if not self.missing:
+            return shown_indices(times_s, shown_at_s=self.times_s)
         lost_s = (self.shown_to_s + place / self.average_fps for place in range(self.missing))
         return shown_indices(times_s, shown_at_s=(*self.times_s, *lost_s))
+
+
+def compact(numbers: np.ndarray[Any, np.dtype[Any]]) -> array[Any]:
+    """Floats or integers of 64 bits in an array of Python, whose items are Python's own, and which is equal or not as a
+    whole."""
+    packed = array("d" if numbers.dtype == np.float64 else "q")
+    packed.frombytes(numbers.data.cast("B"))
+    return packed
