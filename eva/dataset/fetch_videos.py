@@ -111,29 +111,26 @@ def _fetch_missing(videos: VideoSet, wanted: Wanted, work: Path, choices: Choice
 
 def _find_repository(videos: VideoSet, choices: Choices) -> tuple[Source, Repository]:
     """The first repository that is there: a dataset may have moved, and a mirror may not know yet."""
-    sources = (choices.mirror and videos.mirrors) or videos.sources
-    for source in sources:
+    *first, last = (choices.mirror and videos.mirrors) or videos.sources
+    for source in first:
         try:
             return source, look_up(source.repo, source.revision)
         except AbsentError as error:
-            absent = error
             print(error, file=sys.stderr)
-    raise absent
+    return last, look_up(last.repo, last.revision)
 
 
 def _announce(need: Need, repository: Repository, folder: Path) -> None:
     """Print what will be fetched. Raises FetchVideosError if the disk has no room for it."""
     free = shutil.disk_usage(folder).free
-    room = f"about {_gb(need.disk_bytes)} of disk are needed, {_gb(free)} are free"
-    print(
-        f"{repository.repo} at {repository.commit:.8}: {need.files} files, {_gb(need.transfer_bytes)} to fetch; {room}"
-    )
+    room = f"about {_size(need.disk_bytes)} of disk needed, {_size(free)} free"
+    print(f"{repository.repo} at {repository.commit:.8}: {_size(need.transfer_bytes)} in {need.files} files; {room}")
     if free < need.disk_bytes:
-        raise FetchVideosError(f"the disk of {folder.parent} is too small: {room}; make room, or choose another folder")
+        raise FetchVideosError(f"the disk of {folder} is too small: {room}; make room, or choose another folder")
 
 
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.2f} GB"
+def _size(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 @dataclass(frozen=True)

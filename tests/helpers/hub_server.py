@@ -1,6 +1,6 @@
 """A hub on loopback with the part of the Hugging Face Hub's HTTP interface that its library uses to fetch files.
 
-As on the Hub, a file is asked for under `resolve`, which redirects to the place of its bytes.
+As on the Hub, a file is asked for under `resolve`, which redirects to its bytes on another host.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class HubServer(FileServer):
         self.refused: dict[str, tuple[int, str]] = {}
         self.asked: list[str] = []
         self.url = self.url.removesuffix("/files/")
+        self.bytes_url = self.url.replace("127.0.0.1", "localhost") + "/bytes"
 
 
 class HubHandler(BaseHTTPRequestHandler):
@@ -68,7 +69,7 @@ class HubHandler(BaseHTTPRequestHandler):
         else:
             etag = hashlib.sha256(files[path]).hexdigest()
             headers = {"X-Linked-Size": str(len(files[path])), "X-Linked-ETag": f'"{etag}"', "X-Repo-Commit": commit}
-            answer(302, {"Location": f"{hub.url}/bytes/{repo}/{path}", **headers})(self, b"")  # type: ignore[arg-type]
+            answer(302, {"Location": f"{hub.bytes_url}/{repo}/{path}", **headers})(self, b"")  # type: ignore[arg-type]
 
     def _refuse(self, status: int, code: str) -> None:
         answer(status, {"X-Error-Code": code} if code else {})(self, b"")  # type: ignore[arg-type]
