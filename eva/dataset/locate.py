@@ -20,6 +20,11 @@ class Survey:
     missing: tuple[str, ...]
 
     @property
+    def there(self) -> tuple[Path, ...]:
+        """The files that were found."""
+        return self.exact + self.other_container
+
+    @property
     def total(self) -> int:
         """The number of different videos that the dataset names."""
         return len(self.exact) + len(self.other_container) + len(self.missing)

@@ -15,13 +15,13 @@ MAX_ENDLESS_BYTES = 1 << 28
 class FileServer:
     """`files` are served under their names; `plan[name]` holds what its next requests meet, first to last."""
 
-    def __init__(self) -> None:
+    def __init__(self, handler: type[BaseHTTPRequestHandler] | None = None) -> None:
         self.files: dict[str, bytes] = {}
         self.plan: dict[str, list[Behaviour]] = defaultdict(list)
         self.requests: Counter[str] = Counter()
         self.endless_bytes = 0
         self.released = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler or Handler)
         self._server.file_server = self  # type: ignore[attr-defined]
         self.url = f"http://127.0.0.1:{self._server.server_port}/files/"
 

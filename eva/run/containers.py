@@ -1,0 +1,84 @@
+"""The table of containers: each video of a dataset, opened once, with what its header says.
+
+The table is a JSON file beside the videos. It shows codecs that a decoder may not know, and files that do not open.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import av
+
+from eva.errors import EvaError, VideoError
+from eva.files import replace_text
+from eva.json_text import parse_json
+from eva.text import printable
+from eva.video.container import moving_pictures, open_container
+
+TABLE = "containers.json"
+
+
+def write_containers(root: Path, videos: Iterable[Path], origin: str) -> list[str]:
+    """Write the table of `videos`, which came from `origin`, into `root`. Gives what a person should know of it.
+
+    A file of the same size and time as in the table before is not opened again. Raises EvaError.
+    """
+    known = {row.get("file"): row for row in _read(root).get("videos", ())}
+    rows = [_row(root, path, known) for path in videos]
+    replace_text(root / TABLE, json.dumps({"origin": origin, "videos": rows}, indent=1, ensure_ascii=False) + "\n")
+    failed = [f"{row['file']}: {row['error']}" for row in rows if "error" in row]
+    return [f"{root / TABLE}: {_codecs(rows)}", *failed]
+
+
+def describe_videos(root: Path) -> str | None:
+    """The table in one line: where the videos came from, their codecs, and the file. None if there is no table."""
+    table = _read(root)
+    return f"{table['origin']}: {_codecs(table['videos'])} ({root / TABLE})" if table else None
+
+
+def _read(root: Path) -> dict[str, Any]:
+    try:
+        content = parse_json((root / TABLE).read_text(encoding="utf-8"))
+        return {"origin": str(content["origin"]), "videos": [dict(row) for row in content["videos"]]}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EvaError(f"{root / TABLE} cannot be read ({error}): delete it") from error
+
+
+def _codecs(rows: Iterable[dict[str, Any]]) -> str:
+    counts = Counter(row.get("codec", "cannot be opened") for row in rows)
+    return ", ".join(f"{count} {codec}" for codec, count in counts.most_common()) or "no videos"
+
+
+def _row(root: Path, path: Path, known: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    look = path.stat()
+    identity = {"file": str(path.relative_to(root)), "bytes": look.st_size, "mtime_ns": look.st_mtime_ns}
+    before = known.get(identity["file"], {})
+    if identity.items() <= before.items():
+        return before
+    try:
+        return {**identity, **_header(path)}
+    except VideoError as error:
+        return {**identity, "error": printable(str(error))}
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """Codec, size in pixels, frames per second, and duration in seconds of the first video stream."""
+    with open_container(path) as container:
+        stream = moving_pictures(container, path)[0]
+        if stream.duration is not None and stream.time_base is not None:
+            duration_s: float | None = float(stream.duration * stream.time_base)
+        else:
+            duration_s = container.duration / av.time_base if container.duration is not None else None
+        return {
+            "codec": stream.codec_context.name,
+            "width": stream.width,
+            "height": stream.height,
+            "fps": float(stream.average_rate) if stream.average_rate else None,
+            "duration_s": duration_s,
+        }

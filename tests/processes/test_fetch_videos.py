@@ -1,0 +1,521 @@
+"""Videos from a hub on loopback: the real script and the real catalog, archives in each of the forms of the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import filelock
+import pytest
+from disks import small_disk
+from file_server import break_after, stall_after
+from harness import ROOT, row, wait_until, write_rows
+from hub_server import HubServer
+from videos import Recipe, encode
+
+from eva.dataset.download import load_manifest
+from eva.dataset.items import load_items
+
+ANNOTATIONS = ROOT.parent / "shared" / "annotations"
+# In a fresh clone, a few names of each kind.
+MLVU = "/old/machine/MVLU/MLVU/video"
+SOME = {
+    "videomme": ["fFjv93ACGo8.mp4", "-O6mJ0VBTc4.mp4", "azZZZbSwLQght.mp4", *(f"more{n}.mp4" for n in range(40))],
+    "longvideobench": ["86CxyhFV9MI.mp4", "7019345123456789012.mp4", *(f"long{n}.mp4" for n in range(60))],
+    "mlvu": [f"{MLVU}/1_plotQA/a_1.mp4", f"{MLVU}/7_topic_reasoning/a_1.mp4", f"{MLVU}/3_ego/b_2.mp4"],
+    "lsdbench": ["71fbc5bf-7e2a-415d-86bc-3a948742e904.mp4", "0dcf7a01-8bbc-484a-b093-ff6d7095cfd4.mp4"],
+    "videoholmes": ["fH6bbNJJfqk.mp4", "_x.mp4"],
+    "lvbench": ["Cm73ma6Ibcs.mp4", "28CIeC8cZks.mp4", *(f"late{n}.mp4" for n in range(40))],
+}
+
+
+def annotated() -> dict[str, list[str]]:
+    """The names of all annotated videos, where the annotation files are at hand."""
+    if not ANNOTATIONS.is_dir():
+        return SOME
+    files = load_manifest(ROOT / "data" / "manifest.json").files
+    items = {name: load_items(ANNOTATIONS / file.name) for name, file in files.items()}
+    return {name: list(dict.fromkeys(item.videos[0] for item in rows)) for name, rows in items.items()}
+
+
+def content(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest() * 30
+
+
+def base_names(paths: Iterable[str]) -> list[str]:
+    return sorted({PurePosixPath(path).name for path in paths})
+
+
+def below_root(path: str) -> str:
+    return path.partition("/MVLU/MLVU/")[2] or path
+
+
+def a_zip(names: Iterable[str], folder: str = "") -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(f"{folder}{name}", content(name))
+    return file.getvalue()
+
+
+def zips(names: list[str], pattern: str, count: int, folder: str = "") -> dict[str, bytes]:
+    """The names dealt out to as many zips."""
+    return {pattern.format(n + 1): a_zip(names[n::count], folder) for n in range(count)}
+
+
+def a_tar(names: Iterable[str]) -> bytes:
+    """As LongVideoBench's: folders, wanted videos, and four times as many others."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        folder = tarfile.TarInfo("videos")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+        for name in names:
+            for member in (f"videos/{name}", *(f"videos/other{n}_{name}" for n in range(4))):
+                info = tarfile.TarInfo(member)
+                info.size = len(content(name))
+                archive.addfile(info, io.BytesIO(content(name)))
+    return file.getvalue()
+
+
+def cut(whole: bytes, names: list[str]) -> dict[str, bytes]:
+    size = -(-len(whole) // len(names))
+    return {name: whole[n * size : (n + 1) * size] for n, name in enumerate(names)}
+
+
+TAR_PARTS = [f"videos.tar.part.{a}{b}" for a in "ab" for b in "abcdefghijklmnopqrstuvwxyz"][:31]
+ZIP_PARTS = [f"all_videos_split.zip.{n:03}" for n in range(1, 15)]
+CHUNK = "videos_chunked_{:02}.zip"
+
+
+def real_forms(names: dict[str, list[str]]) -> dict[str, dict[str, bytes]]:
+    """Each repository of the catalog, with tiny videos."""
+    flat = {dataset: base_names(paths) for dataset, paths in names.items()}
+    plain = {f"MLVU/{below_root(path)}": content(PurePosixPath(path).name) for path in names["mlvu"]}
+    lvbench = a_zip(flat["lvbench"], "all_videos/")
+    return {
+        "lmms-eval/Video-MME": {**zips(flat["videomme"], CHUNK, 20, "data/"), "subtitle.zip": b"none"},
+        "longvideobench/LongVideoBench": {**cut(a_tar(flat["longvideobench"]), TAR_PARTS), "subtitles.tar": b"none"},
+        "MLVU/MVLU": {**plain, "MLVU/video/1_plotQA/not wanted.mp4": b"none", "MLVU/json/1_plotQA.json": b"{}"},
+        "sy1998/MLVU_dev": zips(flat["mlvu"], "video_part_{}.zip", 8),
+        "TencentARC/Video-Holmes": {"videos.zip": a_zip([*flat["videoholmes"], "train.mp4"], "videos_cropped/")},
+        "lmms-eval/LVBench": zips(flat["lvbench"], "video_chunks/videos_chunk_{:03}.zip", 14),
+        "AIWinter/LVBench": cut(lvbench, ZIP_PARTS),
+    }
+
+
+@pytest.fixture
+def hub():
+    with HubServer() as server:
+        yield server
+
+
+@dataclass
+class Project:
+    """The scripts beside a manifest of our own annotation files, and a folder for videos."""
+
+    root: Path
+    hub: HubServer
+    videos: Path
+
+    def annotate(self, names: dict[str, list[str]]) -> None:
+        (self.root / "mirror").mkdir(exist_ok=True)
+        files = {}
+        for dataset, paths in names.items():
+            path = write_rows(
+                self.root / "mirror" / f"{dataset}.jsonl",
+                [row("Which?", videos=[path], index=n) for n, path in enumerate(paths)],
+            )
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            files[dataset] = {"name": path.name, "size_bytes": path.stat().st_size, "sha256": digest}
+        (self.root / "data" / "manifest.json").write_text(json.dumps({"source": "none", "files": files}))
+
+    def command(self, *args: object) -> list[str]:
+        script = [sys.executable, str(self.root / "data" / "fetch.py")]
+        return [*script, *map(str, args), "--source", str(self.root / "mirror")]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        own = {"HF_ENDPOINT": self.hub.url, "HF_HOME": str(self.root / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        return {**kept, **own, "NO_PROXY": "*", "no_proxy": "*"}
+
+    def run(self, *args: object, answer: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*args),
+            env=self.environment,
+            input=answer,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def fetch(self, dataset: str, *more: str) -> subprocess.CompletedProcess[str]:
+        return self.run(dataset, "--videos", self.videos, "--yes", *more)
+
+    def killed(self, dataset: str, at: str) -> None:
+        """Fetch, and kill the process while the bytes of a file arrive."""
+        self.hub.plan[at] = [stall_after(10)]
+        with self.start(dataset) as process:
+            wait_until(lambda: self.hub.requests[at] > 0)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+
+    def start(self, dataset: str) -> subprocess.Popen[bytes]:
+        silent = subprocess.DEVNULL
+        command = self.command(dataset, "--videos", self.videos, "--yes")
+        return subprocess.Popen(command, env=self.environment, stdout=silent, stderr=silent)
+
+    def there(self, dataset: str) -> dict[str, bytes]:
+        """What is in the folder of a dataset, without the table and the work folder."""
+        root = self.videos / dataset
+        files = (path for path in root.rglob("*") if path.is_file() and ".fetch" not in path.parts)
+        return {str(path.relative_to(root)): path.read_bytes() for path in files if path.name != "containers.json"}
+
+    def work(self, dataset: str) -> list[str]:
+        """The archives that are still there."""
+        folder = self.videos / dataset / ".fetch"
+        files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+        return [str(path) for path in files if ".cache" not in path.parts and path.name not in {"lock", "notes.json"}]
+
+
+def whole(paths: Iterable[str]) -> dict[str, bytes]:
+    return {below_root(path): content(PurePosixPath(path).name) for path in paths}
+
+
+@pytest.fixture
+def project(tmp_path, hub):
+    root = tmp_path / "project"
+    (root / "data").mkdir(parents=True)
+    (root / "eva").symlink_to(ROOT / "eva")
+    for name in ("fetch.py", "videos.json"):
+        shutil.copy(ROOT / "data" / name, root / "data")
+    project = Project(root, hub, tmp_path / "all videos")
+    project.annotate(SOME)
+    hub.repos = real_forms(SOME)
+    return project
+
+
+def test_one_command_brings_the_videos_of_all_datasets_and_says_what_must_be_done_by_hand(project, hub):
+    names = annotated()
+    project.annotate(names)
+    hub.repos = real_forms(names)
+    done = project.run("--videos", project.videos, "--yes")
+    assert done.returncode == 1, done.stderr
+    for dataset in set(names) - {"lsdbench"}:
+        assert project.there(dataset) == whole(names[dataset]), done.stderr
+        assert project.work(dataset) == []
+        count = len(names[dataset])
+        assert re.search(rf"^{dataset} +{count} +{count} +0 +\S+/\S+ at [0-9a-f]{{8}}$", done.stdout, re.MULTILINE)
+    count = len(names["lsdbench"])
+    assert re.search(rf"^lsdbench +{count} +0 +{count} +https://ego4ddataset.com$", done.stdout, re.MULTILINE)
+    assert "subtitles.tar" not in hub.requests
+    assert set(hub.requests.values()) == {1}
+
+
+def test_a_second_run_fetches_nothing_and_asks_nobody(project, hub):
+    assert project.fetch("videomme").returncode == 0
+    requests, asked = dict(hub.requests), list(hub.asked)
+    again = project.run("videomme", "--videos", project.videos)
+    assert again.returncode == 0
+    assert "43 videos wanted" in again.stdout
+    assert (dict(hub.requests), hub.asked) == (requests, asked)
+
+
+@pytest.mark.parametrize("dataset", ["mlvu", "lvbench"])
+def test_a_mirror_gives_the_same_videos(project, hub, dataset):
+    done = project.fetch(dataset, "--mirror")
+    assert done.returncode == 0, done.stderr
+    assert project.there(dataset) == whole(SOME[dataset])
+    if dataset == "mlvu":
+        both = [project.videos / "mlvu" / below_root(path) for path in SOME["mlvu"][:2]]
+        assert both[0].samefile(both[1])
+
+
+def test_before_the_first_byte_a_person_is_told_the_terms_and_the_sizes_and_is_asked(project, hub):
+    done = project.run("videoholmes", "--videos", project.videos, answer="n\n")
+    assert done.returncode == 1
+    assert "Terms: Academic purposes only" in done.stdout
+    said = r"TencentARC/Video-Holmes at c0c0c0c0: 0\.0 MB in 1 files; about 0\.0 MB of disk needed, [\d.]+ .B free"
+    assert re.search(said, done.stdout), done.stdout
+    assert "called off; no video was fetched" in done.stderr
+    assert hub.requests == {}
+    assert project.run("videoholmes", "--videos", project.videos, answer="y\n").returncode == 0
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "GatedRepo"), (403, "GatedRepo"), (401, ""), (403, "")])
+def test_a_gated_dataset_says_where_to_accept_the_terms_and_how_to_log_in(project, hub, status, code):
+    hub.refused["longvideobench/LongVideoBench"] = (status, code)
+    done = project.fetch("longvideobench")
+    assert done.returncode == 1
+    page = "https://huggingface.co/datasets/longvideobench/LongVideoBench"
+    lines = done.stderr.splitlines()
+    assert lines[0].endswith(f"at {page}")
+    assert lines[1] == "then log in with a token of that account:  hf auth login"
+    assert "Traceback" not in done.stderr
+
+
+def test_a_dataset_that_moved_is_found_under_its_older_name(project, hub):
+    hub.repos["lmms-lab/Video-MME"] = hub.repos.pop("lmms-eval/Video-MME")
+    done = project.fetch("videomme")
+    assert done.returncode == 0
+    assert "the Hub has no lmms-eval/Video-MME" in done.stderr
+    assert "lmms-lab/Video-MME at ead1408f" in done.stdout
+    assert project.there("videomme") == whole(SOME["videomme"])
+
+
+def test_one_dataset_that_cannot_be_had_does_not_stop_the_others(project, hub):
+    for repo in ("lmms-eval/Video-MME", "lmms-lab/Video-MME"):
+        hub.repos.pop(repo, None)
+    done = project.run("videomme", "videoholmes", "--videos", project.videos, "--yes")
+    assert done.returncode == 1
+    assert re.search(r"^videomme +43 +0 +43 +-$", done.stdout, re.MULTILINE)
+    assert project.there("videoholmes") == whole(SOME["videoholmes"])
+
+
+def test_a_broken_transfer_is_gone_on_with(project, hub):
+    hub.plan["videos.zip"] = [break_after(500)]
+    done = project.fetch("videoholmes")
+    assert done.returncode == 0
+    assert hub.requests["videos.zip"] == 2
+    assert project.there("videoholmes") == whole(SOME["videoholmes"])
+
+
+KILLED_AT = [
+    ("videomme", CHUNK.format(1), []),
+    ("videomme", CHUNK.format(4), [CHUNK.format(n) for n in (1, 2, 3)]),
+    ("longvideobench", TAR_PARTS[17], TAR_PARTS[:16]),
+    ("lvbench", ZIP_PARTS[8], ZIP_PARTS[:7]),
+    ("mlvu", "MLVU/video/3_ego/b_2.mp4", []),
+]
+
+
+@pytest.mark.parametrize(("dataset", "file", "finished"), KILLED_AT, ids=[file for _, file, _ in KILLED_AT])
+def test_a_killed_fetch_goes_on_where_it_was(project, hub, dataset, file, finished):
+    if dataset == "lvbench":
+        hub.repos = {"lmms-eval/LVBench": hub.repos["AIWinter/LVBench"]}
+        catalog = json.loads((project.root / "data" / "videos.json").read_text())
+        catalog["datasets"]["lvbench"]["sources"][0].update(kind="zip-parts", files="all_videos_split.zip.*")
+        (project.root / "data" / "videos.json").write_text(json.dumps(catalog))
+    project.killed(dataset, file)
+    assert len(project.work(dataset)) <= 3
+    done = project.fetch(dataset)
+    assert done.returncode == 0, done.stderr
+    assert project.there(dataset) == whole(SOME[dataset])
+    assert {name: hub.requests[name] for name in finished} == dict.fromkeys(finished, 1)
+    assert not list((project.videos / dataset).rglob("*.incomplete"))
+
+
+def test_a_fetch_that_is_killed_while_it_unpacks_leaves_no_half_video(project, hub):
+    project.annotate({"videoholmes": [f"v{n}.mp4" for n in range(400)]})
+    hub.repos["TencentARC/Video-Holmes"] = {"videos.zip": a_zip(f"v{n}.mp4" for n in range(400))}
+    with project.start("videoholmes") as process:
+        wait_until((project.videos / "videoholmes" / "v20.mp4").exists)
+        process.kill()
+    there = {name: body for name, body in project.there("videoholmes").items() if not name.startswith(".")}
+    assert all(body == content(name) for name, body in there.items())
+    (project.videos / "videoholmes" / ".v399.mp4.part").write_bytes(b"half")
+    assert project.fetch("videoholmes").returncode == 0
+    assert project.there("videoholmes") == whole(f"v{n}.mp4" for n in range(400))
+    assert hub.requests["videos.zip"] == 1
+
+
+def test_a_deleted_video_brings_only_its_own_archive_again(project, hub):
+    assert project.fetch("videomme").returncode == 0
+    lost = base_names(SOME["videomme"])[4]
+    (project.videos / "videomme" / lost).unlink()
+    assert project.fetch("videomme").returncode == 0
+    assert {name for name, count in hub.requests.items() if count > 1} == {CHUNK.format(5)}
+
+
+def test_kept_archives_are_read_again_without_the_hubs_bytes(project, hub):
+    assert project.fetch("longvideobench", "--keep-archives").returncode == 0
+    assert project.work("longvideobench")
+    first = base_names(SOME["longvideobench"])[0]
+    (project.videos / "longvideobench" / first).unlink()
+    assert project.fetch("longvideobench", "--keep-archives").returncode == 0
+    assert set(hub.requests.values()) == {1}
+    assert project.there("longvideobench") == whole(SOME["longvideobench"])
+
+
+def test_videos_that_are_there_in_another_container_are_not_fetched(project, hub):
+    root = project.videos / "videoholmes"
+    root.mkdir(parents=True)
+    for name in SOME["videoholmes"]:
+        (root / name).with_suffix(".webm").write_bytes(b"mine")
+    assert project.fetch("videoholmes").returncode == 0
+    assert hub.asked == []
+
+
+def test_two_fetches_into_one_folder_do_not_mix(project, hub):
+    work = project.videos / "videoholmes" / ".fetch"
+    work.mkdir(parents=True)
+    with filelock.FileLock(work / "lock"):
+        done = project.fetch("videoholmes")
+    assert done.returncode == 1
+    assert "another process is fetching into" in done.stderr
+    assert hub.asked == []
+
+
+# --- disks
+
+
+def test_a_disk_that_is_too_small_is_named_before_the_first_byte(project, hub, tmp_path):
+    hub.repos["TencentARC/Video-Holmes"] = {"videos.zip": a_zip(["fH6bbNJJfqk.mp4"]) + bytes(2_000_000)}
+    with small_disk(tmp_path / "disk", 1_000_000) as project.videos:
+        done = project.fetch("videoholmes")
+    assert done.returncode == 1
+    assert "is too small: about 2.0 MB of disk needed, 1.0 MB free" in done.stderr
+    assert hub.requests == {}
+
+
+def test_a_disk_that_fills_up_leaves_whole_videos_and_more_room_lets_it_go_on(project, hub, tmp_path):
+    project.annotate({"videoholmes": ["a.mp4", "b.mp4"]})
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.mp4", bytes(400_000))
+        archive.writestr("b.mp4", bytes(4_000_000))
+    hub.repos["TencentARC/Video-Holmes"] = {"videos.zip": file.getvalue()}
+    with small_disk(tmp_path / "disk", 1_000_000) as project.videos:
+        done = project.fetch("videoholmes")
+        assert done.returncode == 1
+        assert f"cannot write {project.videos / 'videoholmes/b.mp4'}: No space left on device" in done.stderr
+        assert project.there("videoholmes") == {"a.mp4": bytes(400_000)}
+        subprocess.run(["mount", "-o", "remount,size=8000000", project.videos], check=True)
+        assert project.fetch("videoholmes").returncode == 0
+        assert len(project.there("videoholmes")["b.mp4"]) == 4_000_000
+    assert hub.requests["videos.zip"] == 1
+
+
+# --- hostile archives
+
+
+def test_links_devices_and_paths_that_lead_out_are_refused_in_a_zip(project, hub, tmp_path):
+    names = ["link.mp4", "up.mp4", "absolute.mp4", "back.mp4", "good.mp4"]
+    project.annotate({"videoholmes": names})
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        link = zipfile.ZipInfo("link.mp4")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr("x/../../../up.mp4", b"evil")
+        archive.writestr(f"{tmp_path}/absolute.mp4", b"evil")
+        archive.writestr("..\\back.mp4", b"evil")
+        archive.writestr("\x1b[31m/../good.mp4", b"evil")
+        archive.writestr("videos/good.mp4", b"good")
+    hub.repos["TencentARC/Video-Holmes"] = {"videos.zip": file.getvalue()}
+    done = project.fetch("videoholmes")
+    assert done.returncode == 1
+    assert project.there("videoholmes") == {"good.mp4": b"good"}
+    assert "refused: link.mp4 is not a plain file" in done.stderr
+    assert "refused: x/../../../up.mp4 has a path that leads out of its folder" in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout
+    assert not any((tmp_path / name).exists() for name in names)
+
+
+def test_links_devices_and_paths_that_lead_out_are_refused_in_a_tar(project, hub, tmp_path):
+    kinds = {"sym": tarfile.SYMTYPE, "hard": tarfile.LNKTYPE, "pipe": tarfile.FIFOTYPE, "disk": tarfile.BLKTYPE}
+    project.annotate({"longvideobench": [*(f"{kind}.mp4" for kind in kinds), "up.mp4", "good.mp4"]})
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for kind, number in kinds.items():
+            info = tarfile.TarInfo(f"videos/{kind}.mp4")
+            info.type, info.linkname = number, "/etc/passwd"
+            archive.addfile(info)
+        for name in ("../up.mp4", f"{tmp_path}/up.mp4", "videos/good.mp4"):
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            archive.addfile(info, io.BytesIO(b"good"))
+    hub.repos["longvideobench/LongVideoBench"] = cut(file.getvalue(), TAR_PARTS[:3])
+    done = project.fetch("longvideobench")
+    assert done.returncode == 1
+    assert project.there("longvideobench") == {"good.mp4": b"good"}
+    assert done.stderr.count("refused: ") == 6
+
+
+def test_a_damaged_archive_is_fetched_again_and_does_not_stop_the_others(project, hub):
+    good = hub.repos["lmms-eval/Video-MME"]
+    body = bytearray(good[CHUNK.format(2)])
+    body[len(body) // 4] ^= 255
+    bad = {CHUNK.format(2): bytes(body), CHUNK.format(3): b"<html>not a zip</html>"}
+    hub.repos["lmms-eval/Video-MME"] = {**good, **bad}
+    done = project.fetch("videomme")
+    assert done.returncode == 1
+    assert f"{CHUNK.format(2)}: it is damaged: Bad CRC-32" in done.stderr
+    assert f"{CHUNK.format(3)}: it is damaged: File is not a zip file" in done.stderr
+    assert "2 archives were damaged; the same command fetches them again" in done.stderr
+    assert all(body == content(name) for name, body in project.there("videomme").items())
+    hub.repos["lmms-eval/Video-MME"] = good
+    assert project.fetch("videomme").returncode == 0
+    assert project.there("videomme") == whole(SOME["videomme"])
+    assert hub.requests[CHUNK.format(1)] == 1
+
+
+def test_a_hub_that_lists_files_outside_of_its_repository_is_not_asked_for_them(project, hub, tmp_path):
+    hub.repos["lmms-eval/Video-MME"]["videos_chunked_/../../../99.zip"] = a_zip(["evil.mp4"])
+    assert project.fetch("videomme").returncode == 0
+    assert not any("99.zip" in path for path in hub.requests)
+
+
+# --- the other parts
+
+
+def test_the_printed_commands_for_ego4d_can_be_pasted(project, hub):
+    done = project.fetch("lsdbench")
+    assert done.returncode == 1
+    root = project.videos / "lsdbench"
+    assert (root / "lsdbench_uids.txt").read_text().split() == [Path(n).stem for n in base_names(SOME["lsdbench"])]
+    ego4d, move, check = (line.strip() for line in done.stdout.splitlines() if line.startswith("  "))
+    assert ego4d.startswith(f"ego4d --output_directory '{root}' --datasets full_scale --video_uid_file '{root}/lsd")
+    assert check == f"python data/fetch.py lsdbench --check '{root}'"
+    (root / "v2" / "full_scale").mkdir(parents=True)
+    for name in SOME["lsdbench"]:
+        (root / "v2" / "full_scale" / name).write_bytes(b"video")
+    subprocess.run(["bash", "-c", move], check=True)
+    assert project.fetch("lsdbench").returncode == 0
+    assert hub.asked == []
+
+
+def test_the_table_beside_the_videos_says_codec_size_rate_and_length(project, hub, tmp_path):
+    video = encode(Recipe("clip.mp4", "libx264", count=20, width=64, height=48), tmp_path)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.write(video, "videos/fH6bbNJJfqk.mp4")
+        archive.writestr("videos/_x.mp4", b"no video")
+    hub.repos["TencentARC/Video-Holmes"] = {"videos.zip": file.getvalue()}
+    done = project.fetch("videoholmes")
+    table = json.loads((project.videos / "videoholmes" / "containers.json").read_text())
+    bad, good = sorted(table["videos"], key=lambda row: row["file"])
+    assert table["origin"] == "TencentARC/Video-Holmes at c0c0c0c0"
+    assert (good["codec"], good["width"], good["height"]) == ("h264", 64, 48)
+    assert good["fps"] > 0 and good["duration_s"] > 0
+    assert "cannot be opened as a video" in bad["error"]
+    assert "containers.json: 1 cannot be opened, 1 h264" in done.stdout or "1 h264, 1 cannot be opened" in done.stdout
+
+
+def test_the_weights_come_to_where_a_run_looks_for_them(project, hub):
+    hub.repos["WRHC/EfficientVideoAgent"] = {"config.json": b"{}", "model.safetensors": bytes(1000)}
+    done = project.run("--model")
+    assert done.returncode == 0, done.stderr
+    assert (project.root / "models" / "EVA" / "model.safetensors").read_bytes() == bytes(1000)
+    assert (project.root / "models" / "EVA" / "config.json").read_bytes() == b"{}"
+
+
+def test_a_dataset_in_the_place_of_the_folder_is_noticed(project):
+    done = project.run("--videos", "videomme")
+    assert done.returncode == 2
+    assert "--videos takes a folder" in done.stderr
