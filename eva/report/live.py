@@ -203,14 +203,15 @@ class Live:
         return found
 
     def frame(self, query: Mapping[str, str]) -> bytes:
-        """The thumbnail of a sample's frame. It is made when a browser asks for it."""
+        """The thumbnail of a sample's frame, or all of it with `whole`. It is made when a browser asks for it."""
         with self._lock:
             frames = frames_of(self._run(query).sample(_number(query, "index")))
         at = _number(query, "at")
         if not 0 <= at < len(frames):
             raise NotThereError(f"the sample has no frame {at}")
         try:
-            return self._thumbnail(frames[at]["name"])
+            name = frames[at]["name"]
+            return self.root.whole(name) if "whole" in query else self._thumbnail(name)
         except NoFrameError as reason:
             raise NotThereError(str(reason)) from None
 

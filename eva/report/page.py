@@ -25,7 +25,7 @@ from eva.report.details import Detail
 if TYPE_CHECKING:
     from eva.report.charts import Chart
 
-SCRIPTS = ("dom.js", "data.js", "table.js", "timeline.js", "sample.js", "head.js", "page.js")
+SCRIPTS = ("dom.js", "data.js", "table.js", "timeline.js", "viewer.js", "sample.js", "head.js", "page.js")
 STATIC_SOURCES = "img-src data: file:"
 LIVE_SOURCES = "img-src 'self' data:; connect-src 'self'"
 # Samples per block of details, and pictures per block of pictures; assets/data.js has the same number.

@@ -67,8 +67,18 @@ async function pictureOf(frame) {
     const pictures = await picturesBlock(`pictures-${Math.floor(frame.at / PER_BLOCK)}`);
     return `data:image/webp;base64,${pictures[frame.at % PER_BLOCK]}`;
   }
+  return addressOf(frame);
+}
+
+function addressOf(frame) {
   const url = String(frame.url || "");
   return url.startsWith("file:///") || (settings.live && url.startsWith("frame?")) ? url : null;
+}
+
+// The frame in its own size: its file.
+function wholeOf(frame) {
+  const address = addressOf(frame);
+  return address && settings.live ? `${address}&whole=1` : address;
 }
 
 // --- rows

@@ -252,7 +252,7 @@ function barOf(row) {
   const where = at < 0 ? "" : `${grouped(at + 1)} of ${grouped(view.shown.length)}`;
   return element("div", { class: "bar" },
     statusCell(row), element("h2", {}, row.label), element("span", { class: "quiet" }, where),
-    element("nav", { "aria-label": "Walk the samples" },
+    element("nav", { class: "buttons", "aria-label": "Walk the samples" },
       button(["Previous", element("kbd", {}, "k")], () => walk(-1)),
       button(["Next", element("kbd", {}, "j")], () => walk(1)),
       button(["Close", element("kbd", {}, "esc")], leave)));
@@ -266,6 +266,7 @@ function leave() {
 // --- the keyboard
 
 function pressed(event) {
+  if (document.querySelector("dialog[open]")) return;
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape" && event.target.tagName !== "SELECT") return escape();
   if (/^(input|select|textarea)$/i.test(event.target.tagName)) return;
@@ -367,6 +368,7 @@ function listen() {
   byId("scroller").addEventListener("scroll", redraw, { passive: true });
   window.addEventListener("resize", redraw);
   window.addEventListener("hashchange", route);
+  listenToViewer();
   document.addEventListener("keydown", pressed);
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("home").addEventListener("click", (event) => { event.preventDefault(); leave(); });
