@@ -12,7 +12,8 @@ function sampleColumn(row, sample, marked) {
     troubleOf(sample),
     ...timelineOf(sample, (round) => jump(course[round])),
     ...course,
-    extraOf(sample));
+    extraOf(sample),
+    recordBlock(row));
 }
 
 function jump(round) {
@@ -119,12 +120,16 @@ function notesOf(round) {
 // What the agent wrote, with its calls and its answer marked. They are text nodes: a tag of the model stays a text.
 function wordsOf(text) {
   const node = element("div", { class: "words" });
-  node.append(...piecesOf(text.slice(0, MOST_SHOWN)));
-  if (text.length > MOST_SHOWN) {
-    const showAll = () => node.replaceChildren(...piecesOf(text));
-    node.append("… ", button(`show all ${grouped(text.length)} characters`, showAll, { class: "more" }));
-  }
+  node.append(...cutAt(text, piecesOf, node));
   return node;
+}
+
+// The beginning of a long text, with a button that puts all of it into `node`.
+function cutAt(text, pieces, node) {
+  if (text.length <= MOST_SHOWN) return pieces(text);
+  const showAll = () => node.replaceChildren(...pieces(text));
+  const more = button(`show all ${grouped(text.length)} characters`, showAll, { class: "more" });
+  return [...pieces(text.slice(0, MOST_SHOWN)), "… ", more];
 }
 
 const TAGS = /(<\/?(?:tool_call|answer)>)/;
