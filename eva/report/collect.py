@@ -129,7 +129,7 @@ def collect(
     for place, records in enumerate(in_blocks(read_scored(source.path))):
         details = [detail(record, collected.add(record), timestamps=source.timestamps) for record in records]
         _place_frames(details, thumbnails)
-        blocks.write_details(number, place, details)
+        blocks.write_details(number, place, zip(details, records, strict=True))
     return collected
 
 

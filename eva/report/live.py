@@ -8,7 +8,6 @@ sample and a frame. The path in the sample's record must pass the checks of thum
 from __future__ import annotations
 
 import functools
-import json
 import sys
 import threading
 import time
@@ -20,10 +19,11 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from eva.errors import EvaError
+from eva.records.cache import encode
 from eva.records.follow_cache import MAX_LINE_BYTES, CacheFollower
 from eva.records.meta import Meta, read_meta
 from eva.records.outcome import Outcome
-from eva.records.schema import Record
+from eva.records.schema import Record, record_json
 from eva.report.collect import Source, make_run, timestamps_of
 from eva.report.details import Detail, detail, frames_of
 from eva.report.head import Head, make_head
@@ -130,11 +130,16 @@ class LiveRun:
             "head": self.head(),
         }
 
-    def sample(self, index: int) -> Detail:
+    def record(self, index: int) -> Record:
         """Raises NotThereError."""
         record = self.cache.record(index)
         if record is None:
             raise NotThereError(f"there is no sample {index} of {self.key}")
+        return record
+
+    def sample(self, index: int) -> Detail:
+        """Raises NotThereError."""
+        record = self.record(index)
         return detail(record, make_row(record, self.dataset), timestamps=timestamps_of(self.read_meta()))
 
 
@@ -162,14 +167,15 @@ class Live:
             return "text/html; charset=utf-8", self.page().encode()
         if path == "/frame":
             return "image/webp", self.frame(query)
-        answers: Mapping[str, Callable[[Mapping[str, str]], object]] = {
+        answers: Mapping[str, Callable[[Mapping[str, str]], dict[str, Any]]] = {
             "/updates": self.updates,
             "/sample": self.sample,
+            "/record": self.record,
         }
         if path not in answers:
             raise NotThereError("there is no such page")
         with self._lock:
-            return "application/json", json.dumps(answers[path](query), allow_nan=False).encode()
+            return "application/json", encode(answers[path](query)).rstrip()
 
     def page(self) -> str:
         """The page. Its charts are drawn again when they are older than PAGE_EVERY_S."""
@@ -202,15 +208,20 @@ class Live:
             frame.update(self._place(frame.pop("name"), address))
         return found
 
+    def record(self, query: Mapping[str, str]) -> dict[str, Any]:
+        """The record of a sample as it stands in the cache."""
+        return record_json(self._run(query).record(_number(query, "index")))
+
     def frame(self, query: Mapping[str, str]) -> bytes:
-        """The thumbnail of a sample's frame. It is made when a browser asks for it."""
+        """The thumbnail of a sample's frame, or all of it with `whole`. It is made when a browser asks for it."""
         with self._lock:
             frames = frames_of(self._run(query).sample(_number(query, "index")))
         at = _number(query, "at")
         if not 0 <= at < len(frames):
             raise NotThereError(f"the sample has no frame {at}")
         try:
-            return self._thumbnail(frames[at]["name"])
+            name = frames[at]["name"]
+            return self.root.whole(name) if "whole" in query else self._thumbnail(name)
         except NoFrameError as reason:
             raise NotThereError(str(reason)) from None
 

@@ -13,19 +13,24 @@ import gzip
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import jinja2
 
+from eva.records.cache import encode
+from eva.records.schema import Record, record_json
 from eva.report.details import Detail
 
 if TYPE_CHECKING:
     from eva.report.charts import Chart
 
-SCRIPTS = ("dom.js", "data.js", "table.js", "timeline.js", "sample.js", "head.js", "page.js")
+SCRIPTS = (
+    "dom.js", "data.js", "table.js", "filter.js", "address.js", "export.js", "timeline.js", "viewer.js", "sample.js",
+    "head.js", "page.js",
+)  # fmt: skip
 STATIC_SOURCES = "img-src data: file:"
 LIVE_SOURCES = "img-src 'self' data:; connect-src 'self'"
 # Samples per block of details, and pictures per block of pictures; assets/data.js has the same number.
@@ -42,11 +47,13 @@ class Blocks:
     def write(self, name: str, content: str, *, kind: str = "application/json") -> None:
         self.file.write(block(name, content, kind=kind).encode("ascii"))
 
-    def write_details(self, run: int, number: int, samples: Sequence[Detail]) -> None:
-        """The details of the samples of a run's block `number`."""
-        # A lone surrogate is not UTF-8. It stays an escape of JSON.
-        text = json.dumps(samples, ensure_ascii=False, allow_nan=False).encode("utf-8", errors="backslashreplace")
-        packed = base64.b64encode(gzip.compress(text, 6, mtime=0)).decode("ascii")
+    def write_details(self, run: int, number: int, samples: Iterable[tuple[Detail, Record]]) -> None:
+        """The samples of a run's block `number`: two lines each, the details and the record.
+
+        Most of a record stands in the details too, and one beside the other they pack well.
+        """
+        lines = [line for sample, record in samples for line in (encode(sample), encode(record_json(record)))]
+        packed = base64.b64encode(gzip.compress(b"".join(lines), 6, mtime=0)).decode("ascii")
         self.write(f"details-{run}-{number}", packed, kind="application/octet-stream")
 
 

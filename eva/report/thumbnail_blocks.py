@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from eva.report.page import PER_BLOCK
@@ -57,10 +58,11 @@ class ThumbnailBlocks:
                 self._places[name] = self._embed(made)
 
     def place(self, name: str) -> dict[str, Any]:
-        """Where the page finds a frame that was taken: its number `at`, the `url` of its file, or the reason `no`."""
+        """Where the page finds a frame that was taken: the `url` of its file and, if it is embedded, its
+        number `at`; or the reason `no`."""
         place = self._places[name]
         if isinstance(place, int):
-            return {"at": place}
+            return {"at": place, "url": Path(name).as_uri()}
         try:
             return {"no": place} if place else {"url": self.root.find(name).as_uri()}
         except NoFrameError as reason:

@@ -77,17 +77,28 @@ class FrameRoot:
         with self.open(name) as file:
             return shrink(file)
 
+    def whole(self, name: str) -> bytes:
+        """The frame in its own size, as a new WebP file without losses. Raises NoFrameError."""
+        with self.open(name) as file:
+            return _encode(file, None, lossless=True, quality=0, method=0)
+
 
 def shrink(file: BinaryIO) -> bytes:
     """A small WebP of a picture file. Raises NoFrameError for a file that is not a picture, or is too large."""
+    return _encode(file, (WIDTH, HEIGHT), quality=60, method=2)
+
+
+def _encode(file: BinaryIO, most: tuple[int, int] | None, **webp: int) -> bytes:
+    """A picture file as a WebP file of at most `most` pixels in width and height; None: of its own size."""
     try:
         image = Image.open(file, formats=_FORMATS)
         # Before a pixel is decoded.
         if image.width * image.height > MAX_PIXELS:
             raise NoFrameError("too large")
-        image.thumbnail((WIDTH, HEIGHT), reducing_gap=2.0)
-        small = io.BytesIO()
-        image.convert("RGB").save(small, "WEBP", quality=60, method=2)
+        if most is not None:
+            image.thumbnail(most, reducing_gap=2.0)
+        made = io.BytesIO()
+        image.convert("RGB").save(made, "WEBP", **webp)
     except _BROKEN:
         raise NoFrameError("not a readable picture") from None
-    return small.getvalue()
+    return made.getvalue()

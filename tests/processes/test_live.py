@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import re
 import signal
@@ -20,6 +21,7 @@ import pytest
 from browser import Watched, chromium, needs_chromium
 from harness import ROOT, environment, only_sentence, read_records
 from page_runs import INDEX, Ran
+from PIL import Image
 
 from eva.records.cache import encode, open_cache
 from eva.records.schema import read_record
@@ -184,8 +186,11 @@ def test_nothing_but_the_page_and_frames_is_served(
     for at in range(3):
         status, body = served.get(f"/frame?run=own&index={index}&at={at}")
         assert status == 200 and body[:4] == b"RIFF"
+        whole = Image.open(io.BytesIO(served.get(f"/frame?run=own&index={index}&at={at}&whole=1")[1]))
+        assert (whole.format, whole.size) == ("WEBP", (84, 56))
     for at in (*range(3, 3 + len(names)), 99, -1):
         assert served.get(f"/frame?run=own&index={index}&at={at}")[0] == 404
+        assert served.get(f"/frame?run=own&index={index}&at={at}&whole=1")[0] == 404
     for path in (
         "/secret.png", f"/{secret}", "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd",
         "/report.py", "/cache_own.jsonl", "/frame", "/frame?run=own", "/frame?run=own&index=1e9&at=0",

@@ -6,94 +6,17 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from browser import Watched, chromium, needs_chromium, opened
+from browser import needs_chromium
 from harness import ROOT, environment, only_sentence, read_records
 from many_samples import ALL_READ, MANY, write_many
-from page_runs import INDEX, LONG, NASTY, PWN, SECOND, Ran, make_run
-from playwright.sync_api import Browser, Page
+from page_runs import INDEX, LONG, NASTY, PWN
+from report_pages import Open, Pair, made, report, rows_shown, sample
 
 pytestmark = needs_chromium
-
-REPORT = ROOT / "report.py"
-
-
-def report(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(REPORT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120, cwd=cwd, check=False)
-
-
-def made(*arguments: object, cwd: Path) -> Path:
-    done = report(*arguments, "-o", "report.html", cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return cwd / "report.html"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The results of two runs on the same questions, and where their frames lie."""
-
-    first: Path
-    second: Path
-    frames: Path
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A page of two runs, and what the command said when it made it."""
-
-    page: Path
-    said: str
-
-
-@pytest.fixture(scope="module")
-def runs(report_run: Ran, tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Pair:
-    folder = tmp_path_factory.mktemp("second_run")
-    second = make_run(folder, tokenizer_dir, SECOND, frames=report_run.frames)
-    return Pair(report_run.result, second.result, report_run.frames)
-
-
-@pytest.fixture(scope="module")
-def page_file(runs: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made(runs.first, "--frame-root", runs.frames, cwd=tmp_path_factory.mktemp("page"))
-
-
-Open = Callable[..., Watched]
-
-
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[Open]:
-    pages: list[Watched] = []
-
-    def open_one(file: Path, **more: Any) -> Watched:
-        pages.append(opened(browser, file, **more))
-        return pages[-1]
-
-    yield open_one
-    for watched in pages:
-        watched.page.close()
-
-
-def rows_shown(page: Page) -> list[str]:
-    return page.locator("#table tbody a").all_inner_texts()
-
-
-def sample(page: Page, name: str, *, run: str = "own") -> Page:
-    page.goto(re.sub("#.*", "", page.url) + f"#{run}/{INDEX[name]}")
-    page.wait_for_selector(f"#sample[aria-label$='{run}/{INDEX[name]}']")
-    return page
 
 
 # --- the figures
@@ -246,7 +169,7 @@ def test_a_trajectory_shows_its_frames_its_windows_and_its_words(runs: Pair, pag
     ]
     captions = page.locator(".frames small").all_inner_texts()
     assert [caption.split(",")[0] for caption in captions] == [f"0:{time:04.1f}".replace(".0", "") for time in times_s]
-    timeline = page.locator("svg.timeline").first
+    timeline = page.locator("div.timeline").first
     assert (timeline.locator(".asked").count(), timeline.locator(".executed").count()) == (2, 2)
     assert timeline.locator(".frame").count() == len(times_s)
     assert timeline.locator(".reference title").text_content() == "annotated: 0:02 to 0:03"

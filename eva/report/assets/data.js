@@ -29,7 +29,7 @@ async function unpacked(name) {
   const bytes = new Uint8Array(packed.length);
   for (let at = 0; at < packed.length; at++) bytes[at] = packed.charCodeAt(at);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return JSON.parse(await new Response(stream).text());
+  return (await new Response(stream).text()).split("\n");
 }
 
 // Keeps the last `most` results by their names. It does not keep a failed one.
@@ -51,14 +51,30 @@ const picturesBlock = remembered(async (name) => JSON.parse(await blockText(name
 
 async function detailsOf(row) {
   if (settings.live) return fetched(`sample?run=${encodeURIComponent(row.run.key)}&index=${row.index}`);
-  const samples = await detailsBlock(`details-${row.run.number}-${Math.floor(row.at / PER_BLOCK)}`);
-  return samples[row.at % PER_BLOCK];
+  return JSON.parse((await linesOf(row))[0]);
+}
+
+// The record of a sample as a line of JSON.
+async function recordOf(row) {
+  if (settings.live) return fetchedText(`record?run=${encodeURIComponent(row.run.key)}&index=${row.index}`);
+  return (await linesOf(row))[1];
+}
+
+// A sample has two lines in its block: its details and its record.
+async function linesOf(row) {
+  const lines = await detailsBlock(`details-${row.run.number}-${Math.floor(row.at / PER_BLOCK)}`);
+  const first = 2 * (row.at % PER_BLOCK);
+  return lines.slice(first, first + 2);
+}
+
+async function fetchedText(address) {
+  const response = await fetch(address);
+  if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
+  return response.text();
 }
 
 async function fetched(address) {
-  const response = await fetch(address);
-  if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
-  return response.json();
+  return JSON.parse(await fetchedText(address));
 }
 
 // The address of a frame's picture. Nothing but a picture's data, a file, or the live server's own frame is one.
@@ -67,8 +83,18 @@ async function pictureOf(frame) {
     const pictures = await picturesBlock(`pictures-${Math.floor(frame.at / PER_BLOCK)}`);
     return `data:image/webp;base64,${pictures[frame.at % PER_BLOCK]}`;
   }
+  return addressOf(frame);
+}
+
+function addressOf(frame) {
   const url = String(frame.url || "");
   return url.startsWith("file:///") || (settings.live && url.startsWith("frame?")) ? url : null;
+}
+
+// The frame in its own size: its file.
+function wholeOf(frame) {
+  const address = addressOf(frame);
+  return address && settings.live ? `${address}&whole=1` : address;
 }
 
 // --- rows
@@ -141,8 +167,9 @@ function saidIn(sample) {
 async function readReplies(progress) {
   for (const run of store.runs) {
     for (let first = 0; first < run.rows.length; first += PER_BLOCK) {
-      const samples = await unpacked(`details-${run.number}-${first / PER_BLOCK}`);
-      samples.forEach((sample, at) => { run.rows[first + at].said = saidIn(sample); });
+      const lines = await unpacked(`details-${run.number}-${first / PER_BLOCK}`);
+      const rows = run.rows.slice(first, first + PER_BLOCK);
+      rows.forEach((row, at) => { row.said = saidIn(JSON.parse(lines[2 * at])); });
       progress(Math.min(first + PER_BLOCK, run.rows.length), run);
       await new Promise((resolve) => setTimeout(resolve));
     }

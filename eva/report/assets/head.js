@@ -3,8 +3,9 @@
 function drawHead() {
   const runs = store.runs.filter((run) => run.head);
   const open = [...document.querySelectorAll("#runs details[open] summary")].map((node) => node.textContent);
-  byId("runs").replaceChildren(runsTable(runs), ...caveatsOf(runs), ...runs.map(settingsOf).filter(Boolean));
-  for (const node of document.querySelectorAll("#runs summary")) node.parentNode.open = open.includes(node.textContent);
+  const copies = tableMenu("Copy or save the table", runsTableCells, "runs");
+  byId("runs").replaceChildren(runsTable(runs), copies, ...caveatsOf(runs), ...runs.map(settingsOf).filter(Boolean));
+  for (const node of document.querySelectorAll("#runs > details:not(.menu) > summary")) node.parentNode.open = open.includes(node.textContent);
 }
 
 function runsTable(runs) {

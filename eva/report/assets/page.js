@@ -65,6 +65,8 @@ function statusChoices() {
 }
 
 function selection(name, label, options) {
+  // A link can name a value that no sample has.
+  if (view[name] && !options.some(([value]) => value === view[name])) options.push([view[name], `${view[name]} (0)`]);
   const node = element("select", { "aria-label": label, name }, element("option", { value: "" }, label),
     ...options.map(([value, text]) => element("option", { value, selected: view[name] === value }, text)));
   node.addEventListener("change", () => choose(name, node.value));
@@ -88,7 +90,8 @@ function drawFilters() {
   const categories = counted((row) => row.categories);
   const runs = counted((row) => row.run.key);
   rounds.delete(null);
-  const parts = [search, statusChoices()];
+  const parts = [search, byId("filter") || filterField(), byId("problem") || element("span", { id: "problem", role: "alert" }),
+    statusChoices()];
   if (settings.against) {
     parts.push(selection("change", "Any change", changeOptions()));
   } else if (runs.size > 1) parts.push(selection("run", "All runs", withCounts(runs)));
@@ -96,10 +99,10 @@ function drawFilters() {
   const fewestFirst = (a, b) => a[0] - b[0];
   if (categories.size) parts.push(selection("category", "All categories", withCounts(categories, largestFirst)));
   if (rounds.size > 1) parts.push(selection("rounds", "Any rounds", withCounts(rounds, fewestFirst)));
-  parts.push(byId("count") || element("span", { id: "count", role: "status" }));
+  parts.push(byId("count") || element("span", { id: "count", role: "status" }), byId("save") || saveMenu());
   const focused = document.activeElement;
   byId("filters").replaceChildren(...parts);
-  if (focused === search) search.focus();
+  if (focused && focused.form === byId("filters")) focused.focus();
 }
 
 function searchField() {
@@ -109,13 +112,66 @@ function searchField() {
     "aria-label": "Search the samples", "aria-keyshortcuts": "/",
   });
   node.addEventListener("input", () => search(node.value));
-  node.addEventListener("focus", searchReplies, { once: true });
+  node.addEventListener("focus", searchReplies);
+  return node;
+}
+
+function filterField() {
+  const node = element("input", {
+    type: "text", id: "filter", autocomplete: "off", spellcheck: "false", maxlength: 500,
+    placeholder: "Filter: wrong and rounds > 2", "aria-label": "Filter by the columns", "aria-describedby": "problem",
+    title: `Words: ${[...Object.keys(WORDS)].join(", ")}. Columns: ${Object.keys(FIELDS).join(", ")}, with = != < <= > >= `
+      + "or ~ (contains). Joined by and, or, not and brackets.",
+  });
+  node.addEventListener("input", () => filter(node.value));
+  return node;
+}
+
+function saveMenu() {
+  const node = tableMenu("Copy or save", samplesTable, "samples");
+  node.id = "save";
+  node.lastChild.append(button("Save records as JSONL", () => { node.open = false; saveRecords(); }));
   return node;
 }
 
 function search(text) {
+  view.search = text;
   view.words = text.toLowerCase().split(/\s+/).filter(Boolean);
   narrow();
+}
+
+function filter(text) {
+  view.filter = text;
+  readFilter();
+  narrow();
+}
+
+// With a text that cannot be read, the filter stays that was before it.
+function readFilter() {
+  let problem = "";
+  try {
+    view.meant = parseFilter(view.filter);
+  } catch (error) {
+    if (!(error instanceof FilterError)) throw error;
+    problem = `The filter is not read: ${error.message}.`;
+  }
+  byId("filter").setAttribute("aria-invalid", String(Boolean(problem)));
+  byId("problem").textContent = problem;
+}
+
+// The view that the address names, where it is another one.
+function takeView() {
+  if (!takeAddressedView()) return;
+  view.words = view.search.toLowerCase().split(/\s+/).filter(Boolean);
+  [byId("search").value, byId("filter").value, view.meant] = [view.search, view.filter, null];
+  readFilter();
+  sortRows();
+  filterRows();
+  drawFilters();
+  drawHeader();
+  drawRows();
+  drawCount();
+  if (view.search) searchReplies();
 }
 
 function choose(name, value) {
@@ -127,6 +183,7 @@ function choose(name, value) {
 }
 
 function narrow() {
+  keepAddress();
   filterRows();
   byId("scroller").scrollTop = 0;
   drawRows();
@@ -140,9 +197,12 @@ function drawCount(reading = "") {
   byId("count").textContent = part + plural(all, "sample") + reading;
 }
 
+let searching = false;
+
 // The rows of a live report contain the replies.
 async function searchReplies() {
-  if (settings.live) return;
+  if (settings.live || searching) return;
+  searching = true;
   await readReplies((done, run) => drawCount(done < run.rows.length ? `; replies of ${grouped(done)} read` : ""));
   if (view.words.length) refresh();
   drawCount();
@@ -167,26 +227,13 @@ function walk(step) {
   show(next);
 }
 
-// The run and the index that the address names.
-function wanted() {
-  const found = /^#(.+)\/(-?\d+)$/.exec(location.hash);
-  return found && [decoded(found[1]), Number(found[2])];
-}
-
 function route() {
+  takeView();
   const place = wanted();
   if (!place) return close();
   const row = rowAt(...place);
   if (row) show(row);
   else missing(`There is no sample ${place[1]} of ${place[0]}${settings.live ? " yet" : ""}.`);
-}
-
-function decoded(text) {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
 }
 
 function reading(on) {
@@ -252,20 +299,21 @@ function barOf(row) {
   const where = at < 0 ? "" : `${grouped(at + 1)} of ${grouped(view.shown.length)}`;
   return element("div", { class: "bar" },
     statusCell(row), element("h2", {}, row.label), element("span", { class: "quiet" }, where),
-    element("nav", { "aria-label": "Walk the samples" },
+    element("nav", { class: "buttons", "aria-label": "Walk the samples" },
       button(["Previous", element("kbd", {}, "k")], () => walk(-1)),
       button(["Next", element("kbd", {}, "j")], () => walk(1)),
       button(["Close", element("kbd", {}, "esc")], leave)));
 }
 
 function leave() {
-  history.pushState(null, "", location.pathname + location.search);
+  history.pushState(null, "", addressWithout());
   route();
 }
 
 // --- the keyboard
 
 function pressed(event) {
+  if (document.querySelector("dialog[open]")) return;
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape" && event.target.tagName !== "SELECT") return escape();
   if (/^(input|select|textarea)$/i.test(event.target.tagName)) return;
@@ -280,7 +328,7 @@ function escape() {
   if (field.value) {
     field.value = "";
     search("");
-  } else if (document.activeElement === field) field.blur();
+  } else if (/^input$/i.test(document.activeElement.tagName)) document.activeElement.blur();
   else if (document.body.classList.contains("reading")) leave();
 }
 
@@ -344,6 +392,7 @@ function begin() {
   }
   document.body.classList.toggle("comparing", Boolean(settings.against));
   if (settings.against) pairRows();
+  startView = carried();
   byId("status").textContent = settings.status || "";
   byId("legend").textContent = settings.legend || "";
   drawHead();
@@ -367,6 +416,7 @@ function listen() {
   byId("scroller").addEventListener("scroll", redraw, { passive: true });
   window.addEventListener("resize", redraw);
   window.addEventListener("hashchange", route);
+  listenToViewer();
   document.addEventListener("keydown", pressed);
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("home").addEventListener("click", (event) => { event.preventDefault(); leave(); });

@@ -3,16 +3,22 @@
 const MOST_SHOWN = 20000; // characters of a text at once; a reply of a megabyte would halt the page
 
 function sampleColumn(row, sample, marked) {
+  const course = courseOf(sample, marked);
   return element("section", { class: "column", "aria-label": row.label },
     element("p", { class: "question" }, sample.stem || "The record holds no question."),
     optionsOf(sample),
     sample.after ? element("p", { class: "quiet" }, sample.after) : null,
     factsOf(row, sample),
     troubleOf(sample),
-    timeline(sample),
-    timeline(sample) ? timelineKey(sample) : null,
-    ...courseOf(sample, marked),
-    extraOf(sample));
+    ...timelineOf(sample, (round) => jump(course[round])),
+    ...course,
+    extraOf(sample),
+    recordBlock(row));
+}
+
+function jump(round) {
+  round.scrollIntoView({ block: "start" });
+  round.focus({ preventScroll: true });
 }
 
 function same(a, b) {
@@ -72,7 +78,8 @@ function extraOf(sample) {
 
 function courseOf(sample, marked) {
   if (sample.trajectory) {
-    const rounds = sample.trajectory.map((round, number) => roundOf(round, number, number === marked));
+    const gallery = [];
+    const rounds = sample.trajectory.map((round, number) => roundOf(round, number, number === marked, gallery));
     return marked === rounds.length ? [...rounds, endedHere()] : rounds;
   }
   if (!sample.turns.length) return [element("p", { class: "quiet" }, "The record holds no conversation.")];
@@ -92,13 +99,13 @@ function badge() {
   return element("span", { class: "badge" }, "first difference");
 }
 
-function roundOf(round, number, marked) {
+function roundOf(round, number, marked, gallery) {
   const name = `Round ${number + 1}`;
   const notes = notesOf(round).map((note) => element("span", {}, note));
-  return element("section", { class: marked ? "round differs" : "round", "aria-label": name },
+  return element("section", { class: marked ? "round differs" : "round", "aria-label": name, tabindex: -1 },
     element("header", {}, element("h3", {}, name), ...notes, marked ? badge() : null),
     wordsOf(round.reply),
-    ...round.calls.flatMap((call) => callOf(call)));
+    ...round.calls.flatMap((call) => callOf(call, number, gallery)));
 }
 
 function notesOf(round) {
@@ -113,12 +120,16 @@ function notesOf(round) {
 // What the agent wrote, with its calls and its answer marked. They are text nodes: a tag of the model stays a text.
 function wordsOf(text) {
   const node = element("div", { class: "words" });
-  node.append(...piecesOf(text.slice(0, MOST_SHOWN)));
-  if (text.length > MOST_SHOWN) {
-    const showAll = () => node.replaceChildren(...piecesOf(text));
-    node.append("… ", button(`show all ${grouped(text.length)} characters`, showAll, { class: "more" }));
-  }
+  node.append(...cutAt(text, piecesOf, node));
   return node;
+}
+
+// The beginning of a long text, with a button that puts all of it into `node`.
+function cutAt(text, pieces, node) {
+  if (text.length <= MOST_SHOWN) return pieces(text);
+  const showAll = () => node.replaceChildren(...pieces(text));
+  const more = button(`show all ${grouped(text.length)} characters`, showAll, { class: "more" });
+  return [...pieces(text.slice(0, MOST_SHOWN)), "… ", more];
 }
 
 const TAGS = /(<\/?(?:tool_call|answer)>)/;
@@ -143,11 +154,15 @@ function piecesOf(text) {
 
 // --- a call and its frames
 
-function callOf(call) {
+function callOf(call, round, gallery) {
+  return call.frames.length ? [callLine(call), framesOf(call, round, gallery)] : [callLine(call)];
+}
+
+function callLine(call) {
   const line = element("p", { class: "call-line" }, ...askedParts(call), ...executedParts(call));
   const reason = call.reason ? `: ${call.reason}` : "";
   if (call.error) line.append(element("b", { class: "wrong" }, ` ✗ ${call.error}${reason}`));
-  return call.frames.length ? [line, framesOf(call)] : [line];
+  return line;
 }
 
 function askedParts(call) {
@@ -172,13 +187,15 @@ function executedParts(call) {
   return [" → executed ", element("b", {}, executed), by ? ` (${by})` : ""];
 }
 
-function framesOf(call) {
+// `gallery` collects the frames of the whole sample, which the viewer walks.
+function framesOf(call, round, gallery) {
   const items = call.frames.map((frame, number) => {
     const shown = frame.time_s === null ? frame.label : clock(frame.time_s);
-    const told = toldOtherwise(frame) ? `, told ${frame.label}` : "";
-    const item = element("li", {}, element("small", {}, `${shown}${told}`));
-    putPicture(item, frame, `frame ${number + 1} at ${shown}`);
-    return item;
+    const name = `${shown}${toldOtherwise(frame) ? `, told ${frame.label}` : ""}`;
+    const at = gallery.push({ frame, name, call, round }) - 1;
+    const opener = button([], () => openViewer(gallery, at));
+    putPicture(opener, frame, `frame ${number + 1} at ${shown}`);
+    return element("li", {}, opener, element("small", {}, name));
   });
   return element("ul", { class: "frames", "aria-label": "Frames" }, ...items);
 }
@@ -190,13 +207,14 @@ function toldOtherwise(frame) {
   return Math.abs(60 * minutes + seconds - frame.time_s) > 1;
 }
 
-async function putPicture(item, frame, name) {
-  const address = frame.no ? null : await pictureOf(frame);
+async function putPicture(opener, frame, name) {
+  const gone = (why) => opener.replaceWith(element("span", { class: "gone" }, why));
+  const address = await pictureOf(frame);
   if (!address) {
-    item.prepend(element("span", { class: "gone" }, frame.no || "no picture"));
+    gone(frame.no || "no picture");
     return;
   }
   const image = element("img", { alt: name, loading: "lazy", decoding: "async", src: address });
-  image.addEventListener("error", () => image.replaceWith(element("span", { class: "gone" }, "no longer there")));
-  item.prepend(image);
+  image.addEventListener("error", () => gone("no longer there"));
+  opener.append(image);
 }

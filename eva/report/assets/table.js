@@ -24,7 +24,7 @@ const COLUMNS = [
 ];
 
 const view = {
-  words: [], status: "", category: "", rounds: "", run: "", change: "",
+  search: "", words: [], filter: "", meant: null, status: "", category: "", rounds: "", run: "", change: "",
   by: "", down: false,
   ordered: [], shown: [], current: null,
 };
@@ -55,10 +55,6 @@ function answerCell(row) {
   return row.status === "right" ? given : `${given} (${row.truth})`;
 }
 
-function hashOf(row) {
-  return `#${encodeURIComponent(row.run.key)}/${row.index}`;
-}
-
 function visibleColumns() {
   const narrow = document.body.classList.contains("reading");
   return COLUMNS.filter((column) => (!column.comparing || settings.against) && !(narrow && column.wide)
@@ -74,6 +70,7 @@ function matches(row) {
     && (!view.category || row.categories.includes(view.category))
     && (!view.rounds || String(row.rounds) === view.rounds)
     && (!view.change || changed(row, view.change))
+    && (!view.meant || view.meant(row))
     && view.words.every((word) => row.text.includes(word) || row.said.includes(word));
 }
 
@@ -116,6 +113,7 @@ function headerCell(column) {
 function sortBy(name) {
   view.down = view.by === name && !view.down;
   view.by = name;
+  keepAddress();
   sortRows();
   filterRows();
   drawHeader();

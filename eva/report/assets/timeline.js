@@ -1,9 +1,9 @@
 // Where in the video the agent looked: one line per call, with the window asked for, the window executed, and a tick per frame.
 
-const WIDE = settings.against ? 560 : 960;
 const LEFT = 44;
 const RIGHT = 14;
 const LINE_HEIGHT = 22;
+const NARROWEST = 6; // of what marks a look, in pixels
 
 function callsOf(sample) {
   return (sample.trajectory || []).flatMap((round, number) => round.calls.map((call) => ({ ...call, round: number })));
@@ -16,16 +16,31 @@ function lengthOf(sample, calls) {
   return Math.max(1, ...ends, ...(sample.reference_s || []));
 }
 
-function timeline(sample) {
+// The timeline and its key. `jump` goes to a round by its number. It is drawn for the width that it has, so that a text
+// and a look have their size in pixels on every screen.
+function timelineOf(sample, jump) {
   const calls = callsOf(sample);
-  if (!calls.length && !sample.reference_s) return null;
+  if (!calls.length && !sample.reference_s) return [];
+  const holder = element("div", { class: "timeline" });
+  let drawnWidth = 0;
+  new ResizeObserver(([{ contentRect }]) => {
+    const width = Math.round(contentRect.width);
+    if (!width || width === drawnWidth) return;
+    drawnWidth = width;
+    holder.replaceChildren(timeline(sample, calls, width, jump));
+  }).observe(holder);
+  return [holder, timelineKey(sample)];
+}
+
+function timeline(sample, calls, width, jump) {
   const length = lengthOf(sample, calls);
-  const place = (seconds) => LEFT + (WIDE - LEFT - RIGHT) * Math.min(1, Math.max(0, seconds / length));
+  const right = width - RIGHT;
+  const place = (seconds) => LEFT + (right - LEFT) * Math.min(1, Math.max(0, seconds / length));
   const height = Math.max(1, calls.length) * LINE_HEIGHT + 34;
-  const lines = calls.flatMap((call, at) => lineOf(call, 10 + at * LINE_HEIGHT, place));
+  const lines = calls.map((call, at) => lineOf(call, 10 + at * LINE_HEIGHT, place, right, jump));
   const label = `${plural(calls.length, "call")} on a video of ${clock(length)}`;
-  return drawn("svg", { class: "timeline", viewBox: `0 0 ${WIDE} ${height}`, role: "img", "aria-label": label },
-    referenceOf(sample, place, height), ...axisOf(length, place, height - 18), ...lines);
+  return drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": label },
+    referenceOf(sample, place, height), ...axisOf(length, place, right, height - 18), ...lines);
 }
 
 function referenceOf(sample, place, height) {
@@ -35,33 +50,49 @@ function referenceOf(sample, place, height) {
     drawn("title", {}, `annotated: ${clock(sample.reference_s[0])} to ${clock(sample.reference_s[1])}`));
 }
 
-function axisOf(length, place, y) {
-  const step = stepOf(length);
+function axisOf(length, place, right, y) {
+  const step = stepOf(length, Math.max(2, Math.floor((right - LEFT) / 64)));
   const written = (at, anchor) => drawn("text", { x: place(at), y: y + 14, "text-anchor": anchor }, clock(at));
-  const marks = [drawn("line", { class: "axis", x1: LEFT, x2: WIDE - RIGHT, y1: y, y2: y }), written(length, "end")];
+  const marks = [drawn("line", { class: "axis", x1: LEFT, x2: right, y1: y, y2: y }), written(length, "end")];
   for (let at = 0; at <= length; at += step) {
     marks.push(drawn("line", { class: "axis", x1: place(at), x2: place(at), y1: y, y2: y + 4 }));
-    if (place(at) < WIDE - RIGHT - 48) marks.push(written(at, "middle"));
+    if (place(at) < right - 56) marks.push(written(at, "middle"));
   }
   return marks;
 }
 
-// At most ten labels, at round times.
-function stepOf(length) {
+// At most `most` labels, at round times.
+function stepOf(length, most) {
   const steps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
-  return steps.find((step) => length / step <= 10) || Math.ceil(length / 36000) * 3600;
+  return steps.find((step) => length / step <= most) || Math.ceil(length / (3600 * most)) * 3600;
 }
 
-function lineOf(call, y, place) {
+// One call. A click on it, or Enter, goes to its round.
+function lineOf(call, y, place, right, jump) {
   const baseline = y + LINE_HEIGHT / 2 + 2;
   const timed = call.frames.filter((frame) => frame.time_s !== null);
-  return [
+  const said = saidOf(call);
+  const line = drawn("g", { class: "look", role: "button", tabindex: 0, "aria-label": said }, drawn("title", {}, said),
+    drawn("rect", { class: "hit", x: 0, y, width: right, height: LINE_HEIGHT }),
     drawn("text", { x: LEFT - 8, y: baseline, "text-anchor": "end" }, `R${call.round + 1}`),
     windowOf(call.asked_s, "asked", y, LINE_HEIGHT - 4, place),
     windowOf(call.executed_s, "executed", y + 2, LINE_HEIGHT - 8, place),
     ...timed.map((frame) => tickOf(frame, y + 2, place)),
-    call.error ? drawn("text", { class: "failure", x: LEFT + 6, y: baseline }, `✗ ${call.error}`) : null,
-  ];
+    call.error ? drawn("text", { class: "failure", x: LEFT + 6, y: baseline }, `✗ ${call.error}`) : null);
+  line.addEventListener("click", () => jump(call.round));
+  line.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    jump(call.round);
+  });
+  return line;
+}
+
+function saidOf(call) {
+  const between = (window) => window.map(clock).join(" to ");
+  return [`Round ${call.round + 1}`, call.asked_s && `asked for ${between(call.asked_s)}`,
+    call.executed_s && `executed ${between(call.executed_s)}`, plural(call.frames.length, "frame"), call.error]
+    .filter(Boolean).join(", ");
 }
 
 function tickOf(frame, y, place) {
@@ -73,8 +104,8 @@ function tickOf(frame, y, place) {
 function windowOf(window, kind, y, height, place) {
   if (!window) return null;
   const [start, end] = [Math.min(...window), Math.max(...window)].map(place);
-  return drawn("rect", { class: kind, x: start, y, width: Math.max(1, end - start), height, rx: 2 },
-    drawn("title", {}, `${kind}: ${clock(window[0])} to ${clock(window[1])}`));
+  const width = Math.max(NARROWEST, end - start);
+  return drawn("rect", { class: kind, x: (start + end - width) / 2, y, width, height, rx: 2 });
 }
 
 function timelineKey(sample) {
