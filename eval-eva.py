@@ -32,6 +32,7 @@ from eva.frames.tool import FrameCounts
 from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.cache import Cache, CacheError, open_cache
 from eva.records.meta import Meta, read_meta, write_meta
+from eva.run.choose import choose_items
 from eva.run.connect import connect_all
 from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
 from eva.run.final_summary import outcomes_of, result_lines, summarize
@@ -205,16 +206,6 @@ def load_annotations(jsonl: Path, name: str) -> list[Item]:
         command = "python -m demo.make_data" if name == "demo" else f"python data/fetch.py {name}"
         raise SettingsError(f"there is no annotation file {jsonl}: run  {command}")
     return load_items(jsonl)
-
-
-def choose_items(items: Sequence[Item], options: Options) -> list[Item]:
-    """The items of --ids, and of these the first --sample; all without these flags."""
-    if options.ids is not None:
-        unknown = sorted(options.ids - {item.index for item in items})
-        if unknown:
-            raise SettingsError(f"--ids: there is no item {', '.join(map(str, unknown[:10]))} in the annotation file")
-        items = [item for item in items if item.index in options.ids]
-    return list(items[: options.sample])
 
 
 def find_outdated(cache: Cache, items: Sequence[Item], options: Options) -> frozenset[int]:

@@ -38,6 +38,7 @@ class Options:
     jsonl: Path | None
     video_root: Path | None
     sample: int | None
+    shuffle: int | None
     ids: frozenset[int] | None
     output_dir: Path
     base_url: tuple[str, ...] = field(repr=False)
@@ -103,6 +104,7 @@ def _add_data_options(group: argparse._ArgumentGroup, defaults: Defaults) -> Non
     add("--jsonl", type=Path, help="annotation file (default: the dataset's)")
     add("--video-root", type=Path, help="folder of the videos (default: the dataset's)")
     add("--sample", **_count(None), help="run the first N items")
+    add("--shuffle", type=int, metavar="SEED", help="with --sample: run N random items, the same for the same seed")
     add("--ids", type=index_set, metavar="I,J-K", help="run the items with these indices, such as 3,17,40-60")
     add("--output-dir", type=Path, default=Path(), help="folder of cache and result")
 
