@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eva.endpoint.completion import TEMPERATURE, Sampling
 from eva.video.choices import BACKENDS, FORMATS
 
 # The environment variable that holds the key if no flag gives it.
 API_KEY_VARIABLE = "EVA_API_KEY"
 # Where frames go: of eval-eva.py, which writes them, and of report.py, which shows them.
 FRAME_ROOT = Path("/tmp/eva-frames")  # noqa: S108
+
+# As OpenAI's interface has it; and what every server takes, with room for the repeats.
+MAX_TEMPERATURE, MAX_SEED = 2.0, 2**31 - 10**6
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,9 @@ class Options:
     tokenizer: str
     request_timeout: float
     outage_timeout: float
+    temperature: float
+    seed: int | None
+    repeat: int | None
     max_turns: int
     max_visual_tokens: int
     maxp: int
@@ -70,6 +77,10 @@ class Options:
     retry_error: bool
     force: bool
     yes: bool
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.seed)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -123,6 +134,8 @@ def _add_server_options(group: argparse._ArgumentGroup, defaults: Defaults) -> N
 
 def _add_agent_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
+    add("--temperature", type=temperature, default=TEMPERATURE, metavar="T", help="of each request; 0: greedy")
+    add("--seed", type=seed, metavar="S", help="of each request; repeat k of --repeat has the seed S + k - 1")
     add("--max-turns", **_count(6), help="most replies per sample")
     add("-v", "--max-visual-tokens", **_count(12000), help="budget of one tool call, in visual tokens")
     add("--maxp", **_count(720, "P"), help="the number of lines to which the budget first cuts large frames")
@@ -153,6 +166,7 @@ def _add_frame_options(group: argparse._ArgumentGroup, defaults: Defaults) -> No
 
 def _add_run_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
+    add("--repeat", **_count(None), help="run N times, each with a cache and a result of its own")
     add("--max-concurrent", **_count(30), help="samples at the same time")
     add("--grace", **_seconds(60), help="seconds for running samples after an interrupt")
     ray = "run the samples on the nodes of this Ray cluster (HOST:PORT; without ADDRESS: that of this machine)"
@@ -184,6 +198,20 @@ def positive_number(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
+
+
+def temperature(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= MAX_TEMPERATURE:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {MAX_TEMPERATURE:g}")
+    return value
+
+
+def seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {MAX_SEED}")
     return value
 
 

@@ -90,10 +90,11 @@ def same_settings(a: ComparedResult, b: ComparedResult) -> bool:
 
 def partial_lines(a: ComparedResult, b: ComparedResult) -> list[str]:
     """Which of the two is of an unfinished run, and what can be said of it so far."""
-    return [line for name, one in (("A", a), ("B", b)) if one.partial for line in _so_far(name, one.score)]
+    return [line for name, one in (("A", a), ("B", b)) if one.partial for line in named_so_far_lines(name, one.score)]
 
 
-def _so_far(name: str, score: Score) -> list[str]:
+def named_so_far_lines(name: str, score: Score) -> list[str]:
+    """What can be said of an unfinished run, with its name in each line."""
     return [f"{partial_line(score)} in {name}", *(f"{line} ({name})" for line in so_far_lines(score))]
 
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,10 @@ PUBLISHED = load_published(ROOT)
 HOSTILE = "a|b \\ *c* `d` <script>x</script> [l](http://e) & 5% $x$ #1 {y} ^~_z"
 
 
-def write(path: Path, count: int, *, dataset: str = "own", wrong_every: int = 3, **more: Any) -> Path:
+def write(path: Path, count: int, *, dataset: str = "own", **more: Callable[[int], Any]) -> Path:
     """Every third answer is wrong; two questions for each video."""
     rows = [
-        {"index": n, "gt": "B", "answer": "BC"[n % wrong_every == 0], "stop_reason": "answer_found"}
+        {"index": n, "gt": "B", "answer": "BC"[n % 3 == 0], "stop_reason": "answer_found"}
         | {"num_rounds": 2, "total_tokens": 1000 + n, "videos": [f"{n // 2}.mp4"]}
         | {key: value(n) for key, value in more.items()}
         for n in range(count)
@@ -123,10 +123,9 @@ def rows_of(table: Table) -> list[tuple[str, str, int]]:
 
 
 def test_categories_are_those_of_the_dataset_in_the_order_of_its_questions(tmp_path: Path) -> None:
-    length = {"video_duration_s": lambda n: (60.0, 600.0, 3000.0)[n // 20]}
-    videomme = write(tmp_path / "result_videomme.jsonl", 60, dataset="videomme", **length)
-    types = {"question_type": lambda n: "['b', 'a']" if n % 2 else "['b']"}
-    lvbench = write(tmp_path / "result_lvbench.jsonl", 10, dataset="lvbench", **types)
+    videomme, lvbench = tmp_path / "result_videomme.jsonl", tmp_path / "result_lvbench.jsonl"
+    write(videomme, 60, dataset="videomme", video_duration_s=lambda n: (60.0, 600.0, 3000.0)[n // 20])
+    write(lvbench, 10, dataset="lvbench", question_type=lambda n: "['b', 'a']" if n % 2 else "['b']")
     owed = [("videomme", "", 60), ("videomme", "short", 20), ("videomme", "medium", 20), ("videomme", "long", 20)]
     assert rows_of(table_of(videomme, lvbench, by_category=True)) == [
         *owed, ("lvbench", "", 10), ("lvbench", "b", 10), ("lvbench", "a", 5)
