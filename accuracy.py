@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Score a result file, or compare two of the same questions.
+"""Score a result file, compare two of the same questions, measure how much repeats of one setting differ, or make a
+table.
 
 Exit codes: 0 done; 2 the files cannot be scored; 3 done, but a file is of a run that has not finished (0 with
 --partial).
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,15 @@ from eva.scoring.compare_files import (
     compare_results,
     note_lines,
     partial_lines,
+    read_answered,
     read_compared,
     same_settings,
 )
 from eva.scoring.compare_summary import comparison_json, comparison_lines
-from eva.scoring.published import load_published
+from eva.scoring.published import Published, load_published
+from eva.scoring.repeats import measure_repeats
+from eva.scoring.repeats_summary import repeats_json, repeats_lines, unfinished_lines
+from eva.scoring.tables import FORMATS, make_table
 from eva.terminal import run_command
 from eva.text import printable
 
@@ -36,10 +41,11 @@ UNFINISHED = 3
 
 @dataclass(frozen=True)
 class Answer:
-    """The lines to print, and whether they are of a run that has not finished."""
+    """The lines to print, whether they are of a run that has not finished, and what goes to standard error."""
 
     lines: Sequence[str]
     partial: bool
+    notes: Sequence[str] = ()
 
 
 def main() -> int:
@@ -48,6 +54,8 @@ def main() -> int:
         answer = make_answer(options)
         code = UNFINISHED if answer.partial and not options.partial else 0
         print("\n".join(answer.lines))
+        for note in answer.notes:
+            print(f"accuracy.py: {printable(note, limit=2000)}", file=sys.stderr)
     except EvaError as error:
         print(f"accuracy.py: {printable(str(error), limit=2000)}", file=sys.stderr)
         return 2
@@ -56,26 +64,58 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Score a result file: every line of it counts. With two files of the same questions: compare them.",
+        description="Score a result file: every line of it counts. With two files of the same questions: compare them. "
+        "With more, of repeats of one setting: how much their figures differ.",
         epilog="Exit codes: 0 done; 2 the files cannot be scored; 3 a file is of a run that has not finished.",
     )
-    parser.add_argument("file", type=Path, help="a result_<dataset>.jsonl")
-    parser.add_argument("other", type=Path, nargs="?", help="a second one; differences are the second minus the first")
-    parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a result_<dataset>.jsonl")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    form.add_argument("--table", choices=tuple(FORMATS), help="print a table with a row for each file")
+    parser.add_argument("--repeats", action="store_true", help="take two files for repeats of one setting, too")
+    parser.add_argument("--by", choices=("category",), help="with --table: also a row for each category of a dataset")
     parser.add_argument("--partial", action="store_true", help="exit with 0 for a run that has not finished, too")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.by and not options.table:
+        parser.error("--by needs --table")
+    if options.repeats and (options.table or len(options.files) < 2):
+        parser.error("--repeats needs two files or more, and no --table")
+    return options
 
 
 def make_answer(options: argparse.Namespace) -> Answer:
     """Raises EvaError."""
     published = load_published(HOME)
-    if options.other is not None:
-        a, b = read_compared(options.file, published), read_compared(options.other, published)
+    if options.table:
+        return table(options, published)
+    if options.repeats or len(options.files) > 2:
+        return repeats(options, published)
+    if len(options.files) == 2:
+        a, b = (read_compared(file, published) for file in options.files)
         lines = [to_json(comparison_content(a, b))] if options.json else comparison(a, b)
         return Answer(lines, a.partial or b.partial)
-    assessment = assess_file(options.file, published)
+    assessment = assess_file(options.files[0], published)
     lines = [to_json(assessment.to_json())] if options.json else assessment.lines()
     return Answer(lines, assessment.score.partial)
+
+
+def table(options: argparse.Namespace, published: Mapping[str, Published]) -> Answer:
+    files = [read_answered(file, published) for file in options.files]
+    made = make_table(files, by_category=options.by == "category")
+    partial = any(file.origin.coverage.partial for file in files)
+    return Answer([FORMATS[options.table](made)], partial, made.notes)
+
+
+def repeats(options: argparse.Namespace, published: Mapping[str, Published]) -> Answer:
+    """The files as repeats of one setting. Of an unfinished run there are no figures yet."""
+    results = [read_compared(file, published) for file in options.files]
+    content: dict[str, Any] = {"files": list(map(str, options.files)), "to_go": [one.score.to_go for one in results]}
+    lines = unfinished_lines(results)
+    if not lines:
+        measured = measure_repeats(results)
+        lines = repeats_lines(measured, results)
+        content |= repeats_json(measured, results)
+    return Answer([to_json(content)] if options.json else lines, any(one.partial for one in results))
 
 
 def comparison(a: ComparedResult, b: ComparedResult) -> list[str]:

@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
-# The reference run: the six datasets, one after the other. Arguments go to each run, for instance --base-url URL.
-# If a dataset fails, the next one runs all the same. An interrupt ends all. Exit codes: 0 all finished; 1 one or more
-# failed; 3 none failed, but the infrastructure failed for some samples (--retry-error runs them again); 130 and 143
-# interrupted.
+# The reference run: the six datasets, one after the other, then a table of their results. Arguments go to each run, for
+# instance --base-url URL. If a dataset fails, the next one runs all the same. An interrupt ends all. Exit codes: 0 all
+# finished; 1 one or more failed; 3 none failed, but the infrastructure failed for some samples (--retry-error runs them
+# again); 130 and 143 interrupted.
 set -u
 # Without a trap, Bash ends at once. It must wait for the run, which lets its samples finish first.
 trap 'exit 143' TERM
+
+output=. previous=
+for argument in "$@"; do
+    [ "$previous" != --output-dir ] || output=$argument
+    case $argument in --output-dir=*) output=${argument#*=} ;; esac
+    previous=$argument
+done
 
 failed=()
 unfinished=()
@@ -20,6 +27,15 @@ for dataset in videomme longvideobench mlvu lsdbench videoholmes lvbench; do
         *) failed+=("$dataset") ;;
     esac
 done
+
+results=()
+for name in videomme longvideobench mlvu_mcq lsdbench videoholmes lvbench; do
+    for file in "$output/result_$name.jsonl" "$output/result_$name".[0-9]*.jsonl; do
+        [ ! -f "$file" ] || results+=("$file")
+    done
+done
+[ "${#results[@]}" -eq 0 ] || "${PYTHON:-python}" "$(dirname "$0")/accuracy.py" --table md "${results[@]}"
+
 if [ "${#unfinished[@]}" -gt 0 ]; then
     echo "batch.sh: to run again with --retry-error: ${unfinished[*]}" >&2
 fi

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Collection, Sequence
@@ -33,6 +34,7 @@ from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.cache import Cache, CacheError, open_cache
 from eva.records.meta import Meta, read_meta, write_meta
 from eva.records.schema import Record
+from eva.run.choose import choose_items
 from eva.run.connect import connect_all
 from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
 from eva.run.final_summary import outcomes_of, result_lines, summarize
@@ -40,6 +42,7 @@ from eva.run.meta_content import begin_meta, with_choice, with_coverage
 from eva.run.options import FRAME_ROOT, Defaults, Options, parse_options
 from eva.run.preflight import FAILED, OK, Finding, check_frames, check_items, check_server, table
 from eva.run.progress import Progress, first_line
+from eva.run.repeats import split_repeats
 from eva.run.resume_command import resume_command
 from eva.run.schedule import RunEndedError, RunInterruptedError, Schedule, by_video
 from eva.run.settings import Dataset, SettingsError, check_settings, choose_dataset, with_absolute_paths
@@ -128,7 +131,7 @@ def main() -> int:
     except EvaError as error:
         return fail(error)
     except KeyboardInterrupt:
-        print("eval-eva.py: interrupted before anything ran", file=sys.stderr)
+        print("eval-eva.py: interrupted while no sample ran", file=sys.stderr)
         return 130
 
 
@@ -147,13 +150,26 @@ def fail(error: EvaError) -> int:
 
 
 async def evaluate(options: Options) -> int:
-    """The whole run, in order; gives the exit code.
+    """The run, or each run of --repeat; gives the exit code. Raises as evaluate_once."""
+    repeats = split_repeats(choose_dataset(options, DATASET_CONFIG, HOME), options)
+    codes = []
+    for number, (dataset, flags) in enumerate(repeats, 1):
+        if options.repeat:
+            warn(f"run {number} of {options.repeat}: {dataset.result}")
+        codes.append(await evaluate_once(dataset, flags))
+    if len(repeats) > 1:
+        results = " ".join(shlex.quote(str(dataset.result)) for dataset, _ in repeats)
+        print(f"All repeats:  python accuracy.py --repeats {results}")
+    return max(codes)
+
+
+async def evaluate_once(dataset: Dataset, options: Options) -> int:
+    """One run, in order; gives the exit code.
 
     Raises RunEndedError or RunInterruptedError if samples may have run; cache and result then hold what finished.
     Every other EvaError comes before the first sample, and nothing has changed.
     """
     started_at = monotonic()
-    dataset = choose_dataset(options, DATASET_CONFIG, HOME)
     everything = load_annotations(dataset.jsonl, options.dataset)
     items = choose_items(everything, options)
     check_settings(dataset, options)
@@ -207,16 +223,6 @@ def load_annotations(jsonl: Path, name: str) -> list[Item]:
         command = "python -m demo.make_data" if name == "demo" else f"python data/fetch.py {name}"
         raise SettingsError(f"there is no annotation file {jsonl}: run  {command}")
     return load_items(jsonl)
-
-
-def choose_items(items: Sequence[Item], options: Options) -> list[Item]:
-    """The items of --ids, and of these the first --sample; all without these flags."""
-    if options.ids is not None:
-        unknown = sorted(options.ids - {item.index for item in items})
-        if unknown:
-            raise SettingsError(f"--ids: there is no item {', '.join(map(str, unknown[:10]))} in the annotation file")
-        items = [item for item in items if item.index in options.ids]
-    return list(items[: options.sample])
 
 
 def find_outdated(cache: Cache, items: Sequence[Item], options: Options) -> frozenset[int]:

@@ -200,7 +200,7 @@ class Node:
         root, frame_root = on_this_machine(self._settings.video_root), on_this_machine(str(options.frame_root))
         _check_folders(root, frame_root)
         clients = (make_client(url, options.api_key, options.request_timeout) for url in options.base_url)
-        models = [ChatModel(client, self._settings.model) for client in clients]
+        models = [ChatModel(client, self._settings.model, options.sampling) for client in clients]
         self._models = {model.base_url: model for model in models}
         await self._check_reach()
         transport, why = await self._transport(options.image_transport, frame_root)

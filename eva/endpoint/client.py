@@ -15,7 +15,15 @@ from typing import Any, cast
 import httpx2
 import openai
 
-from eva.endpoint.completion import BLACK_IMAGE_URL, MAX_TOKENS, TEMPERATURE, Reply, image_message, read_reply
+from eva.endpoint.completion import (
+    BLACK_IMAGE_URL,
+    MAX_TOKENS,
+    PUBLISHED_SAMPLING,
+    Reply,
+    Sampling,
+    image_message,
+    read_reply,
+)
 from eva.endpoint.errors import BadRequestError, ServerError, UnavailableError
 from eva.endpoint.http_client import BoundedClient, UnusableServerError, shown_address
 from eva.protocol.messages import Message
@@ -34,10 +42,11 @@ NO_COMPLETION = (openai.APIError, ValueError, RecursionError)
 
 @dataclass(frozen=True)
 class ChatModel:
-    """A model on a server. The sampling settings are those of the published figures."""
+    """A model on a server. Without `sampling`, it is that of the published figures."""
 
     client: openai.AsyncOpenAI
     name: str
+    sampling: Sampling = PUBLISHED_SAMPLING
 
     @property
     def base_url(self) -> str:
@@ -105,7 +114,10 @@ class ChatModel:
             return await self._post(without_surrogates(messages), max_tokens, timeout_s)
 
     async def _post(self, messages: Sequence[Message], max_tokens: int, timeout_s: float | None) -> object:
-        body = {"messages": messages, "model": self.name, "max_tokens": max_tokens, "temperature": TEMPERATURE}
+        body: dict[str, Any] = {"messages": messages, "model": self.name, "max_tokens": max_tokens}
+        body["temperature"] = self.sampling.temperature
+        if self.sampling.seed is not None:
+            body["seed"] = self.sampling.seed
         options: Any = {} if timeout_s is None else {"timeout": timeout_s}
         reply = await self.client.post("/chat/completions", cast_to=httpx2.Response, body=body, options=options)
         return json.loads(reply.content)

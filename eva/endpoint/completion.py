@@ -19,6 +19,23 @@ BLACK_IMAGE_URL = f"data:image/png;base64,{BLACK_PNG_BASE64}"
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How the server draws tokens. Without a seed none is sent."""
+
+    temperature: float = TEMPERATURE
+    seed: int | None = None
+
+    @property
+    def changed(self) -> dict[str, float | int]:
+        """What is not as in the published figures."""
+        changed = {"temperature": self.temperature} if self.temperature != TEMPERATURE else {}
+        return changed if self.seed is None else {**changed, "seed": self.seed}
+
+
+PUBLISHED_SAMPLING = Sampling()
+
+
+@dataclass(frozen=True)
 class Usage:
     """The numbers of tokens of one completion."""
 

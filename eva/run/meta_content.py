@@ -29,6 +29,8 @@ def begin_meta(cache: Cache, model: str, dataset: Dataset, options: Options, hom
         "timestamps": options.timestamps,
         "backend": options.backend,
         "frame_tool": options.frame_tool.name,
+        # Only what is changed: the cache of an earlier version goes on.
+        **options.sampling.changed,
     }
     has_records = bool(cache.outcomes) and not options.new_cache
     return begin(cache.path, settings, has_records=has_records, force=options.force, home=home)

@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from eva.endpoint.completion import TEMPERATURE, Sampling
 from eva.video.choices import BACKENDS, FORMATS
 
 # The environment variable that holds the key if no flag gives it.
 API_KEY_VARIABLE = "EVA_API_KEY"
 # Where frames go: of eval-eva.py, which writes them, and of report.py, which shows them.
 FRAME_ROOT = Path("/tmp/eva-frames")  # noqa: S108
+
+# As OpenAI's interface has it; and what every server takes, with room for the repeats.
+MAX_TEMPERATURE, MAX_SEED = 2.0, 2**31 - 10**6
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Options:
     jsonl: Path | None
     video_root: Path | None
     sample: int | None
+    shuffle: int | None
     ids: frozenset[int] | None
     output_dir: Path
     base_url: tuple[str, ...] = field(repr=False)
@@ -46,6 +51,9 @@ class Options:
     tokenizer: str
     request_timeout: float
     outage_timeout: float
+    temperature: float
+    seed: int | None
+    repeat: int | None
     max_turns: int
     max_visual_tokens: int
     maxp: int
@@ -69,6 +77,10 @@ class Options:
     retry_error: bool
     force: bool
     yes: bool
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.seed)
 
 
 _EPILOG = """\
@@ -137,6 +149,7 @@ def _add_data_options(group: argparse._ArgumentGroup, defaults: Defaults) -> Non
     add("--jsonl", type=Path, metavar="FILE", help="annotation file (default: the dataset's)")
     add("--video-root", type=Path, metavar="DIR", help="folder of the videos (default: the dataset's)")
     add("--sample", **_count(None), help="run the first N items")
+    add("--shuffle", type=int, metavar="SEED", help="with --sample: run N random items, the same for the same seed")
     add("--ids", type=index_set, metavar="I,J-K", help="run the items with these indices, such as 3,17,40-60")
     add("--output-dir", type=Path, default=Path(), metavar="DIR", help="folder of cache and result")
 
@@ -159,6 +172,8 @@ def _add_server_options(group: argparse._ArgumentGroup, defaults: Defaults) -> N
 
 def _add_agent_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
+    add("--temperature", type=temperature, default=TEMPERATURE, metavar="T", help="of each request; 0: greedy")
+    add("--seed", type=seed, metavar="S", help="of each request; repeat k of --repeat has the seed S + k - 1")
     add("--max-turns", **_count(6), help="most replies per sample")
     add("-v", "--max-visual-tokens", **_count(12000), help="budget of one tool call, in visual tokens")
     add("--maxp", **_count(720, "P"), help="the number of lines to which the budget first cuts large frames")
@@ -191,6 +206,7 @@ def _add_frame_options(group: argparse._ArgumentGroup, defaults: Defaults) -> No
 
 def _add_run_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
+    add("--repeat", **_count(None), help="run N times, each with a cache and a result of its own")
     add("--max-concurrent", **_count(30), help="samples at the same time")
     add("--grace", **_seconds(60), help="seconds for running samples after an interrupt")
     ray = "run the samples on the nodes of this Ray cluster (HOST:PORT; without ADDRESS: that of this machine)"
@@ -222,6 +238,20 @@ def positive_number(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
+
+
+def temperature(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= MAX_TEMPERATURE:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {MAX_TEMPERATURE:g}")
+    return value
+
+
+def seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {MAX_SEED}")
     return value
 
 

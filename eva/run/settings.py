@@ -61,6 +61,8 @@ def check_settings(dataset: Dataset, options: Options) -> None:
     """Raises SettingsError for folders, files, packages or a terminal that the run needs and does not have."""
     if (options.new_cache or options.retry_error) and not options.yes and not sys.stdin.isatty():
         raise SettingsError("--new-cache and --retry-error ask first, and there is no terminal to ask on: add --yes")
+    if (options.new_cache or options.retry_error) and options.repeat and not options.yes:
+        raise SettingsError("--new-cache and --retry-error would ask before each run of --repeat: add --yes")
     _check_place(dataset, options)
     if not options.frame_tool.is_file():
         raise SettingsError(f"there is no frame tool {options.frame_tool}: give it with --frame-tool")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from eva.errors import EvaError
 from eva.protocol.stop_reasons import EXCEPTION
 from eva.records.outcome import Outcome, same_answer
-from eva.scoring.interval import FEWER_RESAMPLES, RESAMPLES, Interval, clustered_interval
+from eva.scoring.interval import FEWER_RESAMPLES, RESAMPLES, Interval, clustered_interval, smallest_difference
 
 # With one category per question the bootstrap would take minutes.
 MAX_CATEGORIES = 100
@@ -70,7 +70,8 @@ class Change:
 class Flips:
     """Accuracies over `count` pairs, the indices that are right in one result only, and McNemar's exact p value.
 
-    The p value is None where a run has not finished.
+    `smallest_difference` is the smallest difference of accuracies that these pairs could have shown, None where nothing
+    tells it. It and the p value are None where a run has not finished.
     """
 
     count: int
@@ -78,6 +79,7 @@ class Flips:
     only_a: tuple[int, ...]
     only_b: tuple[int, ...]
     p_value: float | None
+    smallest_difference: float | None
 
     @property
     def total(self) -> int:
@@ -158,7 +160,12 @@ def flips(pairs: Sequence[Pair], *, n_resamples: int) -> Flips:
     only_b = tuple(pair.index for pair in pairs if pair.b.outcome.correct and not pair.a.outcome.correct)
     accuracy = _change(pairs, lambda outcome: outcome.correct, n_resamples)
     p_value = mcnemar_p(len(only_a), len(only_b)) if n_resamples else None
-    return Flips(len(pairs), accuracy, only_a, only_b, p_value)
+    return Flips(len(pairs), accuracy, only_a, only_b, p_value, _smallest_difference(pairs) if n_resamples else None)
+
+
+def _smallest_difference(pairs: Sequence[Pair]) -> float | None:
+    differences = [pair.b.outcome.correct - pair.a.outcome.correct for pair in pairs]
+    return smallest_difference([pair.video for pair in pairs], differences)
 
 
 def mcnemar_p(only_a: int, only_b: int) -> float:

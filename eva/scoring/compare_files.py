@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,14 @@ from eva.scoring.origin import Origin, find_origin
 from eva.scoring.published import Published
 from eva.scoring.score import Score
 from eva.scoring.summary import partial_line, so_far_lines, unusable_lines
+
+
+@dataclass(frozen=True)
+class AnsweredFile:
+    """All lines of a result or a cache, in their order."""
+
+    origin: Origin
+    lines: Sequence[Answered]
 
 
 @dataclass(frozen=True)
@@ -52,13 +60,19 @@ class ComparedResult:
 
 
 def read_compared(path: Path, published: Mapping[str, Published]) -> ComparedResult:
+    """See read_answered."""
+    file = read_answered(path, published)
+    return ComparedResult.of(file.origin, file.lines)
+
+
+def read_answered(path: Path, published: Mapping[str, Published]) -> AnsweredFile:
     """Raises EvaError for a file that cannot be scored, and for a broken meta file beside it."""
     # The categories depend on the dataset, and the dataset can depend on all indices.
     # What is not small can be gigabytes.
     records = [replace(record, messages="", trajectory=None) for record in read_scored(path)]
     origin = find_origin(path, read_meta(path), {record.index for record in records}, published)
-    lines = (Answered(one.outcome, one.videos, categories(origin.dataset, one)) for one in records)
-    return ComparedResult.of(origin, lines)
+    lines = [Answered(one.outcome, one.videos, categories(origin.dataset, one)) for one in records]
+    return AnsweredFile(origin, lines)
 
 
 def compare_results(a: ComparedResult, b: ComparedResult) -> Comparison:
@@ -76,10 +90,11 @@ def same_settings(a: ComparedResult, b: ComparedResult) -> bool:
 
 def partial_lines(a: ComparedResult, b: ComparedResult) -> list[str]:
     """Which of the two is of an unfinished run, and what can be said of it so far."""
-    return [line for name, one in (("A", a), ("B", b)) if one.partial for line in _so_far(name, one.score)]
+    return [line for name, one in (("A", a), ("B", b)) if one.partial for line in named_so_far_lines(name, one.score)]
 
 
-def _so_far(name: str, score: Score) -> list[str]:
+def named_so_far_lines(name: str, score: Score) -> list[str]:
+    """What can be said of an unfinished run, with its name in each line."""
     return [f"{partial_line(score)} in {name}", *(f"{line} ({name})" for line in so_far_lines(score))]
 
 

@@ -25,7 +25,7 @@ def comparison_lines(comparison: Comparison, *, same_settings: bool) -> list[str
         f"Accuracy of A: {whole.accuracy.a:.4%}",
         f"Accuracy of B: {whole.accuracy.b:.4%}",
         f"Difference: {_points(whole.accuracy, none)}",
-        *([] if whole.p_value is None else [f"McNemar's exact test: p = {whole.p_value:.4g}"]),
+        *([] if whole.p_value is None else [f"McNemar's exact test: p = {whole.p_value:.4g}", power_line(whole)]),
         _flips_line("Right only in A", whole.only_a),
         _flips_line("Right only in B", whole.only_b),
         _change_line("Rounds", comparison.rounds, none),
@@ -51,6 +51,15 @@ def comparison_json(comparison: Comparison, *, same_settings: bool) -> dict[str,
         "categories_left_out": comparison.categories_left_out,
         "noise_floor": _noise(comparison) if same_settings else None,
     }
+
+
+def power_line(flips: Flips) -> str:
+    """What a difference that was not found says: only that it is not as large as this."""
+    smallest = flips.smallest_difference
+    shown = f"{100 * smallest:.2f} points" if smallest else "not known, the pairs do not vary, or are of one video"
+    return (
+        f"Smallest difference that these questions could have shown (80 % power, paired, clustered by video): {shown}"
+    )
 
 
 def _points(accuracy: Change, none: str) -> str:
@@ -123,6 +132,7 @@ def _flips_json(flips: Flips) -> dict[str, Any]:
     return {
         "accuracy": _change_json(flips.accuracy),
         "mcnemar_p": flips.p_value,
+        "smallest_difference": flips.smallest_difference,
         "right_only_in_a": list(flips.only_a),
         "right_only_in_b": list(flips.only_b),
     }

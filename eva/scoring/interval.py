@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 RESAMPLES = 9999
 # For the many figures of a table or a chart. The ends of the interval then vary by a few hundredths of its width.
 FEWER_RESAMPLES = 1999
+# The power with which a difference is to be found.
+POWER = 0.8
 # Draws times videos of one batch, which bounds the memory.
 _BATCH = 1_000_000
 
@@ -57,6 +60,32 @@ def clustered_interval(
         rng=np.random.default_rng(0),
     )
     return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+def smallest_difference(videos: Sequence[str], values: Sequence[float]) -> float | None:
+    """The smallest true mean that a test of such `values` against 0 finds with POWER, two-sided at 5 %.
+
+    `videos` and `values` are those of clustered_interval. Of the differences of pairs the result is the smallest
+    difference that these pairs could have shown. None with fewer than two videos, and where the values do not vary.
+    """
+    error, count = standard_error(videos, values), len(set(videos))
+    if not error:
+        return None
+    from scipy.stats import t  # noqa: PLC0415  takes a second to import, and not every caller comes here
+
+    return error * float(t.ppf(0.975, count - 1) + t.ppf(POWER, count - 1))
+
+
+def standard_error(videos: Sequence[str], values: Sequence[float]) -> float | None:
+    """The standard error of the mean of `values`, whole videos being what is drawn. None with fewer than two videos."""
+    count = len(set(videos))
+    if count < 2:
+        return None
+    mean = math.fsum(values) / len(values)
+    residuals = dict.fromkeys(videos, 0.0)
+    for video, value in zip(videos, values, strict=True):
+        residuals[video] += value - mean
+    return math.sqrt(count / (count - 1) * math.fsum(one * one for one in residuals.values())) / len(values)
 
 
 def _mean(sums: Any, counts: Any, axis: int) -> Any:

@@ -108,10 +108,12 @@ def caveat_lines(meta: Meta, published: Published | None) -> list[str]:
 
 def _differences(settings: Mapping[str, Any], published: Published) -> list[str]:
     lines = []
-    for name in ("max_turns", "max_visual_tokens"):
-        if settings.get(name) != published.settings[name]:
-            now = settings.get(name, "not known")
-            lines.append(f"Not the published settings: {name} is {now}, published with {published.settings[name]}")
+    # A meta file names the temperature only where it is another one.
+    now = {"temperature": published.settings["temperature"], **settings}
+    for name in ("temperature", "max_turns", "max_visual_tokens"):
+        if now.get(name) != published.settings[name]:
+            shown = now.get(name, "not known")
+            lines.append(f"Not the published settings: {name} is {shown}, published with {published.settings[name]}")
     if "annotations_sha256" not in settings:
         lines.append("Not known whether these are the published questions: the meta file names no annotation file")
     elif settings["annotations_sha256"] != published.annotations_sha256:

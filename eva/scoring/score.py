@@ -9,7 +9,7 @@ from functools import cached_property
 
 from eva.protocol.stop_reasons import FAILURES, INFRASTRUCTURE
 from eva.records.outcome import COUNTS, Outcome
-from eva.scoring.interval import Interval, clustered_interval
+from eva.scoring.interval import Interval, clustered_interval, smallest_difference
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,13 @@ class Score:
         if self.partial:
             return None
         return clustered_interval([one.video for one in self.outcomes], [one.correct for one in self.outcomes])
+
+    @cached_property
+    def smallest_difference(self) -> float | None:
+        """The smallest difference from a fixed accuracy that this run could show; None of an unfinished run."""
+        if self.partial:
+            return None
+        return smallest_difference([one.video for one in self.outcomes], [one.correct for one in self.outcomes])
 
     @property
     def pending(self) -> int:

@@ -13,6 +13,8 @@ from eva.text import printable
 
 # The number of indices that a line names; it only counts the rest.
 _MAX_INDICES = 20
+# One percentage point, as a fraction.
+ONE_POINT = 0.01
 
 
 def summary_lines(score: Score) -> list[str]:
@@ -32,7 +34,7 @@ def summary_lines(score: Score) -> list[str]:
 def truth_lines(score: Score, wall_s: float, *, frames_asked: int, frames_decoded: int) -> list[str]:
     """What the accuracy leaves out: who failed, what is still to come, and how sure the figure is."""
     low, high = score.bounds
-    sure = [f"Accuracy if all pending were wrong, right: {low:.4%}, {high:.4%}", interval_line(score.interval)]
+    sure = [f"Accuracy if all pending were wrong, right: {low:.4%}, {high:.4%}", *_sure_lines(score)]
     return [
         f"Answered: {score.answered} of {score.total}",
         "Failures: " + ", ".join(f"{count} {kind}" for kind, count in score.failures.items()),
@@ -52,7 +54,7 @@ def file_lines(score: Score) -> list[str]:
     else:
         lines = [f"Total entries: {score.total}", accuracy_line(score)]
     lines += [f"Empty answers: {score.empty}", *_averages(score)]
-    return [*lines, *([] if score.partial else [interval_line(score.interval)]), *unusable_lines(score)]
+    return [*lines, *([] if score.partial else _sure_lines(score)), *unusable_lines(score)]
 
 
 def partial_line(score: Score) -> str:
@@ -95,6 +97,19 @@ def _unusable_line(name: str, indices: Sequence[int]) -> str:
 
 def accuracy_line(score: Score) -> str:
     return f"Accuracy: {score.correct}/{score.total} = {score.accuracy:.4%}"
+
+
+def _sure_lines(score: Score) -> list[str]:
+    return [interval_line(score.interval), *_power_lines(score.smallest_difference)]
+
+
+def _power_lines(smallest: float | None) -> list[str]:
+    """How far the run is from being able to tell one point: the error falls with the root of the number of videos."""
+    if smallest is None:
+        return []
+    times = (smallest / ONE_POINT) ** 2
+    more = "" if times <= 1 else f"; one point needs {times:.1f} times as many videos"
+    return [f"Smallest difference from a fixed figure that it can show (80 % power): {100 * smallest:.2f} points{more}"]
 
 
 def interval_line(interval: Interval | None) -> str:
@@ -150,6 +165,7 @@ def _score_json(score: Score) -> dict[str, Any]:
         "accuracy": score.accuracy,
         "accuracy_bounds": list(score.bounds) if known else None,
         "interval_95": interval_json(score.interval),
+        "smallest_difference": score.smallest_difference,
         "empty": score.empty,
         "unusable_counts": score.unusable,
         "average_rounds": score.average_rounds,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from harness import ROOT, environment
+from harness import ROOT, environment, write_rows
 
 DATASETS = ("videomme", "longvideobench", "mlvu", "lsdbench", "videoholmes", "lvbench")
 # Writes its arguments down, one a line, fails on the dataset that $FAILS names, and leaves that of $LEAVES unfinished.
+# The table is the real one.
 FAKE_PYTHON = """#!/bin/sh
+case "$1" in *accuracy.py) exec "$REAL" "$@" ;; esac
 { echo "$PWD"; printf '%s\\n' "$@"; echo --; } >> "$WROTE"
 case " $* " in *" $FAILS "*) exit 1 ;; *" $LEAVES "*) exit 3 ;; esac
 exit 0
@@ -22,6 +25,7 @@ exit 0
 @dataclass(frozen=True)
 class Batch:
     code: int
+    stdout: str
     stderr: str
     calls: list[list[str]]
 
@@ -39,12 +43,13 @@ def python(tmp_path: Path) -> Path:
 
 def run_batch(python: Path, *arguments: str, fails: str = "none", leaves: str = "none", cwd: Path = ROOT) -> Batch:
     notes = python.parent / "notes"
-    env = environment(PATH=f"{python}{os.pathsep}{os.environ['PATH']}", WROTE=str(notes), FAILS=fails, LEAVES=leaves)
+    path = f"{python}{os.pathsep}{os.environ['PATH']}"
+    env = environment(PATH=path, REAL=sys.executable, WROTE=str(notes), FAILS=fails, LEAVES=leaves)
     env.pop("PYTHON", None)
     command = ["bash", str(ROOT / "batch.sh"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd, timeout=60, check=False)
     calls = [call.splitlines()[1:] for call in notes.read_text(encoding="utf-8").split("--\n") if call.strip()]
-    return Batch(done.returncode, done.stderr, calls)
+    return Batch(done.returncode, done.stdout, done.stderr, calls)
 
 
 def datasets(batch: Batch) -> list[str]:
@@ -94,3 +99,29 @@ def test_a_failure_outweighs_what_did_not_finish(python: Path) -> None:
 def test_it_runs_from_any_folder(python: Path, tmp_path: Path) -> None:
     batch = run_batch(python, cwd=tmp_path)
     assert all((tmp_path / call[0]).resolve() == (ROOT / "eval-eva.py") for call in batch.calls)
+
+
+RECORD = {
+    "gt": "B",
+    "answer": "B",
+    "stop_reason": "answer_found",
+    "num_rounds": 2,
+    "total_tokens": 9,
+    "videos": ["a.mp4"],
+}
+
+
+@pytest.mark.parametrize("form", ["--output-dir", "--output-dir="])
+def test_it_ends_with_the_table_of_the_results_of_its_folder(python: Path, tmp_path: Path, form: str) -> None:
+    folder = tmp_path / "a folder"
+    for name in ("lvbench.1", "lvbench.2", "mlvu_mcq", "demo", "videoholmes"):
+        write_rows(folder / f"result_{name}.jsonl", [{"index": 0, **RECORD}])
+    arguments = [form + str(folder)] if form.endswith("=") else [form, str(folder)]
+    batch = run_batch(python, *arguments, fails="videoholmes")
+    assert batch.code == 1, "the table does not change how the runs ended"
+    names = [line.split("|")[1].strip() for line in batch.stdout.splitlines()]
+    assert names == ["Name", "---", "mlvu\\_mcq", "videoholmes", "lvbench.1", "lvbench.2"]
+
+
+def test_without_a_result_there_is_no_table(python: Path, tmp_path: Path) -> None:
+    assert run_batch(python, "--output-dir", str(tmp_path)).stdout == ""
