@@ -53,7 +53,9 @@ async def replay_result(
         replayer = Replayer(transcribe, settings, options.max_turns, tool, options.replay_frames)
         stage = _Stage(replayer, asked, videos, part=options.sample is not None or options.ids is not None)
         summary = Summary(path)
-        await stage.replay_all(tqdm(read_records(path), unit="record", disable=None), summary, at_once=options.max_concurrent)
+        await stage.replay_all(
+            tqdm(read_records(path), unit="record", disable=None), summary, at_once=options.max_concurrent
+        )
     finally:
         await tool.close()
     if options.json is not None:
