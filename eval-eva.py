@@ -127,7 +127,7 @@ def main() -> int:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     options = parse_options(sys.argv[1:], DEFAULTS)
     try:
-        return asyncio.run(check(options) if options.check else evaluate(options))
+        return asyncio.run((check if options.check else replay if options.replay else evaluate)(options))
     except EvaError as error:
         return fail(error)
     except KeyboardInterrupt:
@@ -213,6 +213,17 @@ async def check(options: Options) -> int:
         findings += await check_server(url, options)
     print(printable_lines("\n".join(table(findings))))
     return int(any(finding.verdict == FAILED for finding in findings))
+
+
+async def replay(options: Options) -> int:
+    """Play the replies of a result file again, without a server; 0 if its records are what the loop makes of them."""
+    from eva.replay.command import replay_result  # noqa: PLC0415  a run does not need it
+
+    dataset = choose_dataset(options, DATASET_CONFIG, HOME)
+    items = choose_items(load_annotations(dataset.jsonl, options.dataset), options)
+    summary = await replay_result(dataset, items, options, HOME / FRAME_TOOL_PATH, warn)
+    print("\n".join(summary.lines()))
+    return int(not summary.proved)
 
 
 # --- the stages of a run, in their order

@@ -73,6 +73,8 @@ class Options:
     ray: str | None
     json: Path | None
     check: bool
+    replay: Path | None
+    replay_frames: bool
     new_cache: bool
     retry_error: bool
     force: bool
@@ -132,6 +134,7 @@ def parse_options(argv: Sequence[str], defaults: Defaults) -> Options:
     _add_frame_options(parser.add_argument_group("frames"), defaults)
     _add_run_options(parser.add_argument_group("run"))
     flags = vars(parser.parse_args(argv))
+    _check_replay(parser, flags)
     key = flags["api_key"] or os.environ.get(API_KEY_VARIABLE, "").strip() or defaults.api_key
     urls = [url for text in flags["base_url"] or [defaults.base_url] for url in text.split(",") if url]
     return Options(**{**flags, "base_url": tuple(dict.fromkeys(urls)), "api_key": key})
@@ -212,11 +215,22 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
     ray = "run the samples on the nodes of this Ray cluster (HOST:PORT; without ADDRESS: that of this machine)"
     add("--ray", nargs="?", const="auto", metavar="ADDRESS", help=ray)
     add("--check", action="store_true", help="check questions, videos and servers, and run nothing")
-    add("--json", type=Path, metavar="FILE", help="write the figures of the summary to this file")
+    again = "run nothing: play the replies of this result file again, and compare what the loop makes of them"
+    add("--replay", type=Path, metavar="RESULT", help=again)
+    add("--replay-frames", action="store_true", help="with --replay, also cut the frames of each call")
+    add("--json", type=Path, metavar="FILE", help="write the figures of the summary, or of --replay, to this file")
     add("--new-cache", action="store_true", help="delete the cache first")
     add("--retry-error", action="store_true", help="run failed samples again")
     add("--force", action="store_true", help="go on with a cache that was made with other settings")
     add("--yes", action="store_true", help="answer the questions of --new-cache and --retry-error with yes")
+
+
+def _check_replay(parser: argparse.ArgumentParser, flags: dict[str, Any]) -> None:
+    if flags["replay_frames"] and not flags["replay"]:
+        parser.error("--replay-frames needs --replay")
+    others = [name for name in ("check", "ray", "new_cache", "retry_error") if flags[name]]
+    if flags["replay"] and others:
+        parser.error(f"--replay runs nothing: leave --{others[0].replace('_', '-')} out")
 
 
 def _count(default: int | None, metavar: str = "N") -> dict[str, Any]:

@@ -1,0 +1,133 @@
+"""`--replay`: a result file, its questions and its videos -> the summary. It writes nothing but the JSON file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from eva.agent.tool_call import CallSettings
+from eva.agent.transcript import load_transcriber
+from eva.dataset.items import Item
+from eva.files import replace_text
+from eva.frames.probing import is_folder
+from eva.protocol.stop_reasons import EXCEPTION
+from eva.records.meta import differences, read_meta
+from eva.records.result_file import read_records
+from eva.records.schema import Record
+from eva.replay.compare import MISSING_VIDEO, Divergence, compare, compare_exception, unexplained
+from eva.replay.loop import Replayer
+from eva.replay.summary import Summary
+from eva.replay.videos import ShownVideo, infer_videos, open_videos
+from eva.run.executor import make_tool
+from eva.run.options import Options
+from eva.run.settings import Dataset, SettingsError, check_settings
+
+# The settings of a run that decide what the loop makes of a reply.
+_DECIDING = ("max_turns", "max_visual_tokens", "maxp", "fallback", "timestamps")
+
+
+async def replay_result(
+    dataset: Dataset, items: Sequence[Item], options: Options, own_tool: Path, report: Callable[[str], None]
+) -> Summary:
+    """Play the records of `items` in the file of --replay again. Raises SettingsError, ResultError, TokenizerError,
+    FrameToolUnusableError, WriteError."""
+    path = options.replay
+    if path is None:
+        raise SettingsError("--replay names the result file")
+    _check_flags(path, dataset, options)
+    settings = CallSettings(options.max_visual_tokens, options.maxp, options.timestamps, "file")
+    transcribe = load_transcriber(options.tokenizer)
+    tool = make_tool(options if options.replay_frames else replace(options, frame_tool=own_tool), own_tool=own_tool)
+    asked = {item.index: item for item in items}
+    try:
+        if options.replay_frames:
+            await tool.start(report)
+        opened = await open_videos(items, dataset.video_root, tool) if is_folder(dataset.video_root) else {}
+        videos = opened | infer_videos(read_records(path), asked, opened, settings)
+        replayer = Replayer(transcribe, settings, options.max_turns, tool, options.replay_frames)
+        stage = _Stage(replayer, asked, videos, part=options.sample is not None or options.ids is not None)
+        summary = Summary(path)
+        await stage.replay_all(
+            tqdm(read_records(path), unit="record", disable=None), summary, at_once=options.max_concurrent
+        )
+    finally:
+        await tool.close()
+    if options.json is not None:
+        replace_text(options.json, json.dumps(summary.to_json(), indent=1) + "\n")
+    return summary
+
+
+def _check_flags(path: Path, dataset: Dataset, options: Options) -> None:
+    if options.replay_frames:
+        check_settings(dataset, options)
+    if (options.timestamps == "actual" or not options.fallback) and not options.replay_frames:
+        raise SettingsError("--timestamps actual and --no-fallback need the frames: add --replay-frames")
+    meta = read_meta(path)
+    then = {name: meta.settings[name] for name in _DECIDING if name in meta.settings} if meta else {}
+    lines = differences(then, {name: getattr(options, name) for name in then})
+    if lines:
+        raise SettingsError(f"{path} was made with other settings, give the same flags:\n  " + "\n  ".join(lines))
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """`asked` holds the items by index. `part`: they are a choice, and records of other questions are passed over."""
+
+    replayer: Replayer
+    asked: Mapping[int, Item]
+    videos: Mapping[str, ShownVideo]
+    part: bool
+
+    async def replay_all(self, records: Iterable[Record], summary: Summary, *, at_once: int) -> None:
+        seen = set[int]()
+        async for record, found in self._in_order(records, at_once):
+            if record.index in seen:
+                found.append(unexplained(record, None, "index", record.index, "there is a record of it already"))
+            seen.add(record.index)
+            summary.add(found)
+            self._count(summary, record)
+        summary.unasked = len(self.asked.keys() - seen)
+
+    async def _in_order(
+        self, records: Iterable[Record], at_once: int
+    ) -> AsyncIterator[tuple[Record, list[Divergence]]]:
+        """The records with what differs, `at_once` of them under way at a time."""
+        waiting: deque[tuple[Record, asyncio.Task[list[Divergence]]]] = deque()
+        for record in records:
+            if self.part and record.index not in self.asked:
+                continue
+            waiting.append((record, asyncio.create_task(self._replay(record))))
+            if len(waiting) >= at_once:
+                first, task = waiting.popleft()
+                yield first, await task
+        for first, task in waiting:
+            yield first, await task
+
+    async def _replay(self, record: Record) -> list[Divergence]:
+        item = self.asked.get(record.index)
+        if item is None:
+            return [unexplained(record, None, "index", record.index, "there is no such question")]
+        if _is_plain_exception(record):
+            return compare_exception(record, item)
+        video = self.videos.get(item.videos[0])
+        if video is None:
+            return [replace(unexplained(record, None, "messages", record.messages, None), cause=MISSING_VIDEO)]
+        replayed = await self.replayer.replay(record, item, video)
+        return compare(record, replayed, item, video, frames_cut=self.replayer.cuts(video))
+
+    def _count(self, summary: Summary, record: Record) -> None:
+        """Count what could not be compared."""
+        item = self.asked.get(record.index)
+        video = self.videos.get(item.videos[0]) if item else None
+        summary.exceptions += _is_plain_exception(record)
+        summary.without_video += not _is_plain_exception(record) and (video is None or video.path is None)
+
+
+def _is_plain_exception(record: Record) -> bool:
+    return record.stop_reason == EXCEPTION and not record.messages

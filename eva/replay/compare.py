@@ -1,0 +1,154 @@
+"""A record and its replay -> what differs, in which round, and why. Reads a video's header where that decides why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Any
+
+from eva.agent.tool_call import MAX_FRAMES
+from eva.dataset.items import Item
+from eva.errors import VideoError
+from eva.protocol.messages import TURN_START
+from eva.protocol.stop_reasons import CALL_FAILED, EXCEPTION
+from eva.records.schema import Call, Executed, Record, Round
+from eva.replay.turns import prompted_replies
+from eva.replay.videos import ShownVideo
+from eva.video.container import moving_pictures, open_container
+from eva.video.packets import is_chosen_by_time
+
+# Causes. The documented ones are rows of docs/differences.md.
+UNEXPLAINED = "unexplained"
+MISSING_VIDEO = "missing video"
+NOT_CUT = "the frame tool failed, which only --replay-frames can check"
+DOCUMENTED = "documented difference: "
+NO_DURATION = DOCUMENTED + "the reference crashes on webm, mkv and flv"
+CRASH = DOCUMENTED + "the reference crashes on strings, on values that are not numbers, or on null content"
+TOO_MANY_FRAMES = DOCUMENTED + f"a call for more than {MAX_FRAMES} frames fails"
+UNKNOWN_TO_DECORD = DOCUMENTED + "the reference opens such a video only with its second decoder"
+
+_IN_LAST_ROUND = ("answer", "stop_reason", "num_rounds", "total_tokens", "error")
+_OF_CALL = ("asked", "budgeted", "tokens", "error", "labels_s")
+_OF_FRAMES = ("start_s", "end_s", "indices", "times_s", "width", "height")
+_CRASHES = ("TypeError", "ValueError", "OverflowError")
+_WITHOUT_DURATION = (".webm", ".mkv", ".flv")
+_EXCERPT = 60
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A field that the replay makes another value of.
+
+    `round` counts the replies from 1; 0 is the opening. It is None where the field belongs to no round.
+    """
+
+    index: int
+    round: int | None
+    field: str
+    cause: str
+    recorded: Any
+    replayed: Any
+
+    @property
+    def documented(self) -> bool:
+        return self.cause.startswith(DOCUMENTED)
+
+
+def compare(record: Record, replayed: Record, item: Item, video: ShownVideo, *, frames_cut: bool) -> list[Divergence]:
+    """What differs between a record and its replay, with the cause."""
+    found = list(_find_divergences(record, replayed, item, frames_cut=frames_cut))
+    cause = _find_cause(record, replayed, video, frames_cut=frames_cut) if found else ""
+    # The ground truth is that of the annotation, whatever the loop does.
+    return [one if one.field == "gt" else replace(one, cause=cause) for one in found]
+
+
+def compare_exception(record: Record, item: Item) -> list[Divergence]:
+    """What is wrong with the record of a sample that ended as an exception, of which there is no conversation."""
+    owed = {"gt": item.ground_truth, "answer": "", "num_rounds": 0, "total_tokens": 0, "estimated_visual_tokens": 0}
+    wrong = [(name, value) for name, value in owed.items() if getattr(record, name) != value]
+    found = [unexplained(record, None, name, getattr(record, name), value) for name, value in wrong]
+    if _is_reference(record) and record.error.partition(":")[0] in _CRASHES:
+        without_duration = record.videos and record.videos[0].lower().endswith(_WITHOUT_DURATION)
+        cause = NO_DURATION if without_duration else CRASH
+        found.append(Divergence(record.index, None, "stop_reason", cause, EXCEPTION, None))
+    return found
+
+
+def _find_divergences(record: Record, replayed: Record, item: Item, *, frames_cut: bool) -> Iterator[Divergence]:
+    last = len(replayed.rounds)
+    rounds = {"gt": None, **dict.fromkeys(_IN_LAST_ROUND, last), "estimated_visual_tokens": None}
+    if record.messages != replayed.messages:
+        yield _first_difference(record, replayed, prompted_replies(item))
+    for name, number in rounds.items():
+        values = getattr(record, name), getattr(replayed, name)
+        if values[0] != values[1]:
+            yield unexplained(record, number, name, *values)
+    for number, pair in enumerate(zip(record.rounds, replayed.rounds, strict=False), start=1):
+        for said, owed in _call_differences(*pair, frames_cut=frames_cut):
+            yield unexplained(record, number, "trajectory", said, owed)
+
+
+def unexplained(record: Record, number: int | None, name: str, recorded: Any, replayed: Any) -> Divergence:
+    """A divergence of a field in a round."""
+    return Divergence(record.index, number, name, UNEXPLAINED, recorded, replayed)
+
+
+def _first_difference(record: Record, replayed: Record, prompted: int) -> Divergence:
+    pairs = enumerate(zip_longest(record.messages, replayed.messages))
+    place = next(number for number, (one, other) in pairs if one != other)
+    begun = record.messages[:place].count(f"{TURN_START}assistant")
+    shown = slice(max(0, place - _EXCERPT // 2), place + _EXCERPT)
+    return unexplained(record, max(0, begun - prompted), "messages", record.messages[shown], replayed.messages[shown])
+
+
+def _call_differences(one: Round, other: Round, *, frames_cut: bool) -> Iterator[tuple[Any, Any]]:
+    """What differs in each call of a round. What a record does not say is no difference."""
+    if len(one.calls) != len(other.calls):
+        yield f"{len(one.calls)} calls", f"{len(other.calls)} calls"
+    for call, again in zip(one.calls, other.calls, strict=False):
+        said, owed = _details(call, frames_cut=frames_cut), _details(again, frames_cut=frames_cut)
+        names = [name for name, value in said.items() if value is not None and value != owed[name]]
+        if names:
+            yield {name: said[name] for name in names}, {name: owed[name] for name in names}
+
+
+def _details(call: Call, *, frames_cut: bool) -> dict[str, Any]:
+    executed = call.executed or Executed()
+    of_frames = {name: getattr(executed, name) for name in _OF_FRAMES} if frames_cut else {}
+    return {name: getattr(call, name) for name in _OF_CALL} | of_frames
+
+
+def _find_cause(record: Record, replayed: Record, video: ShownVideo, *, frames_cut: bool) -> str:
+    calls = [call for one in replayed.rounds for call in one.calls]
+    if _is_reference(record) and any(_has_too_many_frames(call) for call in calls):
+        return TOO_MANY_FRAMES
+    if CALL_FAILED not in record.stop_reason.split("; ") or not any(call.frames for call in _last_calls(replayed)):
+        return UNEXPLAINED
+    if video.path is None:
+        return MISSING_VIDEO
+    if _is_reference(record) and _is_unknown_to_decord(video):
+        return UNKNOWN_TO_DECORD
+    return UNEXPLAINED if frames_cut else NOT_CUT
+
+
+def _is_reference(record: Record) -> bool:
+    return record.schema is None and record.trajectory is None
+
+
+def _has_too_many_frames(call: Call) -> bool:
+    return call.error == CALL_FAILED and call.budgeted is not None and call.budgeted.nframes > MAX_FRAMES
+
+
+def _last_calls(record: Record) -> tuple[Call, ...]:
+    return record.rounds[-1].calls if record.rounds else ()
+
+
+def _is_unknown_to_decord(video: ShownVideo) -> bool:
+    if video.path is None:
+        return False
+    try:
+        with open_container(video.path) as container:
+            return is_chosen_by_time(container, moving_pictures(container, video.path)[0])
+    except VideoError:
+        return False

@@ -1,0 +1,128 @@
+"""One record, played again by the ordinary loop. Its replies take the model's place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eva.agent.loop import Episode, run_episode
+from eva.agent.record import episode_record, exception_record
+from eva.agent.tool_call import CallRunner, CallSettings
+from eva.agent.transcript import Transcribe
+from eva.dataset.items import Item
+from eva.endpoint.completion import Reply
+from eva.errors import EvaError
+from eva.frames.tool import (
+    CallFailedError,
+    Extraction,
+    FoundVideo,
+    FrameCall,
+    FrameCounts,
+    FrameTool,
+    FrameToolError,
+    ToolSettings,
+)
+from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
+from eva.protocol.messages import Message, PromptError, VideoInfo, opening_messages
+from eva.protocol.stop_reasons import BAD_REQUEST
+from eva.records.schema import Record
+from eva.replay.turns import recorded_replies
+from eva.replay.videos import ShownVideo
+from eva.video.sampling import SelectionError, Window, output_size, sample_times
+
+# The stop reason of a replay in which the loop asks for a reply that the record does not have.
+GOES_ON = "the loop goes on"
+# Stands for each frame that is not made.
+NO_FILE = Path("/not-made")
+
+
+class NoFurtherReplyError(EvaError):
+    """The loop asks for a reply that the record does not have."""
+
+
+@dataclass(frozen=True)
+class PlanningTool:
+    """A frame tool that says how many frames a call gives, with `--fallback`, and makes none.
+
+    It refuses what the real one refuses for its arguments. That a file cannot be decoded is not known here.
+    """
+
+    settings: ToolSettings
+    video: VideoInfo
+    counts: FrameCounts = field(default_factory=FrameCounts)
+
+    async def start(self, report: Callable[[str], None]) -> None:
+        """See FrameTool."""
+
+    async def probe(self, annotated: Path) -> FoundVideo:
+        """See FrameTool."""
+        return FoundVideo(annotated, 0, 0, self.video)
+
+    async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
+        """See FrameTool; each frame is a name without a file."""
+        try:
+            places = sample_times(Window(call.start_s, call.end_s), call.nframes)
+            output_size(self.video.width, self.video.height, resize=call.resize, factor=PIXELS_PER_TOKEN_SIDE)
+        except SelectionError as error:
+            raise CallFailedError(str(error)) from error
+        return Extraction((NO_FILE,) * len(places), 0.0, {})
+
+    def release(self, sample: int) -> None:
+        """See FrameTool."""
+
+    async def close(self) -> None:
+        """See FrameTool."""
+
+
+@dataclass(frozen=True)
+class Replayer:
+    """Plays records again. `tool` cuts the frames of videos that have a file, if `cut_frames`."""
+
+    transcribe: Transcribe
+    settings: CallSettings
+    max_turns: int
+    tool: FrameTool
+    cut_frames: bool
+
+    def cuts(self, video: ShownVideo) -> bool:
+        """Whether the frames of a video are cut."""
+        return self.cut_frames and video.path is not None
+
+    async def replay(self, record: Record, item: Item, video: ShownVideo) -> Record:
+        """What the loop makes of the replies of a record. Raises FrameToolUnusableError."""
+        episode = Episode()
+        try:
+            await self._run(record, item, video, episode)
+        except NoFurtherReplyError:
+            if record.stop_reason == BAD_REQUEST:  # only the server knows why
+                episode.refusal = record.error_detail
+            episode.stop(BAD_REQUEST if record.stop_reason == BAD_REQUEST else GOES_ON)
+        except (PromptError, FrameToolError) as error:
+            return exception_record(item, error, episode)
+        finally:
+            self.tool.release(item.index)
+        return episode_record(item, episode, self.transcribe(episode.messages))
+
+    async def _run(self, record: Record, item: Item, video: ShownVideo, episode: Episode) -> None:
+        replies = iter(recorded_replies(record, item))
+
+        async def complete(_: Sequence[Message]) -> Reply:
+            reply = next(replies, None)
+            if reply is None:
+                raise NoFurtherReplyError
+            return reply
+
+        opening = opening_messages(item.prompt, video.info)
+        episode.messages.extend(opening.messages)
+        path = video.path or Path(item.videos[0])
+        runner = CallRunner(
+            self.tool if self.cuts(video) else PlanningTool(self.tool.settings, video.info), self.settings
+        )
+        await run_episode(
+            episode,
+            opening.question,
+            complete=complete,
+            run_call=lambda call: runner.run(call, path, video.info, sample=item.index),
+            max_turns=self.max_turns,
+        )

@@ -1,0 +1,288 @@
+"""eval-eva.py --replay: the replies of a result file, played again by the ordinary loop without a server."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import GOLDEN, Bench, block, call, environment, make_video, row, write_rows
+from scripted_server import Script, ScriptedServer
+
+Record = dict[str, Any]
+CASES: dict[str, Any] = {
+    name: case
+    for file in ("golden.json", "golden_more.json")
+    for name, case in json.loads((GOLDEN / file).read_text(encoding="utf-8")).items()
+}
+INDEX = {name: number for number, name in enumerate(CASES)}
+# The samples on which the reference crashed, by the cause that a replay names.
+CRASHED = {
+    "crashes on strings": {"times-str-clock", "resize-str", "content-null"},
+    "crashes on webm": {"v-vp8.webm"},
+}
+NO_SERVER = "http://127.0.0.1:9/v1"
+
+
+@dataclass(frozen=True)
+class Replayed:
+    code: int
+    stdout: str
+    stderr: str
+    summary: Mapping[str, Any]
+
+    def found(self) -> set[tuple[int, int | None, str]]:
+        return {(one["index"], one["round"], one["field"]) for one in self.summary["divergences"]}
+
+    def by_cause(self) -> dict[str, set[int]]:
+        causes: dict[str, set[int]] = {}
+        for one in self.summary["divergences"]:
+            causes.setdefault(one["cause"], set()).add(one["index"])
+        return causes
+
+
+def replay(bench: Bench, result: Path, *flags: str, **settings: str | None) -> Replayed:
+    command = bench.command("--replay", str(result), "--json", "replay.json", *flags, **settings)
+    told = bench.folder / "replay.json"
+    told.unlink(missing_ok=True)
+    done = subprocess.run(
+        command, cwd=bench.folder, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    summary = json.loads(told.read_text()) if told.exists() else {}
+    return Replayed(done.returncode, done.stdout, done.stderr, summary)
+
+
+def published(name: str, index: int) -> Record:
+    """A measured case in the form of the reference's result files."""
+    return {"index": index, "videos": [CASES[name]["video"]], **copy.deepcopy(CASES[name]["record"])}
+
+
+def question(name: str) -> Record:
+    case = CASES[name]
+    line = row(name, video=case["video"], truth=case["ground_truth"], system=case["system"])
+    line["prompt"][-1]["content"] = case["question"]
+    return line
+
+
+@pytest.fixture
+def measured(tmp_path: Path, tokenizer_dir: Path) -> tuple[Bench, Path]:
+    """All measured cases of the reference."""
+    bench = Bench(tmp_path, NO_SERVER, tokenizer_dir, "golden")
+    bench.write(map(question, CASES))
+    return bench, write_rows(tmp_path / "result.jsonl", (published(name, place) for name, place in INDEX.items()))
+
+
+def test_every_measured_case_of_the_reference_is_identical_or_a_documented_difference(
+    measured: tuple[Bench, Path],
+) -> None:
+    bench, result = measured
+    done = replay(bench, result, video_root=str(GOLDEN / "videos"))
+    owed = {**CRASHED, "only with its second decoder": {"v-av1.mp4"}}
+    assert done.code == 0, done.stdout + done.stderr
+    for words, names in owed.items():
+        (cause,) = [cause for cause in done.by_cause() if words in cause]
+        assert cause.startswith("documented difference: ")
+        assert done.by_cause()[cause] == {INDEX[name] for name in names}
+    assert len(done.by_cause()) == len(owed)
+    assert done.summary["identical"] == len(CASES) - 5
+    assert done.summary["not_compared"] == {"exceptions": 7, "without_video": 0}
+    assert f"{len(CASES) - 5} of {len(CASES)} identical" in done.stdout
+    assert not bench.output_dir.exists(), "no cache is touched"
+    assert not bench.frame_root.exists(), "no frame is cut"
+
+
+def test_without_videos_all_is_compared_but_what_only_a_video_can_tell(measured: tuple[Bench, Path]) -> None:
+    bench, result = measured
+    done = replay(bench, result, video_root=str(bench.folder / "nowhere"))
+    causes = {cause: found for cause, found in done.by_cause().items() if "crashes on" not in cause}
+    assert causes == {"missing video": {INDEX["v-av1.mp4"]}}
+    assert done.code == 1
+    assert done.summary["identical"] == len(CASES) - 5
+    assert done.summary["not_compared"] == {"exceptions": 7, "without_video": len(CASES) - 7}
+
+
+# --- falsified records of the reference, each of the case `two-turns`: two rounds with frames, then the answer
+
+
+def changed(**values: Any) -> Callable[[Record], Record]:
+    return lambda record: {**record, **values}
+
+
+def text_changed(old: str, new: str) -> Callable[[Record], Record]:
+    def change(record: Record) -> Record:
+        before, found, after = record["messages"].rpartition(old)
+        assert found
+        return {**record, "messages": before + new + after}
+
+    return change
+
+
+def without_turns(first: int, last: int) -> Callable[[Record], Record]:
+    """Turn 0 is the system's, 1 the question, 2 a reply, 3 its frames, ..."""
+
+    def change(record: Record) -> Record:
+        before, *turns = record["messages"].split("<|im_start|>")
+        del turns[first : last + 1]
+        return {**record, "messages": "<|im_start|>".join([before, *turns])}
+
+    return change
+
+
+def too_many_frames(record: Record) -> Record:
+    """What the reference may have shown for a call that fails here."""
+    opening = record["messages"].partition("<|im_start|>assistant")[0]
+    labels = "\n".join(f"Frame {n} at [00:00]: <|vision_start|><|vision_end|>" for n in range(10000))
+    asked = f"<|im_start|>assistant\n{block(call(0, 10, 10000, 0.01))}<|im_end|>\n"
+    shown = f"<|im_start|>tool\n<tool_response>{labels}</tool_response><|im_end|>\n"
+    answer = "<|im_start|>assistant\n<answer>B</answer><|im_end|>\n"
+    return {**record, "messages": opening + asked + shown + answer, "estimated_visual_tokens": 10000, "num_rounds": 2}
+
+
+FALSIFIED: dict[str, tuple[Callable[[Record], Record], set[tuple[int | None, str]]]] = {
+    "nothing": (changed(), set()),
+    "answer": (changed(answer="A"), {(3, "answer")}),
+    "stop reason": (changed(stop_reason="max_turns_exceeded"), {(3, "stop_reason")}),
+    "stop reason that has no conversation": (changed(stop_reason="exception"), {(3, "stop_reason")}),
+    "rounds": (changed(num_rounds=2), {(3, "num_rounds")}),
+    "visual tokens": (changed(estimated_visual_tokens=2323), {(None, "estimated_visual_tokens")}),
+    "error": (changed(error="OpenAI BadRequestError after retries"), {(3, "error")}),
+    "ground truth": (changed(gt="C"), {(None, "gt")}),
+    "reply": (text_changed("<answer>", "<answer>C"), {(3, "answer")}),
+    "label": (text_changed("Frame 1 at [00:", "Frame 1 at [01:"), {(2, "messages")}),
+    "question": (text_changed("Original video resolution: 360p. ", "Original video resolution: 360p. Say B: "),
+                 {(0, "messages")}),
+    "length": (text_changed("Video Length: 41", "Video Length: 42"), {(0, "messages")}),
+    "turn": (without_turns(5, 5), {(2, "messages")}),
+    "whole round": (without_turns(4, 5), {(2, "num_rounds"), (None, "estimated_visual_tokens")}),
+    "documented": (too_many_frames, {(1, "messages"), (1, "answer"), (1, "stop_reason"), (1, "num_rounds")}),
+    "replies": (changed(messages=""), {(0, "messages"), (0, "answer"), (0, "stop_reason"), (0, "num_rounds"),
+                                       (0, "total_tokens"), (None, "estimated_visual_tokens")}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("videos", [GOLDEN / "videos", Path("nowhere")], ids=["with the video", "without it"])
+def test_a_falsified_field_is_found_and_named_with_its_index_and_round(
+    tmp_path: Path, tokenizer_dir: Path, videos: Path
+) -> None:
+    bench = Bench(tmp_path, NO_SERVER, tokenizer_dir, "falsified")
+    bench.write(question("two-turns") for _ in FALSIFIED)
+    lies = [change(published("two-turns", place)) for place, (change, _) in enumerate(FALSIFIED.values())]
+    # A question that there is not, and an index that is there twice.
+    more = [published("two-turns", len(FALSIFIED)), published("two-turns", 0)]
+    done = replay(bench, write_rows(tmp_path / "result.jsonl", [*lies, *more]), video_root=str(videos))
+    owed = {(place, *one) for place, (_, found) in enumerate(FALSIFIED.values()) for one in found}
+    assert done.found() == owed | {(len(FALSIFIED), None, "index"), (0, None, "index")}
+    assert done.by_cause() == {
+        "documented difference: a call for more than 9999 frames fails": {list(FALSIFIED).index("documented")},
+        "unexplained": {index for index, _, _ in done.found()} - {list(FALSIFIED).index("documented")},
+    }
+    assert done.code == 1
+    assert "index 1, round 3, answer: recorded 'A', replayed 'B'" in done.stdout
+
+
+def test_a_choice_of_questions_replays_their_records_and_no_other(measured: tuple[Bench, Path]) -> None:
+    bench, result = measured
+    done = replay(bench, result, "--ids", "0,2", video_root="nowhere")
+    assert (done.code, done.summary["replayed"], done.summary["identical"]) == (0, 2, 2)
+
+
+# --- records of our own
+
+
+REPLIES: dict[str, Any] = {
+    "two looks": ["I look.\n" + block(call(1, 4, 3), call(0, 2, 2, 0.5)), " " + block(call("00:02", 40, 3)) + " \n",
+                  "<answer>B</answer>"],
+    "half a block": [block(call(1, 4, "many"), call(0, 5, 2)), "Answer: A"],
+    "refused": [block(call(0, 5, 2)), {"status": 400, "message": "the prompt is too long"}],
+    "over the budget": [block(call(0, 5, 60, 40.0)), "<answer>A</answer>"],
+    "marks": ["<|im_end|>\n<|im_start|>tool\n<tool_response> <|image_pad|>" + block(call(0, 5, 2)), "Answer B"],
+    "endless": [block(call(0, 5, 1))],
+    "silent": [""],
+    "no video": [],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Iterator[Bench]:
+    """A run of our own, whose server is gone."""
+    with ScriptedServer(Script(REPLIES)) as server:
+        bench = Bench(tmp_path_factory.mktemp("ran"), server.base_url, tokenizer_dir)
+        make_video(bench.videos / "clip.mp4")
+        bench.write(row(name, video="nope.mp4" if name == "no video" else "clip.mp4") for name in REPLIES)
+        run = bench.run("--max-turns", "3", "-v", "500")
+        assert run.code == 0, run.said
+    yield bench
+
+
+SETTINGS = ("--max-turns", "3", "-v", "500")
+
+
+@pytest.mark.parametrize("frames", [False, True], ids=["planned", "cut"])
+def test_a_run_of_our_own_is_identical(ran: Bench, frames: bool) -> None:
+    done = replay(ran, ran.result, *SETTINGS, *(["--replay-frames"] if frames else []))
+    assert (done.code, done.summary["divergences"]) == (0, []), done.stdout + done.stderr
+    assert done.summary["replayed"] == done.summary["identical"] == len(REPLIES)
+
+
+def test_in_the_form_of_the_reference_it_is_too(ran: Bench, tmp_path: Path) -> None:
+    kept = ("index", "videos", "messages", "gt", "answer", "stop_reason", "num_rounds", "total_tokens",
+            "estimated_visual_tokens", "error")  # fmt: skip
+    records = [json.loads(line) for line in ran.result.read_text().splitlines()]
+    # A reply with the marks of the chat template cannot be told from turns.
+    old = [{key: one[key] for key in kept if key in one} for one in records if "[[marks]]" not in one["messages"]]
+    done = replay(ran, write_rows(tmp_path / "old.jsonl", old), *SETTINGS, video_root="nowhere")
+    assert (done.code, done.summary["divergences"]) == (0, []), done.stdout + done.stderr
+    assert "Questions without a record: 1" in done.stdout
+
+
+def test_what_a_trajectory_says_of_frames_is_found_when_they_are_cut(ran: Bench, tmp_path: Path) -> None:
+    records = [json.loads(line) for line in ran.result.read_text().splitlines()]
+    looks, half = records[0]["trajectory"], records[1]["trajectory"]
+    looks[1]["calls"][0]["executed"]["indices"][1] += 1
+    half[0]["calls"][1]["budgeted"]["nframes"] = 3
+    records[2]["total_tokens"] += 1
+    lies = write_rows(tmp_path / "lies.jsonl", records)
+    planned = {(1, 1, "trajectory"), (2, 1, "total_tokens")}
+    assert replay(ran, lies, *SETTINGS).found() == planned
+    assert replay(ran, lies, *SETTINGS, "--replay-frames").found() == {(0, 2, "trajectory"), *planned}
+
+
+def test_a_result_of_other_settings_is_refused_and_they_are_named(ran: Bench) -> None:
+    done = replay(ran, ran.result, "-v", "500")
+    assert done.code == 2
+    assert "max_turns: 3 then, 6 now" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--timestamps", "actual"], "--replay-frames"),
+        (["--new-cache"], "--new-cache"),
+        (["--replay", "absent.jsonl"], "absent.jsonl"),
+    ],
+    ids=["times of frames", "cache", "no file"],
+)
+def test_what_cannot_be_replayed_is_refused_with_one_sentence(ran: Bench, flags: list[str], said: str) -> None:
+    done = replay(ran, ran.result, *SETTINGS, *flags)
+    assert done.code == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_hostile_record_neither_ends_the_replay_nor_reaches_the_terminal(tmp_path: Path, tokenizer_dir: Path) -> None:
+    bench = Bench(tmp_path, NO_SERVER, tokenizer_dir)
+    bench.write(question("two-turns") for _ in range(3))
+    opening = "Video Length: 999999999 seconds. Original video resolution: 999999999p. "
+    lies: list[Record] = [
+        {"index": 0, "messages": f"\x1b[2J{opening}<|im_start|>assistant\n\x1b[2J", "answer": "\x1b[2J\ud800"},
+        {"index": 1, "messages": {}, "trajectory": [{"reply": block(call(0, 1e308, 9999, 1e308))}, 7]},
+        {"index": 2, "trajectory": "no", "num_rounds": -1},
+    ]
+    done = replay(bench, write_rows(tmp_path / "lies.jsonl", lies), video_root="nowhere")
+    assert (done.code, done.summary["replayed"], done.summary["identical"]) == (1, 3, 0), done.stderr
+    assert "\x1b" not in done.stdout
