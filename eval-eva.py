@@ -270,7 +270,9 @@ async def run_all(
             models,
             ceiling=options.max_concurrent,
             outage_timeout_s=options.outage_timeout,
+            ranks=options.data_parallel_ranks,
             notify=lambda text: progress.set_postfix_str(printable(text)),
+            report=warn,
         )
 
         async def run(item: Item, avoiding: Collection[Server]) -> None:

@@ -44,6 +44,7 @@ class Options:
     api_key: str = field(repr=False)
     model: str | None
     tokenizer: str
+    data_parallel_ranks: int | None
     request_timeout: float
     outage_timeout: float
     max_turns: int
@@ -114,6 +115,8 @@ def _add_server_options(group: argparse._ArgumentGroup, defaults: Defaults) -> N
     add("--api-key", help=f"the key of the server; other users can see a flag, but not the variable {API_KEY_VARIABLE}")
     add("--model", help="name of the served model (default: the first in the list of the server)")
     add("--tokenizer", default=defaults.tokenizer, help="folder or Hub id of the tokenizer of the model")
+    ranks = "data-parallel ranks of each server, of which a sample keeps to one; auto: ask the server, 0: name none"
+    add("--data-parallel-ranks", type=rank_count, default="auto", metavar="N", help=ranks)
     add("--request-timeout", **_seconds(600), help="seconds for one completion")
     outage = "seconds without any server, or without a node that has the video of a sample, before the run gives up"
     add("--outage-timeout", **_seconds(1800), help=outage)
@@ -176,6 +179,11 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
+
+
+def rank_count(text: str) -> int | None:
+    """A number of data-parallel ranks; None for `auto`."""
+    return None if text == "auto" else int(text) if text == "0" else positive(text)
 
 
 def positive_number(text: str) -> float:
