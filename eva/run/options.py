@@ -93,7 +93,7 @@ def parse_options(argv: Sequence[str], defaults: Defaults) -> Options:
     _add_run_options(parser.add_argument_group("run"))
     flags = vars(parser.parse_args(argv))
     key = flags["api_key"] or os.environ.get(API_KEY_VARIABLE, "").strip() or defaults.api_key
-    urls = [url for text in flags["base_url"] or [defaults.base_url] for url in text.split(",") if url]
+    urls = [url for some in flags["base_url"] or [addresses(defaults.base_url)] for url in some]
     return Options(**{**flags, "base_url": tuple(dict.fromkeys(urls)), "api_key": key})
 
 
@@ -110,8 +110,8 @@ def _add_data_options(group: argparse._ArgumentGroup, defaults: Defaults) -> Non
 
 def _add_server_options(group: argparse._ArgumentGroup, defaults: Defaults) -> None:
     add = group.add_argument
-    several = "the /v1 address of a server; for several servers, repeat the flag or separate addresses by commas"
-    add("--base-url", action="append", metavar="URL", help=f"{several} (default: {defaults.base_url})")
+    several = "the /v1 address of a server; for several, repeat the flag, or use commas, or ports such as 8000-8007"
+    add("--base-url", type=addresses, action="append", metavar="URL", help=f"{several} (default: {defaults.base_url})")
     add("--api-key", help=f"the key of the server; other users can see a flag, but not the variable {API_KEY_VARIABLE}")
     add("--model", help="name of the served model (default: the first in the list of the server)")
     add("--tokenizer", default=defaults.tokenizer, help="folder or Hub id of the tokenizer of the model")
@@ -179,6 +179,22 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
+
+
+def addresses(text: str) -> list[str]:
+    """The addresses between commas; `http://host:8000-8007/v1` stands for eight."""
+    return [address for part in text.split(",") if part for address in _expand_ports(part)]
+
+
+def _expand_ports(address: str) -> list[str]:
+    # What follows the ports tells them from a password: `http://me:12-34@host/v1`.
+    match = re.fullmatch(r"([^/]*//[^/?#]*:)(\d{1,5})-(\d{1,5})((?:[/?#].*)?)", address, re.ASCII)
+    if match is None:
+        return [address]
+    first, last = int(match[2]), int(match[3])
+    if not first <= last <= 65535:
+        raise argparse.ArgumentTypeError(f"the ports {first}-{last} run backwards, or are beyond 65535")
+    return [f"{match[1]}{port}{match[4]}" for port in range(first, last + 1)]
 
 
 def rank_count(text: str) -> int | None:
