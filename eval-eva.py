@@ -35,7 +35,7 @@ from eva.records.meta import Meta, read_meta, write_meta
 from eva.run.connect import connect_all
 from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
 from eva.run.final_summary import outcomes_of, result_lines, summarize
-from eva.run.meta_content import begin_meta, with_choice, with_coverage
+from eva.run.meta_content import begin_meta, with_choice, with_coverage, with_servers
 from eva.run.options import FRAME_ROOT, Defaults, Options, parse_options
 from eva.run.preflight import FAILED, OK, Finding, check_frames, check_items, check_server, table
 from eva.run.resume_command import resume_command
@@ -161,7 +161,7 @@ async def evaluate(options: Options) -> int:
         pending = [item for item in items if item.index in outdated or item.index not in cache.outcomes]
         models = await connect_all(options, warn) if pending else []
         if models:
-            meta = begin_meta(cache, models[0].name, dataset, options, HOME)
+            meta = await with_servers(begin_meta(cache, models[0].name, dataset, options, HOME), models)
         else:
             meta = read_meta(cache.path) or Meta.unknown()
         meta = with_choice(meta, everything, items)

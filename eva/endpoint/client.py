@@ -106,12 +106,11 @@ class ChatModel:
         return ""
 
     async def fetch_page(self, page: str) -> str:
-        """The text of a page beside the API, such as `/metrics`; empty if the server does not give it."""
-        base = self.client.base_url
-        url = base.copy_with(path=base.path.rstrip("/").removesuffix("/v1") + page)
+        """The text of a page, by its place seen from the API, such as `../metrics`; empty if the server has none."""
+        url = str(self.client.base_url.join(page))
         timeout: Any = {"timeout": _at_most(PAGE_TIMEOUT_S, self.client)}
         try:
-            return (await self.client.get(str(url), cast_to=httpx2.Response, options=timeout)).text
+            return (await self.client.get(url, cast_to=httpx2.Response, options=timeout)).text
         except NO_COMPLETION:
             return ""
 

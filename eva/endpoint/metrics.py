@@ -36,7 +36,7 @@ class Metrics:
 
 async def read_metrics(model: ChatModel) -> Metrics | None:
     """One look at the server of `model`; None if it has no such page, is not vLLM, or does not answer now."""
-    return parse_metrics(await model.fetch_page("/metrics"))
+    return parse_metrics(await model.fetch_page("../metrics"))
 
 
 def parse_metrics(text: str) -> Metrics | None:

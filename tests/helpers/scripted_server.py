@@ -293,8 +293,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_refusal(WRONG_KEY)
         elif self.path.endswith("/models"):
             context = self.server.script.context
-            length = {} if context is None else {"max_model_len": context}
-            models = [{"id": name, "object": "model", "created": 0, **length} for name in self.server.script.models]
+            more: dict[str, Any] = {} if context is None else {"max_model_len": context}
+            if self.server.script.ranks:
+                more |= {"root": "/models/EVA"}
+            models = [{"id": name, "object": "model", "created": 0, **more} for name in self.server.script.models]
             self.send(200, {"object": "list", "data": models})
         elif self.path == "/health":
             self.send(200, {})
