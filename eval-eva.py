@@ -38,7 +38,7 @@ from eva.run.choose import choose_items
 from eva.run.connect import connect_all
 from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
 from eva.run.final_summary import outcomes_of, result_lines, summarize
-from eva.run.meta_content import begin_meta, with_choice, with_coverage
+from eva.run.meta_content import begin_meta, with_choice, with_coverage, with_servers
 from eva.run.options import FRAME_ROOT, Defaults, Options, parse_options
 from eva.run.preflight import FAILED, OK, Finding, check_frames, check_items, check_server, table
 from eva.run.progress import Progress, first_line
@@ -179,7 +179,7 @@ async def evaluate_once(dataset: Dataset, options: Options) -> int:
         pending = [item for item in items if item.index in outdated or item.index not in cache.outcomes]
         models = await connect_all(options, warn) if pending else []
         if models:
-            meta = begin_meta(cache, models[0].name, dataset, options, HOME)
+            meta = await with_servers(begin_meta(cache, models[0].name, dataset, options, HOME), models)
         else:
             meta = read_meta(cache.path) or Meta.unknown()
         meta = with_choice(meta, everything, items)
@@ -290,7 +290,9 @@ async def run_all(
             models,
             ceiling=options.max_concurrent,
             outage_timeout_s=options.outage_timeout,
+            ranks=options.data_parallel_ranks,
             notify=progress.note_outage,
+            report=warn,
         )
 
         def keep(record: Record) -> None:

@@ -79,7 +79,8 @@ urls=()
 for machine in "${machines[@]}"; do
     on "$machine" "$SERVER_ENV/bin/vllm" serve "$MODEL" --port "$SERVER_PORT" \
         --data-parallel-size "${SLURM_GPUS_ON_NODE:-8}" \
-        --limit-mm-per-prompt '{"image": 9999, "video": 0}' --allowed-local-media-path "$FRAMES"
+        --limit-mm-per-prompt '{"image": 9999, "video": 0}' --allowed-local-media-path "$FRAMES" \
+        --mm-processor-cache-gb 20 --attention-backend FLASH_ATTN --enable-prompt-tokens-details
     urls+=("http://$machine:$SERVER_PORT/v1")
 done
 for url in "${urls[@]}"; do

@@ -50,7 +50,7 @@ class RemoteRequest:
 
     async def send(self, model: ChatModel) -> None:
         """See ChatRequest. The reply, or the refusal, is given to the sample on its node."""
-        answer = await self.node.call("ask", self.number, model.base_url)
+        answer = await self.node.call("ask", self.number, model.base_url, model.rank)
         if isinstance(answer, UnavailableError):
             raise answer
         if not answer:

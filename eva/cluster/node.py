@@ -253,12 +253,12 @@ class Node:
         lines, self._lines[:] = tuple(self._lines), []
         return SampleState(record, size, full, lines, replace(self._tool.counts))
 
-    async def ask(self, number: int, url: str) -> UnavailableError | bool:
-        """Send the request of the sample to the server at `url`. True: it has its reply. False: the server refused the
-        request itself. An error: the server failed, and the sample still waits."""
+    async def ask(self, number: int, url: str, rank: int | None = None) -> UnavailableError | bool:
+        """Send the request of the sample to the server at `url`, to that rank of it. True: it has its reply. False: the
+        server refused the request itself. An error: the server failed, and the sample still waits."""
         sample = self._samples[number]
         try:
-            await sample.ask(self._models[url])
+            await sample.ask(replace(self._models[url], rank=rank))
         except UnavailableError as failure:
             return failure
         except Exception:  # it is raised in the sample too, and its record says it

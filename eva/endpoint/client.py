@@ -24,13 +24,16 @@ from eva.endpoint.completion import (
     image_message,
     read_reply,
 )
-from eva.endpoint.errors import BadRequestError, ServerError, UnavailableError
+from eva.endpoint.errors import BadRequestError, RankRefusedError, ServerError, UnavailableError
 from eva.endpoint.http_client import BoundedClient, UnusableServerError, shown_address
 from eva.protocol.messages import Message
 
 PROBE_TIMEOUT_S = 60.0
 LISTING_TIMEOUT_S = 30.0
 PROBE_PAUSE_S = 0.2
+PAGE_TIMEOUT_S = 10.0
+# vLLM's header, and the word in its refusal of a rank that it does not have.
+RANK_HEADER, RANK_REFUSED = "X-data-parallel-rank", "data_parallel_rank"
 # Statuses below 500 by which a server says that it cannot serve now: the key is not valid any more, the model is not
 # there (404), the server is slow or busy.
 _UNAVAILABLE_STATUS = frozenset({401, 403, 404, 408, 409, 425, 429})
@@ -42,11 +45,15 @@ NO_COMPLETION = (openai.APIError, ValueError, RecursionError)
 
 @dataclass(frozen=True)
 class ChatModel:
-    """A model on a server. Without `sampling`, it is that of the published figures."""
+    """A model on a server. Without `sampling`, it is that of the published figures.
+
+    `rank` is the data-parallel rank that is to answer; None leaves the choice to the server.
+    """
 
     client: openai.AsyncOpenAI
     name: str
     sampling: Sampling = PUBLISHED_SAMPLING
+    rank: int | None = None
 
     @property
     def base_url(self) -> str:
@@ -58,13 +65,14 @@ class ChatModel:
         return shown_address(self.client.base_url)
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Ask once for the next message. Raises BadRequestError (HTTP 400), UnavailableError, or
+        """Ask once for the next message. Raises BadRequestError (HTTP 400), RankRefusedError, UnavailableError, or
         openai.APIStatusError for other refusals."""
         started = time.monotonic()
         try:
             reply = read_reply(await self._create(messages, MAX_TOKENS, None))
         except openai.BadRequestError as error:
-            raise BadRequestError(error.message) from error
+            refused = self.rank is not None and RANK_REFUSED in error.message
+            raise (RankRefusedError if refused else BadRequestError)(error.message) from error
         except NO_COMPLETION as error:
             raise as_unavailable(error) or error from error
         return replace(reply, seconds=round(time.monotonic() - started, 3))
@@ -106,6 +114,15 @@ class ChatModel:
             return str(error)
         return ""
 
+    async def fetch_page(self, page: str) -> str:
+        """The text of a page, by its place seen from the API, such as `../metrics`; empty if the server has none."""
+        url = str(self.client.base_url.join(page))
+        timeout: Any = {"timeout": _at_most(PAGE_TIMEOUT_S, self.client)}
+        try:
+            return (await self.client.get(url, cast_to=httpx2.Response, options=timeout)).text
+        except NO_COMPLETION:
+            return ""
+
     async def _create(self, messages: Sequence[Message], max_tokens: int, timeout_s: float | None) -> object:
         """The JSON of a completion. The types of openai are not used: they take a minute for megabytes of nonsense."""
         try:
@@ -119,6 +136,8 @@ class ChatModel:
         if self.sampling.seed is not None:
             body["seed"] = self.sampling.seed
         options: Any = {} if timeout_s is None else {"timeout": timeout_s}
+        if self.rank is not None:
+            options["headers"] = {RANK_HEADER: str(self.rank)}
         reply = await self.client.post("/chat/completions", cast_to=httpx2.Response, body=body, options=options)
         return json.loads(reply.content)
 

@@ -33,6 +33,10 @@ class UnavailableError(EvaError):
         self.overload, self.timeout, self.unconnected = overload, timeout, unconnected
 
 
+class RankRefusedError(UnavailableError):
+    """The server does not have the data-parallel rank that the request names. The request itself is sound."""
+
+
 class UnansweredError(EvaError):
     """A sample gets no reply. `failure` is the last failure of its request.
 

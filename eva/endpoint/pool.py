@@ -11,12 +11,13 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from eva.endpoint.completion import Reply
-from eva.endpoint.errors import KeepsFailingError, OutageError, ServerLostError, UnavailableError
+from eva.endpoint.errors import KeepsFailingError, OutageError, RankRefusedError, ServerLostError, UnavailableError
 from eva.endpoint.limit import AdaptiveLimit
+from eva.endpoint.ranks import Ranks
 from eva.protocol.messages import Message
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Server:
 
     model: ChatModel
     limit: AdaptiveLimit
+    ranks: Ranks
     samples: int = 0
     last_reply_at: float = field(default_factory=time.monotonic)
     failure: str = ""
@@ -96,7 +98,10 @@ class Server:
 
 
 class Servers:
-    """All servers. `notify` gets what the run waits for, and the empty text when it goes on."""
+    """All servers. `notify` gets what the run waits for, and the empty text when it goes on.
+
+    `ranks` and `report`: see Ranks.
+    """
 
     def __init__(
         self,
@@ -104,9 +109,11 @@ class Servers:
         *,
         ceiling: int,
         outage_timeout_s: float,
+        ranks: int | None,
         notify: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
-        self._servers = [Server(model, AdaptiveLimit(ceiling)) for model in models]
+        self._servers = [Server(model, AdaptiveLimit(ceiling), Ranks(model, ranks, report)) for model in models]
         self._outage_timeout_s = outage_timeout_s
         self._notify = notify
         self._changed = asyncio.Condition()
@@ -115,19 +122,21 @@ class Servers:
 
     @asynccontextmanager
     async def assign(self, *, avoiding: Collection[Server]) -> AsyncIterator[Assignment]:
-        """Assign a sample to the server with the fewest samples that is up. It is one of `avoiding` only if no other
-        is up. Waits until one is up. Raises OutageError."""
+        """Assign a sample to the server with the fewest samples that is up, and to its rank with the fewest. It is one
+        of `avoiding` only if no other is up. Waits until one is up. Raises OutageError."""
         await self._wait_for(lambda: any(server.up for server in self._servers))
         up = (server for server in self._servers if server.up)
         server = min(up, key=lambda server: (server in avoiding, server.samples))
         server.samples += 1
         assignment = Assignment(self, server)
         try:
+            assignment.rank = await server.ranks.take()
             yield assignment
             # The longest request shows most of what the server must be able to do. Of equals, the frames of the latest
             # are most likely still on disk.
             server.known_good = longest(assignment.answered, server.known_good)
         finally:
+            server.ranks.leave(assignment.rank)
             server.samples -= 1
 
     async def wait_for(self, server: Server) -> None:
@@ -189,6 +198,7 @@ class Servers:
                 self._end = OutageError(f"no server has answered for {self._outage_timeout_s:g} s, last {failure}")
                 break
             await asyncio.sleep(PROBE_EVERY_S)
+        server.ranks.forget()
         server.last_reply_at = time.monotonic()
         await self._change(server, failure)
 
@@ -236,13 +246,14 @@ class Servers:
 
 @dataclass
 class Assignment:
-    """A sample on one server. All its requests go there, because the server caches its prefix and its images.
+    """A sample on one rank of one server. All its requests go there: its prefix and its images are cached there.
 
     `answered` is the last request that got a reply.
     """
 
     pool: Servers
     server: Server
+    rank: int | None = None
     answered: ChatRequest[object] | None = None
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
@@ -261,6 +272,8 @@ class Assignment:
             try:
                 async with self.server.limit.slot() as started_at:
                     return await self._ask(request)
+            except RankRefusedError:
+                await self._change_rank()
             except UnavailableError as failure:
                 failures += 1
                 # The closed connection after a 500 says nothing: the 500 is the cause.
@@ -275,8 +288,15 @@ class Assignment:
                     if outages >= OUTAGES_PER_REQUEST:
                         raise ServerLostError(failure, self.server) from failure
 
+    async def _change_rank(self) -> None:
+        refused, self.rank = self.rank, None
+        self.server.ranks.leave(refused)
+        if refused is not None:
+            await self.server.ranks.refuse(refused)
+            self.rank = await self.server.ranks.take()
+
     async def _ask(self, request: ChatRequest[T]) -> T:
-        reply = await request.send(self.server.model)
+        reply = await request.send(replace(self.server.model, rank=self.rank))
         self.server.last_reply_at = time.monotonic()
         self.answered = request
         return reply

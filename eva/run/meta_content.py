@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eva.dataset.items import Item
+from eva.endpoint.completion import MAX_TOKENS
+from eva.endpoint.facts import read_facts
 from eva.files import file_sha256
 from eva.records.cache import Cache
 from eva.records.meta import Meta, begin
@@ -14,6 +18,9 @@ from eva.run.options import Options
 from eva.run.settings import Dataset
 from eva.scoring.coverage import read_spans, write_spans
 from eva.scoring.score import Score
+
+if TYPE_CHECKING:
+    from eva.endpoint.client import ChatModel
 
 
 def begin_meta(cache: Cache, model: str, dataset: Dataset, options: Options, home: Path) -> Meta:
@@ -34,6 +41,14 @@ def begin_meta(cache: Cache, model: str, dataset: Dataset, options: Options, hom
     }
     has_records = bool(cache.outcomes) and not options.new_cache
     return begin(cache.path, settings, has_records=has_records, force=options.force, home=home)
+
+
+async def with_servers(meta: Meta, models: Sequence[ChatModel]) -> Meta:
+    """`meta` with what each server says that it is, and with what each request asks for."""
+    facts = await asyncio.gather(*map(read_facts, models))
+    servers = [{name: value for name, value in asdict(one).items() if value is not None} for one in facts]
+    request = {"temperature": models[0].sampling.temperature, "max_tokens": MAX_TOKENS}
+    return replace(meta, environment={**meta.environment, "servers": servers, "request": request})
 
 
 def with_choice(meta: Meta, everything: Sequence[Item], items: Sequence[Item]) -> Meta:

@@ -49,6 +49,7 @@ class Options:
     api_key: str = field(repr=False)
     model: str | None
     tokenizer: str
+    data_parallel_ranks: int | None
     request_timeout: float
     outage_timeout: float
     temperature: float
@@ -136,7 +137,7 @@ def parse_options(argv: Sequence[str], defaults: Defaults) -> Options:
     flags = vars(parser.parse_args(argv))
     _check_replay(parser, flags)
     key = flags["api_key"] or os.environ.get(API_KEY_VARIABLE, "").strip() or defaults.api_key
-    urls = [url for text in flags["base_url"] or [defaults.base_url] for url in text.split(",") if url]
+    urls = [url for some in flags["base_url"] or [addresses(defaults.base_url)] for url in some]
     return Options(**{**flags, "base_url": tuple(dict.fromkeys(urls)), "api_key": key})
 
 
@@ -159,8 +160,8 @@ def _add_data_options(group: argparse._ArgumentGroup, defaults: Defaults) -> Non
 
 def _add_server_options(group: argparse._ArgumentGroup, defaults: Defaults) -> None:
     add = group.add_argument
-    several = "the /v1 address of a server; for several servers, repeat the flag or separate addresses by commas"
-    add("--base-url", action="append", metavar="URL", help=f"{several} (default: {defaults.base_url})")
+    several = "the /v1 address of a server; for several, repeat the flag, or use commas, or ports such as 8000-8007"
+    add("--base-url", type=addresses, action="append", metavar="URL", help=f"{several} (default: {defaults.base_url})")
     add(
         "--api-key",
         metavar="KEY",
@@ -168,6 +169,8 @@ def _add_server_options(group: argparse._ArgumentGroup, defaults: Defaults) -> N
     )
     add("--model", metavar="NAME", help="name of the served model (default: the first in the list of the server)")
     add("--tokenizer", default=defaults.tokenizer, metavar="DIR", help="folder or Hub id of the tokenizer of the model")
+    ranks = "data-parallel ranks of each server, of which a sample keeps to one; auto: ask the server, 0: name none"
+    add("--data-parallel-ranks", type=rank_count, default="auto", metavar="N", help=ranks)
     add("--request-timeout", **_seconds(600), help="seconds for one completion")
     outage = "seconds without any server, or without a node that has the video of a sample, before the run gives up"
     add("--outage-timeout", **_seconds(1800), help=outage)
@@ -246,6 +249,27 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
+
+
+def addresses(text: str) -> list[str]:
+    """The addresses between commas; `http://host:8000-8007/v1` stands for eight."""
+    return [address for part in text.split(",") if part for address in _expand_ports(part)]
+
+
+def _expand_ports(address: str) -> list[str]:
+    # What follows the ports tells them from a password: `http://me:12-34@host/v1`.
+    match = re.fullmatch(r"([^/]*//[^/?#]*:)(\d{1,5})-(\d{1,5})((?:[/?#].*)?)", address, re.ASCII)
+    if match is None:
+        return [address]
+    first, last = int(match[2]), int(match[3])
+    if not first <= last <= 65535:
+        raise argparse.ArgumentTypeError(f"the ports {first}-{last} run backwards, or are beyond 65535")
+    return [f"{match[1]}{port}{match[4]}" for port in range(first, last + 1)]
+
+
+def rank_count(text: str) -> int | None:
+    """A number of data-parallel ranks; None for `auto`."""
+    return None if text == "auto" else int(text) if text == "0" else positive(text)
 
 
 def positive_number(text: str) -> float:

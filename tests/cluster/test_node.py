@@ -16,7 +16,7 @@ from scripted_server import Script, ScriptedServer
 
 from eva.cluster.node import Node, NodeError, NodeSettings, on_this_machine, versions
 from eva.dataset.items import Item, parse_item
-from eva.endpoint.errors import UnavailableError
+from eva.endpoint.errors import RankRefusedError, UnavailableError
 from eva.run.options import Defaults, parse_options
 
 T = TypeVar("T")
@@ -92,6 +92,26 @@ def test_a_sample_waits_for_each_reply_and_for_a_server_that_fails(
     assert isinstance(failure, UnavailableError)
     assert (failure.overload, failure.timeout, failure.unconnected) == (True, False, False)
     assert "overloaded" in str(failure)
+
+
+@pytest.mark.process
+def test_a_sample_asks_the_rank_that_the_driver_names_and_waits_for_another_where_it_is_refused(
+    settings: NodeSettings, server: ScriptedServer
+) -> None:
+    server.script.replies, server.script.ranks = {"q": [LOOK, ANSWER]}, 4
+
+    async def play(node: Node) -> tuple[Any, Any]:
+        await node.begin(1, item("q"))
+        refusal = await node.ask(1, server.base_url, 7)
+        for _ in range(2):
+            assert await node.ask(1, server.base_url, 3) is True
+            state = await node.go_on(1)
+        return pickle.loads(pickle.dumps(refusal)), state.record  # noqa: S301  it crosses machines
+
+    refusal, record = on_node(settings, play)
+    assert isinstance(refusal, RankRefusedError)
+    assert (record.answer, record.num_rounds) == ("B", 2)
+    assert [(seen.rank, seen.named_rank) for seen in server.journal.of("q")] == [(3, True)] * 2
 
 
 @pytest.mark.process

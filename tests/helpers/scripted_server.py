@@ -59,6 +59,11 @@ class Seen:
     messages: Sequence[Mapping[str, Any]]
     urls: tuple[str, ...]
     authorization: str | None
+    # The data-parallel rank that answered, whether the request named it, and its tokens.
+    rank: int
+    named_rank: bool
+    prompt_tokens: int
+    cached_tokens: int
 
 
 @dataclass
@@ -86,7 +91,9 @@ class Script:
 
     `down`: every completion fails, while /health and the list of models go on. `sick`: every completion but a probe's
     with its tiny inline image fails. `context`, `most_images`, `may_read`: the server's limits. `key_of` finds the name
-    in a request's messages, for questions that bear no [[name]].
+    in a request's messages, for questions that bear no [[name]]. `ranks`: it is a vLLM with so many data-parallel
+    ranks, each of which caches its conversations; without, it has neither /metrics nor /version. `tells_cached`: its
+    replies say how much was cached.
     """
 
     replies: Mapping[str, Sequence[Reply]] | Callable[[str], Sequence[Reply]]
@@ -98,6 +105,8 @@ class Script:
     context: int | None = None
     most_images: int = 9999
     may_read: bool = True
+    ranks: int | None = None
+    tells_cached: bool = False
     key_of: Callable[[Sequence[Mapping[str, Any]]], str] = question_key
 
     def turns(self, key: str) -> Sequence[Reply]:
@@ -120,6 +129,8 @@ class Journal:
     probes: int = 0
     most_at_once: int = 0
     flow: list[tuple[float, int]] = field(default_factory=list)
+    running_on: Counter[int] = field(default_factory=Counter)
+    cached: dict[tuple[int, str], int] = field(default_factory=dict)
     _running: int = 0
     _attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -154,6 +165,23 @@ class Journal:
     def leave(self) -> None:
         with self._lock:
             self._running -= 1
+
+    def metrics(self, ranks: int) -> str:
+        """As vLLM writes it."""
+        with self._lock:
+            lines = ["# HELP vllm:num_requests_running Number of requests in model execution batches."]
+            for rank in range(ranks):
+                seen = [one for one in self.seen if one.rank == rank]
+                values = {
+                    "num_requests_running": self.running_on[rank],
+                    "num_requests_waiting": 0,
+                    "kv_cache_usage_perc": 0.25,
+                    "prefix_cache_queries_total": sum(one.prompt_tokens for one in seen),
+                    "prefix_cache_hits_total": sum(one.cached_tokens for one in seen),
+                }
+                labels = f'{{engine="{rank}",model_name="{MODEL}"}}'
+                lines += [f"vllm:{name}{labels} {float(value)}" for name, value in values.items()]
+        return "\n".join([*lines, ""])
 
     def of(self, key: str) -> list[Seen]:
         with self._lock:
@@ -234,8 +262,12 @@ def faulty(reply: Mapping[str, Any], attempt: int) -> bool:
     return bool(attempt < reply.get("times", float("inf")))
 
 
+def said_tokens(text: str | None) -> int:
+    return len(text or "") // 4
+
+
 def completion(text: str | None, reply: Mapping[str, Any], used: int) -> dict[str, Any]:
-    said = len(text or "") // 4
+    said = said_tokens(text)
     usage = {"prompt_tokens": used, "completion_tokens": said, "total_tokens": used + said}
     message = {"role": "assistant", "content": text}
     return {
@@ -261,11 +293,17 @@ class Handler(BaseHTTPRequestHandler):
             self.send_refusal(WRONG_KEY)
         elif self.path.endswith("/models"):
             context = self.server.script.context
-            length = {} if context is None else {"max_model_len": context}
-            models = [{"id": name, "object": "model", "created": 0, **length} for name in self.server.script.models]
+            more: dict[str, Any] = {} if context is None else {"max_model_len": context}
+            if self.server.script.ranks:
+                more |= {"root": "/models/EVA"}
+            models = [{"id": name, "object": "model", "created": 0, **more} for name in self.server.script.models]
             self.send(200, {"object": "list", "data": models})
         elif self.path == "/health":
             self.send(200, {})
+        elif self.path == "/metrics" and self.server.script.ranks:
+            self.send(200, self.server.journal.metrics(self.server.script.ranks).encode())
+        elif self.path == "/version" and self.server.script.ranks:
+            self.send(200, {"version": "0.0.scripted"})
         else:
             self.send_refusal(Refusal(404, f"no such page: {self.path}", "NotFoundError"))
 
@@ -308,13 +346,30 @@ class Handler(BaseHTTPRequestHandler):
         turn = sum(message["role"] == "assistant" for message in body["messages"])
         attempt = journal.next_attempt(key, turn)
         messages = [plain_message(message, self.server.describe) for message in body["messages"]]
+        rank, named, used = self.choose_rank(), "X-data-parallel-rank" in self.headers, prompt_tokens(messages)
+        cached = min(used, journal.cached.get((rank, key), 0))
         journal.add(
             Seen(key, turn, attempt, time.monotonic(), body, messages, image_urls(body["messages"]),
-                 self.headers.get("Authorization"))
+                 self.headers.get("Authorization"), rank, named, used, cached)
         )  # fmt: skip
         reply = turns[min(turn, len(turns) - 1)]
         reply = reply if isinstance(reply, Mapping) else {"text": reply}
-        self.play(reply, attempt, prompt_tokens(messages))
+        journal.cached[rank, key] = used + said_tokens(reply.get("text"))
+        journal.running_on[rank] += 1
+        try:
+            self.play(reply, attempt, used, cached)
+        finally:
+            journal.running_on[rank] -= 1
+
+    def choose_rank(self) -> int:
+        """As vLLM does it: a rank that is named is taken or refused."""
+        ranks = self.server.script.ranks or 1
+        named = self.headers.get("X-data-parallel-rank", "")
+        if not named.isdigit() or self.server.script.ranks is None:
+            return len(self.server.journal.seen) % ranks
+        if int(named) >= ranks:
+            raise Refusal(400, f"data_parallel_rank {named} is out of range [0, {ranks}).")
+        return int(named)
 
     def check_caller(self, body: Mapping[str, Any]) -> None:
         if not self.knows_key():
@@ -333,18 +388,21 @@ class Handler(BaseHTTPRequestHandler):
         key = self.server.script.api_key
         return key is None or self.headers.get("Authorization") == f"Bearer {key}"
 
-    def play(self, reply: Mapping[str, Any], attempt: int, used: int) -> None:
+    def play(self, reply: Mapping[str, Any], attempt: int, used: int, cached: int) -> None:
         unknown = set(reply) - set(REPLY_KEYS)
         if unknown:
             self.server.journal.add_unexpected(f"the script uses unknown keys: {sorted(unknown)}")
         self.server.wait(reply.get("delay_s", self.server.script.default_delay_s))
+        whole = completion(reply.get("text"), reply, used)
+        if self.server.script.tells_cached:
+            whole["usage"]["prompt_tokens_details"] = {"cached_tokens": cached}
         if not faulty(reply, attempt):
-            self.send(200, completion(reply.get("text"), reply, used))
+            self.send(200, whole)
         elif "status" in reply:
             kind = reply.get("type", "BadRequestError")
             raise Refusal(reply["status"], reply.get("message", "scripted error"), kind)
         else:
-            self.fail(reply["fault"], completion(reply.get("text"), reply, used))
+            self.fail(reply["fault"], whole)
 
     def fail(self, fault: str, whole: dict[str, Any]) -> None:
         if fault == "broken_json":

@@ -122,7 +122,7 @@ def test_300_samples_on_three_nodes_of_which_one_is_killed_and_one_added_have_th
         waiting = int(key.split()[1]) >= 60 and not at_work.exists()
         return [{**reply, "delay_s": 2.0 if waiting else 0.1} for reply in mixed_replies(key)]
 
-    with ScriptedServer(Script(replies)) as server, ScriptedServer(Script(mixed_replies)) as local_server:
+    with ScriptedServer(Script(replies, ranks=4)) as server, ScriptedServer(Script(mixed_replies)) as local_server:
         bench, local_bench = bench_at(server.base_url), bench_at(local_server.base_url, "local")
         for one in (bench, local_bench):
             one.write(mixed_rows())
@@ -133,6 +133,7 @@ def test_300_samples_on_three_nodes_of_which_one_is_killed_and_one_added_have_th
         run = bench.finish(process, timeout_s=240)
         local = local_bench.run("--frame-workers", "1")
         asked, asked_locally = server.journal.keys(), local_server.journal.keys()
+        ranks = {key: {seen.rank for seen in server.journal.of(key) if seen.named_rank} for key in asked}
     nodes.kill("fourth")
     assert run.code == 0, run.said
     assert sorted(recorded(bench)) == list(range(COUNT)), "each once, also in the cache"
@@ -140,6 +141,7 @@ def test_300_samples_on_three_nodes_of_which_one_is_killed_and_one_added_have_th
     assert sum(asked.values()) <= sum(asked_locally.values()) + 30 * 2, (
         "only what the node had under way is asked again"
     )
+    assert all(ranks.values()) and sum(len(kept) > 1 for kept in ranks.values()) <= 30, "a sample keeps to its rank"
     played = where_played(run, nodes)
     assert {node for counts in played.values() for node in counts} == {"first", "second", "third", "fourth"}
     assert all("first" not in played[video.name] and "third" not in played[video.name] for video in only_on_second)

@@ -60,9 +60,11 @@ class Samples:
     request_timeout_s: float = 20
     outage_timeout_s: float = 20
     ceiling: int = 8
+    ranks: int | None = None
     done: Counter[int] = field(default_factory=Counter)
     given_up: dict[int, str] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
     async def pool(self) -> AsyncIterator[Servers]:
@@ -70,7 +72,14 @@ class Samples:
             await connect(base_url=url, api_key="k", model=None, timeout_s=self.request_timeout_s)
             for url in self.addresses
         ]
-        pool = Servers(models, ceiling=self.ceiling, outage_timeout_s=self.outage_timeout_s, notify=self.said.append)
+        pool = Servers(
+            models,
+            ceiling=self.ceiling,
+            outage_timeout_s=self.outage_timeout_s,
+            ranks=self.ranks,
+            notify=self.said.append,
+            report=self.reported.append,
+        )
         try:
             yield pool
         finally:
@@ -241,6 +250,132 @@ def test_a_server_that_is_down_at_the_start_is_taken_in_when_it_answers() -> Non
     assert samples.done == Counter(range(160))
     assert any("waiting for" in text for text in samples.said)
     assert samples.said[-1] == ""
+
+
+# --- which rank of a server
+
+
+@dataclass
+class OnRanks(Samples):
+    """Samples that note how many of them are on which rank."""
+
+    loads: Counter[int] = field(default_factory=Counter)
+    uneven: list[str] = field(default_factory=list)
+
+    async def play(self, item: Item, assignment: Assignment) -> None:
+        rank = assignment.rank
+        assert rank is not None
+        if self.loads[rank] != min(self.loads[other] for other in range(8)):
+            self.uneven.append(f"{item.index} went to {rank} while the loads were {self.loads}")
+        self.loads[rank] += 1
+        if sum(self.loads.values()) == self.ceiling and max(self.loads.values()) - min(self.loads.values()) > 1:
+            self.uneven.append(f"all are under way, and the loads are {self.loads}")
+        try:
+            await super().play(item, assignment)
+        finally:
+            self.loads[rank] -= 1
+
+
+def ranks_of(server: ScriptedServer) -> dict[str, set[int | None]]:
+    """Per sample the ranks that its requests named and got; None for a request that named none."""
+    found: dict[str, set[int | None]] = {}
+    for seen in server.journal.seen:
+        found.setdefault(seen.key, set()).add(seen.rank if seen.named_rank else None)
+    return found
+
+
+SHORT = {"text": ANSWER, "delay_s": 0.02}
+
+
+def test_all_rounds_of_a_sample_go_to_one_rank_and_the_load_is_level_within_one_sample() -> None:
+    delays = Script(lambda key: [{"text": ANSWER, "delay_s": 0.01 * (int(key) % 4)}], ranks=8)
+    with serving(delays) as (server,):
+        samples = OnRanks([server.base_url], rounds=3, ceiling=30)
+        samples.run(150)
+    ranks = ranks_of(server)
+    assert samples.done == Counter(range(150))
+    assert all(len(named) == 1 for named in ranks.values()), ranks
+    assert {rank for named in ranks.values() for rank in named} == set(range(8))
+    assert samples.uneven == []
+    assert samples.reported == []
+
+
+@pytest.mark.parametrize(
+    ("ranks", "configured"), [(None, None), (1, None), (8, 0)], ids=["no /metrics", "one rank", "switched off"]
+)
+def test_a_server_without_ranks_to_choose_from_gets_no_header_and_no_complaint(
+    ranks: int | None, configured: int | None
+) -> None:
+    with serving(Script(lambda key: [ANSWER], ranks=ranks)) as (server,):
+        samples = Samples([server.base_url], rounds=2, ranks=configured)
+        samples.run(20)
+    assert samples.done == Counter(range(20))
+    assert {rank for named in ranks_of(server).values() for rank in named} == {None}
+    assert samples.reported == []
+    assert server.journal.paths["/metrics"] == (0 if configured == 0 else 1), "asked once, not per sample"
+
+
+def test_a_server_restarted_with_fewer_ranks_costs_no_sample_and_is_said_once() -> None:
+    script = Script(lambda key: [ANSWER], ranks=8)
+
+    def replies(key: str) -> list[Any]:
+        if int(key) >= 40:
+            script.ranks = 4
+        return [SHORT]
+
+    script.replies = replies
+    with serving(script) as (server,):
+        samples = Samples([server.base_url], rounds=4, ceiling=16)
+        samples.run(120)
+    assert samples.done == Counter(range(120))
+    assert samples.given_up == {}
+    (line,) = samples.reported
+    assert line == f"{server.base_url} had 8 data-parallel ranks: 4 now"
+    late = [named for key, named in ranks_of(server).items() if int(key) >= 60]
+    assert all(len(named) == 1 for named in late)
+    assert {rank for named in late for rank in named} == {0, 1, 2, 3}
+
+
+def test_after_an_outage_the_ranks_are_looked_up_again() -> None:
+    script = Script(lambda key: [SHORT], ranks=2)
+
+    async def out_and_back() -> list[int | None]:
+        async with samples.pool() as pool:
+            async with pool.assign(avoiding=()) as before:
+                await before.complete(question("0"))
+                script.down, script.ranks = True, 4
+                threading.Timer(0.3, lambda: setattr(script, "down", False)).start()
+                await before.complete(question("0"))
+            async with contextlib.AsyncExitStack() as stack:
+                return [(await stack.enter_async_context(pool.assign(avoiding=()))).rank for _ in range(4)]
+
+    with serving(script) as (server,):
+        samples = Samples([server.base_url])
+        assert asyncio.run(asyncio.wait_for(out_and_back(), 30)) == [0, 1, 2, 3]
+    assert samples.reported == [f"{server.base_url} had 2 data-parallel ranks: 4 now"]
+
+
+def test_a_server_that_refuses_a_rank_that_it_claims_to_have_chooses_itself() -> None:
+    """As one that several machines share, and that takes only the ranks of its own machine."""
+    script = Script(lambda key: [SHORT], ranks=4)
+    with serving(script) as (server,):
+        samples = Samples([server.base_url], rounds=2, ranks=6)
+        server.journal.metrics = lambda ranks: journal_of_eight  # type: ignore[method-assign]
+        journal_of_eight = "".join(f'vllm:prefix_cache_queries_total{{engine="{n}"}} 1.0\n' for n in range(8))
+        samples.run(20)
+    assert samples.done == Counter(range(20))
+    (line,) = samples.reported
+    assert line.endswith("had 6 data-parallel ranks: none now that a request can name")
+
+
+@pytest.mark.parametrize("page", [b"", b"\xff" * 1000, b'vllm:prefix_cache_queries_total{engine="x"} NaN\n', None])
+def test_a_metrics_page_that_says_nothing_useful_costs_nothing(page: bytes | None) -> None:
+    with serving(Script(lambda key: [ANSWER], ranks=2)) as (server,):
+        server.journal.metrics = lambda ranks: page.decode("latin-1") if page is not None else None  # type: ignore
+        samples = Samples([server.base_url])
+        samples.run(5)
+    assert samples.done == Counter(range(5))
+    assert {rank for named in ranks_of(server).values() for rank in named} == {None}
 
 
 # --- how many at a time

@@ -113,7 +113,8 @@ def record_of(server: VllmServer, *conversations: list[Message], model: str = NA
 
     async def records() -> list[Record]:
         client = openai.AsyncOpenAI(base_url=server.url, api_key="EMPTY", max_retries=0, timeout=120)
-        pool = Servers([ChatModel(client, model)], ceiling=4, outage_timeout_s=1, notify=lambda text: None)
+        models = [ChatModel(client, model)]
+        pool = Servers(models, ceiling=4, outage_timeout_s=1, ranks=None, notify=print, report=print)
         try:
             return [await one(pool, messages) for messages in conversations]
         finally:

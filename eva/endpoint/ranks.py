@@ -1,0 +1,67 @@
+"""The data-parallel ranks of a server. All rounds of a sample go to one rank, because each rank has a cache of its own.
+
+vLLM gives each request to the least loaded rank, unless the request names one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from eva.endpoint.metrics import read_metrics
+
+if TYPE_CHECKING:
+    from eva.endpoint.client import ChatModel
+
+
+class Ranks:
+    """The ranks of the server of `model`, and how many samples are on each.
+
+    `configured` is their number: None asks the server, 0 leaves the choice to the server. `report` gets a line when
+    their number changes.
+    """
+
+    def __init__(self, model: ChatModel, configured: int | None, report: Callable[[str], None]) -> None:
+        self._model, self._configured, self._report = model, configured, report
+        self._count = self._reported = configured
+        self._samples: Counter[int] = Counter()
+        self._asking = asyncio.Lock()
+
+    async def take(self) -> int | None:
+        """The rank with the fewest samples, for one more; None if the server is to choose. `leave` follows."""
+        async with self._asking:
+            if self._count is None:
+                self._set(await self._ask())
+        if not self._count:
+            return None
+        rank = min(range(self._count), key=self._samples.__getitem__)
+        self._samples[rank] += 1
+        return rank
+
+    def leave(self, rank: int | None) -> None:
+        """A sample on `rank` has ended, or goes to another rank."""
+        if rank is not None:
+            self._samples[rank] -= 1
+
+    def forget(self) -> None:
+        """The server was down: it may have come back with other ranks."""
+        self._count = self._configured
+
+    async def refuse(self, rank: int) -> None:
+        """The server refused `rank`: ask it for its ranks again. If it still claims this one, it is to choose."""
+        async with self._asking:
+            if self._count is None or rank < self._count:
+                count = await self._ask()
+                self._set(count if count <= rank else 0)
+
+    async def _ask(self) -> int:
+        metrics = await read_metrics(self._model)
+        return metrics.ranks if metrics and metrics.ranks > 1 else 0
+
+    def _set(self, count: int) -> None:
+        if self._reported not in (None, count):
+            now = f"{count} now" if count else "none now that a request can name"
+            self._report(f"{self._model.address} had {self._reported} data-parallel ranks: {now}")
+        self._count = self._reported = count

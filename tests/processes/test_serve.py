@@ -1,0 +1,127 @@
+"""examples/serve.sh with a stand-in for vLLM: several servers on ports in a row, and a run against their range."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import HELPERS, ROOT, Bench, environment, make_video, row, wait_until
+
+# It fails on the port that the file `broken` names.
+VLLM = f"""#!/usr/bin/env bash
+[[ $1 == serve && $2 == "$MODEL" ]] || exit 64
+while [[ $1 != --port ]]; do shift; done
+echo "$CUDA_VISIBLE_DEVICES" >"gpu-$2"
+[[ -e broken ]] && {{ echo "no memory"; exit 1; }}
+exec {sys.executable} {HELPERS}/scripted_server.py --script script.json --port "$2" --log "asked-$2"
+"""
+
+
+def ports_in_a_row() -> int:
+    """The first of two free ports."""
+    while True:
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", 0))
+            first = int(one.getsockname()[1])
+            try:
+                two.bind(("127.0.0.1", first + 1))
+            except OSError:
+                continue
+            return first
+
+
+def serve(folder: Path, first: int) -> subprocess.Popen[str]:
+    vllm = folder / "vllm"
+    vllm.write_text(VLLM, encoding="utf-8")
+    vllm.chmod(0o755)
+    settings = {"VLLM": str(vllm), "FIRST_PORT": str(first), "MODEL": "models/EVA", "CUDA_VISIBLE_DEVICES": "4,6"}
+    return subprocess.Popen(
+        ["bash", str(ROOT / "examples" / "serve.sh"), "2"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
+        env=environment(**settings), start_new_session=True,
+    )  # fmt: skip
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) != 0
+
+
+def process_of(word: str) -> int:
+    """The process with this word in its command line."""
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            if word.encode() in command.read_bytes().split(b"\0"):
+                return int(command.parent.name)
+    raise AssertionError(word)
+
+
+def test_servers_on_ports_in_a_row_serve_a_run_and_end_with_the_script(tmp_path: Path, tokenizer_dir: Path) -> None:
+    script = {"replies": {"*": [{"text": "<answer>B</answer>", "delay_s": 0.05}]}}
+    (tmp_path / "script.json").write_text(json.dumps(script), encoding="utf-8")
+    first = ports_in_a_row()
+    process = serve(tmp_path, first)
+    try:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        address = f"http://127.0.0.1:{first}-{first + 1}/v1"
+        assert said == f"all 2 servers answer: --base-url {address}\n"
+        bench = Bench(tmp_path / "bench", address, tokenizer_dir)
+        make_video(bench.videos / "clip.mp4", frames=10)
+        bench.write([row(f"question {number}") for number in range(8)])
+        run = bench.run()
+    finally:
+        process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert run.code == 0, run.said
+    asked = [(tmp_path / f"asked-{port}").read_text().count("\n") for port in (first, first + 1)]
+    assert asked == [4, 4]
+    assert [(tmp_path / f"gpu-{port}").read_text() for port in (first, first + 1)] == ["4\n", "6\n"]
+    assert is_free(first)
+    assert is_free(first + 1)
+
+
+def test_a_server_that_cannot_start_ends_all_and_its_log_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken").touch()
+    first = ports_in_a_row()
+    _, complaint = (process := serve(tmp_path, first)).communicate(timeout=60)
+    assert process.returncode == 1
+    port = first if f"port {first} " in complaint else first + 1
+    assert complaint == f"serve.sh: the server on port {port} cannot start: see ./vllm-{port}.log\n"
+    assert (tmp_path / f"vllm-{port}.log").read_text() == "no memory\n"
+
+
+def test_one_server_that_ends_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / "script.json").write_text('{"replies": {}}', encoding="utf-8")
+    first = ports_in_a_row()
+    process = serve(tmp_path, first)
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        os.kill(process_of(f"asked-{first}"), signal.SIGKILL)
+        said = next(line for line in process.stderr if line.startswith("serve.sh"))  # Bash says "Killed" itself
+        assert said == f"serve.sh: the server on port {first} has ended: see ./vllm-{first}.log\n"
+        wait_until(lambda: is_free(first))
+        assert not is_free(first + 1)
+    finally:
+        process.terminate()
+    process.wait(60)
+    assert is_free(first + 1)
+
+
+@pytest.mark.parametrize("ports", ["8007-8000", "8000-70000"])
+def test_a_range_of_ports_that_cannot_be_is_refused_without_its_password(
+    ports: str, tmp_path: Path, tokenizer_dir: Path
+) -> None:
+    run = Bench(tmp_path, f"http://me:swordfish@host:{ports}/v1", tokenizer_dir).run()
+    assert run.code == 2
+    assert f"the ports {ports} run backwards, or are beyond 65535" in run.stderr
+    assert "swordfish" not in run.stderr
