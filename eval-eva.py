@@ -23,6 +23,7 @@ from tqdm import tqdm
 from eva.agent.loop import Episode
 from eva.agent.record import exception_record
 from eva.agent.transcript import Transcribe, load_transcriber
+from eva.agents.eva import Eva
 from eva.dataset.items import Item, load_items
 from eva.endpoint.errors import FailingError
 from eva.endpoint.pool import Server, Servers
@@ -234,7 +235,9 @@ async def make_executor(
         tool = make_tool(options, own_tool=own_tool)
         if models:
             await tool.start(warn)
-        return LocalExecutor(make_sample_runner(transcribe, tool, dataset.video_root, options, warn))
+        return LocalExecutor(
+            make_sample_runner(Eva(), transcribe, tool, dataset.video_root, options=options, report=warn)
+        )
     from eva.cluster.driver import join_cluster  # noqa: PLC0415  a local run needs no Ray
     from eva.cluster.node import NodeSettings  # noqa: PLC0415
 

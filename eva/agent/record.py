@@ -33,7 +33,7 @@ def episode_record(item: Item, episode: Episode, transcript: str) -> Record:
         stop_reason=episode.stop_reason,
         num_rounds=len(rounds),
         total_tokens=rounds[-1].reply.usage.total_tokens if rounds else 0,
-        estimated_visual_tokens=sum(_tokens(look) for round_ in rounds for look in round_.outcomes),
+        estimated_visual_tokens=sum(map(_tokens, episode.outcomes())),
         error=BAD_REQUEST_ERROR if refused else "",
         error_detail=episode.refusal if refused else "",
         failure=None if episode.answer else MODEL,

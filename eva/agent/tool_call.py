@@ -57,17 +57,19 @@ class CallRunner:
     tool: FrameTool
     settings: CallSettings
 
-    async def run(self, call: CallAttempt, path: Path, video: VideoInfo, *, sample: int) -> ToolCallOutcome:
+    async def run(
+        self, call: CallAttempt, path: Path, video: VideoInfo, *, sample: int, budget: bool = True
+    ) -> ToolCallOutcome:
         """The outcome of `call`, also where it fails by the model's fault. Raises FrameToolError.
 
-        The frames exist until `tool.release(sample)`.
+        The frames exist until `tool.release(sample)`. Without `budget` the call is not cut.
         """
-        outcome = ToolCallOutcome(call, error=call.error)
+        outcome = ToolCallOutcome(call, error=call.error, reason=call.reason)
         if call.arguments is None or call.error is not None:
             return outcome
         try:
             request = read_request(call.arguments)
-            budgeted = self._fit_budget(request, video)
+            budgeted = self._fit_budget(request, video, self.settings.max_visual_tokens if budget else math.inf)
             outcome = replace(outcome, budgeted=budgeted)
             frame_call = to_frame_call(request, budgeted, call.arguments)
             extraction = await self.tool.extract(path, frame_call, sample=sample)
@@ -76,14 +78,14 @@ class CallRunner:
         except (UnusableArgumentError, CallFailedError) as failure:
             return replace(outcome, error=CALL_FAILED, reason=str(failure))
 
-    def _fit_budget(self, request: FrameRequest, video: VideoInfo) -> Budgeted:
+    def _fit_budget(self, request: FrameRequest, video: VideoInfo, max_visual_tokens: float) -> Budgeted:
         try:
             return fit_budget(
                 request.nframes,
                 request.resize,
                 width=video.width,
                 height=video.height,
-                max_visual_tokens=self.settings.max_visual_tokens,
+                max_visual_tokens=max_visual_tokens,
                 maxp=self.settings.maxp,
             )
         except (OverflowError, ValueError) as error:

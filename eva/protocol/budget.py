@@ -33,7 +33,7 @@ def fit_budget(
     *,
     width: int,
     height: int,
-    max_visual_tokens: int,
+    max_visual_tokens: float,
     maxp: int,
 ) -> Budgeted:
     """Cut a call that is over `max_visual_tokens`: first to `maxp` lines, then frames and ratio together.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from eva.agent.interface import Agent
 from eva.agent.sample import SampleRunner
 from eva.agent.tool_call import CallRunner, CallSettings
 from eva.agent.transcript import Transcribe
@@ -108,7 +109,13 @@ def store_cap(tool: FrameTool) -> float:
 
 
 def make_sample_runner(
-    transcribe: Transcribe, tool: FrameTool, video_root: Path, options: Options, report: Callable[[str], None]
+    agent: Agent,
+    transcribe: Transcribe,
+    tool: FrameTool,
+    video_root: Path,
+    *,
+    options: Options,
+    report: Callable[[str], None],
 ) -> SampleRunner:
     """What runs one sample with these flags."""
     settings = CallSettings(
@@ -118,6 +125,7 @@ def make_sample_runner(
         image_transport=options.image_transport or "file",
     )
     return SampleRunner(
+        agent=agent,
         call_runner=CallRunner(tool, settings),
         transcribe=transcribe,
         video_root=video_root,
