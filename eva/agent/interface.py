@@ -12,7 +12,9 @@ from typing import Any
 from eva.agent.tool_call import ToolCallOutcome
 from eva.endpoint.completion import Reply
 from eva.protocol.messages import Message, VideoInfo, assistant_message, first_question
-from eva.protocol.reply import Action, CallAttempt, NoAction
+from eva.protocol.option import find_option
+from eva.protocol.reply import Action, Answer, CallAttempt, NoAction
+from eva.protocol.stop_reasons import NO_ANSWER_NO_TOOL_CALL
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,6 @@ class Task:
 
 class Agent:
     """The base of all agents. It holds no state of a sample: one object serves all of them."""
-
-    @property
-    def name(self) -> str:
-        """As records and meta files name it."""
-        return type(self).__name__.lower()
 
     def look_first(self, task: Task) -> Sequence[CallAttempt]:
         """The frames that it shows before the model has said anything. Their calls have no budget."""
@@ -58,8 +55,9 @@ class Agent:
         return assistant_message(reply.text)
 
     def read(self, reply: Reply) -> Action:
-        """What a reply asks for."""
-        raise NotImplementedError
+        """What a reply asks for. By itself, an agent reads an answer and no calls."""
+        answer = find_option(reply.text)
+        return Answer(answer) if answer else NoAction(NO_ANSWER_NO_TOOL_CALL)
 
     def respond(self, task: Task, outcomes: Sequence[ToolCallOutcome]) -> list[Message] | NoAction:
         """The messages that bring back what became of a reply's calls; a NoAction ends the sample instead."""

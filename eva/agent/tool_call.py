@@ -12,7 +12,7 @@ from typing import Any
 from eva.agent.images import data_url, file_url
 from eva.frames.tool import CallFailedError, Extraction, FrameCall, FrameTool, FrameToolError
 from eva.protocol.arguments import FrameRequest, UnusableArgumentError, read_request
-from eva.protocol.budget import Budgeted, fit_budget
+from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE, Budgeted, fit_budget
 from eva.protocol.messages import ShownFrame, VideoInfo, requested_times
 from eva.protocol.reply import CallAttempt
 from eva.protocol.stop_reasons import CALL_FAILED
@@ -26,13 +26,15 @@ _NUMERIC = frozenset({"start_time", "end_time", "nframes", "resize"})
 class CallSettings:
     """Budget of a call in visual tokens, lines per frame to which it cuts first, and how frames are labelled and sent.
 
-    `timestamps` is "requested" or "actual"; `image_transport` is "file" or "base64".
+    `timestamps` is "requested" or "actual"; `image_transport` is "file" or "base64". A visual token covers
+    `pixels_per_token` x `pixels_per_token` pixels.
     """
 
     max_visual_tokens: int
     maxp: int
     timestamps: str
     image_transport: str
+    pixels_per_token: int = PIXELS_PER_TOKEN_SIDE
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class CallRunner:
                 height=video.height,
                 max_visual_tokens=max_visual_tokens,
                 maxp=self.settings.maxp,
+                side=self.settings.pixels_per_token,
             )
         except (OverflowError, ValueError) as error:
             raise UnusableArgumentError(f"nframes or resize is out of range: {error}") from error

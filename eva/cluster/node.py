@@ -21,7 +21,7 @@ import eva
 from eva.agent.images import file_url
 from eva.agent.sample import SampleRunner
 from eva.agent.transcript import load_transcriber
-from eva.agents.eva import Eva
+from eva.agents.choice import AgentChoice
 from eva.cpus import available_cpus
 from eva.dataset.items import Item, video_path
 from eva.dataset.locate import locate_video
@@ -35,6 +35,7 @@ from eva.frames.tool import FrameCounts, FrameToolUnusableError
 from eva.protocol.messages import Message
 from eva.records.meta import package_versions
 from eva.records.schema import Record
+from eva.run.connect import sampling
 from eva.run.executor import make_sample_runner, make_tool
 from eva.run.options import Options
 from eva.run.preflight import black_frame
@@ -52,6 +53,7 @@ class NodeSettings:
     model: str
     video_root: str
     own_tool: Path
+    agent: AgentChoice = field(default_factory=AgentChoice)
 
 
 @dataclass(frozen=True)
@@ -202,8 +204,9 @@ class Node:
         options = self._settings.options
         root, frame_root = on_this_machine(self._settings.video_root), on_this_machine(str(options.frame_root))
         _check_folders(root, frame_root)
-        clients = (make_client(url, options.api_key, options.request_timeout) for url in options.base_url)
-        models = [ChatModel(client, self._settings.model) for client in clients]
+        headers = dict(options.header)
+        clients = (make_client(url, options.api_key, options.request_timeout, headers) for url in options.base_url)
+        models = [ChatModel(client, self._settings.model, sampling(options)) for client in clients]
         self._models = {model.base_url: model for model in models}
         await self._check_reach()
         transport, why = await self._transport(options.image_transport, frame_root)
@@ -212,7 +215,7 @@ class Node:
         self._tool = make_tool(here, own_tool=self._settings.own_tool)
         await self._tool.start(lambda line: self._lines.append(f"node {socket.gethostname()}: {line}"))
         self._sample_runner = make_sample_runner(
-            Eva(), transcribe, self._tool, root, options=here, report=self._lines.append
+            self._settings.agent.make(), transcribe, self._tool, root, options=here, report=self._lines.append
         )
         found = await asyncio.to_thread(_find_videos, videos, root)
         workers = options.frame_workers or available_cpus()

@@ -131,10 +131,11 @@ def _parse_call(raw: str) -> CallAttempt:
         arguments = json.loads(raw)
     except (ValueError, RecursionError):
         return CallAttempt(raw, None, ARGUMENTS_NOT_JSON)
-    return CallAttempt(raw, arguments, _find_missing(arguments))
+    return CallAttempt(raw, arguments, find_missing(arguments))
 
 
-def _find_missing(arguments: Mapping[str, Any]) -> str | None:
+def find_missing(arguments: Mapping[str, Any]) -> str | None:
+    """The error of a call that lacks an argument."""
     if "start_time" not in arguments or "end_time" not in arguments:
         return NO_START_OR_END_TIME
     return None if "nframes" in arguments else NO_NFRAMES

@@ -86,6 +86,7 @@ def make_tool(options: Options, *, own_tool: Path) -> FrameTool:
         backend=options.backend,
         fallback=options.fallback,
         timeout_s=options.frame_timeout,
+        factor=options.pixels_per_token,
     )
     count = options.frame_workers or available_cpus()
     workers = Workers([sys.executable, str(own_tool), "--worker"], count)
@@ -123,6 +124,7 @@ def make_sample_runner(
         maxp=options.maxp,
         timestamps=options.timestamps,
         image_transport=options.image_transport or "file",
+        pixels_per_token=options.pixels_per_token,
     )
     return SampleRunner(
         agent=agent,
