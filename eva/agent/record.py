@@ -10,12 +10,13 @@ from typing import Any
 from eva.agent.loop import Episode, Round
 from eva.agent.tool_call import ToolCallOutcome
 from eva.dataset.items import Item
+from eva.endpoint.completion import NativeCall, Reply, Usage
 from eva.errors import EvaError, VideoError
-from eva.json_text import MOST_LEVELS, is_deeper
+from eva.json_text import MOST_LEVELS, is_deeper, items, mapping, text
 from eva.protocol.messages import PromptError, first_question
 from eva.protocol.stop_reasons import BAD_REQUEST, EXCEPTION, INFRASTRUCTURE, MODEL, SAMPLE
 from eva.records import schema
-from eva.records.schema import Record
+from eva.records.schema import Record, Transcript
 
 # A record holds what was asked some levels down, and must be readable itself.
 MOST_ASKED_LEVELS = MOST_LEVELS // 2
@@ -23,8 +24,8 @@ BAD_REQUEST_ERROR = "OpenAI BadRequestError after retries"
 _EXECUTED = ("start_s", "end_s", "indices", "times_s", "width", "height", "decoder")
 
 
-def episode_record(item: Item, episode: Episode, transcript: str) -> Record:
-    """The record of an episode that ended by the protocol; `transcript` is its conversation as text."""
+def episode_record(item: Item, episode: Episode, transcript: Transcript) -> Record:
+    """The record of an episode that ended by the protocol; `transcript` is its conversation."""
     rounds = episode.rounds
     refused = episode.stop_reason == BAD_REQUEST
     return Record(
@@ -33,7 +34,7 @@ def episode_record(item: Item, episode: Episode, transcript: str) -> Record:
         stop_reason=episode.stop_reason,
         num_rounds=len(rounds),
         total_tokens=rounds[-1].reply.usage.total_tokens if rounds else 0,
-        estimated_visual_tokens=sum(_tokens(look) for round_ in rounds for look in round_.outcomes),
+        estimated_visual_tokens=sum(map(_tokens, episode.outcomes())),
         error=BAD_REQUEST_ERROR if refused else "",
         error_detail=episode.refusal if refused else "",
         failure=None if episode.answer else MODEL,
@@ -68,6 +69,7 @@ def _common(item: Item, episode: Episode) -> dict[str, Any]:
         "video_file": episode.video_file,
         "video_duration_s": episode.video_duration_s,
         "trajectory": [schema.to_json(_round(round_)) for round_ in episode.rounds],
+        "opening": list(map(schema.to_json, map(_call, episode.looks))) or None,
         "question": first_question(item.prompt),
         "schema": schema.SCHEMA,
     }
@@ -76,7 +78,15 @@ def _common(item: Item, episode: Episode) -> dict[str, Any]:
 def _round(round_: Round) -> schema.Round:
     reply = round_.reply
     calls = tuple(map(_call, round_.outcomes))
-    return schema.Round(reply.text, schema.Usage(**asdict(reply.usage)), reply.seconds, reply.finish_reason, calls)
+    return schema.Round(
+        reply=reply.text,
+        usage=schema.Usage(**asdict(reply.usage)),
+        seconds=reply.seconds,
+        finish_reason=reply.finish_reason,
+        calls=calls,
+        reasoning=reply.reasoning,
+        tool_calls=list(map(asdict, reply.calls)) or None,
+    )
 
 
 def _call(look: ToolCallOutcome) -> schema.Call:
@@ -115,3 +125,12 @@ def _executed(look: ToolCallOutcome) -> schema.Executed | None:
 
 def _tokens(look: ToolCallOutcome) -> int:
     return look.budgeted.tokens if look.budgeted else 0
+
+
+def recorded_reply(round_: schema.Round) -> Reply:
+    """The reply of a recorded round, as an agent reads it."""
+    natives = [mapping(call) for call in items(round_.tool_calls)]
+    calls = tuple(NativeCall(*(text(native.get(key)) for key in ("id", "name", "arguments"))) for native in natives)
+    counts = (round_.usage.prompt_tokens, round_.usage.completion_tokens, round_.usage.total_tokens)
+    usage = Usage(*(int(count or 0) for count in counts))
+    return Reply(round_.reply, usage, round_.finish_reason, calls=calls)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from eva.endpoint.errors import UnavailableError
+from eva.json_text import items, json_text, mapping
 from eva.protocol.messages import Message
 
 TEMPERATURE = 0.0
 MAX_TOKENS = 2048
+# A request without further fields.
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 # A black PNG image of 28 x 28 pixels: one visual token.
 BLACK_PNG_BASE64 = (
     "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAIAAAD9b0jDAAAAGUlEQVRIx+3BMQEAAADCoPVPbQdvoAAAeA0JTAABzgq7NAAAAABJRU5ErkJggg=="
@@ -20,19 +25,31 @@ BLACK_IMAGE_URL = f"data:image/png;base64,{BLACK_PNG_BASE64}"
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the server draws tokens. Without a seed none is sent."""
+    """What the requests of a run have in common. Without a seed none is sent.
 
+    `extra` are fields that are added to the body; null takes a field out.
+    """
+
+    max_tokens: int = MAX_TOKENS
     temperature: float = TEMPERATURE
     seed: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def changed(self) -> dict[str, float | int]:
+    def fields(self) -> Mapping[str, Any]:
+        """The fields of the body, but for the limit of tokens. A seed of None is not sent."""
+        return {"temperature": self.temperature, "seed": self.seed, **self.extra}
+
+    @property
+    def changed(self) -> dict[str, Any]:
         """What is not as in the published figures."""
-        changed = {"temperature": self.temperature} if self.temperature != TEMPERATURE else {}
-        return changed if self.seed is None else {**changed, "seed": self.seed}
-
-
-PUBLISHED_SAMPLING = Sampling()
+        usual = Sampling()
+        changed = {
+            name: value
+            for name in ("max_tokens", "temperature", "seed")
+            if (value := getattr(self, name)) != getattr(usual, name)
+        }
+        return {**changed, "extra_body": self.extra} if self.extra else changed
 
 
 @dataclass(frozen=True)
@@ -45,13 +62,27 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class NativeCall:
+    """A call of OpenAI's function calling. `arguments` is the text that the model wrote; empty for what is none."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
 class Reply:
-    """One completion: its text (empty for a null content), its tokens, and how long the request took."""
+    """One completion: its text (empty for a null content), its tokens, and how long the request took.
+
+    `calls` are its native tool calls, `reasoning` what the server took out of the text as reasoning.
+    """
 
     text: str
     usage: Usage
     finish_reason: str | None
     seconds: float = 0.0
+    calls: tuple[NativeCall, ...] = ()
+    reasoning: str = ""
 
 
 def read_reply(completion: Any) -> Reply:
@@ -59,14 +90,36 @@ def read_reply(completion: Any) -> Reply:
     # The JSON of a failing server or proxy may lack any field.
     try:
         choice, usage = completion["choices"][0], completion["usage"]
+        message = choice["message"]
         counts = Usage(*(int(usage[name]) for name in ("prompt_tokens", "completion_tokens", "total_tokens")))
-        text, reason = choice["message"].get("content"), choice.get("finish_reason")
-        if text is not None and not isinstance(text, str):
+        said, reason = message.get("content"), choice.get("finish_reason")
+        if said is not None and not isinstance(said, str):
             raise TypeError("the content is not a text")
     except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
         shown = json.dumps(completion, ensure_ascii=False)[:200]
         raise UnavailableError(f"the server's reply is not a chat completion: {shown!r}") from None
-    return Reply(text or "", counts, reason if isinstance(reason, str) else None)
+    calls = tuple(map(_native_call, items(message.get("tool_calls"))))
+    reason = reason if isinstance(reason, str) else None
+    return Reply(said or "", counts, reason, calls=calls, reasoning=_reasoning(message))
+
+
+def _native_call(value: object) -> NativeCall:
+    call = mapping(value)
+    function = mapping(call.get("function"))
+    try:
+        arguments = json_text(function.get("arguments"))  # some servers give the object itself
+    except RecursionError:
+        arguments = ""
+    return NativeCall(_only_text(call.get("id")), _only_text(function.get("name")), arguments)
+
+
+def _reasoning(message: Mapping[str, Any]) -> str:
+    """Servers name it in one of two ways."""
+    return _only_text(message.get("reasoning_content") or message.get("reasoning"))
+
+
+def _only_text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def image_message(url: str, *, count: int = 1) -> Message:

@@ -24,6 +24,7 @@ from eva.replay.compare import MISSING_VIDEO, Divergence, compare, compare_excep
 from eva.replay.loop import Replayer
 from eva.replay.summary import Summary
 from eva.replay.videos import ShownVideo, infer_videos, open_videos
+from eva.run.choose_agent import choose_agent
 from eva.run.executor import make_tool
 from eva.run.options import Options
 from eva.run.settings import Dataset, SettingsError, check_settings
@@ -50,7 +51,9 @@ async def replay_result(
             await tool.start(report)
         opened = await open_videos(items, dataset.video_root, tool) if is_folder(dataset.video_root) else {}
         videos = opened | infer_videos(read_records(path), asked, opened, settings)
-        replayer = Replayer(transcribe, settings, options.max_turns, tool, options.replay_frames)
+        replayer = Replayer(
+            choose_agent(options, items).make(), transcribe, settings, options.max_turns, tool, options.replay_frames
+        )
         stage = _Stage(replayer, asked, videos, part=options.sample is not None or options.ids is not None)
         summary = Summary(path)
         await stage.replay_all(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from eva.agent.loop import Episode, run_episode
+from eva.agent.interface import Agent, Task
+from eva.agent.loop import Episode, open_episode, run_episode
 from eva.agent.record import episode_record, exception_record
 from eva.agent.tool_call import CallRunner, CallSettings
 from eva.agent.transcript import Transcribe
@@ -24,7 +27,7 @@ from eva.frames.tool import (
     ToolSettings,
 )
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
-from eva.protocol.messages import Message, PromptError, VideoInfo, opening_messages
+from eva.protocol.messages import Message, PromptError, VideoInfo
 from eva.protocol.stop_reasons import BAD_REQUEST
 from eva.records.schema import Record
 from eva.replay.turns import recorded_replies
@@ -77,8 +80,9 @@ class PlanningTool:
 
 @dataclass(frozen=True)
 class Replayer:
-    """Plays records again. `tool` cuts the frames of videos that have a file, if `cut_frames`."""
+    """Plays records of an agent again. `tool` cuts the frames of videos that have a file, if `cut_frames`."""
 
+    agent: Agent
     transcribe: Transcribe
     settings: CallSettings
     max_turns: int
@@ -107,22 +111,15 @@ class Replayer:
     async def _run(self, record: Record, item: Item, video: ShownVideo, episode: Episode) -> None:
         replies = iter(recorded_replies(record, item))
 
-        async def complete(_: Sequence[Message]) -> Reply:
+        async def complete(_: Sequence[Message], __: Mapping[str, Any]) -> Reply:
             reply = next(replies, None)
             if reply is None:
                 raise NoFurtherReplyError
             return reply
 
-        opening = opening_messages(item.prompt, video.info)
-        episode.messages.extend(opening.messages)
+        tool = self.tool if self.cuts(video) else PlanningTool(self.tool.settings, video.info)
         path = video.path or Path(item.videos[0])
-        runner = CallRunner(
-            self.tool if self.cuts(video) else PlanningTool(self.tool.settings, video.info), self.settings
-        )
-        await run_episode(
-            episode,
-            opening.question,
-            complete=complete,
-            run_call=lambda call: runner.run(call, path, video.info, sample=item.index),
-            max_turns=self.max_turns,
-        )
+        look = partial(CallRunner(tool, self.settings).run, path=path, video=video.info, sample=item.index)
+        task = Task(item.index, item.prompt, video.info)
+        await open_episode(episode, self.agent, task, run_call=partial(look, budget=False))
+        await run_episode(episode, self.agent, task, complete=complete, run_call=look, max_turns=self.max_turns)

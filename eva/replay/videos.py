@@ -21,7 +21,7 @@ from eva.protocol.budget import Budgeted, fit_budget
 from eva.protocol.messages import VideoInfo
 from eva.protocol.reply import Calls, parse_reply
 from eva.records.read_transcript import find_resolution, find_video_length_s
-from eva.records.schema import Record
+from eva.records.schema import Record, transcript
 from eva.replay.turns import recorded_replies
 
 # The usual ratios of the longer side to the shorter one are tried first.
@@ -98,12 +98,13 @@ class _Described:
     counts: list[_Counts] = field(default_factory=list)
 
     def add(self, record: Record, item: Item) -> None:
-        length_s, shorter = find_video_length_s(record.messages), find_resolution(record.messages)
+        messages = transcript(record.messages)
+        length_s, shorter = find_video_length_s(messages), find_resolution(messages)
         if length_s is None or shorter is None:
             return
         self.openings[length_s, shorter] += 1
         requests = tuple(_requests(record, item))
-        self.counts.append(_Counts(requests, record.estimated_visual_tokens, record.messages.count(FRAME_MARK)))
+        self.counts.append(_Counts(requests, record.estimated_visual_tokens, messages.count(FRAME_MARK)))
 
     def infer(self, settings: CallSettings) -> VideoInfo | None:
         """The length and shorter side that most records name, with the longer side that explains the most counts."""

@@ -6,7 +6,6 @@ openai is imported here, when a client is made: its import takes 0.3 s, and `--h
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from eva.endpoint.errors import ServerError
@@ -36,7 +35,7 @@ async def connect_all(options: Options, report: Callable[[str], None]) -> list[C
         raise next(iter(failures.values()))
     for url, failure in failures.items():
         report(f"the run starts without one server: {failure}")
-        client = make_client(url, options.api_key, options.request_timeout)
+        client = make_client(url, options.api_key, options.request_timeout, dict(options.header))
         models.append(ChatModel(client, models[0].name, options.sampling))
     names = {model.name for model in models}
     if len(names) > 1:
@@ -48,5 +47,11 @@ async def connect_to(url: str, options: Options) -> ChatModel:
     """The model on one server. Raises ServerError."""
     from eva.endpoint.client import connect  # noqa: PLC0415
 
-    model = await connect(base_url=url, api_key=options.api_key, model=options.model, timeout_s=options.request_timeout)
-    return replace(model, sampling=options.sampling)
+    return await connect(
+        base_url=url,
+        api_key=options.api_key,
+        model=options.model,
+        timeout_s=options.request_timeout,
+        headers=dict(options.header),
+        sampling=options.sampling,
+    )

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from eva.agents.choice import AgentChoice
 from eva.dataset.items import Item
-from eva.endpoint.completion import MAX_TOKENS
 from eva.endpoint.facts import read_facts
 from eva.files import file_sha256
+from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.records.cache import Cache
 from eva.records.meta import Meta, begin
 from eva.run.options import Options
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
 
 
-def begin_meta(cache: Cache, model: str, dataset: Dataset, options: Options, home: Path) -> Meta:
+def begin_meta(cache: Cache, model: str, dataset: Dataset, *, agent: AgentChoice, options: Options, home: Path) -> Meta:
     """The meta file of a run of `model`. Raises SettingsDifferError if the cache was made with other settings."""
     settings = {
         "dataset": options.dataset,
@@ -36,8 +37,8 @@ def begin_meta(cache: Cache, model: str, dataset: Dataset, options: Options, hom
         "timestamps": options.timestamps,
         "backend": options.backend,
         "frame_tool": options.frame_tool.name,
-        # Only what is changed: the cache of an earlier version goes on.
-        **options.sampling.changed,
+        **agent.settings(),
+        **_unusual(options),
     }
     has_records = bool(cache.outcomes) and not options.new_cache
     return begin(cache.path, settings, has_records=has_records, force=options.force, home=home)
@@ -47,8 +48,14 @@ async def with_servers(meta: Meta, models: Sequence[ChatModel]) -> Meta:
     """`meta` with what each server says that it is, and with what each request asks for."""
     facts = await asyncio.gather(*map(read_facts, models))
     servers = [{name: value for name, value in asdict(one).items() if value is not None} for one in facts]
-    request = {"temperature": models[0].sampling.temperature, "max_tokens": MAX_TOKENS}
+    request = {"temperature": models[0].sampling.temperature, "max_tokens": models[0].sampling.max_tokens}
     return replace(meta, environment={**meta.environment, "servers": servers, "request": request})
+
+
+def _unusual(options: Options) -> dict[str, Any]:
+    """Settings that older meta files lack; one that has its usual value is left out, so that it is equal to those."""
+    side = options.pixels_per_token
+    return {**options.sampling.changed, **({} if side == PIXELS_PER_TOKEN_SIDE else {"pixels_per_token": side})}
 
 
 def with_choice(meta: Meta, everything: Sequence[Item], items: Sequence[Item]) -> Meta:
