@@ -245,7 +245,8 @@ def test_the_comparison_is_printed_and_ends_with_0(files: tuple[Path, Path]) -> 
     starts = [
         "A: ", "B: ", "Questions in both: 48 (only in A: 0, only in B: 0)", "Accuracy of A: ", "Accuracy of B: ",
         "Difference: ", "McNemar's exact test: p = ", "Smallest", "Right only in A: ", "Right only in B: ",
-        "Rounds: 2.0000 in A, ", "Total tokens: 100.0000 in A, ", "By category", "  ", "  ", "Settings: seed is None in A, 2 in B",
+        "Rounds: 2.0000 in A, ", "Total tokens: 100.0000 in A, ", "By category", "  ", "  ",
+        "Settings: seed is None in A, 2 in B",
     ]  # fmt: skip
     assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * len(starts), lines
     assert "\x1b" not in done.stdout
