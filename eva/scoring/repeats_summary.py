@@ -29,8 +29,8 @@ def repeats_lines(repeats: Repeats, results: Sequence[ComparedResult]) -> list[s
         f"Runs of one setting: {repeats.runs}, questions in all of them: {repeats.questions}{apart}",
         f"Accuracy: {_percent_spread(repeats.accuracy)}",
         f"Mean accuracy, {interval_line(repeats.interval)}",
-        f"Rounds: {_spread(repeats.rounds)}",
-        f"Total tokens: {_spread(repeats.tokens)}",
+        f"Rounds: {_spread(repeats.rounds, '.3f')}",
+        f"Total tokens: {_spread(repeats.tokens, '.1f')}",
         f"Right in every run: {len(repeats.always)}, in some: {len(repeats.sometimes)}, in none: {len(repeats.never)}",
         f"Majority vote: {repeats.majority:.2%}",
         ", ".join(f"pass@{k}: {share:.2%}" for k, share in repeats.pass_at.items()),
@@ -121,9 +121,10 @@ def _percent_spread(spread: Spread) -> str:
     return f"mean {spread.mean:.2%}, standard deviation {100 * spread.deviation:.2f} points, range {ends}"
 
 
-def _spread(spread: Spread) -> str:
-    ends = f"{spread.range.low:.2f} to {spread.range.high:.2f}"
-    return f"mean {spread.mean:.2f}, standard deviation {spread.deviation:.2f}, range {ends}"
+def _spread(spread: Spread, form: str) -> str:
+    figures = (spread.mean, spread.deviation, spread.range.low, spread.range.high)
+    mean, deviation, low, high = (format(figure, form) for figure in figures)
+    return f"mean {mean}, standard deviation {deviation}, range {low} to {high}"
 
 
 def _spread_json(spread: Spread) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -92,6 +93,19 @@ def test_a_sample_waits_for_each_reply_and_for_a_server_that_fails(
     assert isinstance(failure, UnavailableError)
     assert (failure.overload, failure.timeout, failure.unconnected) == (True, False, False)
     assert "overloaded" in str(failure)
+
+
+@pytest.mark.process
+def test_a_node_samples_as_the_flags_say(settings: NodeSettings, server: ScriptedServer) -> None:
+    server.script.replies = {"q": [ANSWER]}
+
+    async def play(node: Node) -> object:
+        await node.begin(1, item("q"))
+        return await node.ask(1, server.base_url)
+
+    flags = replace(settings.options, temperature=0.7, seed=3)
+    assert on_node(replace(settings, options=flags), play) is True
+    assert [(seen.body["temperature"], seen.body["seed"]) for seen in server.journal.seen] == [(0.7, 3)]
 
 
 @pytest.mark.process
