@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import string
 from dataclasses import dataclass
 
 from eva.protocol.stop_reasons import EXCEPTION, INFRASTRUCTURE, MODEL, SETTLED
 
 # The counts that a record which is scored must have; one with an unusable value is left out of the averages.
 COUNTS = ("num_rounds", "total_tokens")
+# `A. `, `A: ` or `(A) ` at the start of a line. In some annotation files a line ends with a backslash and an n.
+_LABEL = re.compile(r"(?:^|\n|\\n)[ \t]*\(?([A-Z])[.:)]")
 
 
 @dataclass(frozen=True)
@@ -15,6 +19,7 @@ class Outcome:
     """What a record counts for. `video` is the first one's path, `seconds` the sample's wall time.
 
     A count and the seconds are None where the record does not say, or says what cannot be: a text, NaN, less than 0.
+    `options` is how many the question has, None where they cannot be read.
     """
 
     index: int
@@ -27,10 +32,22 @@ class Outcome:
     video: str = ""
     seconds: float | None = None
     failure: str = ""
+    options: int | None = None
 
     @property
     def correct(self) -> bool:
         return same_answer(self.ground_truth, self.answer)
+
+    @property
+    def chance(self) -> float | None:
+        """How likely a guess among the options is right; None where that is unknown.
+
+        A single character that is none of the letters, as `@` in two questions of MLVU, is never right.
+        """
+        truth = self.ground_truth.strip().upper()
+        if self.options is None or len(truth) != 1:
+            return None
+        return 1 / self.options if truth in string.ascii_uppercase[: self.options] else 0.0
 
     @property
     def settled(self) -> bool:
@@ -39,6 +56,15 @@ class Outcome:
 
 def same_answer(ground_truth: str, answer: str) -> bool:
     return ground_truth.strip().upper() == answer.strip().upper()
+
+
+def count_options(question: str) -> int | None:
+    """The number of options at the end of a question: lines that begin with A, B, C, ... None of fewer than two."""
+    count = 0
+    for letter in _LABEL.findall(question):
+        expected = letter == chr(ord("A") + count)
+        count = count + 1 if expected else int(letter == "A")
+    return count if count >= 2 else None
 
 
 def derive_failure(stop_reason: str, answer: str) -> str:

@@ -15,7 +15,7 @@ from eva.json_text import is_number, items, mapping, number, parse_json, text
 from eva.protocol.arguments import FrameRequest, UnusableArgumentError, read_request
 from eva.protocol.budget import Budgeted
 from eva.protocol.messages import requested_times
-from eva.records.outcome import Outcome, derive_failure
+from eva.records.outcome import Outcome, count_options, derive_failure
 from eva.records.read_transcript import find_question, find_video_length_s
 
 # Written into each new record. The records of the reference have no number, and those of our versions before 1 neither.
@@ -207,6 +207,7 @@ class Record:
             video=self.videos[0] if self.videos else "",
             seconds=self.seconds,
             failure=derive_failure(self.stop_reason, self.answer) if self.failure is None else self.failure,
+            options=count_options(self.question),
         )
 
 

@@ -71,8 +71,12 @@ class Repeats:
     pass_at: dict[int, float]
 
     @property
+    def indices(self) -> tuple[int, ...]:
+        return (*self.always, *self.sometimes, *self.never)
+
+    @property
     def questions(self) -> int:
-        return len(self.always) + len(self.sometimes) + len(self.never)
+        return len(self.indices)
 
 
 def measure_repeats(results: Sequence[ComparedResult]) -> Repeats:

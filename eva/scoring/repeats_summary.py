@@ -7,7 +7,7 @@ from typing import Any
 
 from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.scoring.compare_files import ComparedResult, named_so_far_lines
-from eva.scoring.published import Figure, caveat_lines
+from eva.scoring.published import Figure, caveat_lines, coverage_lines
 from eva.scoring.repeats import Repeats, Spread
 from eva.scoring.summary import interval_json, interval_line
 from eva.text import printable
@@ -29,13 +29,13 @@ def repeats_lines(repeats: Repeats, results: Sequence[ComparedResult]) -> list[s
         f"Runs of one setting: {repeats.runs}, questions in all of them: {repeats.questions}{apart}",
         f"Accuracy: {_percent_spread(repeats.accuracy)}",
         f"Mean accuracy, {interval_line(repeats.interval)}",
-        f"Rounds: {_spread(repeats.rounds)}",
-        f"Total tokens: {_spread(repeats.tokens)}",
+        f"Rounds: {_spread(repeats.rounds, '.3f')}",
+        f"Total tokens: {_spread(repeats.tokens, '.1f')}",
         f"Right in every run: {len(repeats.always)}, in some: {len(repeats.sometimes)}, in none: {len(repeats.never)}",
         f"Majority vote: {repeats.majority:.2%}",
         ", ".join(f"pass@{k}: {share:.2%}" for k, share in repeats.pass_at.items()),
         *(_published_line(figure, repeats.accuracy) for figure in _published(results)),
-        *map(printable, repeats_notes(results)),
+        *map(printable, repeats_notes(repeats, results)),
     ]
 
 
@@ -54,21 +54,18 @@ def repeats_json(repeats: Repeats, results: Sequence[ComparedResult]) -> dict[st
         "majority_vote": repeats.majority,
         "pass_at": {str(k): share for k, share in repeats.pass_at.items()},
         "published": [_published_json(figure, repeats.accuracy) for figure in _published(results)],
-        "notes": repeats_notes(results),
+        "notes": repeats_notes(repeats, results),
     }
 
 
-def repeats_notes(results: Sequence[ComparedResult]) -> list[str]:
+def repeats_notes(repeats: Repeats, results: Sequence[ComparedResult]) -> list[str]:
     """Why the runs differ, and what limits their figures."""
     failed = sum(sample.outcome.failure == INFRASTRUCTURE for one in results for sample in one.samples.values())
     lines = [f"{failed} samples ended by a failure of the infrastructure, and count as wrong"] if failed else []
-    first = results[0].origin
-    return [
-        _cause(results),
-        *_same_seeds(results),
-        *lines,
-        *(caveat_lines(first.meta, first.published) if first.meta else []),
-    ]
+    origins, published = [one.origin for one in results], results[0].origin.published
+    caveats = (line for one in origins if one.meta for line in caveat_lines(one.meta, one.published))
+    covered = coverage_lines(published, repeats.indices) if published else []
+    return [_cause(results), *_same_seeds(results), *lines, *covered, *dict.fromkeys(caveats)]
 
 
 def _cause(results: Sequence[ComparedResult]) -> str:
@@ -121,9 +118,10 @@ def _percent_spread(spread: Spread) -> str:
     return f"mean {spread.mean:.2%}, standard deviation {100 * spread.deviation:.2f} points, range {ends}"
 
 
-def _spread(spread: Spread) -> str:
-    ends = f"{spread.range.low:.2f} to {spread.range.high:.2f}"
-    return f"mean {spread.mean:.2f}, standard deviation {spread.deviation:.2f}, range {ends}"
+def _spread(spread: Spread, form: str) -> str:
+    figures = (spread.mean, spread.deviation, spread.range.low, spread.range.high)
+    mean, deviation, low, high = (format(figure, form) for figure in figures)
+    return f"mean {mean}, standard deviation {deviation}, range {low} to {high}"
 
 
 def _spread_json(spread: Spread) -> dict[str, Any]:

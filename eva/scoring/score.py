@@ -97,6 +97,16 @@ class Score:
     def average_seconds(self) -> float:
         return _mean(outcome.seconds for outcome in self.outcomes)
 
+    @cached_property
+    def chances(self) -> list[float]:
+        """How likely a guess is right, of each question whose options can be read."""
+        return [chance for outcome in self.outcomes if (chance := outcome.chance) is not None]
+
+    @property
+    def chance(self) -> float | None:
+        """The expected accuracy of guessing among each question's options; None where no options can be read."""
+        return _mean(self.chances) if self.chances else None
+
     @property
     def stop_reasons(self) -> dict[str, int]:
         """The most common first."""

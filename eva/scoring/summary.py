@@ -40,6 +40,7 @@ def truth_lines(score: Score, wall_s: float, *, frames_asked: int, frames_decode
         "Failures: " + ", ".join(f"{count} {kind}" for kind, count in score.failures.items()),
         f"Pending (infrastructure failures, missing): {score.pending}",
         *([] if score.partial else sure),
+        chance_line(score),
         *unusable_lines(score),
         f"Seconds per sample: {score.average_seconds:.2f}",
         f"Wall time of this run: {wall_s:.0f} s",
@@ -54,7 +55,7 @@ def file_lines(score: Score) -> list[str]:
     else:
         lines = [f"Total entries: {score.total}", accuracy_line(score)]
     lines += [f"Empty answers: {score.empty}", *_averages(score)]
-    return [*lines, *([] if score.partial else _sure_lines(score)), *unusable_lines(score)]
+    return [*lines, *([] if score.partial else _sure_lines(score)), chance_line(score), *unusable_lines(score)]
 
 
 def partial_line(score: Score) -> str:
@@ -97,6 +98,15 @@ def _unusable_line(name: str, indices: Sequence[int]) -> str:
 
 def accuracy_line(score: Score) -> str:
     return f"Accuracy: {score.correct}/{score.total} = {score.accuracy:.4%}"
+
+
+def chance_line(score: Score) -> str:
+    """What guessing reaches. Where the options of some questions cannot be read, the line says of how many it is."""
+    if score.chance is None:
+        return "Chance: not known, the options of no question can be read"
+    known = len(score.chances)
+    part = "" if known == score.recorded else f", of {known} of {score.recorded} questions: those with readable options"
+    return f"Chance (a guess among each question's options): {score.chance:.2%}{part}"
 
 
 def _sure_lines(score: Score) -> list[str]:
@@ -166,6 +176,7 @@ def _score_json(score: Score) -> dict[str, Any]:
         "accuracy_bounds": list(score.bounds) if known else None,
         "interval_95": interval_json(score.interval),
         "smallest_difference": score.smallest_difference,
+        "chance": {"accuracy": score.chance, "questions": len(score.chances)},
         "empty": score.empty,
         "unusable_counts": score.unusable,
         "average_rounds": score.average_rounds,

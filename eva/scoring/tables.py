@@ -26,6 +26,8 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    # Behind the end of a row these would belong to it.
+    **{character: f"{{{character}}}" for character in "[]*"},
 }
 # A spreadsheet takes a cell that starts so for a formula.
 _FORMULA = ("=", "+", "-", "@")

@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,6 +113,19 @@ def test_a_sample_asks_the_rank_that_the_driver_names_and_waits_for_another_wher
     assert isinstance(refusal, RankRefusedError)
     assert (record.answer, record.num_rounds) == ("B", 2)
     assert [(seen.rank, seen.named_rank) for seen in server.journal.of("q")] == [(3, True)] * 2
+
+
+@pytest.mark.process
+def test_a_node_samples_as_the_flags_say(settings: NodeSettings, server: ScriptedServer) -> None:
+    server.script.replies = {"q": [ANSWER]}
+
+    async def play(node: Node) -> object:
+        await node.begin(1, item("q"))
+        return await node.ask(1, server.base_url)
+
+    flags = replace(settings.options, temperature=0.7, seed=3)
+    assert on_node(replace(settings, options=flags), play) is True
+    assert [(seen.body["temperature"], seen.body["seed"]) for seen in server.journal.seen] == [(0.7, 3)]
 
 
 @pytest.mark.process

@@ -27,7 +27,8 @@ from eva.agent.record import episode_record, exception_record
 from eva.agent.refusal import PictureUnreadableError
 from eva.agents.eva import Eva
 from eva.dataset.items import Item
-from eva.endpoint.client import ChatModel
+from eva.endpoint.client import ChatModel, make_client
+from eva.endpoint.completion import Sampling
 from eva.endpoint.errors import KeepsFailingError, OutageError
 from eva.endpoint.pool import Servers
 from eva.protocol.budget import visual_tokens
@@ -208,6 +209,18 @@ def test_every_size_that_the_budget_can_produce_costs_the_tokens_of_our_arithmet
 def cost(sizes: Sequence[tuple[int, int]]) -> int:
     """Each image's visual tokens, and the two that stand around it."""
     return sum(visual_tokens(1, 1.0, width=width, height=height) + 2 for width, height in sizes)
+
+
+def test_a_seed_draws_the_same_again_and_another_seed_draws_something_else(usual: VllmServer) -> None:
+    def draw(sampling: Sampling) -> str:
+        async def ask() -> str:
+            model = ChatModel(make_client(usual.url, "EMPTY", 120), NAME, sampling)
+            return (await model.complete([{"role": "user", "content": "What is shown?"}])).text
+
+        return asyncio.run(ask())
+
+    first, again, other = (draw(Sampling(1.5, seed)) for seed in (1, 1, 2))
+    assert first == again != other
 
 
 # --- what it refuses, and what becomes of it

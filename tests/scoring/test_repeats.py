@@ -145,6 +145,11 @@ def test_where_the_published_figure_lies(tmp_path: Path, shift: int, lies: str) 
     assert published["inside_range"] is (shift == 0)
     assert published["inside_prediction"] is (lies == "inside")
     assert f"{lies} the 95 % interval of one more run" in lines_of(found)
+    assert "covers only" not in lines_of(found)
+    part = [result(tmp_path / f"{n}.jsonl", "BC", {"dataset": "lsdbench"}) for n in range(2)]
+    for one in part:
+        write_meta(one.origin.path, Meta({"dataset": "lsdbench"}, {}, (), coverage={"items": 1304, "chosen": [[0, 1]]}))
+    assert "covers only 2 of 1304 questions" in lines_of([read_compared(one.origin.path, PUBLISHED) for one in part])
 
 
 def test_another_setting_is_no_repeat_and_is_named(tmp_path: Path) -> None:
