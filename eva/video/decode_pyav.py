@@ -24,6 +24,7 @@ import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
+from av.stream import Discard
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -382,6 +383,9 @@ def _open_stream(path: Path, identity: Identity) -> Iterator[tuple[InputContaine
         stream = next((stream for stream in moving if stream is best), moving[0])
         if stream.codec_context is None:
             raise UndecodableError(f"no decoder for the video stream of {path} is known")
+        for other in container.streams:
+            if other is not stream:
+                other.discard = Discard.all  # it is not read, and where it is cut off, reading does not end
         yield container, stream
 
 

@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from eva.video.gaps import HEADER_BYTES, WINDOW_BYTES, Bytes, H264Numbers, Integers, numbers_of
-from eva.video.packets import H264_IDR, H264_SLICES, Notes, begins_anew, length_size
+from eva.video.packets import H264_IDR, H264_SLICES, Notes, begins_anew, is_whole, length_size
 
 MAX_BOXES = 64  # in a box
 # What a table may consist of. FFmpeg reads times from others, too.
@@ -240,6 +240,8 @@ def _entries(file: int, table: _Table, stream: VideoStream, numbers: H264Numbers
             raise _UnclearError
         for place in _note_all(data, begins, ends, length_size(stream.codec_context), numbers):
             packet = memoryview(data)[begins[place] : ends[place]]
+            if not is_whole(packet, stream.codec_context):  # FFmpeg may not see a keyframe in it
+                raise _UnclearError
             entries[begin + place] = begins_anew(packet, stream.codec_context)
         begin = end
     return entries
