@@ -221,14 +221,17 @@ def _read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
         clock = _make_clock(container, stream)
         with open_file(path, identity) as file:
             survey, first = _survey(file, container, stream)
+    undecodable = UndecodableError(f"no frame of the video {path} can be decoded")
     if first is None:
-        raise UndecodableError(f"no frame of the video {path} can be decoded")
+        raise undecodable
     counted = _count_frames(path, identity, threads=1) if survey.gap else None
     if not recount and _is_as_surveyed(survey, first, counted):
         times_s = clock.all_seconds(survey.pts)
         timeline = _make_timeline(first, clock, times_s, clock.seconds(survey.shown_to), survey.missing)
         return VideoIndex(timeline, compact(survey.pts), survey.entries, survey.gap)
     counted = counted or _count_frames(path, identity, threads=threads_at_most())
+    if not counted.shown:
+        raise undecodable
     return VideoIndex(_make_timeline(first, clock, *_times_s(counted.shown, clock)), None, (), survey.gap)
 
 
