@@ -18,7 +18,7 @@ from fractions import Fraction
 from functools import partial
 from itertools import dropwhile, groupby, pairwise
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from av.container import InputContainer
@@ -31,7 +31,7 @@ from av.video.stream import VideoStream
 
 from eva.cpus import available_cpus
 from eva.errors import MiscountedError, UndecodableError, VideoError
-from eva.video.container import Identity, moving_pictures, open_container, open_file, unchanged
+from eva.video.container import Identity, moving_pictures, open_container, unchanged
 from eva.video.encode import Rgb
 from eva.video.gaps import VP8, GapFinder, Integers
 from eva.video.interleave import in_turns
@@ -219,8 +219,7 @@ def read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
 def _read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
     with _open_stream(path, identity) as (container, stream):
         clock = _make_clock(container, stream)
-        with open_file(path, identity) as file:
-            survey, first = _survey(file, container, stream)
+        survey, first = _survey(path, identity, container, stream)
     undecodable = UndecodableError(f"no frame of the video {path} can be decoded")
     if first is None:
         raise undecodable
@@ -403,10 +402,12 @@ def _make_clock(container: InputContainer, stream: VideoStream) -> Clock:
     )
 
 
-def _survey(file: BinaryIO, container: InputContainer, stream: VideoStream) -> tuple[Survey, VideoFrame | None]:
+def _survey(
+    path: Path, identity: Identity, container: InputContainer, stream: VideoStream
+) -> tuple[Survey, VideoFrame | None]:
     """Read the list of packets, or every packet, and decode the first frame."""
     decoding, packets = Decoding(container, stream, threads=1), packets_of(container, stream)
-    listed = listed_notes(file, container, stream)
+    listed = listed_notes(path, identity, container, stream)
     if listed is not None:
         return make_survey(listed, container, stream, gap=False), _first_frame(packets, decoding)
     notes, gaps = NoteTaker(stream.codec_context), GapFinder(stream.codec_context)
