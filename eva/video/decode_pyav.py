@@ -18,19 +18,20 @@ from fractions import Fraction
 from functools import partial
 from itertools import dropwhile, groupby, pairwise
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
+from av.stream import Discard
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from eva.cpus import available_cpus
 from eva.errors import MiscountedError, UndecodableError, VideoError
-from eva.video.container import Identity, moving_pictures, open_container, open_file, unchanged
+from eva.video.container import Identity, moving_pictures, open_container, unchanged
 from eva.video.encode import Rgb
 from eva.video.gaps import VP8, GapFinder, Integers
 from eva.video.interleave import in_turns
@@ -218,16 +219,18 @@ def read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
 def _read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
     with _open_stream(path, identity) as (container, stream):
         clock = _make_clock(container, stream)
-        with open_file(path, identity) as file:
-            survey, first = _survey(file, container, stream)
+        survey, first = _survey(path, identity, container, stream)
+    undecodable = UndecodableError(f"no frame of the video {path} can be decoded")
     if first is None:
-        raise UndecodableError(f"no frame of the video {path} can be decoded")
+        raise undecodable
     counted = _count_frames(path, identity, threads=1) if survey.gap else None
     if not recount and _is_as_surveyed(survey, first, counted):
         times_s = clock.all_seconds(survey.pts)
         timeline = _make_timeline(first, clock, times_s, clock.seconds(survey.shown_to), survey.missing)
         return VideoIndex(timeline, compact(survey.pts), survey.entries, survey.gap)
     counted = counted or _count_frames(path, identity, threads=threads_at_most())
+    if not counted.shown:
+        raise undecodable
     return VideoIndex(_make_timeline(first, clock, *_times_s(counted.shown, clock)), None, (), survey.gap)
 
 
@@ -382,6 +385,9 @@ def _open_stream(path: Path, identity: Identity) -> Iterator[tuple[InputContaine
         stream = next((stream for stream in moving if stream is best), moving[0])
         if stream.codec_context is None:
             raise UndecodableError(f"no decoder for the video stream of {path} is known")
+        for other in container.streams:
+            if other is not stream:
+                other.discard = Discard.all  # it is not read, and where it is cut off, reading does not end
         yield container, stream
 
 
@@ -396,10 +402,12 @@ def _make_clock(container: InputContainer, stream: VideoStream) -> Clock:
     )
 
 
-def _survey(file: BinaryIO, container: InputContainer, stream: VideoStream) -> tuple[Survey, VideoFrame | None]:
+def _survey(
+    path: Path, identity: Identity, container: InputContainer, stream: VideoStream
+) -> tuple[Survey, VideoFrame | None]:
     """Read the list of packets, or every packet, and decode the first frame."""
     decoding, packets = Decoding(container, stream, threads=1), packets_of(container, stream)
-    listed = listed_notes(file, container, stream)
+    listed = listed_notes(path, identity, container, stream)
     if listed is not None:
         return make_survey(listed, container, stream, gap=False), _first_frame(packets, decoding)
     notes, gaps = NoteTaker(stream.codec_context), GapFinder(stream.codec_context)

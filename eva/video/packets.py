@@ -264,6 +264,14 @@ def length_size(context: CodecContext) -> int:
     return (config[length_byte] & 3) + 1 if len(config) > length_byte and config[0] == 1 else 0
 
 
+def is_whole(data: memoryview, context: CodecContext) -> bool:
+    """Whether the lengths of the NAL units add up to the length of the packet."""
+    size, at = length_size(context), 0
+    while at + size < len(data):
+        at += size + int.from_bytes(data[at : at + size], "big")
+    return at == len(data)
+
+
 def _units(data: memoryview, context: CodecContext) -> Iterator[memoryview]:
     """Each NAL unit, and what follows it."""
     size, at = length_size(context), 0

@@ -11,15 +11,17 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from eva.video.container import Identity, open_file
 from eva.video.gaps import HEADER_BYTES, WINDOW_BYTES, Bytes, H264Numbers, Integers, numbers_of
-from eva.video.packets import H264_IDR, H264_SLICES, Notes, begins_anew, length_size
+from eva.video.packets import H264_IDR, H264_SLICES, Notes, begins_anew, is_whole, length_size
 
 MAX_BOXES = 64  # in a box
 # What a table may consist of. FFmpeg reads times from others, too.
@@ -58,16 +60,18 @@ class _Table:
     size: NDArray[np.uint32]
 
 
-def listed_notes(file: BinaryIO, container: InputContainer, stream: VideoStream) -> Notes | None:
-    """The notes of all packets of a stream that misses none of them. None where only the packets can tell."""
+def listed_notes(path: Path, identity: Identity, container: InputContainer, stream: VideoStream) -> Notes | None:
+    """The notes of all packets of a stream that misses none of them. None where only the packets can tell. Raises
+    ChangedError where the file does not have this identity."""
     context, numbers = stream.codec_context, numbers_of(stream.codec_context)
     if not container.format.name.startswith("mov,") or not isinstance(numbers, H264Numbers):
         return None
     try:
-        table = _read_table(file.fileno(), stream.id)
-        _move_to_times_of_ffmpeg(table, stream)
-        entries = _entries(file.fileno(), table, stream, numbers)
-    except _UnclearError:
+        with open_file(path, identity) as file:
+            table = _read_table(file.fileno(), stream.id)
+            _move_to_times_of_ffmpeg(table, stream)
+            entries = _entries(file.fileno(), table, stream, numbers)
+    except (_UnclearError, OSError):  # FFmpeg reads such a file as far as it can be read
         return None
     # FFmpeg drops the decoding times of packets that it believes to be mistimed.
     mistimed = context.has_b_frames and bool(np.any(table.pts[entries] == table.dts[entries]))
@@ -240,6 +244,8 @@ def _entries(file: int, table: _Table, stream: VideoStream, numbers: H264Numbers
             raise _UnclearError
         for place in _note_all(data, begins, ends, length_size(stream.codec_context), numbers):
             packet = memoryview(data)[begins[place] : ends[place]]
+            if not is_whole(packet, stream.codec_context):  # FFmpeg may not see a keyframe in it
+                raise _UnclearError
             entries[begin + place] = begins_anew(packet, stream.codec_context)
         begin = end
     return entries

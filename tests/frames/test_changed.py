@@ -101,11 +101,12 @@ def test_a_video_replaced_after_it_was_looked_at_gives_no_index(
     assert kept(tmp_path / "frames") == []
 
 
+@pytest.mark.parametrize("step", ["listed_notes", "make_survey"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_video_replaced_while_its_packets_are_read_gives_no_index(
-    video: Path, other: Path, tmp_path: Path, change: Change, monkeypatch: pytest.MonkeyPatch
+    video: Path, other: Path, tmp_path: Path, change: Change, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    between(monkeypatch, decode_pyav, "make_survey", lambda: change(video, other))
+    between(monkeypatch, decode_pyav, step, lambda: change(video, other))
     assert_changed(ask(video, tmp_path / "frames"))
     assert kept(tmp_path / "frames") == []
 

@@ -279,6 +279,21 @@ def test_a_cut_off_mp4_keeps_its_length_and_a_frame_beyond_the_cut_is_an_error_t
         list(pixels(video, [0, 150]))
 
 
+def test_a_file_that_is_cut_off_anywhere_gives_its_first_frames_or_is_an_error(
+    encoded: Encoded, tmp_path: Path
+) -> None:
+    data, path = encoded(FASTSTART).read_bytes(), tmp_path / "cut.mp4"
+    begin, held = data.index(b"mdat"), []
+    for end in range(begin, begin + 12_000, 500):
+        path.write_bytes(data[:end])
+        try:
+            held.append(len(open_video(path, backend="av").timeline.times_s))
+        except UndecodableError:
+            held.append(0)
+    assert held == sorted(held)
+    assert held[0] == 0 < held[-1]
+
+
 def test_a_cut_off_matroska_file_ends_at_the_cut(encoded: Encoded, tmp_path: Path) -> None:
     data = encoded(h264("long.mkv", count=200)).read_bytes()
     path = tmp_path / "cut.mkv"
