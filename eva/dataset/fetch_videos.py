@@ -63,7 +63,8 @@ def fetch_videos(videos: VideoSet, items: Sequence[Item], root: Path, choices: C
             _remove_leftovers(wanted, work)
             wanted.link_twins()
             missing = wanted.missing()
-            print(f"{len(wanted.paths)} videos wanted in {root}, {len(missing)} of them missing")
+            total, absent = (sum(map(len, paths.values())) for paths in (wanted.paths, missing))
+            print(f"{total} videos wanted in {root}, {absent} of them missing")
             if missing and not videos.sources:
                 _print_commands(videos, wanted)
             elif missing:

@@ -10,6 +10,7 @@ from eva.dataset.items import Item
 from eva.files import file_sha256
 from eva.records.cache import Cache
 from eva.records.meta import Meta, begin
+from eva.run.containers import describe_videos
 from eva.run.options import Options
 from eva.run.settings import Dataset
 from eva.scoring.coverage import read_spans, write_spans
@@ -31,7 +32,9 @@ def begin_meta(cache: Cache, model: str, dataset: Dataset, options: Options, hom
         "frame_tool": options.frame_tool.name,
     }
     has_records = bool(cache.outcomes) and not options.new_cache
-    return begin(cache.path, settings, has_records=has_records, force=options.force, home=home)
+    meta = begin(cache.path, settings, has_records=has_records, force=options.force, home=home)
+    videos = None if options.ray else describe_videos(dataset.video_root)
+    return replace(meta, environment={**meta.environment, "videos": videos}) if videos else meta
 
 
 def with_choice(meta: Meta, everything: Sequence[Item], items: Sequence[Item]) -> Meta:

@@ -37,6 +37,7 @@ class Options:
     dataset: str
     jsonl: Path | None
     video_root: Path | None
+    videos: Path | None
     sample: int | None
     ids: frozenset[int] | None
     output_dir: Path
@@ -102,6 +103,7 @@ def _add_data_options(group: argparse._ArgumentGroup, defaults: Defaults) -> Non
     add("--dataset", required=True, help=f"one of {names}, or a name of your own with --jsonl and --video-root")
     add("--jsonl", type=Path, help="annotation file (default: the dataset's)")
     add("--video-root", type=Path, help="folder of the videos (default: the dataset's)")
+    add("--videos", type=Path, metavar="DIR", help="folder of the datasets: the videos are in DIR/NAME of the dataset")
     add("--sample", **_count(None), help="run the first N items")
     add("--ids", type=index_set, metavar="I,J-K", help="run the items with these indices, such as 3,17,40-60")
     add("--output-dir", type=Path, default=Path(), help="folder of cache and result")
