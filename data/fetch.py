@@ -124,7 +124,7 @@ def errors_printed() -> Iterator[None]:
     """An error ends the block, and the next step follows."""
     try:
         yield
-    except EvaError as error:
+    except (EvaError, OSError) as error:
         print(printable_lines(str(error)), file=sys.stderr)
 
 

@@ -128,6 +128,8 @@ def test_notes_say_from_where_on_an_archive_must_be_read(tmp_path):
     assert notes.next_place(stream, {"b": 0, "c": 0}) == 1500
     notes.note(stream, {"a": 0, "b": 1500}, None)
     assert notes.next_place(stream, {"c": 0}) is None
+    notes.note(stream, {"a": 0, "b": 1500}, 100)
+    assert notes.next_place(stream, {"c": 0}) is None
     assert stream.pieces_from(1500) == (HubFile("2", 1000),)
     assert Notes.read(notes.path, "another/repo", "1").next_place(stream, {"c": 0}) == 0
 
