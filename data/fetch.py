@@ -23,6 +23,7 @@ from eva.dataset.items import Item, load_items
 from eva.dataset.locate import Survey, survey_videos
 from eva.dataset.videos_catalog import VideoSet, load_catalog
 from eva.errors import EvaError
+from eva.terminal import run_command
 from eva.text import printable_lines
 
 DATA = Path(__file__).resolve().parent
@@ -123,7 +124,7 @@ def errors_printed() -> Iterator[None]:
     """An error ends the block, and the next step follows."""
     try:
         yield
-    except EvaError as error:
+    except (EvaError, OSError) as error:
         print(printable_lines(str(error)), file=sys.stderr)
 
 
@@ -160,4 +161,4 @@ def check_dataset(dataset: str, annotations: Path, video_root: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -22,7 +22,7 @@ from eva.dataset.unpacking import Archive, Notes, Unpacker, archives_of, origin_
 from eva.dataset.videos_catalog import Model, Source, VideoSet
 from eva.dataset.wanted import Wanted
 from eva.errors import EvaError
-from eva.files import WriteError, replace_text
+from eva.files import replace_text
 from eva.text import printable
 
 WORK_FOLDER = ".fetch"
@@ -54,24 +54,22 @@ class Need:
 
 
 def fetch_videos(videos: VideoSet, items: Sequence[Item], root: Path, choices: Choices) -> None:
-    """Bring the missing videos of `items` into `root`. Raises EvaError; the same call goes on after it."""
+    """Bring the missing videos of `items` into `root`. Raises EvaError or OSError; the same call goes on after it."""
     wanted = Wanted.of(items, root)
     work = root / WORK_FOLDER
     try:
         work.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(work / "lock", timeout=0):
             _remove_leftovers(wanted, work)
-            wanted.link_twins()
             missing = wanted.missing()
-            print(f"{len(wanted.paths)} videos wanted in {root}, {len(missing)} of them missing")
+            total, absent = (sum(map(len, paths.values())) for paths in (wanted.paths, missing))
+            print(f"{total} videos wanted in {root}, {absent} of them missing")
             if missing and not videos.sources:
                 _print_commands(videos, wanted)
             elif missing:
                 _fetch_missing(videos, wanted, work, choices)
     except filelock.Timeout:
         raise FetchVideosError(f"another process is fetching into {root}; wait for it to end") from None
-    except OSError as error:
-        raise WriteError(f"cannot write to {root}: {error.strerror or error}") from error
 
 
 def _remove_leftovers(wanted: Wanted, work: Path) -> None:
@@ -92,8 +90,12 @@ def _print_commands(videos: VideoSet, wanted: Wanted) -> None:
 
 def _fetch_missing(videos: VideoSet, wanted: Wanted, work: Path, choices: Choices) -> None:
     source, repository = _find_repository(videos, choices)
+    if source.kind != "files":
+        wanted.link_twins()
     notes = Notes.read(work / "notes.json", repository.repo, repository.commit)
     unpacker = Unpacker(repository, wanted, wanted.missing(), notes, work, choices.keep_archives)
+    if not unpacker.missing:
+        return
     if source.kind == "files":
         transfer: _Files | _Archives = _Files.of(unpacker, source)
     else:
@@ -158,7 +160,7 @@ class _Archives:
         return Need(len(read), sum(fetched), int(video_bytes) + archive_bytes)
 
     def run(self) -> None:
-        """Raises HubError, WriteError, or at its end FetchVideosError for damaged archives."""
+        """Raises HubError, OSError or WriteError, or at its end FetchVideosError for damaged archives."""
         damaged = 0
         for archive in self.archives:
             if not self.unpacker.pieces_to_read(archive):
@@ -193,9 +195,9 @@ class _Files:
         return Need(len(sizes), sum(sizes), sum(sizes))
 
     def run(self) -> None:
-        """Raises HubError or WriteError."""
+        """Raises HubError or OSError."""
         for file, target in self.files:
-            fetched = self.unpacker.fetch(file)
+            fetched = self.unpacker.download(file)
             target.parent.mkdir(parents=True, exist_ok=True)
             fetched.replace(target)
 
@@ -206,7 +208,7 @@ def source_of(videos: VideoSet, root: Path) -> str:
 
 
 def fetch_model(model: Model, folder: Path) -> None:
-    """Bring the weights into `folder`. Raises EvaError; the same call goes on after it."""
+    """Bring the weights into `folder`. Raises EvaError or OSError; the same call goes on after it."""
     repository = look_up(model.repo, model.revision, "model")
     sizes = [file.size for file in repository.files if not (folder / file.path).is_file()]
     folder.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,10 @@ class Notes:
         return min([*places, *([] if unread is None else [unread])]) if archive.is_stream else 0
 
     def note(self, archive: Archive, names: Mapping[str, int], next_place: int | None) -> None:
-        self.archives[archive.name] = {"names": dict(names), "next": next_place}
+        """Where an archive is read a second time, the part behind `next_place` stays known."""
+        before = self.archives.get(archive.name, {"next": 0})["next"]
+        unread = None if before is None or next_place is None else max(before, next_place)
+        self.archives[archive.name] = {"names": dict(names), "next": unread}
         self.write()
 
 
@@ -122,8 +125,7 @@ class Unpacker:
 
     def is_there(self, piece: HubFile) -> bool:
         """Whether a piece is in the work folder. The library of the Hub puts only whole files there."""
-        path = self.work / piece.path
-        return path.is_file() and path.stat().st_size == piece.size
+        return (self.work / piece.path).is_file()
 
     def unpack(self, archive: Archive) -> int:
         """Take the missing videos out of an archive, and delete it. Gives how many it took.
@@ -134,7 +136,7 @@ class Unpacker:
         names = self.notes.names(archive)
         place = self.notes.next_place(archive, self.missing)
         sizes = [piece.size for piece in archive.pieces]
-        with closing(Pieces(sizes, lambda number: self.fetch(archive.pieces[number]), place or 0)) as pieces:
+        with closing(Pieces(sizes, lambda number: self.download(archive.pieces[number]), place or 0)) as pieces:
             for member in archive.members(pieces):
                 self._let_go(archive, pieces.piece_at(member.offset), names, member.offset)
                 self._take(member, names)
@@ -148,9 +150,9 @@ class Unpacker:
             self.delete(archive.pieces)
         return before - len(self.missing)
 
-    def fetch(self, piece: HubFile) -> Path:
-        """The file of a piece. Raises HubError."""
-        return self.work / piece.path if self.is_there(piece) else download(self.repository, piece.path, self.work)
+    def download(self, file: HubFile) -> Path:
+        """A file of the repository, in the work folder. Raises HubError."""
+        return download(self.repository, file.path, self.work)
 
     def delete(self, pieces: Sequence[HubFile]) -> None:
         """Delete pieces, also where archives are kept."""

@@ -11,15 +11,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import av
-
 from eva.errors import EvaError, VideoError
 from eva.files import replace_text
 from eva.json_text import parse_json
 from eva.text import printable
-from eva.video.container import moving_pictures, open_container
 
 TABLE = "containers.json"
+# How many of the files that do not open are said. The table has all of them.
+MOST_SAID = 10
 
 
 def write_containers(root: Path, videos: Iterable[Path], origin: str) -> list[str]:
@@ -31,7 +30,7 @@ def write_containers(root: Path, videos: Iterable[Path], origin: str) -> list[st
     rows = [_row(root, path, known) for path in videos]
     replace_text(root / TABLE, json.dumps({"origin": origin, "videos": rows}, indent=1, ensure_ascii=False) + "\n")
     failed = [f"{row['file']}: {row['error']}" for row in rows if "error" in row]
-    return [f"{root / TABLE}: {_codecs(rows)}", *failed]
+    return [f"{root / TABLE}: {_codecs(rows)}", *failed[:MOST_SAID]]
 
 
 def describe_videos(root: Path) -> str | None:
@@ -51,7 +50,7 @@ def _read(root: Path) -> dict[str, Any]:
 
 
 def _codecs(rows: Iterable[dict[str, Any]]) -> str:
-    counts = Counter(row.get("codec", "cannot be opened") for row in rows)
+    counts = Counter(str(row.get("codec", "cannot be opened")) for row in rows)
     return ", ".join(f"{count} {codec}" for codec, count in counts.most_common()) or "no videos"
 
 
@@ -69,6 +68,10 @@ def _row(root: Path, path: Path, known: dict[Any, dict[str, Any]]) -> dict[str, 
 
 def _header(path: Path) -> dict[str, Any]:
     """Codec, size in pixels, frames per second, and duration in seconds of the first video stream."""
+    import av  # noqa: PLC0415 - a run only reads the table
+
+    from eva.video.container import moving_pictures, open_container  # noqa: PLC0415
+
     with open_container(path) as container:
         stream = moving_pictures(container, path)[0]
         if stream.duration is not None and stream.time_base is not None:

@@ -15,6 +15,7 @@ from eva.files import file_sha256
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.records.cache import Cache
 from eva.records.meta import Meta, begin
+from eva.run.containers import describe_videos
 from eva.run.options import Options
 from eva.run.settings import Dataset
 from eva.scoring.coverage import read_spans, write_spans
@@ -41,7 +42,9 @@ def begin_meta(cache: Cache, model: str, dataset: Dataset, *, agent: AgentChoice
         **_unusual(options),
     }
     has_records = bool(cache.outcomes) and not options.new_cache
-    return begin(cache.path, settings, has_records=has_records, force=options.force, home=home)
+    meta = begin(cache.path, settings, has_records=has_records, force=options.force, home=home)
+    videos = None if options.ray else describe_videos(dataset.video_root)
+    return replace(meta, environment={**meta.environment, "videos": videos}) if videos else meta
 
 
 async def with_servers(meta: Meta, models: Sequence[ChatModel]) -> Meta:

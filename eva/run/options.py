@@ -44,6 +44,7 @@ class Options:
     dataset: str
     jsonl: Path | None
     video_root: Path | None
+    videos: Path | None
     sample: int | None
     shuffle: int | None
     ids: frozenset[int] | None
@@ -166,6 +167,7 @@ def _add_data_options(group: argparse._ArgumentGroup, defaults: Defaults) -> Non
     )
     add("--jsonl", type=Path, metavar="FILE", help="annotation file (default: the dataset's)")
     add("--video-root", type=Path, metavar="DIR", help="folder of the videos (default: the dataset's)")
+    add("--videos", type=Path, metavar="DIR", help="folder of the datasets: the videos are in DIR/NAME of the dataset")
     add("--sample", **_count(None), help="run the first N items")
     add("--shuffle", type=int, metavar="SEED", help="with --sample: run N random items, the same for the same seed")
     add("--ids", type=index_set, metavar="I,J-K", help="run the items with these indices, such as 3,17,40-60")

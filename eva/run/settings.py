@@ -38,14 +38,15 @@ def choose_dataset(options: Options, configured: Mapping[str, Mapping[str, str]]
     name, config = options.dataset, configured.get(options.dataset, {})
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise SettingsError(f"--dataset {name!r}: the name goes into file names; use letters, digits, '.', '_', '-'")
-    if not config and not (options.jsonl and options.video_root):
+    if not config and not (options.jsonl and (options.video_root or options.videos)):
         raise SettingsError(
             f"--dataset {name}: {_suggestion(name, configured)}not one of {', '.join(configured)}; "
             "a question set of your own needs --jsonl and --video-root"
         )
+    below_videos = options.videos / name if options.videos else None
     return Dataset(
         jsonl=options.jsonl or home / config["jsonl"],
-        video_root=_absolute(options.video_root or home / config["video_root"]),
+        video_root=_absolute(options.video_root or below_videos or home / config["video_root"]),
         cache=options.output_dir / config.get("cache", f"cache_{name}.jsonl"),
         result=options.output_dir / config.get("result", f"result_{name}.jsonl"),
     )
@@ -80,7 +81,7 @@ def _check_place(dataset: Dataset, options: Options) -> None:
             raise SettingsError("--check looks at one machine: leave --ray out, and run it on every node")
         return
     if not is_folder(dataset.video_root):
-        raise SettingsError(f"there is no video folder {dataset.video_root}: give it with --video-root")
+        raise SettingsError(f"there is no video folder {dataset.video_root}: give it with --video-root or --videos")
     _check_writable("--frame-root", options.frame_root)
 
 

@@ -1,0 +1,78 @@
+"""Where a run looks for its videos, and what its meta file says of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from harness import row, write_rows
+from videos import Recipe, encode
+
+from eva.errors import EvaError
+from eva.records.cache import open_cache
+from eva.run.containers import describe_videos, write_containers
+from eva.run.meta_content import begin_meta
+from eva.run.options import Defaults, Options, parse_options
+from eva.run.settings import SettingsError, choose_dataset
+
+CONFIGURED = {"mlvu": {"jsonl": "mlvu.jsonl", "video_root": "data/videos/mlvu"}}
+
+
+def options(*argv: str) -> Options:
+    defaults = Defaults("http://127.0.0.1:9/v1", "EMPTY", "none", Path("tool.py"), Path("frames"), ("mlvu",))
+    return parse_options(["--dataset", "mlvu", *argv], defaults)
+
+
+@pytest.mark.parametrize(
+    ("argv", "folder"),
+    [
+        ([], "/home/data/videos/mlvu"),
+        (["--videos", "/disk"], "/disk/mlvu"),
+        (["--videos", "/disk", "--video-root", "/own"], "/own"),
+        (["--videos", "/disk", "--dataset", "mine", "--jsonl", "mine.jsonl"], "/disk/mine"),
+        (["--videos", "$SCRATCH/videos"], "$SCRATCH/videos/mlvu"),
+    ],
+)
+def test_one_flag_names_the_folder_of_all_datasets(argv: list[str], folder: str) -> None:
+    assert choose_dataset(options(*argv), CONFIGURED, Path("/home")).video_root == Path(folder)
+
+
+def test_a_set_of_ones_own_needs_a_folder_of_videos() -> None:
+    with pytest.raises(SettingsError, match="needs --jsonl and --video-root"):
+        choose_dataset(options("--dataset", "mine", "--jsonl", "mine.jsonl"), CONFIGURED, Path("/home"))
+
+
+@pytest.mark.process  # it asks git for the commit
+def test_the_meta_file_names_the_table_of_containers_where_there_is_one(tmp_path: Path) -> None:
+    jsonl = write_rows(tmp_path / "questions.jsonl", [row("a")])
+    chosen = options("--video-root", str(tmp_path), "--jsonl", str(jsonl), "--output-dir", str(tmp_path))
+    dataset = choose_dataset(chosen, CONFIGURED, tmp_path)
+    with open_cache(dataset.cache, print) as cache:
+        assert "videos" not in begin_meta(cache, "model", dataset, chosen, tmp_path).environment
+        write_containers(tmp_path, [encode(Recipe("clip.mp4", "libx264", count=5), tmp_path)], "a/repo at 1234")
+        said = begin_meta(cache, "model", dataset, chosen, tmp_path).environment["videos"]
+    assert said == f"a/repo at 1234: 1 h264 ({tmp_path / 'containers.json'})"
+
+
+def test_a_file_that_did_not_change_is_not_opened_again(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    assert "cannot be opened as a video" in write_containers(tmp_path, [tmp_path / "a.mp4"], "here")[1]
+    table = tmp_path / "containers.json"
+    table.write_text(table.read_text().replace("cannot be opened as a video", "as it was"))
+    assert "as it was" in write_containers(tmp_path, [tmp_path / "a.mp4"], "here")[1]
+    (tmp_path / "a.mp4").write_bytes(b"changed")
+    assert "cannot be opened as a video" in write_containers(tmp_path, [tmp_path / "a.mp4"], "here")[1]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"origin": "x"}', '{"origin": "x", "videos": 3}'])
+def test_a_damaged_table_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "containers.json").write_text(text)
+    with pytest.raises(EvaError, match=r"containers\.json cannot be read .*: delete it"):
+        describe_videos(tmp_path)
+
+
+def test_a_strange_codec_in_a_table_is_only_text(tmp_path: Path) -> None:
+    rows = [{"codec": ["x"]}, {"error": "no"}]
+    (tmp_path / "containers.json").write_text(json.dumps({"origin": "x", "videos": rows}))
+    assert (describe_videos(tmp_path) or "").startswith("x: 1 ['x'], 1 cannot be opened (")
