@@ -23,14 +23,15 @@ from eva.cpus import available_cpus
 from eva.errors import EvaError
 from eva.files import replacing
 from eva.records.meta import meta_path
-from eva.report.collect import Collected, collect, differences, read_source
+from eva.report.collect import Choice, Collected, collect, differences, read_source, reading_order
 from eva.report.comparison import comparison_figures
 from eva.report.live import Live, LiveServer
 from eva.report.page import LIVE_SOURCES, Assets, Blocks, Page, render_live, write_page
+from eva.report.rows import STATUSES
 from eva.report.samples import Run
 from eva.report.thumbnail_blocks import ThumbnailBlocks
 from eva.report.thumbnails import FrameRoot
-from eva.run.options import FRAME_ROOT
+from eva.run.options import FRAME_ROOT, index_set
 from eva.scoring.published import Published, load_published
 from eva.terminal import run_command
 from eva.text import printable
@@ -72,6 +73,10 @@ def parse_arguments() -> argparse.Namespace:
         "--frame-root", type=Path, default=FRAME_ROOT, help="the folder of the run's frames (%(default)s)"
     )
     parser.add_argument(
+        "--only", action="append", choices=STATUSES, help="show only samples that ended like this; more than once: or"
+    )
+    parser.add_argument("--ids", type=index_set, metavar="I,J-K", help="show only samples with these indices")
+    parser.add_argument(
         "--live", action="store_true", help="serve the page of a run that is going on, to this machine alone"
     )
     parser.add_argument("--output-dir", type=Path, help="with --live: the run's folder")
@@ -85,8 +90,12 @@ def parse_arguments() -> argparse.Namespace:
 
 def unusable(options: argparse.Namespace) -> str:
     if options.live:
-        wrong = options.files or options.against
-        return "--live takes --output-dir and no result files" if wrong or not options.output_dir else ""
+        wrong = options.files or options.against or options.only or options.ids is not None
+        return (
+            "--live takes --output-dir, and no result files, --against, --only or --ids"
+            if wrong or not options.output_dir
+            else ""
+        )
     if not options.files:
         return "name a result file, or --live --output-dir DIR"
     if options.output_dir:
@@ -113,9 +122,9 @@ def write(options: argparse.Namespace) -> int:
     ):
         blocks = Blocks(details)
         cap_bytes = int(options.thumbnails_mb * 1e6)
-        thumbnails = ThumbnailBlocks(FrameRoot.at(options.frame_root), cap_bytes, blocks.write, pool)
-        runs = collect_all(paths, published, blocks, thumbnails)
-        thumbnails.close()
+        thumbnails = ThumbnailBlocks(FrameRoot.at(options.frame_root), cap_bytes, blocks, pool)
+        runs = collect_all(paths, options, published, blocks, thumbnails)
+        thumbnails.write(reading_order(runs, compared=bool(options.against)))
         page = Page(title_of(runs), draw([run.chart_run() for run in runs]), data_of(runs, options, thumbnails))
         write_page(file, page, assets, details)
     samples, size_mb = sum(len(run.rows) for run in runs), options.output.stat().st_size / 1e6
@@ -139,12 +148,21 @@ def check_output(output: Path, inputs: Sequence[Path]) -> None:
 
 
 def collect_all(
-    paths: Sequence[Path], published: Mapping[str, Published], blocks: Blocks, thumbnails: ThumbnailBlocks
+    paths: Sequence[Path],
+    options: argparse.Namespace,
+    published: Mapping[str, Published],
+    blocks: Blocks,
+    thumbnails: ThumbnailBlocks,
 ) -> list[Collected]:
     runs: list[Collected] = []
+    choice = Choice(options.ids, frozenset(options.only) if options.only else None)
     for number, path in enumerate(paths):
         source = read_source(path, published, taken=[run.source.key for run in runs])
-        runs.append(collect(source, number, blocks, thumbnails, published))
+        runs.append(collect(Collected(source, published, choice), number, blocks, thumbnails))
+        if options.against:  # the other one shows the same questions, however they ended there
+            choice = Choice(frozenset(row.index for row in runs[0].rows))
+    if not any(run.rows for run in runs):
+        raise UnusableInputError("no sample is as --only and --ids say")
     return runs
 
 
@@ -167,6 +185,7 @@ def data_of(runs: Sequence[Collected], options: argparse.Namespace, thumbnails: 
             "against": bool(options.against),
             "status": f"Made {made}",
             "legend": thumbnails_line(thumbnails),
+            "chosen": chosen_line(runs, options),
         },
         "heads": [run.head() for run in runs],
         **{f"rows-{number}": run.columns() for number, run in enumerate(runs)},
@@ -175,6 +194,13 @@ def data_of(runs: Sequence[Collected], options: argparse.Namespace, thumbnails: 
         data["differs"] = differences(*runs)
         data["paired"] = comparison_figures(*(run.compared() for run in runs))
     return data
+
+
+def chosen_line(runs: Sequence[Collected], options: argparse.Namespace) -> str:
+    """Which samples the page leaves out."""
+    asked = [*(f"--only {one}" for one in options.only or ()), *(["--ids"] if options.ids is not None else [])]
+    shown, known = sum(len(run.rows) for run in runs), sum(len(run.samples) for run in runs)
+    return f"{shown:,} of {known:,} samples ({', '.join(asked)}). The figures and charts are of all." if asked else ""
 
 
 def thumbnails_line(made: ThumbnailBlocks) -> str:

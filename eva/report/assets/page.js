@@ -394,6 +394,7 @@ function begin() {
   if (settings.against) pairRows();
   startView = carried();
   byId("status").textContent = settings.status || "";
+  byId("chosen").textContent = settings.chosen || "";
   byId("legend").textContent = settings.legend || "";
   drawHead();
   drawPaired();
