@@ -38,9 +38,10 @@ class Source:
     dataset: str
 
     @classmethod
-    def of(cls, path: Path, meta: Meta | None, dataset: str, *, taken: Sequence[str]) -> Source:
+    def of(cls, path: Path, meta: Meta | None, dataset: str, *, name: str = "", taken: Sequence[str] = ()) -> Source:
+        """`name` is what the run is called; without one the dataset, or else the file, gives the name."""
         # The name becomes part of an address, so it holds no lone surrogate and is not empty.
-        key = unique(printable(dataset or file_key(path), limit=80) or "run", taken)
+        key = unique(printable(name or dataset or file_key(path), limit=80) or "run", taken)
         return cls(path, meta, key, dataset)
 
     @property
@@ -52,11 +53,37 @@ def timestamps_of(meta: Meta | None) -> str:
     return str(meta.settings.get("timestamps")) if meta else "requested"
 
 
-def read_source(path: Path, published: Mapping[str, Published], *, taken: Sequence[str] = ()) -> Source:
-    """Of a finished file: its indices tell the dataset where no meta file does. Raises EvaError."""
-    meta = read_meta(path)
+def read_sources(
+    paths: Sequence[Path], published: Mapping[str, Published], *, names: Sequence[str] = (), compared: bool = False
+) -> list[Source]:
+    """Of finished files: their indices tell the dataset where no meta file does. Raises EvaError.
+
+    Without `names` a run is called by its dataset, and by its folder where that does not tell one from the other.
+    """
+    metas = [read_meta(path) for path in paths]
+    datasets = [_find_dataset(path, meta, published) for path, meta in zip(paths, metas, strict=True)]
+    names = names or _names(paths, datasets, compared=compared)
+    found: list[Source] = []
+    for path, meta, dataset, name in zip(paths, metas, datasets, names, strict=True):
+        found.append(Source.of(path, meta, dataset, name=name, taken=[source.key for source in found]))
+    return found
+
+
+def _find_dataset(path: Path, meta: Meta | None, published: Mapping[str, Published]) -> str:
     indices = set() if named_dataset(meta) else {record.index for record in read_records(path)}
-    return Source.of(path, meta, dataset_of(meta, indices, published), taken=taken)
+    return dataset_of(meta, indices, published)
+
+
+def _names(paths: Sequence[Path], datasets: Sequence[str], *, compared: bool) -> list[str]:
+    """The datasets or the files if they all differ, else the nearest folders that do. Two that are compared are of one
+    dataset, so they have their names from their folders."""
+    by_dataset = [dataset or file_key(path) for path, dataset in zip(paths, datasets, strict=True)]
+    resolved = [path.resolve() for path in paths]
+    depth = min(len(path.parents) for path in resolved)
+    by_folder = [[path.parents[level].name for path in resolved] for level in range(depth)]
+    by_file = [file_key(path) for path in paths]
+    candidates = [*by_folder, by_file] if compared else [by_dataset, by_file, *by_folder]
+    return next((names for names in candidates if len(set(names)) == len(names)), by_dataset)
 
 
 def file_key(path: Path) -> str:
@@ -96,20 +123,19 @@ class Collected:
 
     source: Source
     published: Mapping[str, Published]
-    choice: Choice
     rows: list[Row] = field(default_factory=list)
     answered: list[Answered] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     steps: list[tuple[Step, ...]] = field(default_factory=list)
     frames: list[array[int]] = field(default_factory=list)
 
-    def add_all(self, records: Iterable[Record]) -> Iterator[tuple[Record, Row]]:
+    def add_all(self, records: Iterable[Record], choice: Choice) -> Iterator[tuple[Record, Row]]:
         """The chosen ones of the records, with their rows."""
         for record in records:
             row = make_row(record, self.source.dataset)
             self.answered.append(Answered(record.outcome, record.videos, row.categories))
             self.samples.append(read_sample(self.source.dataset, record))
-            if self.choice.wants(row):
+            if choice.wants(row):
                 self.rows.append(row)
                 self.steps.append(steps(record))
                 yield record, row
@@ -138,18 +164,17 @@ def make_run(key: str, origin: Origin, samples: Sequence[Sample]) -> Run:
     return Run(key, origin.dataset, samples, origin.published, partial=origin.coverage.partial)
 
 
-def collect(collected: Collected, number: int, blocks: Blocks, thumbnails: ThumbnailBlocks) -> Collected:
+def collect(collected: Collected, number: int, choice: Choice, blocks: Blocks, thumbnails: ThumbnailBlocks) -> None:
     """Read its result file once, in order; the details of its samples go to `blocks` as those of run `number`.
 
     Raises ResultError for a file that accuracy.py refuses too.
     """
     source = collected.source
-    chosen = collected.add_all(read_scored(source.path))
+    chosen = collected.add_all(read_scored(source.path), choice)
     for place, block in enumerate(_in_blocks(chosen)):
         details = [detail(record, row, timestamps=source.timestamps) for record, row in block]
         collected.frames += [_number_frames(sample, thumbnails) for sample in details]
         blocks.write_details(number, place, zip(details, (record for record, _ in block), strict=True))
-    return collected
 
 
 def _in_blocks(chosen: Iterator[tuple[Record, Row]]) -> Iterator[list[tuple[Record, Row]]]:
@@ -176,18 +201,18 @@ def reading_order(runs: Sequence[Collected], *, compared: bool) -> Iterator[int]
                     yield from frames
 
 
-def _flips(ours: Collected, theirs: Collected) -> frozenset[int]:
+def _flips(before: Collected, now: Collected) -> frozenset[int]:
     """The indices that are right in one of the two only."""
-    right = [{row.index for row in run.rows if row.status == RIGHT} for run in (ours, theirs)]
-    both = {row.index for row in ours.rows} & {row.index for row in theirs.rows}
+    right = [{row.index for row in run.rows if row.status == RIGHT} for run in (before, now)]
+    both = {row.index for row in before.rows} & {row.index for row in now.rows}
     return frozenset((right[0] ^ right[1]) & both)
 
 
-def differences(ours: Collected, theirs: Collected) -> list[int | None]:
-    """For each of our samples the first round in which the other run's differs, counted from 0; None: the same
+def differences(before: Collected, now: Collected) -> list[int | None]:
+    """For each sample of `now` the first round that differs from that of `before`, counted from 0; None: the same
     course, or no such sample there."""
-    other = {row.index: their for row, their in zip(theirs.rows, theirs.steps, strict=True)}
+    other = {row.index: steps for row, steps in zip(before.rows, before.steps, strict=True)}
     return [
-        first_difference(our, other[row.index]) if row.index in other else None
-        for row, our in zip(ours.rows, ours.steps, strict=True)
+        first_difference(steps, other[row.index]) if row.index in other else None
+        for row, steps in zip(now.rows, now.steps, strict=True)
     ]

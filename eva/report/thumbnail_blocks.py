@@ -13,7 +13,7 @@ from typing import Any
 
 from eva.records.cache import encode
 from eva.report.page import PER_BLOCK, Blocks
-from eva.report.thumbnails import FrameRoot, NoFrameError
+from eva.report.thumbnails import FrameRoots, NoFrameError
 
 # Frames that are decoded at the same time.
 _BATCH = 64
@@ -28,7 +28,7 @@ class ThumbnailBlocks:
     `pool` has threads: decoding is most of the work.
     """
 
-    root: FrameRoot
+    roots: FrameRoots
     cap_bytes: int
     blocks: Blocks
     pool: Executor
@@ -71,7 +71,7 @@ class ThumbnailBlocks:
         if isinstance(place, int):
             return {"at": place, "url": Path(name).as_uri()}
         try:
-            return {"no": place} if place else {"url": self.root.find(name).as_uri()}
+            return {"no": place} if place else {"url": self.roots.find(name).as_uri()}
         except NoFrameError as reason:
             return {"no": str(reason)}
 
@@ -87,13 +87,13 @@ class ThumbnailBlocks:
 
     def _encode(self, name: str) -> str | NoFrameError:
         try:
-            return base64.b64encode(self.root.thumbnail(name)).decode("ascii")
+            return base64.b64encode(self.roots.thumbnail(name)).decode("ascii")
         except NoFrameError as reason:
             return reason
 
     def _check(self, name: str) -> str | NoFrameError:
         try:
-            self.root.find(name)
+            self.roots.find(name)
         except NoFrameError as reason:
             return reason
         return ""

@@ -31,7 +31,8 @@ def begin_meta(cache: Cache, model: str, dataset: Dataset, options: Options, hom
         "frame_tool": options.frame_tool.name,
     }
     has_records = bool(cache.outcomes) and not options.new_cache
-    return begin(cache.path, settings, has_records=has_records, force=options.force, home=home)
+    meta = begin(cache.path, settings, has_records=has_records, force=options.force, home=home)
+    return replace(meta, environment={**meta.environment, "frame_root": str(options.frame_root.absolute())})
 
 
 def with_choice(meta: Meta, everything: Sequence[Item], items: Sequence[Item]) -> Meta:

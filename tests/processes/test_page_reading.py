@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from browser import needs_chromium
+from harness import read_records
 from page_runs import INDEX
 from playwright.sync_api import Page
 from report_pages import Open, Pair, made, report, rows_shown, sample
@@ -120,8 +122,9 @@ def test_of_two_results_the_flips_have_their_thumbnails_first(runs: Pair, tmp_pa
         *("--against", runs.first, runs.second), "--frame-root", runs.frames, "--thumbnails-mb", 0.0014, cwd=tmp_path
     )
     page = open_page(made_page, frames=runs.frames).page
-    assert frames_of(page, "flips to right") == {"data"}
-    assert "file" in frames_of(page, "one look"), "both runs have it right"
+    run = page.locator("#runs .name").nth(1).inner_text()
+    assert frames_of(page, "flips to right", run=run) == {"data"}
+    assert "file" in frames_of(page, "one look", run=run), "both runs have it right"
 
 
 def test_a_page_of_the_wrong_samples_says_so_and_counts_all(runs: Pair, tmp_path: Path, open_page: Open) -> None:
@@ -137,7 +140,39 @@ def test_a_page_of_the_wrong_samples_says_so_and_counts_all(runs: Pair, tmp_path
     assert page.locator("#runs td small").first.inner_text() == f"7 of {len(INDEX)}"
     sample(page, "no video")
     assert page.locator(".question").inner_text() == "[[no video]] What is shown?", "a failed sample shows its question"
-    pair = made("--against", runs.second, runs.first, "--only", "wrong", "--frame-root", runs.frames, cwd=tmp_path)
-    page = sample(open_page(pair).page, "flips to right")
+    pair = made(
+        "--against", runs.second, runs.first, *("--only", "wrong", "--name", "old", "--name", "new"), cwd=tmp_path
+    )
+    page = sample(open_page(pair).page, "flips to right", run="new")
+    assert page.locator(".column > h3").all_inner_texts() == ["old", "new"]
     assert page.locator(".column").count() == 2, "the other run's sample is there, although it is right"
     assert "no sample is as --only" in report(runs.first, "--ids", "99", cwd=tmp_path).stderr
+
+
+def test_the_frames_are_found_where_the_meta_files_say_and_nowhere_else_in_there(
+    runs: Pair, tmp_path: Path, open_page: Open
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    result = folder / "result_own.jsonl"
+    records = read_records(runs.first)
+    found = records[INDEX["one look"]]["trajectory"][0]["calls"][0]["frames"]
+    # Somebody else's result and meta file: a picture of this machine that is not a frame.
+    private = tmp_path / "store" / "private.bmp"
+    private.parent.mkdir()
+    private.write_bytes(Path(found[0]).read_bytes())
+    records[INDEX["wrong"]]["trajectory"][0]["calls"][0]["frames"] = [str(private)] * 2
+    result.write_text("".join(json.dumps(record) + "\n" for record in records))
+    meta = json.loads(runs.first.with_suffix(".meta.json").read_text())
+    assert meta["environment"]["frame_root"] == str(runs.frames), "a run notes it"
+    result.with_suffix(".meta.json").write_text(json.dumps(meta))
+    page = open_page(made(result, cwd=tmp_path)).page
+    assert frames_of(page, "one look") == {"data"}
+
+    meta["environment"]["frame_root"] = str(tmp_path)
+    result.with_suffix(".meta.json").write_text(json.dumps(meta))
+    page = sample(open_page(made(result, cwd=tmp_path)).page, "wrong")
+    assert page.locator(".frames .gone").all_inner_texts() == ["outside the frame root"] * 2
+    both = ("--frame-root", tmp_path / "store", "--frame-root", runs.frames)
+    page = open_page(made(result, *both, cwd=tmp_path)).page
+    assert (frames_of(page, "wrong"), frames_of(page, "one look")) == ({"data"}, {"data"})
