@@ -11,7 +11,7 @@ import math
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,15 +23,16 @@ from eva.cpus import available_cpus
 from eva.errors import EvaError
 from eva.files import replacing
 from eva.records.meta import meta_path
-from eva.report.collect import Collected, collect, differences, read_source
+from eva.report.collect import Choice, Collected, collect, differences, read_sources, reading_order
 from eva.report.comparison import comparison_figures
 from eva.report.live import Live, LiveServer
 from eva.report.page import LIVE_SOURCES, Assets, Blocks, Page, render_live, write_page
+from eva.report.rows import STATUSES
 from eva.report.samples import Run
 from eva.report.thumbnail_blocks import ThumbnailBlocks
-from eva.report.thumbnails import FrameRoot
-from eva.run.options import FRAME_ROOT
-from eva.scoring.published import Published, load_published
+from eva.report.thumbnails import FrameRoots
+from eva.run.options import FRAME_ROOT, index_set
+from eva.scoring.published import load_published
 from eva.terminal import run_command
 from eva.text import printable
 
@@ -64,19 +65,33 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Show what the agent saw, as a page that opens from the disk.")
     parser.add_argument("files", type=Path, nargs="*", metavar="RESULT", help="a result_<dataset>.jsonl, or several")
     parser.add_argument("-o", "--output", type=Path, default=OUTPUT, help="the page (default: %(default)s)")
-    parser.add_argument("--against", type=Path, metavar="RESULT", help="compare with this result of the same questions")
+    parser.add_argument(
+        "--against", type=Path, metavar="RESULT", help="compare with this older result of the same questions"
+    )
     parser.add_argument(
         "--thumbnails-mb", type=float, default=40.0, metavar="MB", help="most thumbnails in the page (%(default)s)"
     )
     parser.add_argument(
-        "--frame-root", type=Path, default=FRAME_ROOT, help="the folder of the run's frames (%(default)s)"
+        "--frame-root",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        help=f"a folder of frames, beside those that the meta files name; can be given more than once ({FRAME_ROOT})",
     )
+    parser.add_argument(
+        "--name", action="append", default=[], help="what a result is called, once for each; that of --against first"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=STATUSES, help="show only samples that ended like this; more than once: or"
+    )
+    parser.add_argument("--ids", type=index_set, metavar="I,J-K", help="show only samples with these indices")
     parser.add_argument(
         "--live", action="store_true", help="serve the page of a run that is going on, to this machine alone"
     )
     parser.add_argument("--output-dir", type=Path, help="with --live: the run's folder")
     parser.add_argument("--port", type=int, default=PORT, help="with --live (default: %(default)s; 0: any free one)")
     options = parser.parse_args()
+    options.frame_root = options.frame_root or [FRAME_ROOT]
     complaint = unusable(options)
     if complaint:
         parser.error(complaint)
@@ -84,18 +99,20 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def unusable(options: argparse.Namespace) -> str:
+    """What is wrong with the arguments, '' if nothing is."""
+    results = len(options.files) + bool(options.against)
     if options.live:
-        wrong = options.files or options.against
-        return "--live takes --output-dir and no result files" if wrong or not options.output_dir else ""
-    if not options.files:
-        return "name a result file, or --live --output-dir DIR"
-    if options.output_dir:
-        return "--output-dir belongs to --live; the page goes where -o says"
-    if options.against and len(options.files) > 1:
-        return "--against compares one result with one other"
-    if not 0 <= options.thumbnails_mb < math.inf:
-        return f"--thumbnails-mb: {options.thumbnails_mb} is not a size"
-    return ""
+        chosen = results or options.only or options.name or options.ids is not None
+        wrong = chosen or not options.output_dir
+        return "--live takes --output-dir, and no result files, --against, --only, --ids or --name" if wrong else ""
+    complaints = {
+        "name a result file, or --live --output-dir DIR": not options.files,
+        "--output-dir belongs to --live; the page goes where -o says": options.output_dir,
+        "--against compares one result with one other": options.against and len(options.files) > 1,
+        "give --name once for each result, or not at all": options.name and len(options.name) != results,
+        f"--thumbnails-mb: {options.thumbnails_mb} is not a size": not 0 <= options.thumbnails_mb < math.inf,
+    }
+    return next((text for text, wrong in complaints.items() if wrong), "")
 
 
 # --- a page on disk
@@ -103,7 +120,7 @@ def unusable(options: argparse.Namespace) -> str:
 
 def write(options: argparse.Namespace) -> int:
     """Make the page and say what is in it. Raises EvaError; then nothing is written."""
-    paths = [*options.files, *([options.against] if options.against else [])]
+    paths = [*([options.against] if options.against else []), *options.files]
     check_output(options.output, paths)
     published, assets = load_published(HOME), Assets.load()
     with (
@@ -113,16 +130,19 @@ def write(options: argparse.Namespace) -> int:
     ):
         blocks = Blocks(details)
         cap_bytes = int(options.thumbnails_mb * 1e6)
-        thumbnails = ThumbnailBlocks(FrameRoot.at(options.frame_root), cap_bytes, blocks.write, pool)
-        runs = collect_all(paths, published, blocks, thumbnails)
-        thumbnails.close()
+        sources = read_sources(paths, published, names=options.name, compared=bool(options.against))
+        roots = FrameRoots.at(*options.frame_root).with_metas(source.meta for source in sources)
+        thumbnails = ThumbnailBlocks(roots, cap_bytes, blocks, pool)
+        runs = collect_all([Collected(source, published) for source in sources], options, blocks, thumbnails)
+        thumbnails.write(reading_order(runs, compared=bool(options.against)))
         page = Page(title_of(runs), draw([run.chart_run() for run in runs]), data_of(runs, options, thumbnails))
         write_page(file, page, assets, details)
     samples, size_mb = sum(len(run.rows) for run in runs), options.output.stat().st_size / 1e6
     print(f"{printable(str(options.output))}: {samples} samples, {size_mb:.1f} MB. {thumbnails_line(thumbnails)}")
     if thumbnails.refused.get("outside the frame root"):
         print(
-            f"report.py: the frames are in another folder than {options.frame_root}: name it with --frame-root",
+            f"report.py: frames are in another folder than {', '.join(map(str, options.frame_root))}: name it with "
+            "--frame-root",
             file=sys.stderr,
         )
     return 0
@@ -139,12 +159,16 @@ def check_output(output: Path, inputs: Sequence[Path]) -> None:
 
 
 def collect_all(
-    paths: Sequence[Path], published: Mapping[str, Published], blocks: Blocks, thumbnails: ThumbnailBlocks
+    runs: list[Collected], options: argparse.Namespace, blocks: Blocks, thumbnails: ThumbnailBlocks
 ) -> list[Collected]:
-    runs: list[Collected] = []
-    for number, path in enumerate(paths):
-        source = read_source(path, published, taken=[run.source.key for run in runs])
-        runs.append(collect(source, number, blocks, thumbnails, published))
+    """Read every run. The last one first: where two are compared, it says which samples the other one shows."""
+    choice = Choice(options.ids, frozenset(options.only) if options.only else None)
+    for number, run in reversed(list(enumerate(runs))):
+        collect(run, number, choice, blocks, thumbnails)
+        if options.against:
+            choice = Choice(frozenset(row.index for row in run.rows))
+    if not any(run.rows for run in runs):
+        raise UnusableInputError("no sample is as --only and --ids say")
     return runs
 
 
@@ -167,14 +191,24 @@ def data_of(runs: Sequence[Collected], options: argparse.Namespace, thumbnails: 
             "against": bool(options.against),
             "status": f"Made {made}",
             "legend": thumbnails_line(thumbnails),
+            "chosen": chosen_line(runs, options),
         },
         "heads": [run.head() for run in runs],
         **{f"rows-{number}": run.columns() for number, run in enumerate(runs)},
     }
     if options.against:
-        data["differs"] = differences(*runs)
-        data["paired"] = comparison_figures(*(run.compared() for run in runs))
+        before, now = runs
+        data["differs"] = differences(before, now)
+        names = printable(before.source.key), printable(now.source.key)
+        data["paired"] = comparison_figures(before.compared(), now.compared(), names)
     return data
+
+
+def chosen_line(runs: Sequence[Collected], options: argparse.Namespace) -> str:
+    """Which samples the page leaves out."""
+    asked = [*(f"--only {one}" for one in options.only or ()), *(["--ids"] if options.ids is not None else [])]
+    shown, known = sum(len(run.rows) for run in runs), sum(len(run.samples) for run in runs)
+    return f"{shown:,} of {known:,} samples ({', '.join(asked)}). The figures and charts are of all." if asked else ""
 
 
 def thumbnails_line(made: ThumbnailBlocks) -> str:
@@ -198,7 +232,7 @@ def serve(options: argparse.Namespace) -> int:
     def make_page(runs: Sequence[Run]) -> str:
         return render_live(Page("EVA, live", draw(runs), {"settings": settings}, LIVE_SOURCES), assets)
 
-    live = Live(options.output_dir, FrameRoot.at(options.frame_root), load_published(HOME), make_page)
+    live = Live(options.output_dir, FrameRoots.at(*options.frame_root), load_published(HOME), make_page)
     try:
         server = LiveServer(live, options.port)
     except (OSError, OverflowError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +16,7 @@ from eva.records.schema import Record
 from eva.report.details import Detail, detail, frames_of
 from eva.report.head import Head, make_head
 from eva.report.page import PER_BLOCK, Blocks
-from eva.report.rows import Row, columns, make_row
+from eva.report.rows import FAILED, RIGHT, UNANSWERED, WRONG, Row, columns, make_row
 from eva.report.samples import Run, Sample, read_sample
 from eva.report.thumbnail_blocks import ThumbnailBlocks
 from eva.report.trajectories import Step, first_difference, steps
@@ -37,9 +38,10 @@ class Source:
     dataset: str
 
     @classmethod
-    def of(cls, path: Path, meta: Meta | None, dataset: str, *, taken: Sequence[str]) -> Source:
+    def of(cls, path: Path, meta: Meta | None, dataset: str, *, name: str = "", taken: Sequence[str] = ()) -> Source:
+        """`name` is what the run is called; without one the dataset, or else the file, gives the name."""
         # The name becomes part of an address, so it holds no lone surrogate and is not empty.
-        key = unique(printable(dataset or file_key(path), limit=80) or "run", taken)
+        key = unique(printable(name or dataset or file_key(path), limit=80) or "run", taken)
         return cls(path, meta, key, dataset)
 
     @property
@@ -51,11 +53,37 @@ def timestamps_of(meta: Meta | None) -> str:
     return str(meta.settings.get("timestamps")) if meta else "requested"
 
 
-def read_source(path: Path, published: Mapping[str, Published], *, taken: Sequence[str] = ()) -> Source:
-    """Of a finished file: its indices tell the dataset where no meta file does. Raises EvaError."""
-    meta = read_meta(path)
+def read_sources(
+    paths: Sequence[Path], published: Mapping[str, Published], *, names: Sequence[str] = (), compared: bool = False
+) -> list[Source]:
+    """Of finished files: their indices tell the dataset where no meta file does. Raises EvaError.
+
+    Without `names` a run is called by its dataset, and by its folder where that does not tell one from the other.
+    """
+    metas = [read_meta(path) for path in paths]
+    datasets = [_find_dataset(path, meta, published) for path, meta in zip(paths, metas, strict=True)]
+    names = names or _names(paths, datasets, compared=compared)
+    found: list[Source] = []
+    for path, meta, dataset, name in zip(paths, metas, datasets, names, strict=True):
+        found.append(Source.of(path, meta, dataset, name=name, taken=[source.key for source in found]))
+    return found
+
+
+def _find_dataset(path: Path, meta: Meta | None, published: Mapping[str, Published]) -> str:
     indices = set() if named_dataset(meta) else {record.index for record in read_records(path)}
-    return Source.of(path, meta, dataset_of(meta, indices, published), taken=taken)
+    return dataset_of(meta, indices, published)
+
+
+def _names(paths: Sequence[Path], datasets: Sequence[str], *, compared: bool) -> list[str]:
+    """The datasets or the files if they all differ, else the nearest folders that do. Two that are compared are of one
+    dataset, so they have their names from their folders."""
+    by_dataset = [dataset or file_key(path) for path, dataset in zip(paths, datasets, strict=True)]
+    resolved = [path.resolve() for path in paths]
+    depth = min(len(path.parents) for path in resolved)
+    by_folder = [[path.parents[level].name for path in resolved] for level in range(depth)]
+    by_file = [file_key(path) for path in paths]
+    candidates = [*by_folder, by_file] if compared else [by_dataset, by_file, *by_folder]
+    return next((names for names in candidates if len(set(names)) == len(names)), by_dataset)
 
 
 def file_key(path: Path) -> str:
@@ -75,9 +103,23 @@ def unique(name: str, taken: Sequence[str]) -> str:
     return found
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which samples a page shows: those with one of these indices and one of these statuses. None: all."""
+
+    ids: frozenset[int] | None = None
+    statuses: frozenset[str] | None = None
+
+    def wants(self, row: Row) -> bool:
+        return (self.ids is None or row.index in self.ids) and (self.statuses is None or row.status in self.statuses)
+
+
 @dataclass
 class Collected:
-    """What is held of a run: small rows and numbers, no record."""
+    """What is held of a run: small rows and numbers, no record.
+
+    `rows`, `steps` and `frames` (the numbers of a sample's frames) are of the chosen samples, the rest is of all.
+    """
 
     source: Source
     published: Mapping[str, Published]
@@ -85,14 +127,18 @@ class Collected:
     answered: list[Answered] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     steps: list[tuple[Step, ...]] = field(default_factory=list)
+    frames: list[array[int]] = field(default_factory=list)
 
-    def add(self, record: Record) -> Row:
-        row = make_row(record, self.source.dataset)
-        self.rows.append(row)
-        self.answered.append(Answered(record.outcome, record.videos, row.categories))
-        self.samples.append(read_sample(self.source.dataset, record))
-        self.steps.append(steps(record))
-        return row
+    def add_all(self, records: Iterable[Record], choice: Choice) -> Iterator[tuple[Record, Row]]:
+        """The chosen ones of the records, with their rows."""
+        for record in records:
+            row = make_row(record, self.source.dataset)
+            self.answered.append(Answered(record.outcome, record.videos, row.categories))
+            self.samples.append(read_sample(self.source.dataset, record))
+            if choice.wants(row):
+                self.rows.append(row)
+                self.steps.append(steps(record))
+                yield record, row
 
     @cached_property
     def assessment(self) -> Assessment:
@@ -118,40 +164,55 @@ def make_run(key: str, origin: Origin, samples: Sequence[Sample]) -> Run:
     return Run(key, origin.dataset, samples, origin.published, partial=origin.coverage.partial)
 
 
-def collect(
-    source: Source, number: int, blocks: Blocks, thumbnails: ThumbnailBlocks, published: Mapping[str, Published]
-) -> Collected:
-    """Read a result file once, in order; the details of its samples go to `blocks` as those of run `number`.
+def collect(collected: Collected, number: int, choice: Choice, blocks: Blocks, thumbnails: ThumbnailBlocks) -> None:
+    """Read its result file once, in order; the details of its samples go to `blocks` as those of run `number`.
 
     Raises ResultError for a file that accuracy.py refuses too.
     """
-    collected = Collected(source, published)
-    for place, records in enumerate(in_blocks(read_scored(source.path))):
-        details = [detail(record, collected.add(record), timestamps=source.timestamps) for record in records]
-        _place_frames(details, thumbnails)
-        blocks.write_details(number, place, zip(details, records, strict=True))
-    return collected
+    source = collected.source
+    chosen = collected.add_all(read_scored(source.path), choice)
+    for place, block in enumerate(_in_blocks(chosen)):
+        details = [detail(record, row, timestamps=source.timestamps) for record, row in block]
+        collected.frames += [_number_frames(sample, thumbnails) for sample in details]
+        blocks.write_details(number, place, zip(details, (record for record, _ in block), strict=True))
 
 
-def in_blocks(records: Iterable[Record]) -> Iterator[list[Record]]:
-    rest = iter(records)
-    while found := list(islice(rest, PER_BLOCK)):
+def _in_blocks(chosen: Iterator[tuple[Record, Row]]) -> Iterator[list[tuple[Record, Row]]]:
+    while found := list(islice(chosen, PER_BLOCK)):
         yield found
 
 
-def _place_frames(details: Sequence[Detail], thumbnails: ThumbnailBlocks) -> None:
-    """Replace the path of every frame by where the page finds its picture."""
-    frames = [frame for sample in details for frame in frames_of(sample)]
-    thumbnails.take(frame["name"] for frame in frames)
+def _number_frames(sample: Detail, thumbnails: ThumbnailBlocks) -> array[int]:
+    """Replace the path of every frame by its number."""
+    frames = frames_of(sample)
     for frame in frames:
-        frame.update(thumbnails.place(frame.pop("name")))
+        frame["id"] = thumbnails.number(frame.pop("name"))
+    return array("L", (frame["id"] for frame in frames))
 
 
-def differences(ours: Collected, theirs: Collected) -> list[int | None]:
-    """For each of our samples the first round in which the other run's differs, counted from 0; None: the same
+def reading_order(runs: Sequence[Collected], *, compared: bool) -> Iterator[int]:
+    """The numbers of all frames, first those of the samples that people open first."""
+    flips = _flips(*runs) if compared else frozenset()
+    ranks = {WRONG: 1, UNANSWERED: 2, FAILED: 2, RIGHT: 3}
+    for wanted in range(4):
+        for run in runs:
+            for row, frames in zip(run.rows, run.frames, strict=True):
+                if (0 if row.index in flips else ranks[row.status]) == wanted:
+                    yield from frames
+
+
+def _flips(before: Collected, now: Collected) -> frozenset[int]:
+    """The indices that are right in one of the two only."""
+    right = [{row.index for row in run.rows if row.status == RIGHT} for run in (before, now)]
+    both = {row.index for row in before.rows} & {row.index for row in now.rows}
+    return frozenset((right[0] ^ right[1]) & both)
+
+
+def differences(before: Collected, now: Collected) -> list[int | None]:
+    """For each sample of `now` the first round that differs from that of `before`, counted from 0; None: the same
     course, or no such sample there."""
-    other = {row.index: their for row, their in zip(theirs.rows, theirs.steps, strict=True)}
+    other = {row.index: steps for row, steps in zip(before.rows, before.steps, strict=True)}
     return [
-        first_difference(our, other[row.index]) if row.index in other else None
-        for row, our in zip(ours.rows, ours.steps, strict=True)
+        first_difference(steps, other[row.index]) if row.index in other else None
+        for row, steps in zip(now.rows, now.steps, strict=True)
     ]

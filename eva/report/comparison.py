@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from eva.scoring.compare import Change, Comparison
-from eva.scoring.compare_files import ComparedResult, compare_results, note_lines, partial_lines, same_settings
+from eva.scoring.compare_files import ComparedResult, compare_results, note_lines, same_settings
 from eva.scoring.interval import Interval
 
 Figures = dict[str, list[list[str]] | list[str]]
 
 
-def comparison_figures(ours: ComparedResult, theirs: ComparedResult) -> Figures:
-    """`figures` as (name, value), and `notes`, in which A is ours. Differences are ours minus theirs.
+def comparison_figures(before: ComparedResult, now: ComparedResult, names: tuple[str, str]) -> Figures:
+    """`figures` as (name, value), and `notes`; `names` are those of the two on the page. Differences are now minus
+    before.
 
     Raises EvaError where the two have no question in common, or different ones under one index.
     """
-    compared = compare_results(theirs, ours)
+    compared = compare_results(before, now)
+    unfinished = [name for name, one in zip(names, (before, now), strict=True) if one.partial]
     return {
-        "figures": [*_figures(compared), *(_noise(compared) if same_settings(ours, theirs) else [])],
-        "notes": [*partial_lines(ours, theirs), *note_lines(ours, theirs)],
+        "figures": [*_figures(compared), *(_noise(compared) if same_settings(before, now) else [])],
+        "notes": [
+            *(f"{name} has not finished, so there is no interval and no p value" for name in unfinished),
+            *note_lines(before, now, names),
+        ],
     }
 
 
@@ -25,12 +30,12 @@ def _figures(compared: Comparison) -> list[list[str]]:
     flips = compared.flips
     return [
         ["Questions in both", f"{flips.count:,}"],
-        ["Accuracy", f"{flips.accuracy.b:.2%} against {flips.accuracy.a:.2%}"],
+        ["Accuracy", f"{flips.accuracy.a:.2%} → {flips.accuracy.b:.2%}"],
         [
             "Difference",
             f"{100 * flips.accuracy.difference:+.2f} points{_interval(flips.accuracy.interval, 100, '.2f')}",
         ],
-        ["Gained, lost", f"{len(flips.only_b)}, {len(flips.only_a)}"],
+        ["Now right, no longer right", f"{len(flips.only_b)}, {len(flips.only_a)}"],
         *([] if flips.p_value is None else [["McNemar's exact test", f"p = {flips.p_value:.3g}"]]),
         ["Rounds", _change(compared.rounds, ".2f")],
         ["Tokens", _change(compared.tokens, ",.0f")],
@@ -46,7 +51,7 @@ def _noise(compared: Comparison) -> list[list[str]]:
 def _change(change: Change | None, form: str) -> str:
     if change is None:
         return "not known"
-    return f"{change.b:{form}} against {change.a:{form}}"
+    return f"{change.a:{form}} → {change.b:{form}}"
 
 
 def _interval(interval: Interval | None, scale: float, form: str) -> str:

@@ -29,7 +29,7 @@ from eva.report.details import Detail, detail, frames_of
 from eva.report.head import Head, make_head
 from eva.report.rows import columns, make_row
 from eva.report.samples import Run, Sample, read_sample
-from eva.report.thumbnails import FrameRoot, NoFrameError
+from eva.report.thumbnails import FrameRoots, NoFrameError
 from eva.scoring.assessment import Assessment
 from eva.scoring.origin import dataset_of, find_origin, named_dataset
 from eva.scoring.published import Published
@@ -152,7 +152,7 @@ class Live:
     """The caches of an output folder, followed as they grow. `make_page` makes the page that shows them."""
 
     folder: Path
-    root: FrameRoot
+    roots: FrameRoots
     published: Mapping[str, Published]
     make_page: Callable[[Sequence[Run]], str]
     _runs: dict[Path, LiveRun] = field(default_factory=dict)
@@ -221,17 +221,17 @@ class Live:
             raise NotThereError(f"the sample has no frame {at}")
         try:
             name = frames[at]["name"]
-            return self.root.whole(name) if "whole" in query else self._thumbnail(name)
+            return self.roots.whole(name) if "whole" in query else self._thumbnail(self.roots, name)
         except NoFrameError as reason:
             raise NotThereError(str(reason)) from None
 
     @functools.cached_property
-    def _thumbnail(self) -> Callable[[str], bytes]:
-        return functools.lru_cache(maxsize=2000)(self.root.thumbnail)
+    def _thumbnail(self) -> Callable[[FrameRoots, str], bytes]:
+        return functools.lru_cache(maxsize=2000)(FrameRoots.thumbnail)
 
     def _place(self, name: str, address: str) -> dict[str, str]:
         try:
-            self.root.find(name)
+            self.roots.find(name)
         except NoFrameError as reason:
             return {"no": str(reason)}
         return {"url": address}
@@ -241,6 +241,7 @@ class Live:
         for path in sorted(self.folder.glob("cache_*.jsonl")):
             if path not in self._runs and path.is_file():
                 meta, taken = read_meta(path), [run.key for run in self._runs.values()]
+                self.roots = self.roots.with_metas([meta])
                 key = Source.of(path, meta, named_dataset(meta), taken=taken).key
                 self._runs[path] = LiveRun(key, CacheFollower(path), self.published)
         # Every run reads further: `any` over the runs themselves would stop at the first that has more.

@@ -52,9 +52,13 @@ class Blocks:
 
         Most of a record stands in the details too, and one beside the other they pack well.
         """
-        lines = [line for sample, record in samples for line in (encode(sample), encode(record_json(record)))]
+        lines = (line for sample, record in samples for line in (encode(sample), encode(record_json(record))))
+        self.write_lines(f"details-{run}-{number}", lines)
+
+    def write_lines(self, name: str, lines: Iterable[bytes]) -> None:
+        """A block of lines of JSON, packed."""
         packed = base64.b64encode(gzip.compress(b"".join(lines), 6, mtime=0)).decode("ascii")
-        self.write(f"details-{run}-{number}", packed, kind="application/octet-stream")
+        self.write(name, packed, kind="application/octet-stream")
 
 
 def block(name: str, content: str, *, kind: str = "application/json") -> str:

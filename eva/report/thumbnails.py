@@ -1,7 +1,7 @@
 """Frame files of a run -> small pictures for the report.
 
 The path of a frame comes from a result file, and anybody may have written that. So a path is opened only if it leads,
-links followed, to a plain file inside the frame root with the suffix of a picture and at most MAX_FILE_BYTES. Pixels
+links followed, to a plain file inside a frame root with the suffix of a picture and at most MAX_FILE_BYTES. Pixels
 are decoded only if Pillow finds a picture of at most MAX_PIXELS.
 """
 
@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image
+
+from eva.records.meta import Meta
 
 MAX_FILE_BYTES = 64 << 20
 MAX_PIXELS = 25_000_000
@@ -24,6 +28,8 @@ WIDTH, HEIGHT = 192, 144
 # What this project's tool and probably others write. No other reader of Pillow opens a foreign file.
 _FORMATS = ("BMP", "PNG", "PPM", "JPEG", "WEBP")
 _SUFFIXES = frozenset({".bmp", ".png", ".ppm", ".jpg", ".jpeg", ".webp"})
+# A frame in the store: `<video>/<width>x<height>-<decoder>/<index>.bmp`.
+_STORED = re.compile(r"[^/]+/\d+x\d+-\w+/\d{7,}\.(bmp|png|ppm)")
 # Pillow's readers raise all of these on broken files.
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
@@ -33,20 +39,39 @@ class NoFrameError(Exception):
 
 
 @dataclass(frozen=True)
-class FrameRoot:
-    """The folder of a run's frames, resolved. Nothing outside it is read."""
+class FrameRoots:
+    """The folders of runs' frames, resolved. Nothing outside them is read.
 
-    folder: Path
+    `stores` are named by meta files, and anybody may have written these. So nothing is read there but what has the name
+    that the frame store gives a frame.
+    """
+
+    folders: tuple[Path, ...]
+    stores: tuple[Path, ...] = ()
 
     @classmethod
-    def at(cls, folder: Path) -> FrameRoot:
-        return cls(Path(os.path.realpath(folder)))
+    def at(cls, *folders: Path) -> FrameRoots:
+        return cls(tuple(Path(os.path.realpath(folder)) for folder in folders))
+
+    def with_metas(self, metas: Iterable[Meta | None]) -> FrameRoots:
+        """Also the frame roots that the runs have noted."""
+        noted = [meta.environment.get("frame_root") for meta in metas if meta]
+        # A null character or a lone surrogate is in no path.
+        paths = [Path(root) for root in noted if isinstance(root, str) and root.isprintable()]
+        stores = {Path(os.path.realpath(root)) / "store" for root in paths if root.is_absolute()}
+        return replace(self, stores=tuple(sorted({*self.stores, *stores})))
+
+    def _holds(self, path: Path) -> bool:
+        if any(path.is_relative_to(folder) for folder in self.folders):
+            return True
+        inside = [path.relative_to(store).as_posix() for store in self.stores if path.is_relative_to(store)]
+        return any(_STORED.fullmatch(name) for name in inside)
 
     def find(self, name: str) -> Path:
         """The file that a frame's path leads to. Raises NoFrameError."""
         try:
             path = Path(os.path.realpath(name))
-            inside = Path(name).is_absolute() and path.is_relative_to(self.folder)
+            inside = Path(name).is_absolute() and self._holds(path)
             status = path.lstat() if inside else None
         except (OSError, ValueError):
             raise NoFrameError("no longer there") from None

@@ -44,7 +44,8 @@ def begin_meta(cache: Cache, model: str, dataset: Dataset, *, agent: AgentChoice
     has_records = bool(cache.outcomes) and not options.new_cache
     meta = begin(cache.path, settings, has_records=has_records, force=options.force, home=home)
     videos = None if options.ray else describe_videos(dataset.video_root)
-    return replace(meta, environment={**meta.environment, "videos": videos}) if videos else meta
+    places = {"frame_root": str(options.frame_root.absolute()), **({"videos": videos} if videos else {})}
+    return replace(meta, environment={**meta.environment, **places})
 
 
 async def with_servers(meta: Meta, models: Sequence[ChatModel]) -> Meta:

@@ -98,16 +98,18 @@ def named_so_far_lines(name: str, score: Score) -> list[str]:
     return [f"{partial_line(score)} in {name}", *(f"{line} ({name})" for line in so_far_lines(score))]
 
 
-def note_lines(a: ComparedResult, b: ComparedResult) -> list[str]:
-    """What a reader of the comparison must know of the two files."""
-    notes = [note for name, one in (("A", a), ("B", b)) for note in _notes(name, one)]
+def note_lines(a: ComparedResult, b: ComparedResult, names: tuple[str, str] = ("A", "B")) -> list[str]:
+    """What a reader of the comparison must know of the two files, which are called by `names`."""
+    notes = [note for name, one in zip(names, (a, b), strict=True) for note in _notes(name, one)]
     datasets = a.origin.dataset, b.origin.dataset
     if all(datasets) and datasets[0] != datasets[1]:
         notes.append(f"The two are of different datasets: {datasets[0]} and {datasets[1]}")
     if a.origin.meta and b.origin.meta:
         before, now = a.origin.meta.settings, b.origin.meta.settings
-        names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-        notes += [f"Settings: {name} is {before.get(name)!r} in A, {now.get(name)!r} in B" for name in names]
+        keys = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        notes += [
+            f"Settings: {name} is {before.get(name)!r} in {names[0]}, {now.get(name)!r} in {names[1]}" for name in keys
+        ]
     return notes
 
 

@@ -60,6 +60,7 @@ SECOND: Mapping[str, Turns] = {
     "flips to right": [look(1, 2, 2), look(3, 4, 2), RIGHT],
     "flips to wrong": [look(1, 2, 2), WRONG],
     "other course": [look(1, 2, 2), look(2, 3, 2), RIGHT],
+    "wrong": ["I do not know."],
     "wrong again": ["<answer>C</answer>"],
 }
 INDEX = {name: number for number, name in enumerate(FIRST)}

@@ -65,7 +65,7 @@ def test_every_chart_is_a_figure_described_in_words(page_file: Path, open_page: 
 
 def test_the_settings_and_what_the_figures_are_not_are_said(page_file: Path, open_page: Open) -> None:
     page = open_page(page_file).page
-    page.locator("#runs summary").click()
+    page.locator("#runs summary", has_text="Settings of").click()
     settings = page.locator("#runs .settings").inner_text()
     assert re.search(r"max_visual_tokens\s+60\b", settings) and re.search(r"dataset\s+own\b", settings)
 
@@ -246,7 +246,7 @@ def test_nothing_in_a_result_runs_or_reaches_out(runs: Pair, tmp_path: Path, ope
     watched = open_page(made(result, "--frame-root", runs.frames, cwd=tmp_path))
     page = watched.page
     assert page.locator("#runs th small").inner_text() == str(result)
-    page.locator("#runs summary").click()
+    page.locator("#runs summary", has_text="Settings of").click()
     page.keyboard.press("j")
     for number in range(len(records)):
         page.wait_for_selector(f"#sample[aria-label$='/{number}']")
@@ -286,24 +286,28 @@ def test_the_page_s_policy_runs_no_script_but_its_own(page_file: Path, open_page
 
 
 def test_the_flips_come_first_and_the_first_other_round_is_marked(runs: Pair, tmp_path: Path, open_page: Open) -> None:
-    watched = open_page(made("--against", runs.second, runs.first, "--frame-root", runs.frames, cwd=tmp_path))
+    watched = open_page(made("--against", runs.first, runs.second, "--frame-root", runs.frames, cwd=tmp_path))
     page = watched.page
     changes = page.locator("#table tbody tr:not(.space)").evaluate_all(
-        "(rows) => rows.slice(0, 4).map((row) => [row.children[1].textContent, row.children[4].textContent])"
+        "(rows) => rows.slice(0, 6).map((row) => [row.children[1].textContent, row.children[4].textContent])"
     )
+    now = page.locator("#runs .name").nth(1).inner_text()
     assert changes == [
-        [f"own/{INDEX['flips to right']}", "lost, round 2"],
-        [f"own/{INDEX['flips to wrong']}", "gained, round 2"],
-        [f"own/{INDEX['wrong again']}", "answer, round 1"],
-        [f"own/{INDEX['other course']}", "course, round 2"],
+        [f"{now}/{INDEX['flips to wrong']}", "right → wrong, differs from round 2"],
+        [f"{now}/{INDEX['flips to right']}", "wrong → right, differs from round 2"],
+        [f"{now}/{INDEX['wrong']}", "wrong → no answer, differs from round 1"],
+        [f"{now}/{INDEX['wrong again']}", "wrong, another answer, differs from round 1"],
+        [f"{now}/{INDEX['other course']}", "right, differs from round 2"],
+        [f"{now}/{INDEX['at once']}", "the same"],
     ]
     page.select_option("select[name=change]", "flips")
     assert len(rows_shown(page)) == 2
     said = page.locator("#paired").inner_text()
-    assert "Gained, lost\n1, 1" in said and "McNemar" in said
-    sample(page, "flips to right")
+    assert "Now right, no longer right\n1, 1" in said and "McNemar" in said
+    sample(page, "flips to right", run=now)
     columns = page.locator(".column")
-    assert columns.count() == 2
+    assert [column.locator(".facts").inner_text().split()[2] for column in columns.all()] == ["wrong", "right"]
+    assert page.locator(".column > h3").all_inner_texts() == page.locator("#runs .name").all_text_contents()
     for column in columns.all():
         assert column.locator(".round").nth(1).locator(".badge").inner_text() == "first difference"
         assert column.locator(".badge").count() == 1
@@ -381,20 +385,25 @@ def test_several_results_stand_side_by_side_with_the_reference_s_and_without_for
     keys = ("index", "videos", "messages", "gt", "answer", "stop_reason", "num_rounds", "total_tokens")
     old = [{key: record[key] for key in keys} for record in read_records(runs.first)]
     (tmp_path / "result_old.jsonl").write_text("".join(json.dumps(record) + "\n" for record in old))
-    done = report(runs.first, runs.second, "result_old.jsonl", "--frame-root", tmp_path, cwd=tmp_path)
+    for folder, result in (("a", runs.first), ("b", runs.second)):  # without the meta file, which names the frame root
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "result_own.jsonl").write_bytes(result.read_bytes())
+    files = ("a/result_own.jsonl", "b/result_own.jsonl", "result_old.jsonl")
+    done = report(*files, "--frame-root", tmp_path / "a", cwd=tmp_path)
     assert re.search(r"Thumbnails: 0 of (\d+) frames embedded .*, \1 outside the frame root", done.stdout), done.stdout
     assert "--frame-root" in done.stderr
     assert str(runs.frames) not in (tmp_path / "report.html").read_text()
 
     watched = open_page(tmp_path / "report.html")
     page = watched.page
-    assert page.locator("#runs tbody .name").all_inner_texts() == ["own", "own-2", "old"]
-    page.select_option("select[name=run]", "own-2")
+    names = page.locator("#runs tbody .name").all_inner_texts()
+    assert names[:2] == ["a", "b"], "of one dataset, so they are called by their folders"
+    page.select_option("select[name=run]", names[1])
     assert page.locator("#count").inner_text() == f"{len(INDEX)} of {3 * len(INDEX)} samples"
     page.select_option("select[name=run]", "")
-    sample(page, "one look")
+    sample(page, "one look", run=names[0])
     assert page.locator(".frames .gone").all_inner_texts() == ["outside the frame root"] * 3
-    sample(page, "two looks", run="old")
+    sample(page, "two looks", run=names[2])
     assert page.locator(".turn h4").all_inner_texts()[:3] == ["SYSTEM", "USER", "ASSISTANT"]
     assert "I look at 2." in page.locator("#sample").inner_text()
     page.fill("#search", "zebrafish")  # in the transcript's replies too

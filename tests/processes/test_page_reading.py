@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from browser import needs_chromium
+from harness import read_records
 from page_runs import INDEX
 from playwright.sync_api import Page
-from report_pages import Open, Pair, sample
+from report_pages import Open, Pair, made, report, rows_shown, sample
 
 pytestmark = needs_chromium
 
@@ -77,7 +79,7 @@ def test_a_look_on_the_timeline_can_be_hit_and_leads_to_its_round(page_file: Pat
         box = line.locator(part).bounding_box()
         assert box is not None and box["width"] >= 6
     assert line.locator("title").first.text_content() == (
-        "Round 1, asked for 0:04 to 75:07, executed 0:04 to 0:05.9, 3 frames"
+        "Round 1, asked for 0:04 to 75:07, executed 0:04 to 0:06, 3 frames"
     )
     sizes = page.locator(".timeline text").evaluate_all(
         "(texts) => texts.map((one) => parseFloat(getComputedStyle(one).fontSize) * one.getScreenCTM().a)"
@@ -91,3 +93,86 @@ def test_a_look_on_the_timeline_can_be_hit_and_leads_to_its_round(page_file: Pat
     page.locator(".timeline .look").first.click(force=True)
     assert page.evaluate(focused) == "Round 1"
     watched.calm()
+
+
+# --- which samples have their frames, and which are there at all
+
+
+def frames_of(page: Page, name: str, *, run: str = "own") -> set[str]:
+    """Whence the frames of a sample come: `data` is the page, `file` their files."""
+    sample(page, name, run=run)
+    page.wait_for_function("() => document.querySelectorAll('.frames img').length > 0")
+    sources = page.locator(".frames img").evaluate_all("(images) => images.map((image) => image.src.split(':')[0])")
+    return set(sources)
+
+
+def test_the_thumbnails_that_there_is_room_for_go_to_the_wrong_ones_first(
+    runs: Pair, tmp_path: Path, open_page: Open
+) -> None:
+    cap_mb = 0.0004  # three
+    page = open_page(
+        made(runs.first, "--frame-root", runs.frames, "--thumbnails-mb", cap_mb, cwd=tmp_path), frames=runs.frames
+    ).page
+    assert "file" in frames_of(page, "one look"), "a right one, which is the first in the file"
+    assert frames_of(page, "wrong") == {"data"}
+
+
+def test_of_two_results_the_flips_have_their_thumbnails_first(runs: Pair, tmp_path: Path, open_page: Open) -> None:
+    made_page = made(
+        *("--against", runs.first, runs.second), "--frame-root", runs.frames, "--thumbnails-mb", 0.0014, cwd=tmp_path
+    )
+    page = open_page(made_page, frames=runs.frames).page
+    run = page.locator("#runs .name").nth(1).inner_text()
+    assert frames_of(page, "flips to right", run=run) == {"data"}
+    assert "file" in frames_of(page, "one look", run=run), "both runs have it right"
+
+
+def test_a_page_of_the_wrong_samples_says_so_and_counts_all(runs: Pair, tmp_path: Path, open_page: Open) -> None:
+    page_file = made(
+        *(runs.first, "--only", "wrong", "--only", "failed", "--ids", "0-5,12", "--frame-root", runs.frames),
+        cwd=tmp_path,
+    )
+    page = open_page(page_file).page
+    assert rows_shown(page) == ["own/5", "own/12"]
+    assert page.locator("#chosen").inner_text() == (
+        f"2 of {len(INDEX)} samples (--only wrong, --only failed, --ids). The figures and charts are of all."
+    )
+    assert page.locator("#runs td small").first.inner_text() == f"7 of {len(INDEX)}"
+    sample(page, "no video")
+    assert page.locator(".question").inner_text() == "[[no video]] What is shown?", "a failed sample shows its question"
+    pair = made(
+        "--against", runs.second, runs.first, *("--only", "wrong", "--name", "old", "--name", "new"), cwd=tmp_path
+    )
+    page = sample(open_page(pair).page, "flips to right", run="new")
+    assert page.locator(".column > h3").all_inner_texts() == ["old", "new"]
+    assert page.locator(".column").count() == 2, "the other run's sample is there, although it is right"
+    assert "no sample is as --only" in report(runs.first, "--ids", "99", cwd=tmp_path).stderr
+
+
+def test_the_frames_are_found_where_the_meta_files_say_and_nowhere_else_in_there(
+    runs: Pair, tmp_path: Path, open_page: Open
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    result = folder / "result_own.jsonl"
+    records = read_records(runs.first)
+    found = records[INDEX["one look"]]["trajectory"][0]["calls"][0]["frames"]
+    # Somebody else's result and meta file: a picture of this machine that is not a frame.
+    private = tmp_path / "store" / "private.bmp"
+    private.parent.mkdir()
+    private.write_bytes(Path(found[0]).read_bytes())
+    records[INDEX["wrong"]]["trajectory"][0]["calls"][0]["frames"] = [str(private)] * 2
+    result.write_text("".join(json.dumps(record) + "\n" for record in records))
+    meta = json.loads(runs.first.with_suffix(".meta.json").read_text())
+    assert meta["environment"]["frame_root"] == str(runs.frames), "a run notes it"
+    result.with_suffix(".meta.json").write_text(json.dumps(meta))
+    page = open_page(made(result, cwd=tmp_path)).page
+    assert frames_of(page, "one look") == {"data"}
+
+    meta["environment"]["frame_root"] = str(tmp_path)
+    result.with_suffix(".meta.json").write_text(json.dumps(meta))
+    page = sample(open_page(made(result, cwd=tmp_path)).page, "wrong")
+    assert page.locator(".frames .gone").all_inner_texts() == ["outside the frame root"] * 2
+    both = ("--frame-root", tmp_path / "store", "--frame-root", runs.frames)
+    page = open_page(made(result, *both, cwd=tmp_path)).page
+    assert (frames_of(page, "wrong"), frames_of(page, "one look")) == ({"data"}, {"data"})

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from eva.report.thumbnails import HEIGHT, MAX_FILE_BYTES, WIDTH, FrameRoot, NoFrameError
+from eva.report.thumbnails import HEIGHT, MAX_FILE_BYTES, WIDTH, FrameRoots, NoFrameError
 
 
 def save(path: Path, *, size: tuple[int, int] = (640, 360), colour: str = "orange") -> Path:
@@ -29,14 +29,14 @@ def root(tmp_path: Path) -> Path:
 
 def reason(root: Path, name: str | Path) -> str:
     with pytest.raises(NoFrameError) as caught:
-        FrameRoot.at(root).thumbnail(str(name))
+        FrameRoots.at(root).thumbnail(str(name))
     return str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", ["bmp", "png", "ppm", "jpg"])
 def test_a_frame_inside_the_root_becomes_a_small_webp(root: Path, suffix: str) -> None:
     frame = save(root / "store" / "clip" / f"0000001.{suffix}")
-    small = Image.open(io.BytesIO(FrameRoot.at(root).thumbnail(str(frame))))
+    small = Image.open(io.BytesIO(FrameRoots.at(root).thumbnail(str(frame))))
     assert small.format == "WEBP"
     assert small.size == (WIDTH, 108)
     pixel = small.convert("RGB").getpixel((50, 50))
@@ -47,15 +47,15 @@ def test_a_frame_inside_the_root_becomes_a_small_webp(root: Path, suffix: str) -
 
 def test_a_tall_frame_keeps_its_shape(root: Path) -> None:
     frame = save(root / "store" / "clip" / "1.png", size=(360, 640))
-    assert Image.open(io.BytesIO(FrameRoot.at(root).thumbnail(str(frame)))).size == (81, HEIGHT)
+    assert Image.open(io.BytesIO(FrameRoots.at(root).thumbnail(str(frame)))).size == (81, HEIGHT)
 
 
 def test_the_root_may_itself_be_a_link_and_frames_may_be_linked_inside_it(root: Path, tmp_path: Path) -> None:
     frame = save(root / "store" / "clip" / "1.png")
     (tmp_path / "link").symlink_to(root)
     (root / "store" / "again.png").symlink_to(frame)
-    assert FrameRoot.at(tmp_path / "link").find(str(tmp_path / "link" / "store" / "clip" / "1.png")) == frame
-    assert FrameRoot.at(root).find(str(root / "store" / "again.png")) == frame
+    assert FrameRoots.at(tmp_path / "link").find(str(tmp_path / "link" / "store" / "clip" / "1.png")) == frame
+    assert FrameRoots.at(root).find(str(root / "store" / "again.png")) == frame
 
 
 def test_nothing_outside_the_root_is_read(root: Path, tmp_path: Path) -> None:

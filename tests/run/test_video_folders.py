@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from harness import row, write_rows
 from videos import Recipe, encode
 
+from eva.agents.choice import AgentChoice
 from eva.errors import EvaError
 from eva.records.cache import open_cache
 from eva.run.containers import describe_videos, write_containers
@@ -49,9 +51,10 @@ def test_the_meta_file_names_the_table_of_containers_where_there_is_one(tmp_path
     chosen = options("--video-root", str(tmp_path), "--jsonl", str(jsonl), "--output-dir", str(tmp_path))
     dataset = choose_dataset(chosen, CONFIGURED, tmp_path)
     with open_cache(dataset.cache, print) as cache:
-        assert "videos" not in begin_meta(cache, "model", dataset, chosen, tmp_path).environment
+        begin = partial(begin_meta, cache, "model", dataset, agent=AgentChoice(), options=chosen, home=tmp_path)
+        assert "videos" not in begin().environment
         write_containers(tmp_path, [encode(Recipe("clip.mp4", "libx264", count=5), tmp_path)], "a/repo at 1234")
-        said = begin_meta(cache, "model", dataset, chosen, tmp_path).environment["videos"]
+        said = begin().environment["videos"]
     assert said == f"a/repo at 1234: 1 h264 ({tmp_path / 'containers.json'})"
 
 

@@ -77,6 +77,15 @@ async function fetched(address) {
   return JSON.parse(await fetchedText(address));
 }
 
+const framesBlock = remembered(unpacked, 16);
+
+// Where a frame is: the live server says it with the sample, a page of a file has it in a block.
+async function placed(frame) {
+  if (frame.id === undefined) return frame;
+  const lines = await framesBlock(`frames-${Math.floor(frame.id / PER_BLOCK)}`);
+  return JSON.parse(lines[frame.id % PER_BLOCK]);
+}
+
 // The address of a frame's picture. Nothing but a picture's data, a file, or the live server's own frame is one.
 async function pictureOf(frame) {
   if (frame.at !== undefined) {

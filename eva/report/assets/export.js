@@ -53,7 +53,8 @@ function markdown([names, ...rows]) {
 function samplesTable() {
   const names = ["run", "index", "status", "question", "answer", "truth", "rounds", "tokens", "seconds", "category", "stop", "video"];
   const rows = view.shown.map((row) => [row.run.key, row.index, row.status, row.question, row.answer, row.truth, row.rounds,
-    row.tokens, row.seconds, row.categories.join("; "), row.stop, row.video, row.change]);
+    row.tokens, row.seconds, row.categories.join("; "), row.stop, row.video,
+    settings.against ? changeText(row) : ""]);
   return settings.against ? [[...names, "change"], ...rows] : [names, ...rows.map((row) => row.slice(0, -1))];
 }
 

@@ -90,9 +90,9 @@ function settingsOf({ key, head }) {
 function drawPaired() {
   const paired = readBlock("paired");
   if (!paired) return;
-  const [ours, theirs] = store.runs.map((run) => run.head.file);
+  const [before, now] = store.runs.map((run) => run.key);
   byId("paired").replaceChildren(
-    element("h2", {}, `${ours} against ${theirs}`),
+    element("h2", {}, `From ${before} to ${now}`),
     definitions("paired", paired.figures),
     caveatList(paired.notes));
 }

@@ -3,14 +3,15 @@
 const POLL_MS = 2000;
 const CHANGES = ["lost", "gained", "answer", "course", "same", "alone"];
 const CHANGE_NAMES = {
-  flips: "flips", lost: "lost: now wrong", gained: "gained: now right", answer: "another answer",
-  course: "another course", same: "the same", alone: "only in one run",
+  flips: "right in one run only", lost: "no longer right", gained: "now right", answer: "another answer",
+  course: "same answer, other rounds", same: "the same", alone: "only in the newer run",
 };
 
 // --- against another run
 
+// The older run is the first one, and stands on the left.
 function otherRow(row) {
-  return store.runs[1].byIndex.get(row.index);
+  return store.runs[0].byIndex.get(row.index);
 }
 
 function changeOf(row) {
@@ -32,13 +33,25 @@ function changeRank(row) {
 
 function changeCell(row) {
   const kind = { gained: "right", lost: "wrong" }[row.change] || "quiet";
-  const round = row.differs === null || row.change === "alone" ? "" : `, round ${row.differs + 1}`;
-  return element("span", { class: kind }, row.change + round);
+  return element("span", { class: kind }, changeText(row));
+}
+
+// Such as "right → no answer, differs from round 3".
+function changeText(row) {
+  const other = otherRow(row);
+  if (!other || row.change === "same") return CHANGE_NAMES[row.change];
+  const [before, now] = [other, row].map(({ status }) => (status === "unanswered" ? "no answer" : status));
+  const what = before !== now ? `${before} → ${now}` : `${now}${row.change === "answer" ? ", another answer" : ""}`;
+  return row.differs === null ? what : `${what}, differs from round ${row.differs + 1}`;
+}
+
+function listedRows() {
+  return settings.against ? store.runs[1].rows : store.rows;
 }
 
 function pairRows() {
   const differs = readBlock("differs");
-  store.runs[0].rows.forEach((row) => {
+  listedRows().forEach((row) => {
     row.differs = differs[row.at];
     row.change = changeOf(row);
   });
@@ -231,7 +244,9 @@ function route() {
   takeView();
   const place = wanted();
   if (!place) return close();
-  const row = rowAt(...place);
+  const found = rowAt(...place);
+  // A comparison lists the samples of the newer run.
+  const row = (settings.against && found && store.runs[1].byIndex.get(found.index)) || found;
   if (row) show(row);
   else missing(`There is no sample ${place[1]} of ${place[0]}${settings.live ? " yet" : ""}.`);
 }
@@ -286,7 +301,7 @@ function trouble(text) {
 }
 
 async function sampleNodes(row) {
-  const rows = settings.against ? [row, otherRow(row)].filter(Boolean) : [row];
+  const rows = settings.against ? [otherRow(row), row].filter(Boolean) : [row];
   const samples = await Promise.all(rows.map(detailsOf));
   const marked = settings.against && rows.length > 1 ? row.differs : null;
   const columns = rows.map((one, at) => sampleColumn(one, samples[at], marked));
@@ -299,6 +314,7 @@ function barOf(row) {
   const where = at < 0 ? "" : `${grouped(at + 1)} of ${grouped(view.shown.length)}`;
   return element("div", { class: "bar" },
     statusCell(row), element("h2", {}, row.label), element("span", { class: "quiet" }, where),
+    settings.against ? changeCell(row) : null,
     element("nav", { class: "buttons", "aria-label": "Walk the samples" },
       button(["Previous", element("kbd", {}, "k")], () => walk(-1)),
       button(["Next", element("kbd", {}, "j")], () => walk(1)),
@@ -394,6 +410,7 @@ function begin() {
   if (settings.against) pairRows();
   startView = carried();
   byId("status").textContent = settings.status || "";
+  byId("chosen").textContent = settings.chosen || "";
   byId("legend").textContent = settings.legend || "";
   drawHead();
   drawPaired();

@@ -209,9 +209,10 @@ function toldOtherwise(frame) {
 
 async function putPicture(opener, frame, name) {
   const gone = (why) => opener.replaceWith(element("span", { class: "gone" }, why));
-  const address = await pictureOf(frame);
+  const place = await placed(frame);
+  const address = await pictureOf(place);
   if (!address) {
-    gone(frame.no || "no picture");
+    gone(place.no || "no picture");
     return;
   }
   const image = element("img", { alt: name, loading: "lazy", decoding: "async", src: address });

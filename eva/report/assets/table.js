@@ -3,14 +3,15 @@
 const ROW_HEIGHT = 30; // as in page.css
 const BEYOND = 8; // rows above and below those that can be seen
 
-// `of` is what a column sorts by, `cell` what it shows. A `wide` column is hidden beside an open sample.
+// `of` is what a column sorts by, `cell` what it shows. A `wide` column is hidden beside an open sample, a `single` one
+// where two runs are compared.
 const COLUMNS = [
   { name: "status", label: "", width: "44px", of: (row) => STATUSES.indexOf(row.status), cell: statusCell },
   { name: "sample", label: "Sample", width: "140px", narrow: "112px", of: sampleOrder, cell: sampleCell },
   { name: "question", label: "Question", of: (row) => row.question, cell: (row) => row.question },
   { name: "answer", label: "Answer (truth)", short: "Answer", width: "118px", narrow: "78px",
     of: (row) => row.answer, cell: answerCell },
-  { name: "change", label: "Change", width: "130px", comparing: true, of: changeRank, cell: changeCell },
+  { name: "change", label: "Change", width: "260px", narrow: "auto", comparing: true, of: changeRank, cell: changeCell },
   { name: "rounds", label: "Rounds", width: "76px", number: true, wide: true,
     of: (row) => row.rounds, cell: (row) => grouped(row.rounds) },
   { name: "tokens", label: "Tokens", width: "84px", number: true, wide: true,
@@ -18,7 +19,7 @@ const COLUMNS = [
   { name: "seconds", label: "Seconds", width: "84px", number: true, wide: true,
     of: (row) => row.seconds, cell: (row) => fixed(row.seconds, 1) },
   { name: "category", label: "Category", width: "170px", wide: true, of: categoryCell, cell: categoryCell },
-  { name: "stop", label: "Ended by", width: "190px", wide: true, of: (row) => row.stop, cell: (row) => row.stop },
+  { name: "stop", label: "Ended by", width: "190px", wide: true, single: true, of: (row) => row.stop, cell: (row) => row.stop },
   { name: "video", label: "Video", width: "170px", wide: true,
     of: (row) => row.video, cell: (row) => baseName(row.video) },
 ];
@@ -57,7 +58,7 @@ function answerCell(row) {
 
 function visibleColumns() {
   const narrow = document.body.classList.contains("reading");
-  return COLUMNS.filter((column) => (!column.comparing || settings.against) && !(narrow && column.wide)
+  return COLUMNS.filter((column) => (settings.against ? !column.single : !column.comparing) && !(narrow && column.wide)
     && !(narrow && settings.against && (column.name === "question" || column.name === "answer"))
     && !(column.name === "category" && !view.ordered.some((row) => row.categories.length)));
 }
@@ -84,9 +85,8 @@ function compared(a, b) {
 }
 
 function sortRows() {
-  const listed = settings.against ? store.runs[0].rows : store.rows;
   const column = COLUMNS.find((one) => one.name === view.by);
-  view.ordered = listed.slice();
+  view.ordered = listedRows().slice();
   if (column) view.ordered.sort((a, b) => compared(column.of(a), column.of(b)));
 }
 
@@ -168,7 +168,8 @@ function drawnRow(row, at, columns) {
 }
 
 function titleOf(column, row) {
-  return column.name === "video" ? row.video : column.name === "stop" ? row.stop : null;
+  if (column.name === "change") return changeText(row);
+  return { video: row.video, stop: row.stop, question: row.question, category: row.categories.join(", ") }[column.name];
 }
 
 function reveal(row) {

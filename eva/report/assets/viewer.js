@@ -25,7 +25,8 @@ function viewFrame(at) {
 }
 
 // The file where it can be loaded, else the thumbnail, else why there is none.
-async function showWhole(place, frame, name, mine) {
+async function showWhole(place, shown, name, mine) {
+  const frame = await placed(shown);
   const thumbnail = await pictureOf(frame);
   if (mine !== viewer.opening) return;
   const gone = () => place.replaceChildren(element("span", { class: "gone" }, frame.no || "no longer there"));
