@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 
 from eva.agent.refusal import PictureUnreadableError, find_picture_problem
 from eva.agent.tool_call import ToolCallOutcome
@@ -31,6 +32,15 @@ class Round:
 
 
 @dataclass
+class Waits:
+    """What a sample waited for so far, in seconds; see eva.records.schema.Waited."""
+
+    seat_s: float = 0.0
+    server_s: float = 0.0
+    frames_s: float = 0.0
+
+
+@dataclass
 class Episode:
     """A sample as far as it has come; `stop_reason` is empty until it ends.
 
@@ -45,6 +55,7 @@ class Episode:
     answer: str = ""
     stop_reason: str = ""
     refusal: str = ""
+    waits: Waits = field(default_factory=Waits)
 
     def frames(self) -> list[Path]:
         """The files of all frames that the conversation shows."""
@@ -75,7 +86,10 @@ async def run_episode(
 
 async def step(episode: Episode, question: str, *, complete: Complete, run_call: RunCall) -> None:
     """One round. Its calls run side by side; their frames are shown in the order of the calls."""
+    asked_at = monotonic()
     reply = await complete(episode.messages)
+    episode.waits.seat_s += max(0.0, monotonic() - asked_at - reply.seconds)
+    episode.waits.server_s += reply.seconds
     episode.messages.append(assistant_message(reply.text))
     episode.rounds.append(Round(reply))
     action = parse_reply(reply.text)
@@ -83,7 +97,9 @@ async def step(episode: Episode, question: str, *, complete: Complete, run_call:
         return episode.stop(ANSWER_FOUND, answer=action.text)
     if isinstance(action, NoAction):
         return episode.stop(action.stop_reason)
+    asked_at = monotonic()
     outcomes = tuple(await asyncio.gather(*map(run_call, action.calls)))
+    episode.waits.frames_s += monotonic() - asked_at
     episode.rounds[-1] = Round(reply, outcomes)
     errors = [outcome.error for outcome in outcomes if outcome.error]
     if len(errors) == len(outcomes):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eva.endpoint.errors import UnavailableError
+from eva.json_text import mapping
 from eva.protocol.messages import Message
 
 TEMPERATURE = 0.0
@@ -20,11 +21,13 @@ BLACK_IMAGE_URL = f"data:image/png;base64,{BLACK_PNG_BASE64}"
 
 @dataclass(frozen=True)
 class Usage:
-    """The numbers of tokens of one completion."""
+    """The numbers of tokens of one completion. `cached_tokens` of the prompt were not computed again; None where the
+    server does not say it."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    cached_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,20 @@ def read_reply(completion: Any) -> Reply:
     # The JSON of a failing server or proxy may lack any field.
     try:
         choice, usage = completion["choices"][0], completion["usage"]
-        counts = Usage(*(int(usage[name]) for name in ("prompt_tokens", "completion_tokens", "total_tokens")))
+        asked, said, both = (int(usage[name]) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
+        tokens = Usage(asked, said, both, _cached_tokens(usage))
         text, reason = choice["message"].get("content"), choice.get("finish_reason")
         if text is not None and not isinstance(text, str):
             raise TypeError("the content is not a text")
     except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
         shown = json.dumps(completion, ensure_ascii=False)[:200]
         raise UnavailableError(f"the server's reply is not a chat completion: {shown!r}") from None
-    return Reply(text or "", counts, reason if isinstance(reason, str) else None)
+    return Reply(text or "", tokens, reason if isinstance(reason, str) else None)
+
+
+def _cached_tokens(usage: Any) -> int | None:
+    cached = mapping(usage.get("prompt_tokens_details")).get("cached_tokens")
+    return cached if type(cached) is int and cached >= 0 else None
 
 
 def image_message(url: str, *, count: int = 1) -> Message:

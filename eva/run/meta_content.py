@@ -16,6 +16,7 @@ from eva.records.cache import Cache
 from eva.records.meta import Meta, begin
 from eva.run.options import Options
 from eva.run.settings import Dataset
+from eva.run.time_use import MAX_RUNS, TimedExecutor
 from eva.scoring.coverage import read_spans, write_spans
 from eva.scoring.score import Score
 
@@ -47,6 +48,14 @@ async def with_servers(meta: Meta, models: Sequence[ChatModel]) -> Meta:
     servers = [{name: value for name, value in asdict(one).items() if value is not None} for one in facts]
     request = {"temperature": TEMPERATURE, "max_tokens": MAX_TOKENS}
     return replace(meta, environment={**meta.environment, "servers": servers, "request": request})
+
+
+def with_time_use(meta: Meta, executor: TimedExecutor) -> Meta:
+    """`meta` with where the time of this run went, if a sample ended in it, beside the runs before."""
+    if not executor.times.samples:
+        return meta
+    figures = {"started": meta.started[-1], **executor.figures()}
+    return replace(meta, time_use=(*meta.time_use, figures)[-MAX_RUNS:])
 
 
 def with_choice(meta: Meta, everything: Sequence[Item], items: Sequence[Item]) -> Meta:
