@@ -167,7 +167,7 @@ def _cache_line(tokens: Mapping[str, Any]) -> str:
     cached, repeated = tokens["cached_share"], tokens["repeated_share"] or 0
     said = f"Prompt tokens: {cached:.0%} from the servers' caches; {repeated:.0%} repeat an earlier round"
     missed = cached < repeated * CACHED_SHARE
-    return f"{said}: see 'Data-parallel ranks' in docs/servers.md" if missed else f"{said}: the caches work"
+    return f"{said}: see 'Where the time goes' in docs/servers.md" if missed else f"{said}: the caches work"
 
 
 def _waits_line(shares: Mapping[str, float], servers: Mapping[str, float] | None) -> str:

@@ -93,7 +93,7 @@ def test_the_advice_follows_from_what_was_waited_for(
 def test_caches_that_miss_what_repeats_are_said_with_where_to_read_on() -> None:
     (line, _) = lines_of(counted(record((100, 20, 0), (200, 20, 10))), [])
     assert line.endswith(
-        "3% from the servers' caches; 40% repeat an earlier round: see 'Data-parallel ranks' in docs/servers.md"
+        "3% from the servers' caches; 40% repeat an earlier round: see 'Where the time goes' in docs/servers.md"
     )
 
 
