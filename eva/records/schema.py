@@ -237,7 +237,7 @@ def _read_record(value: Mapping[str, Any], index: int) -> Record:
     derived: dict[str, Any] = {}
     own = OWN_KEYS
     if found["schema"] is None:
-        derived = {"question": find_question(found["messages"])}
+        derived = {"question": find_question(found["messages"]), "waited": None}
         own = OWN_KEYS - _SINCE_SCHEMA_1
     if found["video_duration_s"] is None:
         derived["video_duration_s"] = find_video_length_s(found["messages"])

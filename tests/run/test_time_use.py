@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from eva.endpoint.completion import Usage, read_reply
 from eva.endpoint.metrics import MAX_LOADS, Load, Metrics, Watch, parse_metrics
 from eva.records.schema import Record, read_record
 from eva.run.time_use import SampleTimes, time_figures, time_lines
@@ -128,6 +129,17 @@ def test_values_that_cannot_be_count_as_nothing() -> None:
     nan: Any = float("nan")
     found = parse_metrics(page((nan, -5, float("inf"), 7, 2)) + '\nvllm:num_requests_running{engine="1"} many')
     assert found == Metrics(ranks=1, busy=0, running=0, waiting=0, kv_usage=0, queries=7, hits=2)
+
+
+@pytest.mark.parametrize(
+    ("details", "cached"),
+    [(None, None), ({}, None), ({"cached_tokens": 0}, 0), ({"cached_tokens": 32}, 32), ({"cached_tokens": None}, None),
+     ({"cached_tokens": -1}, None), ({"cached_tokens": True}, None), ({"cached_tokens": "9"}, None), ([1], None)],
+)  # fmt: skip
+def test_a_reply_says_how_much_was_cached_or_nothing(details: Any, cached: int | None) -> None:
+    usage = {"prompt_tokens": 50, "completion_tokens": 1, "total_tokens": 51, "prompt_tokens_details": details}
+    choice = {"message": {"content": "a"}, "finish_reason": "stop"}
+    assert read_reply({"choices": [choice], "usage": usage}).usage == Usage(50, 1, 51, cached)
 
 
 def test_a_long_run_keeps_a_bounded_number_of_loads_that_stand_for_all_looks() -> None:
