@@ -27,10 +27,10 @@ from eva.agent.transcript import Transcribe, load_transcriber
 from eva.agents.choice import AgentChoice
 from eva.dataset.items import Item, load_items
 from eva.endpoint.errors import FailingError
+from eva.endpoint.metrics import Watch
 from eva.endpoint.pool import Server, Servers
 from eva.errors import EvaError
 from eva.files import WriteError
-from eva.frames.tool import FrameCounts
 from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.cache import Cache, CacheError, open_cache
 from eva.records.meta import Meta, read_meta, write_meta
@@ -41,7 +41,7 @@ from eva.run.connect import connect_all
 from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
 from eva.run.final_summary import outcomes_of, result_lines, summarize
 from eva.run.keeper import Keeper
-from eva.run.meta_content import begin_meta, with_choice, with_coverage, with_servers
+from eva.run.meta_content import begin_meta, with_choice, with_coverage, with_servers, with_time_use
 from eva.run.options import FRAME_ROOT, Defaults, Options, parse_options
 from eva.run.preflight import FAILED, OK, Finding, check_frames, check_items, check_server, table
 from eva.run.progress import Progress, first_line
@@ -49,6 +49,7 @@ from eva.run.repeats import split_repeats
 from eva.run.resume_command import resume_command
 from eva.run.schedule import RunEndedError, RunInterruptedError, Schedule, by_video
 from eva.run.settings import Dataset, SettingsError, check_settings, choose_dataset, with_absolute_paths
+from eva.run.time_use import TimedExecutor
 from eva.terminal import run_command
 from eva.text import printable, printable_lines
 
@@ -188,19 +189,21 @@ async def evaluate_once(dataset: Dataset, options: Options) -> int:
         else:
             meta = read_meta(cache.path) or Meta.unknown()
         meta = with_choice(meta, everything, items)
-        executor = await make_executor(pending, models, transcribe, dataset, agent=agent, options=options)
+        nodes = await make_executor(pending, models, transcribe, dataset, agent=agent, options=options)
+        executor = TimedExecutor(nodes, Watch(models))
         drop_outdated(cache, outdated, options)
         try:
             if models:
                 write_meta(cache.path, meta)
                 await run_all(items, executor, models, Keeper(cache, agent, warn), options)
         finally:
+            meta = with_time_use(meta, executor)
             try:
                 write_result(everything, cache, dataset.result, meta)
             finally:
                 if not cache.lost:
                     wall_s = monotonic() - started_at
-                    print_summary(items, cache, executor.counts, wall_s, options.json)
+                    print_summary(items, cache, executor, wall_s, options.json)
                     print("\n".join(result_lines(dataset.result, meta, cache)))
         return exit_code(items, cache)
 
@@ -292,7 +295,7 @@ def confirm(question: str, options: Options) -> None:
 
 
 async def run_all(
-    items: Sequence[Item], executor: Executor, models: Sequence[ChatModel], keeper: Keeper, options: Options
+    items: Sequence[Item], executor: TimedExecutor, models: Sequence[ChatModel], keeper: Keeper, options: Options
 ) -> None:
     """Run the items without a record. The record of each is on disk before its sample counts as done."""
     pending = [item for item in items if item.index not in keeper.cache.outcomes]
@@ -321,7 +324,8 @@ async def run_all(
 
         schedule = Schedule(run, servers.serves_others, give_up, options.outage_timeout, executor.take, warn)
         try:
-            await schedule.run_all(by_video(pending), max_concurrent=options.max_concurrent, grace_s=options.grace)
+            async with executor.servers:
+                await schedule.run_all(by_video(pending), max_concurrent=options.max_concurrent, grace_s=options.grace)
         except RunInterruptedError:
             raise
         except EvaError as error:
@@ -336,15 +340,17 @@ def write_result(everything: Sequence[Item], cache: Cache, result: Path, meta: M
     try:
         cache.merge(result)
         write_meta(result, with_coverage(meta, everything, cache))
+        if meta.time_use:
+            write_meta(cache.path, meta)
     except (CacheError, WriteError) as error:
         raise RunEndedError(str(error)) from error
 
 
 def print_summary(
-    items: Sequence[Item], cache: Cache, frames: FrameCounts, wall_s: float, json_file: Path | None
+    items: Sequence[Item], cache: Cache, executor: TimedExecutor, wall_s: float, json_file: Path | None
 ) -> None:
     try:
-        lines = summarize(items, cache, frames, wall_s=wall_s, json_file=json_file)
+        lines = summarize(items, cache, executor, wall_s=wall_s, json_file=json_file)
     except WriteError as error:
         raise RunEndedError(str(error)) from error
     print("\n".join(lines))

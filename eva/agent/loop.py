@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from eva.agent.interface import Agent, Task
@@ -35,6 +36,15 @@ class Round:
 
 
 @dataclass
+class Waits:
+    """What a sample waited for so far, in seconds; see eva.records.schema.Waited."""
+
+    seat_s: float = 0.0
+    server_s: float = 0.0
+    frames_s: float = 0.0
+
+
+@dataclass
 class Episode:
     """A sample as far as it has come; `stop_reason` is empty until it ends.
 
@@ -51,6 +61,7 @@ class Episode:
     answer: str = ""
     stop_reason: str = ""
     refusal: str = ""
+    waits: Waits = field(default_factory=Waits)
 
     def outcomes(self) -> list[ToolCallOutcome]:
         """What became of all calls."""
@@ -67,7 +78,9 @@ class Episode:
 
 async def open_episode(episode: Episode, agent: Agent, task: Task, *, run_call: RunCall) -> None:
     """Fetch the frames that the agent shows first, and write the opening messages. Raises PromptError, VideoError."""
+    asked_at = monotonic()
     episode.looks = tuple(await asyncio.gather(*map(run_call, agent.look_first(task))))
+    episode.waits.frames_s += monotonic() - asked_at
     for look in episode.looks:
         if look.error:
             raise VideoError(f"the frames that the agent opens with cannot be cut: {look.reason or look.error}")
@@ -98,7 +111,10 @@ async def step(
     """One round. Its calls run side by side; their frames are shown in the order of the calls."""
     if last:
         episode.messages.extend(agent.last_words())
+    asked_at = monotonic()
     reply = await complete(episode.messages, agent.fields(last=last))
+    episode.waits.seat_s += max(0.0, monotonic() - asked_at - reply.seconds)
+    episode.waits.server_s += reply.seconds
     episode.messages.append(agent.repeat(reply))
     episode.rounds.append(Round(reply))
     action = agent.read(reply)
@@ -106,7 +122,9 @@ async def step(
         return episode.stop(ANSWER_FOUND, answer=action.text)
     if isinstance(action, NoAction):
         return episode.stop(action.stop_reason)
+    asked_at = monotonic()
     outcomes = tuple(await asyncio.gather(*map(run_call, action.calls)))
+    episode.waits.frames_s += monotonic() - asked_at
     episode.rounds[-1] = Round(reply, outcomes)
     response = agent.respond(task, outcomes)
     if isinstance(response, NoAction):

@@ -68,6 +68,7 @@ def _common(item: Item, episode: Episode) -> dict[str, Any]:
         "extra": {key: value for key, value in item.extra.items() if key not in schema.OWN_KEYS},
         "video_file": episode.video_file,
         "video_duration_s": episode.video_duration_s,
+        "waited": schema.Waited(**{name: round(seconds, 3) for name, seconds in asdict(episode.waits).items()}),
         "trajectory": [schema.to_json(_round(round_)) for round_ in episode.rounds],
         "opening": list(map(schema.to_json, map(_call, episode.looks))) or None,
         "question": first_question(item.prompt),

@@ -56,7 +56,9 @@ class SampleRunner:
 
     async def _run(self, item: Item, episode: Episode, complete: Complete) -> None:
         annotated = video_path(item, self.video_root)
+        asked_at = monotonic()
         found = await self.call_runner.tool.probe(annotated)
+        episode.waits.frames_s += monotonic() - asked_at
         path, video = found.path, found.info
         if path != annotated:
             episode.video_file = str(path.relative_to(self.video_root))

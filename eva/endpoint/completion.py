@@ -54,11 +54,13 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Usage:
-    """The numbers of tokens of one completion."""
+    """The numbers of tokens of one completion. `cached_tokens` of the prompt were not computed again; None where the
+    server does not say it."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    cached_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,17 @@ def read_reply(completion: Any) -> Reply:
     try:
         choice, usage = completion["choices"][0], completion["usage"]
         message = choice["message"]
-        counts = Usage(*(int(usage[name]) for name in ("prompt_tokens", "completion_tokens", "total_tokens")))
-        said, reason = message.get("content"), choice.get("finish_reason")
-        if said is not None and not isinstance(said, str):
+        asked, said, both = (int(usage[name]) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
+        tokens = Usage(asked, said, both, _cached_tokens(usage))
+        content, reason = message.get("content"), choice.get("finish_reason")
+        if content is not None and not isinstance(content, str):
             raise TypeError("the content is not a text")
     except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
         shown = json.dumps(completion, ensure_ascii=False)[:200]
         raise UnavailableError(f"the server's reply is not a chat completion: {shown!r}") from None
     calls = tuple(map(_native_call, items(message.get("tool_calls"))))
     reason = reason if isinstance(reason, str) else None
-    return Reply(said or "", counts, reason, calls=calls, reasoning=_reasoning(message))
+    return Reply(content or "", tokens, reason, calls=calls, reasoning=_reasoning(message))
 
 
 def _native_call(value: object) -> NativeCall:
@@ -120,6 +123,11 @@ def _reasoning(message: Mapping[str, Any]) -> str:
 
 def _only_text(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _cached_tokens(usage: Any) -> int | None:
+    cached = mapping(usage.get("prompt_tokens_details")).get("cached_tokens")
+    return cached if type(cached) is int and cached >= 0 else None
 
 
 def image_message(url: str, *, count: int = 1) -> Message:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from eva.json_text import number
@@ -13,6 +17,11 @@ from eva.json_text import number
 if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
 
+INTERVAL_S = 5.0
+# For the looks before the first sample and after the last one, which somebody waits for.
+EDGE_TIMEOUT_S = 2.0
+# Even, because pairs of loads become one.
+MAX_LOADS = 240
 # vLLM calls a data-parallel rank an engine.
 _ENGINE = re.compile(r'[{,]engine="([0-9]{1,5})"')
 
@@ -71,3 +80,106 @@ def _count(text: str) -> float:
         return max(0.0, number(float(text)) or 0.0)
     except ValueError:
         return 0.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """All servers of a run since the load before, until `at_s` seconds after the start of the run.
+
+    `busy` is the share of ranks that ran a request, `running` and `waiting` are requests, `kv_usage` is the share of
+    the KV cache in use: means over the looks of this time. `queries` and `hits` are those of Metrics, of this time.
+    """
+
+    at_s: float
+    busy: float
+    running: float
+    waiting: float
+    kv_usage: float
+    queries: float
+    hits: float
+
+
+class Watch:
+    """Looks at the servers of a run every INTERVAL_S seconds while it is entered. It never fails.
+
+    `loads` has at most MAX_LOADS entries: in a longer run each of them stands for more looks. `queries` and `hits` are
+    those of the whole time. A server counts while it gives metrics.
+    """
+
+    def __init__(self, models: Sequence[ChatModel]) -> None:
+        self.loads: list[Load] = []
+        self.queries = self.hits = 0.0
+        self._models = models
+        self._before: list[Metrics | None] = [None] * len(models)
+        self._looks: list[Load] = []
+        self._looks_per_load = 1
+
+    async def __aenter__(self) -> None:
+        self._started_at = time.monotonic()
+        await self._look_soon()
+        self._task = asyncio.create_task(self._run())
+
+    async def __aexit__(self, *error: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._look_soon()
+        if self._looks:
+            self.loads.append(_merge(self._looks))
+
+    async def _look_soon(self) -> None:
+        """For the counters alone: before and after the samples, the servers are idle."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._look(), EDGE_TIMEOUT_S)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            if look := await self._look():
+                self._keep(look)
+
+    async def _look(self) -> Load | None:
+        """One look at all servers, which adds to the counts; None if none of them gives metrics."""
+        found = await asyncio.gather(*map(read_metrics, self._models))
+        added = [_added(before, now) for before, now in zip(self._before, found, strict=True) if now]
+        queries, hits = sum(one[0] for one in added), sum(one[1] for one in added)
+        self.queries, self.hits = self.queries + queries, self.hits + hits
+        self._before = [now or before for before, now in zip(self._before, found, strict=True)]
+        there = [now for now in found if now]
+        return _load(time.monotonic() - self._started_at, there, queries, hits) if there else None
+
+    def _keep(self, look: Load) -> None:
+        self._looks.append(look)
+        if len(self._looks) == self._looks_per_load:
+            self.loads.append(_merge(self._looks))
+            self._looks = []
+        if len(self.loads) == MAX_LOADS:
+            self.loads = [_merge(self.loads[place : place + 2]) for place in range(0, MAX_LOADS, 2)]
+            self._looks_per_load *= 2
+
+
+def _added(before: Metrics | None, now: Metrics) -> tuple[float, float]:
+    """The queries and hits since the look before. A server that was restarted has counted from zero."""
+    if before is None:
+        return 0.0, 0.0
+    if now.queries < before.queries:
+        return now.queries, now.hits
+    return now.queries - before.queries, max(0.0, now.hits - before.hits)
+
+
+def _load(at_s: float, there: Sequence[Metrics], queries: float, hits: float) -> Load:
+    return Load(
+        at_s=at_s,
+        busy=sum(one.busy for one in there) / sum(one.ranks for one in there),
+        running=sum(one.running for one in there),
+        waiting=sum(one.waiting for one in there),
+        kv_usage=fmean(one.kv_usage for one in there),
+        queries=queries,
+        hits=hits,
+    )
+
+
+def _merge(loads: Sequence[Load]) -> Load:
+    """Loads that follow one another as one."""
+    means = {name: fmean(getattr(one, name) for one in loads) for name in ("busy", "running", "waiting", "kv_usage")}
+    sums = {name: sum(getattr(one, name) for one in loads) for name in ("queries", "hits")}
+    return Load(at_s=loads[-1].at_s, **means, **sums)

@@ -32,7 +32,7 @@ class Meta:
 
     `mixed` holds the settings of earlier runs that a later run replaced. `adopted` says that the cache held records of
     unknown settings before this file was first written. `coverage` says how many questions there are, and which were
-    chosen (eva/scoring/coverage.py).
+    chosen (eva/scoring/coverage.py). `time_use` says where the time went, one object per run (eva/run/time_use.py).
     """
 
     settings: Mapping[str, Any]
@@ -41,6 +41,7 @@ class Meta:
     mixed: tuple[Mapping[str, Any], ...] = ()
     adopted: bool = False
     coverage: Mapping[str, Any] = field(default_factory=dict)
+    time_use: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def unknown(cls) -> Meta:
@@ -75,7 +76,12 @@ def _go_on(before: Meta, now: Meta, cache: Path, *, force: bool) -> Meta:
         )
     mixed = (*before.mixed, before.settings) if lines else before.mixed
     return replace(
-        now, started=before.started + now.started, mixed=mixed, adopted=before.adopted, coverage=before.coverage
+        now,
+        started=before.started + now.started,
+        mixed=mixed,
+        adopted=before.adopted,
+        coverage=before.coverage,
+        time_use=before.time_use,
     )
 
 
@@ -101,6 +107,7 @@ def read_meta(records: Path) -> Meta | None:
             mixed=tuple(content["mixed"]),
             adopted=bool(content["adopted"]),
             coverage=dict(content["coverage"]),
+            time_use=tuple(map(dict, content.get("time_use", ()))),
         )
     except FileNotFoundError:
         return None

@@ -40,6 +40,20 @@ class Usage:
     prompt_tokens: Number
     completion_tokens: Number
     total_tokens: Number
+    # Of the prompt, those that were in the server's cache; None where the server does not say it.
+    cached_tokens: Number = None
+
+
+@dataclass(frozen=True)
+class Waited:
+    """Where the time of a sample went, in seconds. The rest of it is the harness's own."""
+
+    # Until it was its turn at the server: the limit of requests under way, retries, outages.
+    seat_s: Number
+    # For the replies.
+    server_s: Number
+    # For the video to be opened and for frames.
+    frames_s: Number
 
 
 @dataclass(frozen=True)
@@ -175,6 +189,8 @@ class Record:
     opening: list[Any] | None = None
     # Wall time of the sample.
     seconds: Count = None
+    # Which part of it was waiting; None in older records.
+    waited: Waited | None = None
     # The question as it was asked, stripped; of older records as the transcript shows it.
     question: str = ""
     # SCHEMA of the version that wrote the record; None in the reference's records, and in our older ones.
@@ -214,7 +230,7 @@ class Record:
 # A key of the annotation with one of these names is not carried.
 OWN_KEYS = frozenset(field.name for field in fields(Record)) - {"extra"}
 # What an older record has under these names is the annotation's.
-_SINCE_SCHEMA_1 = frozenset({"question", "schema", "opening", "agent"})
+_SINCE_SCHEMA_1 = frozenset({"question", "schema", "opening", "agent", "waited"})
 
 
 def read_record(line: object, *, default_index: int | None = None) -> Record:
@@ -236,7 +252,8 @@ def _read_record(value: Mapping[str, Any], index: int) -> Record:
     derived: dict[str, Any] = {}
     own = OWN_KEYS
     if found["schema"] is None:
-        derived = {"question": find_question(transcript(found["messages"])), "opening": None, "agent": ""}
+        derived = {"question": find_question(transcript(found["messages"]))}
+        derived |= {"opening": None, "agent": "", "waited": None}
         own = OWN_KEYS - _SINCE_SCHEMA_1
     if found["video_duration_s"] is None:
         derived["video_duration_s"] = find_video_length_s(transcript(found["messages"]))
@@ -331,6 +348,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "Count": _count,
     "Duration": _duration_s,
     "Usage": partial(_read, Usage),
+    "Waited | None": _optional(Waited),
     "Budgeted | None": _budgeted,
     "Executed | None": _optional(Executed),
     "tuple[Call, ...]": lambda value: tuple(_read(Call, one) for one in items(value)),

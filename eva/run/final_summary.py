@@ -9,26 +9,27 @@ from pathlib import Path
 
 from eva.dataset.items import Item
 from eva.files import replace_text
-from eva.frames.tool import FrameCounts
 from eva.records.cache import Cache
 from eva.records.meta import Meta
 from eva.records.outcome import Outcome
+from eva.run.time_use import TimedExecutor, time_lines
 from eva.scoring.coverage import measure
 from eva.scoring.score import Score
 from eva.scoring.summary import choice_line, summary_json, summary_lines, truth_lines
 
 
 def summarize(
-    items: Sequence[Item], cache: Cache, frames: FrameCounts, *, wall_s: float, json_file: Path | None
+    items: Sequence[Item], cache: Cache, executor: TimedExecutor, *, wall_s: float, json_file: Path | None
 ) -> list[str]:
     """The summary of the reference, then what it leaves out. `json_file` gets the same figures. Raises WriteError."""
     outcomes = outcomes_of(items, cache)
     figures = Score(outcomes, len(items) - len(outcomes))
-    counts = {"frames_asked": frames.asked, "frames_decoded": frames.decoded}
+    counts = {"frames_asked": executor.counts.asked, "frames_decoded": executor.counts.decoded}
+    times = executor.figures()
     if json_file is not None:
-        figures_json = summary_json(figures, wall_s, **counts)
+        figures_json = {**summary_json(figures, wall_s, **counts), "time_use": times}
         replace_text(json_file, json.dumps(figures_json, indent=1) + "\n")
-    return [*summary_lines(figures), *truth_lines(figures, wall_s, **counts)]
+    return [*summary_lines(figures), *truth_lines(figures, wall_s, **counts), *time_lines(times)]
 
 
 def result_lines(result: Path, meta: Meta, cache: Cache) -> list[str]:

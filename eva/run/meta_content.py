@@ -18,6 +18,7 @@ from eva.records.meta import Meta, begin
 from eva.run.containers import describe_videos
 from eva.run.options import Options
 from eva.run.settings import Dataset
+from eva.run.time_use import MAX_RUNS, TimedExecutor
 from eva.scoring.coverage import read_spans, write_spans
 from eva.scoring.score import Score
 
@@ -60,6 +61,14 @@ def _unusual(options: Options) -> dict[str, Any]:
     """Settings that older meta files lack; one that has its usual value is left out, so that it is equal to those."""
     side = options.pixels_per_token
     return {**options.sampling.changed, **({} if side == PIXELS_PER_TOKEN_SIDE else {"pixels_per_token": side})}
+
+
+def with_time_use(meta: Meta, executor: TimedExecutor) -> Meta:
+    """`meta` with where the time of this run went, if a sample ended in it, beside the runs before."""
+    if not executor.times.samples:
+        return meta
+    figures = {"started": meta.started[-1], **executor.figures()}
+    return replace(meta, time_use=(*meta.time_use, figures)[-MAX_RUNS:])
 
 
 def with_choice(meta: Meta, everything: Sequence[Item], items: Sequence[Item]) -> Meta:

@@ -167,8 +167,9 @@ def test_a_round_is_read_back_as_it_was_written(round_: Round) -> None:
 
 
 def test_a_key_of_the_annotation_with_a_newer_name_stays_the_annotations_in_an_older_record() -> None:
-    old = read_record({"index": 0, "question": "the annotation's", "schema": "of a table"})
-    assert (old.question, old.schema, old.extra) == ("", None, {"question": "the annotation's", "schema": "of a table"})
+    carried = {"question": "the annotation's", "schema": "of a table", "waited": {"seat_s": 1}}
+    old = read_record({"index": 0, **carried})
+    assert (old.question, old.schema, old.waited, old.extra) == ("", None, None, carried)
 
 
 # --- a cache that the version before began, and one of the reference

@@ -1,0 +1,180 @@
+"""Where the time of a run goes: counted while it runs, then figures, then three lines that a person can act on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, fields
+from statistics import fmean
+from typing import Any
+
+from eva.dataset.items import Item
+from eva.endpoint.metrics import Load, Watch
+from eva.endpoint.pool import Assignment
+from eva.frames.tool import FrameCounts
+from eva.records.schema import Record
+from eva.run.executor import Executor
+
+# From here on the servers have enough to do.
+BUSY_SHARE = 0.9
+# From here on a wait is worth to be shortened.
+LONG_SHARE = 0.2
+# Below this share of what is repeated, the caches miss what they could have.
+CACHED_SHARE = 0.9
+# So many runs of one cache are kept.
+MAX_RUNS = 10
+
+
+@dataclass
+class SampleTimes:
+    """Sums over the samples of a run that ended with a record.
+
+    `repeated_tokens` are the prompt tokens that the round before, with its reply, had too: they can come from the cache
+    of a server. `cached_tokens` did, as the replies say; `uncounted` rounds do not say it.
+    """
+
+    samples: int = 0
+    seconds: float = 0.0
+    seat_s: float = 0.0
+    server_s: float = 0.0
+    frames_s: float = 0.0
+    prompt_tokens: int = 0
+    repeated_tokens: int = 0
+    cached_tokens: int = 0
+    uncounted: int = 0
+
+    def add(self, record: Record) -> None:
+        """A sample has ended."""
+        self.samples += 1
+        self.seconds += record.seconds or 0
+        if record.waited is not None:
+            for name, seconds in asdict(record.waited).items():
+                setattr(self, name, getattr(self, name) + (seconds or 0))
+        before = 0
+        for usage in (round_.usage for round_ in record.rounds):
+            prompt, total = int(usage.prompt_tokens or 0), int(usage.total_tokens or 0)
+            self.prompt_tokens += prompt
+            self.repeated_tokens += min(prompt, before)
+            self.cached_tokens += int(usage.cached_tokens or 0)
+            self.uncounted += usage.cached_tokens is None
+            before = total
+
+
+@dataclass(frozen=True)
+class TimedExecutor:
+    """An executor (see executor.Executor) whose samples are counted; `servers` is to be entered while they run."""
+
+    executor: Executor
+    servers: Watch
+    times: SampleTimes = field(default_factory=SampleTimes)
+
+    @property
+    def counts(self) -> FrameCounts:
+        """See Executor."""
+        return self.executor.counts
+
+    def take(self, waiting: deque[Item]) -> Item | None:
+        """See Executor."""
+        return self.executor.take(waiting)
+
+    async def run(self, item: Item, assignment: Assignment) -> Record:
+        """See Executor."""
+        record = await self.executor.run(item, assignment)
+        self.times.add(record)
+        return record
+
+    async def close(self) -> None:
+        """See Executor."""
+        await self.executor.close()
+
+    def figures(self) -> dict[str, Any]:
+        """See time_figures."""
+        return time_figures(self.times, self.servers.loads, queries=self.servers.queries, hits=self.servers.hits)
+
+
+def time_figures(times: SampleTimes, loads: Sequence[Load], *, queries: float, hits: float) -> dict[str, Any]:
+    """The figures for programs. Shares are fractions; None is what nothing tells."""
+    return {
+        "samples": {
+            "count": times.samples,
+            "seconds": round(times.seconds, 3),
+            "seat_s": round(times.seat_s, 3),
+            "server_s": round(times.server_s, 3),
+            "frames_s": round(times.frames_s, 3),
+        },
+        "prompt_tokens": {
+            "total": times.prompt_tokens,
+            "repeated_share": _share(times.repeated_tokens, times.prompt_tokens),
+            "cached_share": _cached_share(times, queries, hits),
+        },
+        "servers": _means(loads),
+        "load": {"columns": [one.name for one in fields(Load)], "rows": [_row(load) for load in loads]},
+    }
+
+
+def _cached_share(times: SampleTimes, queries: float, hits: float) -> float | None:
+    """As the replies say it; where they do not, as the servers count it, over all that they were asked meanwhile."""
+    if times.prompt_tokens and not times.uncounted:
+        return _share(times.cached_tokens, times.prompt_tokens)
+    return _share(hits, queries)
+
+
+def _means(loads: Sequence[Load]) -> dict[str, float] | None:
+    if not loads:
+        return None
+    names = ("busy", "running", "waiting", "kv_usage")
+    return {name: round(fmean(getattr(load, name) for load in loads), 4) for name in names}
+
+
+def _row(load: Load) -> list[float]:
+    return [round(value, 4) for value in astuple(load)]
+
+
+def _share(part: float, whole: float) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+# --- for people
+
+
+def time_lines(figures: Mapping[str, Any]) -> list[str]:
+    """Up to three lines; what nothing tells has no line."""
+    waits = figures["samples"]
+    if not waits["seconds"]:
+        return []
+    servers, tokens = figures["servers"], figures["prompt_tokens"]
+    shares = {name: waits[name] / waits["seconds"] for name in ("frames_s", "seat_s", "server_s")}
+    lines = [_servers_line(servers, shares["frames_s"])] if servers else []
+    lines += [_cache_line(tokens)] if tokens["cached_share"] is not None else []
+    return [*lines, _waits_line(shares, servers)]
+
+
+def _servers_line(servers: Mapping[str, float], frames_share: float) -> str:
+    said = (
+        f"Servers: busy {servers['busy']:.0%} of the time, {servers['running']:.1f} requests running, "
+        f"{servers['waiting']:.1f} waiting, KV cache {servers['kv_usage']:.0%} full"
+    )
+    if servers["waiting"] >= 1:
+        return f"{said}: a higher --max-concurrent would not help"
+    if servers["busy"] >= BUSY_SHARE:
+        return f"{said}: they have enough to do"
+    return (
+        f"{said}: {'frames come too slowly' if frames_share >= LONG_SHARE else 'a higher --max-concurrent would help'}"
+    )
+
+
+def _cache_line(tokens: Mapping[str, Any]) -> str:
+    cached, repeated = tokens["cached_share"], tokens["repeated_share"] or 0
+    said = f"Prompt tokens: {cached:.0%} from the servers' caches; {repeated:.0%} repeat an earlier round"
+    missed = cached < repeated * CACHED_SHARE
+    return f"{said}: see 'Where the time goes' in docs/servers.md" if missed else f"{said}: the caches work"
+
+
+def _waits_line(shares: Mapping[str, float], servers: Mapping[str, float] | None) -> str:
+    said = (
+        f"Samples waited {shares['server_s']:.0%} of their time for replies, {shares['seat_s']:.0%} for their turn at "
+        f"a server, {shares['frames_s']:.0%} for frames"
+    )
+    idle = servers is None or servers["busy"] < BUSY_SHARE
+    helps = shares["frames_s"] >= LONG_SHARE and idle
+    return f"{said}: more --frame-workers {'may' if helps else 'would not'} help"
