@@ -32,13 +32,13 @@ from eva.files import WriteError
 from eva.frames.tool import FrameCounts
 from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.cache import Cache, CacheError, open_cache
-from eva.records.meta import Meta, read_meta, write_meta
+from eva.records.meta import Meta, write_meta
 from eva.run.choose_agent import choose_agent
 from eva.run.connect import connect_all
 from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
 from eva.run.final_summary import outcomes_of, result_lines, summarize
 from eva.run.keeper import Keeper
-from eva.run.meta_content import begin_meta, with_choice, with_coverage
+from eva.run.meta_content import begin_meta, finished_meta, with_choice, with_coverage
 from eva.run.options import FRAME_ROOT, Defaults, Options, parse_options
 from eva.run.preflight import FAILED, OK, Finding, check_frames, check_items, check_server, table
 from eva.run.resume_command import resume_command
@@ -167,7 +167,7 @@ async def evaluate(options: Options) -> int:
         if models:
             meta = begin_meta(cache, models[0].name, dataset, agent=agent, options=options, home=HOME)
         else:
-            meta = read_meta(cache.path) or Meta.unknown()
+            meta = finished_meta(cache.path, agent, force=options.force)
         meta = with_choice(meta, everything, items)
         executor = await make_executor(pending, models, transcribe, dataset, agent=agent, options=options)
         drop_outdated(cache, outdated, options)
