@@ -40,7 +40,8 @@ from eva.run.final_summary import outcomes_of, result_lines, summarize
 from eva.run.keeper import Keeper
 from eva.run.meta_content import begin_meta, finished_meta, with_choice, with_coverage
 from eva.run.options import FRAME_ROOT, Defaults, Options, parse_options
-from eva.run.preflight import FAILED, OK, Finding, check_frames, check_items, check_server, table
+from eva.run.preflight import FAILED, OK, Finding, check_frames, check_items, table
+from eva.run.rehearsal import check_servers
 from eva.run.resume_command import resume_command
 from eva.run.schedule import RunEndedError, RunInterruptedError, Schedule, by_video
 from eva.run.settings import Dataset, SettingsError, check_settings, choose_dataset, with_absolute_paths
@@ -191,12 +192,13 @@ async def check(options: Options) -> int:
     dataset = choose_dataset(options, DATASET_CONFIG, HOME)
     items = choose_items(load_annotations(dataset.jsonl, options.dataset), options)
     check_settings(dataset, options)
-    load_transcriber(options.tokenizer)
+    agent = choose_agent(options, items)
+    transcribe = load_transcriber(options.tokenizer)
     findings = [*check_items(items), Finding("tokenizer", OK, "its chat template renders the agent's messages")]
     tool = make_tool(replace(options, fallback=True), own_tool=HOME / FRAME_TOOL_PATH)
     findings += await check_frames(items, dataset.video_root, tool, options, warn)
-    for url in options.base_url:
-        findings += await check_server(url, options)
+    place = {"video_root": dataset.video_root, "own_tool": HOME / FRAME_TOOL_PATH}
+    findings += await check_servers(items, transcribe, agent=agent, options=options, **place)
     print(printable_lines("\n".join(table(findings))))
     return int(any(finding.verdict == FAILED for finding in findings))
 
