@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from agent_replies import ANSWER, OWN_AGENT, hermes, native, window
-from harness import Bench, Run, block, call, make_video, row, wait_until
+from harness import ROOT, Bench, Run, block, call, make_video, row, wait_until
 from scripted_server import MODEL, Journal, Script, ScriptedServer
 
 WIDTH, HEIGHT = 280, 168
@@ -424,3 +425,27 @@ def test_one_reply_that_can_be_read_is_enough_for_silence(play: Any) -> None:
     replies = {str(number): ["Hm." if number else ANSWER] for number in range(12)}
     run = play("read", replies, "--max-concurrent", "1", strict=False).run
     assert "can be read" not in run.stderr
+
+
+# --- the page
+
+
+def test_the_agent_that_the_page_shows_plays_as_it_stands_there(folder: Path) -> None:
+    page = (ROOT / "docs" / "agents.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(# zoom\.py\n.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert code.count("\n") <= 60
+    (folder / "zoom.py").write_text(code, encoding="utf-8")
+    replies = {"q": ["I look closer: <second>3</second>", "Answer: B"], "far": ["<second>999999</second>", "(B)"]}
+    with ScriptedServer(Script(replies, strict=True)) as server:
+        bench = Bench(folder, server.base_url, Path("none"), "zoom")
+        bench.write([row(name) for name in replies])
+        run = bench.run("--agent", "zoom.py:Zoom", "--max-turns", "2")
+        assert run.code == 0, run.said
+        first, second = [list(seen.messages) for seen in server.journal.of("q")]
+        assert server.journal.unexpected == []
+    shown = [part for part in first[0]["content"] if part["type"] == "image"]
+    assert [(image["w"], image["h"]) for image in shown] == [(56, 56)] * 8
+    closer = [part for part in second[2]["content"] if part["type"] == "image"]
+    assert [(image["w"], image["h"]) for image in closer] == [(WIDTH, HEIGHT)] * 2
+    assert second[-1]["content"].startswith("Answer now.")
+    assert [(record["answer"], record["agent"]) for record in run.records()] == [("B", "zoom.py:Zoom")] * 2
