@@ -41,8 +41,8 @@ NO_COMPLETION = (openai.APIError, ValueError, RecursionError)
 class ChatModel:
     """A model on a server. The default of `sampling` is that of the published figures.
 
-    `rank` is the data-parallel rank that is to answer; None leaves the choice to the server. `limit_names` holds the
-    last way to limit the tokens of a reply that the server did not refuse.
+    `rank` is the data-parallel rank that is to answer; None leaves the choice to the server. `limit_names` ends with
+    the name of the field that limits the tokens of a reply on this server.
     """
 
     client: openai.AsyncOpenAI
@@ -126,17 +126,16 @@ class ChatModel:
     ) -> object:
         """The JSON of a completion. The types of openai are not used: they take a minute for megabytes of nonsense."""
 
-        def body() -> dict[str, Any]:
-            given = {"messages": messages, "model": self.name, self.limit_names[-1]: max_tokens}
-            return without_nulls({**given, **self.sampling.fields, **fields})
-
+        given = {"messages": messages, "model": self.name}
+        last = {**self.sampling.fields, **fields}
+        limit = self.limit_names[-1]
         try:
-            return await self._post_encodable(body(), timeout_s)
+            return await self._post_encodable(without_nulls({**given, limit: max_tokens, **last}), timeout_s)
         except openai.BadRequestError as error:
-            if NEW_MAX_TOKENS_NAME not in error.message or self.limit_names[-1] == NEW_MAX_TOKENS_NAME:
+            if NEW_MAX_TOKENS_NAME not in error.message or limit == NEW_MAX_TOKENS_NAME:
                 raise
-            self.limit_names.append(NEW_MAX_TOKENS_NAME)
-            return await self._post_encodable(body(), timeout_s)
+        self.limit_names.append(NEW_MAX_TOKENS_NAME)
+        return await self._post_encodable(without_nulls({**given, NEW_MAX_TOKENS_NAME: max_tokens, **last}), timeout_s)
 
     async def _post_encodable(self, body: Mapping[str, Any], timeout_s: float | None) -> object:
         try:

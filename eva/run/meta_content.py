@@ -8,13 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eva.agents.choice import AgentChoice
+from eva.agents.choice import AGENT_SETTINGS, AgentChoice
 from eva.dataset.items import Item
 from eva.endpoint.facts import read_facts
 from eva.files import file_sha256
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.records.cache import Cache
-from eva.records.meta import Meta, begin
+from eva.records.meta import Meta, begin, read_meta, require_equal
 from eva.run.containers import describe_videos
 from eva.run.options import Options
 from eva.run.settings import Dataset
@@ -55,6 +55,15 @@ async def with_servers(meta: Meta, models: Sequence[ChatModel]) -> Meta:
     servers = [{name: value for name, value in asdict(one).items() if value is not None} for one in facts]
     request = {"temperature": models[0].sampling.temperature, "max_tokens": models[0].sampling.max_tokens}
     return replace(meta, environment={**meta.environment, "servers": servers, "request": request})
+
+
+def finished_meta(cache: Path, agent: AgentChoice, *, force: bool) -> Meta:
+    """The meta file of a cache in which nothing is missing. Raises SettingsDifferError if another agent made it."""
+    meta = read_meta(cache) or Meta.unknown()
+    if meta.settings:
+        before = {name: value for name, value in meta.settings.items() if name in AGENT_SETTINGS}
+        require_equal(before, agent.settings(), cache, force=force)
+    return meta
 
 
 def _unusual(options: Options) -> dict[str, Any]:

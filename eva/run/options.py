@@ -250,7 +250,7 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
     add("--grace", **_seconds(60), help="seconds for running samples after an interrupt")
     ray = "run the samples on the nodes of this Ray cluster (HOST:PORT; without ADDRESS: that of this machine)"
     add("--ray", nargs="?", const="auto", metavar="ADDRESS", help=ray)
-    add("--check", action="store_true", help="check questions, videos and servers, and run nothing")
+    add("--check", action="store_true", help="check all that a run needs, play one question, and run nothing")
     again = "run nothing: play the replies of this result file again, and compare what the loop makes of them"
     add("--replay", type=Path, metavar="RESULT", help=again)
     add("--replay-frames", action="store_true", help="with --replay, also cut the frames of each call")

@@ -57,9 +57,11 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def servers(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VllmServer, VllmServer]]:
-    """One server as the README starts it, and one that takes few images and may read no file."""
+    """One server as the README starts it, which reads native calls too, and one that takes few images and may read no
+    file."""
     logs = tmp_path_factory.mktemp("vllm")
-    usual = VllmServer(logs / "usual.log", (*limit(9999), "--allowed-local-media-path", str(media)))
+    native_calls = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+    usual = VllmServer(logs / "usual.log", (*limit(9999), "--allowed-local-media-path", str(media), *native_calls))
     strict = VllmServer(logs / "strict.log", limit(IMAGE_LIMIT))
     try:
         for server in (usual, strict):
@@ -186,6 +188,18 @@ def test_the_tiny_agent_looks_and_mostly_answers_right(at_once: Run) -> None:
     assert all(record["trajectory"][0]["calls"][0]["frames"] for record in answered)
     one_look = [record["answer"] == record["gt"] for record in records if record["kind"] == "one-look"]
     assert sum(one_look) >= 11, f"{sum(one_look)} of {len(one_look)}"
+
+
+@pytest.mark.parametrize("agent", ["tools", "hermes"])
+def test_an_agent_with_tools_looks_at_frames_and_answers(bench: Bench, agent: str) -> None:
+    run = replace(bench, dataset=f"with-{agent}").run("--agent", agent, "--sample", "6", timeout_s=400)
+    assert run.code == 0, run.said
+    looked = [[call["frames"] for call in record["trajectory"][0]["calls"]] for record in run.records()]
+    native = [bool(record["trajectory"][0].get("tool_calls")) for record in run.records()]
+    answered = [record["stop_reason"] == "answer_found" for record in run.records()]
+    assert sum(map(any, looked)) >= 4
+    assert sum(answered) >= 4, "after what the server made of the frames"
+    assert any(native) == (agent == "tools")
 
 
 def test_images_inside_the_request_give_the_same_answers_and_tokens_as_addresses(bench: Bench, at_once: Run) -> None:
