@@ -85,14 +85,24 @@ class _Stage:
     part: bool
 
     async def replay_all(self, records: Iterable[Record], summary: Summary, *, at_once: int) -> None:
+        """Add the records to `summary`."""
         seen = set[int]()
         async for record, found in self._in_order(records, at_once):
             if record.index in seen:
                 found.append(unexplained(record, None, "index", record.index, "there is a record of it already"))
             seen.add(record.index)
-            summary.add(found)
-            self._count(summary, record)
+            self._add(record, found, summary)
         summary.unasked = len(self.asked.keys() - seen)
+
+    def _add(self, record: Record, found: list[Divergence], summary: Summary) -> None:
+        summary.divergences.extend(found)
+        if _is_plain_exception(record):
+            summary.exceptions += 1
+            return
+        summary.replayed += 1
+        summary.identical += not found
+        video = self._find_video(record)
+        summary.without_video += video is None or video.path is None
 
     async def _in_order(
         self, records: Iterable[Record], at_once: int
@@ -115,18 +125,15 @@ class _Stage:
             return [unexplained(record, None, "index", record.index, "there is no such question")]
         if _is_plain_exception(record):
             return compare_exception(record, item)
-        video = self.videos.get(item.videos[0])
+        video = self._find_video(record)
         if video is None:
-            return [replace(unexplained(record, None, "messages", record.messages, None), cause=MISSING_VIDEO)]
+            return [replace(unexplained(record, None, "messages", record.messages[:80], None), cause=MISSING_VIDEO)]
         replayed = await self.replayer.replay(record, item, video)
         return compare(record, replayed, item, video, frames_cut=self.replayer.cuts(video))
 
-    def _count(self, summary: Summary, record: Record) -> None:
-        """Count what could not be compared."""
+    def _find_video(self, record: Record) -> ShownVideo | None:
         item = self.asked.get(record.index)
-        video = self.videos.get(item.videos[0]) if item else None
-        summary.exceptions += _is_plain_exception(record)
-        summary.without_video += not _is_plain_exception(record) and (video is None or video.path is None)
+        return self.videos.get(item.videos[0]) if item else None
 
 
 def _is_plain_exception(record: Record) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from eva.agent.tool_call import MAX_FRAMES
@@ -123,13 +124,23 @@ def _find_cause(record: Record, replayed: Record, video: ShownVideo, *, frames_c
     calls = [call for one in replayed.rounds for call in one.calls]
     if _is_reference(record) and any(_has_too_many_frames(call) for call in calls):
         return TOO_MANY_FRAMES
-    if CALL_FAILED not in record.stop_reason.split("; ") or not any(call.frames for call in _last_calls(replayed)):
+    if not _tool_failed(record, replayed):
         return UNEXPLAINED
     if video.path is None:
         return MISSING_VIDEO
-    if _is_reference(record) and _is_unknown_to_decord(video):
+    if _is_reference(record) and _is_unknown_to_decord(video.path):
         return UNKNOWN_TO_DECORD
     return UNEXPLAINED if frames_cut else NOT_CUT
+
+
+def _tool_failed(record: Record, replayed: Record) -> bool:
+    """Whether the frame tool failed on a call that gives frames in the replay."""
+    if record.rounds:
+        pairs = zip(record.rounds, replayed.rounds, strict=False)
+        calls = (both for one, other in pairs for both in zip(one.calls, other.calls, strict=False))
+        return any(call.error == CALL_FAILED and again.frames for call, again in calls)
+    last = replayed.rounds[-1].calls if replayed.rounds else ()
+    return CALL_FAILED in record.stop_reason.split("; ") and any(call.frames for call in last)
 
 
 def _is_reference(record: Record) -> bool:
@@ -140,15 +151,9 @@ def _has_too_many_frames(call: Call) -> bool:
     return call.error == CALL_FAILED and call.budgeted is not None and call.budgeted.nframes > MAX_FRAMES
 
 
-def _last_calls(record: Record) -> tuple[Call, ...]:
-    return record.rounds[-1].calls if record.rounds else ()
-
-
-def _is_unknown_to_decord(video: ShownVideo) -> bool:
-    if video.path is None:
-        return False
+def _is_unknown_to_decord(path: Path) -> bool:
     try:
-        with open_container(video.path) as container:
-            return is_chosen_by_time(container, moving_pictures(container, video.path)[0])
+        with open_container(path) as container:
+            return is_chosen_by_time(container, moving_pictures(container, path)[0])
     except VideoError:
         return False
