@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Evaluate EVA on a multiple-choice video dataset: items -> agent loop -> cache -> result -> summary.
 
-Exit codes: 0 the run finished; 1 the user called it off, or it failed on the way; 2 unusable arguments or settings,
-found before any model call; 3 it finished, but the infrastructure failed for some samples, and these must run again
-(--retry-error); 130 and 143 interrupted (SIGINT, SIGTERM).
+Exit codes: 0 the run finished; 1 the user called it off, it failed on the way, or --check or --replay found a fault;
+2 unusable arguments or settings, found before any model call; 3 it finished, but the infrastructure failed for some
+samples, and these must run again (--retry-error); 130 and 143 interrupted (SIGINT, SIGTERM).
 """
 
 from __future__ import annotations

@@ -248,10 +248,17 @@ def test_what_a_trajectory_says_of_frames_is_found_when_they_are_cut(ran: Bench,
     looks[1]["calls"][0]["executed"]["indices"][1] += 1
     half[0]["calls"][1]["budgeted"]["nframes"] = 3
     records[2]["total_tokens"] += 1
+    records[3]["trajectory"][0]["calls"][0]["error"] = "call_frame_select_failed"
     lies = write_rows(tmp_path / "lies.jsonl", records)
-    planned = {(1, 1, "trajectory"), (2, 1, "total_tokens")}
-    assert replay(ran, lies, *SETTINGS).found() == planned
-    assert replay(ran, lies, *SETTINGS, "--replay-frames").found() == {(0, 2, "trajectory"), *planned}
+    in_plan = {(1, 1, "trajectory"), (2, 1, "total_tokens"), (3, 1, "trajectory")}
+    planned, cut = replay(ran, lies, *SETTINGS), replay(ran, lies, *SETTINGS, "--replay-frames")
+    assert planned.found() == in_plan
+    assert cut.found() == {(0, 2, "trajectory"), *in_plan}
+    assert planned.by_cause() == {
+        "unexplained": {1, 2},
+        "the frame tool failed, which only --replay-frames can check": {3},
+    }
+    assert cut.by_cause() == {"unexplained": {0, 1, 2, 3}}
 
 
 def test_a_result_of_other_settings_is_refused_and_they_are_named(ran: Bench) -> None:
