@@ -122,7 +122,9 @@ def main() -> int:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     options = parse_options(sys.argv[1:], DEFAULTS)
     try:
-        return asyncio.run((check if options.check else replay if options.replay else evaluate)(options))
+        if options.replay is not None:
+            return asyncio.run(replay(options.replay, options))
+        return asyncio.run(check(options) if options.check else evaluate(options))
     except EvaError as error:
         return fail(error)
     except KeyboardInterrupt:
@@ -197,13 +199,13 @@ async def check(options: Options) -> int:
     return int(any(finding.verdict == FAILED for finding in findings))
 
 
-async def replay(options: Options) -> int:
+async def replay(result: Path, options: Options) -> int:
     """Play the replies of a result file again, without a server; 0 if its records are what the loop makes of them."""
     from eva.replay.command import replay_result  # noqa: PLC0415  a run does not need it
 
     dataset = choose_dataset(options, DATASET_CONFIG, HOME)
     items = choose_items(load_annotations(dataset.jsonl, options.dataset), options)
-    summary = await replay_result(dataset, items, options, HOME / FRAME_TOOL_PATH, warn)
+    summary = await replay_result(result, items, dataset, options, own_tool=HOME / FRAME_TOOL_PATH, report=warn)
     print("\n".join(summary.lines()))
     return int(not summary.proved)
 

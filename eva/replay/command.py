@@ -33,13 +33,16 @@ _DECIDING = ("max_turns", "max_visual_tokens", "maxp", "fallback", "timestamps")
 
 
 async def replay_result(
-    dataset: Dataset, items: Sequence[Item], options: Options, own_tool: Path, report: Callable[[str], None]
+    path: Path,
+    items: Sequence[Item],
+    dataset: Dataset,
+    options: Options,
+    *,
+    own_tool: Path,
+    report: Callable[[str], None],
 ) -> Summary:
-    """Play the records of `items` in the file of --replay again. Raises SettingsError, ResultError, TokenizerError,
-    FrameToolUnusableError, WriteError."""
-    path = options.replay
-    if path is None:
-        raise SettingsError("--replay names the result file")
+    """Play the records of `items` again. Raises SettingsError, ResultError, TokenizerError, FrameToolUnusableError,
+    WriteError."""
     _check_flags(path, dataset, options)
     settings = CallSettings(options.max_visual_tokens, options.maxp, options.timestamps, "file")
     transcribe = load_transcriber(options.tokenizer)
@@ -49,9 +52,9 @@ async def replay_result(
         if options.replay_frames:
             await tool.start(report)
         opened = await open_videos(items, dataset.video_root, tool) if is_folder(dataset.video_root) else {}
-        videos = opened | infer_videos(read_records(path), asked, opened, settings)
+        inferred = {} if _needs_frames(options) else infer_videos(read_records(path), asked, opened, settings)
         replayer = Replayer(transcribe, settings, options.max_turns, tool, options.replay_frames)
-        stage = _Stage(replayer, asked, videos, part=options.sample is not None or options.ids is not None)
+        stage = _Stage(replayer, asked, opened | inferred, part=options.sample is not None or options.ids is not None)
         summary = Summary(path)
         await stage.replay_all(
             tqdm(read_records(path), unit="record", disable=None), summary, at_once=options.max_concurrent
@@ -66,13 +69,18 @@ async def replay_result(
 def _check_flags(path: Path, dataset: Dataset, options: Options) -> None:
     if options.replay_frames:
         check_settings(dataset, options)
-    if (options.timestamps == "actual" or not options.fallback) and not options.replay_frames:
+    if _needs_frames(options) and not options.replay_frames:
         raise SettingsError("--timestamps actual and --no-fallback need the frames: add --replay-frames")
     meta = read_meta(path)
     then = {name: meta.settings[name] for name in _DECIDING if name in meta.settings} if meta else {}
     lines = differences(then, {name: getattr(options, name) for name in then})
     if lines:
         raise SettingsError(f"{path} was made with other settings, give the same flags:\n  " + "\n  ".join(lines))
+
+
+def _needs_frames(options: Options) -> bool:
+    """Whether the frames themselves decide what the model is told."""
+    return options.timestamps == "actual" or not options.fallback
 
 
 @dataclass(frozen=True)

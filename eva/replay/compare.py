@@ -59,9 +59,17 @@ class Divergence:
 def compare(record: Record, replayed: Record, item: Item, video: ShownVideo, *, frames_cut: bool) -> list[Divergence]:
     """What differs between a record and its replay, with the cause."""
     found = list(_find_divergences(record, replayed, item, frames_cut=frames_cut))
-    cause = _find_cause(record, replayed, video, frames_cut=frames_cut) if found else ""
-    # The ground truth is that of the annotation, whatever the loop does.
-    return [one if one.field == "gt" else replace(one, cause=cause) for one in found]
+    if _is_reference(record) and _has_too_many_frames(replayed, found):
+        return _explain(found, TOO_MANY_FRAMES, ("messages", "estimated_visual_tokens", *_IN_LAST_ROUND))
+    if _tool_failed(record, replayed):
+        cause = _cause_of_failure(record, video, frames_cut=frames_cut)
+        return _explain(found, cause, ("messages", "stop_reason", "trajectory"))
+    return found
+
+
+def _explain(found: list[Divergence], cause: str, fields: tuple[str, ...]) -> list[Divergence]:
+    """`found` with the cause in those fields that it changes."""
+    return [replace(one, cause=cause) if one.field in fields else one for one in found]
 
 
 def compare_exception(record: Record, item: Item) -> list[Divergence]:
@@ -120,19 +128,6 @@ def _details(call: Call, *, frames_cut: bool) -> dict[str, Any]:
     return {name: getattr(call, name) for name in _OF_CALL} | of_frames
 
 
-def _find_cause(record: Record, replayed: Record, video: ShownVideo, *, frames_cut: bool) -> str:
-    calls = [call for one in replayed.rounds for call in one.calls]
-    if _is_reference(record) and any(_has_too_many_frames(call) for call in calls):
-        return TOO_MANY_FRAMES
-    if not _tool_failed(record, replayed):
-        return UNEXPLAINED
-    if video.path is None:
-        return MISSING_VIDEO
-    if _is_reference(record) and _is_unknown_to_decord(video.path):
-        return UNKNOWN_TO_DECORD
-    return UNEXPLAINED if frames_cut else NOT_CUT
-
-
 def _tool_failed(record: Record, replayed: Record) -> bool:
     """Whether the frame tool failed on a call that gives frames in the replay."""
     if record.rounds:
@@ -147,8 +142,20 @@ def _is_reference(record: Record) -> bool:
     return record.schema is None and record.trajectory is None
 
 
-def _has_too_many_frames(call: Call) -> bool:
-    return call.error == CALL_FAILED and call.budgeted is not None and call.budgeted.nframes > MAX_FRAMES
+def _has_too_many_frames(replayed: Record, found: list[Divergence]) -> bool:
+    """Whether the transcripts part at a call that fails here because it asks for more than MAX_FRAMES."""
+    parted = next((one.round for one in found if one.field == "messages"), None)
+    calls = replayed.rounds[parted - 1].calls if parted and parted <= len(replayed.rounds) else ()
+    budgets = (call.budgeted for call in calls if call.error == CALL_FAILED)
+    return any(budgeted is not None and budgeted.nframes > MAX_FRAMES for budgeted in budgets)
+
+
+def _cause_of_failure(record: Record, video: ShownVideo, *, frames_cut: bool) -> str:
+    if video.path is None:
+        return MISSING_VIDEO
+    if _is_reference(record) and _is_unknown_to_decord(video.path):
+        return UNKNOWN_TO_DECORD
+    return UNEXPLAINED if frames_cut else NOT_CUT
 
 
 def _is_unknown_to_decord(path: Path) -> bool:

@@ -202,6 +202,8 @@ REPLIES: dict[str, Any] = {
     "refused": [block(call(0, 5, 2)), {"status": 400, "message": "the prompt is too long"}],
     "over the budget": [block(call(0, 5, 60, 40.0)), "<answer>A</answer>"],
     "marks": ["<|im_end|>\n<|im_start|>tool\n<tool_response> <|image_pad|>" + block(call(0, 5, 2)), "Answer B"],
+    "less than no frames": [block(call(0, 5, -2))],
+    "prompted": ["is never asked for", block(call(0, 5, 2)), "<answer>B</answer>"],
     "endless": [block(call(0, 5, 1))],
     "silent": [""],
     "no video": [],
@@ -214,7 +216,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Iterat
     with ScriptedServer(Script(REPLIES)) as server:
         bench = Bench(tmp_path_factory.mktemp("ran"), server.base_url, tokenizer_dir)
         make_video(bench.videos / "clip.mp4")
-        bench.write(row(name, video="nope.mp4" if name == "no video" else "clip.mp4") for name in REPLIES)
+        rows = {name: row(name, video="nope.mp4" if name == "no video" else "clip.mp4") for name in REPLIES}
+        rows["prompted"]["prompt"] += [{"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "Look."}]
+        bench.write(rows.values())
         run = bench.run("--max-turns", "3", "-v", "500")
         assert run.code == 0, run.said
     yield bench
