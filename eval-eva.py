@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Evaluate EVA on a multiple-choice video dataset: items -> agent loop -> cache -> result -> summary.
 
-Exit codes: 0 the run finished; 1 the user called it off, or it failed on the way; 2 unusable arguments or settings,
-found before any model call; 3 it finished, but the infrastructure failed for some samples, and these must run again
-(--retry-error); 130 and 143 interrupted (SIGINT, SIGTERM).
+Exit codes: 0 the run finished; 1 the user called it off, it failed on the way, or --check or --replay found a fault;
+2 unusable arguments or settings, found before any model call; 3 it finished, but the infrastructure failed for some
+samples, and these must run again (--retry-error); 130 and 143 interrupted (SIGINT, SIGTERM).
 """
 
 from __future__ import annotations
@@ -132,7 +132,9 @@ def main() -> int:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     options = parse_options(sys.argv[1:], DEFAULTS)
     try:
-        return asyncio.run((check if options.check else replay if options.replay else evaluate)(options))
+        if options.replay is not None:
+            return asyncio.run(replay(options.replay, options))
+        return asyncio.run(check(options) if options.check else evaluate(options))
     except EvaError as error:
         return fail(error)
     except KeyboardInterrupt:
@@ -225,13 +227,13 @@ async def check(options: Options) -> int:
     return int(any(finding.verdict == FAILED for finding in findings))
 
 
-async def replay(options: Options) -> int:
+async def replay(result: Path, options: Options) -> int:
     """Play the replies of a result file again, without a server; 0 if its records are what the loop makes of them."""
     from eva.replay.command import replay_result  # noqa: PLC0415  a run does not need it
 
     dataset = choose_dataset(options, DATASET_CONFIG, HOME)
     items = choose_items(load_annotations(dataset.jsonl, options.dataset), options)
-    summary = await replay_result(dataset, items, options, HOME / FRAME_TOOL_PATH, warn)
+    summary = await replay_result(result, items, dataset, options, own_tool=HOME / FRAME_TOOL_PATH, report=warn)
     print("\n".join(summary.lines()))
     return int(not summary.proved)
 

@@ -34,13 +34,16 @@ _DECIDING = ("max_turns", "max_visual_tokens", "maxp", "fallback", "timestamps")
 
 
 async def replay_result(
-    dataset: Dataset, items: Sequence[Item], options: Options, own_tool: Path, report: Callable[[str], None]
+    path: Path,
+    items: Sequence[Item],
+    dataset: Dataset,
+    options: Options,
+    *,
+    own_tool: Path,
+    report: Callable[[str], None],
 ) -> Summary:
-    """Play the records of `items` in the file of --replay again. Raises SettingsError, ResultError, TokenizerError,
-    FrameToolUnusableError, WriteError."""
-    path = options.replay
-    if path is None:
-        raise SettingsError("--replay names the result file")
+    """Play the records of `items` again. Raises SettingsError, ResultError, TokenizerError, FrameToolUnusableError,
+    WriteError."""
     _check_flags(path, dataset, options)
     settings = CallSettings(options.max_visual_tokens, options.maxp, options.timestamps, "file")
     transcribe = load_transcriber(options.tokenizer)
@@ -50,11 +53,10 @@ async def replay_result(
         if options.replay_frames:
             await tool.start(report)
         opened = await open_videos(items, dataset.video_root, tool) if is_folder(dataset.video_root) else {}
-        videos = opened | infer_videos(read_records(path), asked, opened, settings)
-        replayer = Replayer(
-            choose_agent(options, items).make(), transcribe, settings, options.max_turns, tool, options.replay_frames
-        )
-        stage = _Stage(replayer, asked, videos, part=options.sample is not None or options.ids is not None)
+        inferred = {} if _needs_frames(options) else infer_videos(read_records(path), asked, opened, settings)
+        agent = choose_agent(options, items).make()
+        replayer = Replayer(agent, transcribe, settings, options.max_turns, tool, options.replay_frames)
+        stage = _Stage(replayer, asked, opened | inferred, part=options.sample is not None or options.ids is not None)
         summary = Summary(path)
         await stage.replay_all(
             tqdm(read_records(path), unit="record", disable=None), summary, at_once=options.max_concurrent
@@ -69,13 +71,18 @@ async def replay_result(
 def _check_flags(path: Path, dataset: Dataset, options: Options) -> None:
     if options.replay_frames:
         check_settings(dataset, options)
-    if (options.timestamps == "actual" or not options.fallback) and not options.replay_frames:
+    if _needs_frames(options) and not options.replay_frames:
         raise SettingsError("--timestamps actual and --no-fallback need the frames: add --replay-frames")
     meta = read_meta(path)
     then = {name: meta.settings[name] for name in _DECIDING if name in meta.settings} if meta else {}
     lines = differences(then, {name: getattr(options, name) for name in then})
     if lines:
         raise SettingsError(f"{path} was made with other settings, give the same flags:\n  " + "\n  ".join(lines))
+
+
+def _needs_frames(options: Options) -> bool:
+    """Whether the frames themselves decide what the model is told."""
+    return options.timestamps == "actual" or not options.fallback
 
 
 @dataclass(frozen=True)
@@ -88,14 +95,24 @@ class _Stage:
     part: bool
 
     async def replay_all(self, records: Iterable[Record], summary: Summary, *, at_once: int) -> None:
+        """Add the records to `summary`."""
         seen = set[int]()
         async for record, found in self._in_order(records, at_once):
             if record.index in seen:
                 found.append(unexplained(record, None, "index", record.index, "there is a record of it already"))
             seen.add(record.index)
-            summary.add(found)
-            self._count(summary, record)
+            self._add(record, found, summary)
         summary.unasked = len(self.asked.keys() - seen)
+
+    def _add(self, record: Record, found: list[Divergence], summary: Summary) -> None:
+        summary.divergences.extend(found)
+        if _is_plain_exception(record):
+            summary.exceptions += 1
+            return
+        summary.replayed += 1
+        summary.identical += not found
+        video = self._find_video(record)
+        summary.without_video += video is None or video.path is None
 
     async def _in_order(
         self, records: Iterable[Record], at_once: int
@@ -118,18 +135,15 @@ class _Stage:
             return [unexplained(record, None, "index", record.index, "there is no such question")]
         if _is_plain_exception(record):
             return compare_exception(record, item)
-        video = self.videos.get(item.videos[0])
+        video = self._find_video(record)
         if video is None:
-            return [replace(unexplained(record, None, "messages", record.messages, None), cause=MISSING_VIDEO)]
+            return [replace(unexplained(record, None, "messages", record.messages[:80], None), cause=MISSING_VIDEO)]
         replayed = await self.replayer.replay(record, item, video)
         return compare(record, replayed, item, video, frames_cut=self.replayer.cuts(video))
 
-    def _count(self, summary: Summary, record: Record) -> None:
-        """Count what could not be compared."""
+    def _find_video(self, record: Record) -> ShownVideo | None:
         item = self.asked.get(record.index)
-        video = self.videos.get(item.videos[0]) if item else None
-        summary.exceptions += _is_plain_exception(record)
-        summary.without_video += not _is_plain_exception(record) and (video is None or video.path is None)
+        return self.videos.get(item.videos[0]) if item else None
 
 
 def _is_plain_exception(record: Record) -> bool:

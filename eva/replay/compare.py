@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from eva.agent.tool_call import MAX_FRAMES
@@ -58,9 +59,17 @@ class Divergence:
 def compare(record: Record, replayed: Record, item: Item, video: ShownVideo, *, frames_cut: bool) -> list[Divergence]:
     """What differs between a record and its replay, with the cause."""
     found = list(_find_divergences(record, replayed, item, frames_cut=frames_cut))
-    cause = _find_cause(record, replayed, video, frames_cut=frames_cut) if found else ""
-    # The ground truth is that of the annotation, whatever the loop does.
-    return [one if one.field == "gt" else replace(one, cause=cause) for one in found]
+    if _is_reference(record) and _has_too_many_frames(replayed, found):
+        return _explain(found, TOO_MANY_FRAMES, ("messages", "estimated_visual_tokens", *_IN_LAST_ROUND))
+    if _tool_failed(record, replayed):
+        cause = _cause_of_failure(record, video, frames_cut=frames_cut)
+        return _explain(found, cause, ("messages", "stop_reason", "trajectory"))
+    return found
+
+
+def _explain(found: list[Divergence], cause: str, fields: tuple[str, ...]) -> list[Divergence]:
+    """`found` with the cause in those fields that it changes."""
+    return [replace(one, cause=cause) if one.field in fields else one for one in found]
 
 
 def compare_exception(record: Record, item: Item) -> list[Divergence]:
@@ -119,36 +128,39 @@ def _details(call: Call, *, frames_cut: bool) -> dict[str, Any]:
     return {name: getattr(call, name) for name in _OF_CALL} | of_frames
 
 
-def _find_cause(record: Record, replayed: Record, video: ShownVideo, *, frames_cut: bool) -> str:
-    calls = [call for one in replayed.rounds for call in one.calls]
-    if _is_reference(record) and any(_has_too_many_frames(call) for call in calls):
-        return TOO_MANY_FRAMES
-    if CALL_FAILED not in record.stop_reason.split("; ") or not any(call.frames for call in _last_calls(replayed)):
-        return UNEXPLAINED
-    if video.path is None:
-        return MISSING_VIDEO
-    if _is_reference(record) and _is_unknown_to_decord(video):
-        return UNKNOWN_TO_DECORD
-    return UNEXPLAINED if frames_cut else NOT_CUT
+def _tool_failed(record: Record, replayed: Record) -> bool:
+    """Whether the frame tool failed on a call that gives frames in the replay."""
+    if record.rounds:
+        pairs = zip(record.rounds, replayed.rounds, strict=False)
+        calls = (both for one, other in pairs for both in zip(one.calls, other.calls, strict=False))
+        return any(call.error == CALL_FAILED and again.frames for call, again in calls)
+    last = replayed.rounds[-1].calls if replayed.rounds else ()
+    return CALL_FAILED in record.stop_reason.split("; ") and any(call.frames for call in last)
 
 
 def _is_reference(record: Record) -> bool:
     return record.schema is None and record.trajectory is None
 
 
-def _has_too_many_frames(call: Call) -> bool:
-    return call.error == CALL_FAILED and call.budgeted is not None and call.budgeted.nframes > MAX_FRAMES
+def _has_too_many_frames(replayed: Record, found: list[Divergence]) -> bool:
+    """Whether the transcripts part at a call that fails here because it asks for more than MAX_FRAMES."""
+    parted = next((one.round for one in found if one.field == "messages"), None)
+    calls = replayed.rounds[parted - 1].calls if parted and parted <= len(replayed.rounds) else ()
+    budgets = (call.budgeted for call in calls if call.error == CALL_FAILED)
+    return any(budgeted is not None and budgeted.nframes > MAX_FRAMES for budgeted in budgets)
 
 
-def _last_calls(record: Record) -> tuple[Call, ...]:
-    return record.rounds[-1].calls if record.rounds else ()
-
-
-def _is_unknown_to_decord(video: ShownVideo) -> bool:
+def _cause_of_failure(record: Record, video: ShownVideo, *, frames_cut: bool) -> str:
     if video.path is None:
-        return False
+        return MISSING_VIDEO
+    if _is_reference(record) and _is_unknown_to_decord(video.path):
+        return UNKNOWN_TO_DECORD
+    return UNEXPLAINED if frames_cut else NOT_CUT
+
+
+def _is_unknown_to_decord(path: Path) -> bool:
     try:
-        with open_container(video.path) as container:
-            return is_chosen_by_time(container, moving_pictures(container, video.path)[0])
+        with open_container(path) as container:
+            return is_chosen_by_time(container, moving_pictures(container, path)[0])
     except VideoError:
         return False

@@ -29,7 +29,7 @@ from eva.frames.tool import (
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.protocol.messages import Message, PromptError, VideoInfo
 from eva.protocol.stop_reasons import BAD_REQUEST
-from eva.records.schema import Record
+from eva.records.schema import Record, read_record, record_json
 from eva.replay.turns import recorded_replies
 from eva.replay.videos import ShownVideo
 from eva.video.sampling import SelectionError, Window, output_size, sample_times
@@ -94,7 +94,11 @@ class Replayer:
         return self.cut_frames and video.path is not None
 
     async def replay(self, record: Record, item: Item, video: ShownVideo) -> Record:
-        """What the loop makes of the replies of a record. Raises FrameToolUnusableError."""
+        """What the loop makes of the replies of a record, as it is read from a file. Raises FrameToolUnusableError."""
+        # A count that cannot be one is read as unknown, also in the record.
+        return read_record(record_json(await self._replay(record, item, video)))
+
+    async def _replay(self, record: Record, item: Item, video: ShownVideo) -> Record:
         episode = Episode()
         try:
             await self._run(record, item, video, episode)

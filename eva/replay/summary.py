@@ -18,8 +18,8 @@ MOST_LINES = 10
 class Summary:
     """The counts of the replay of `path`.
 
-    Of `exceptions` there is no conversation. Of records `without_video` there is no video file. `unasked` are the
-    questions without a record.
+    `exceptions` hold no conversation, and are not replayed. Records `without_video` have no video file here. `unasked`
+    are the questions without a record.
     """
 
     path: Path
@@ -30,15 +30,10 @@ class Summary:
     unasked: int = 0
     divergences: list[Divergence] = field(default_factory=list)
 
-    def add(self, found: list[Divergence]) -> None:
-        self.replayed += 1
-        self.identical += not found
-        self.divergences.extend(found)
-
     @property
     def proved(self) -> bool:
-        """Whether all records are identical, or differ as documented."""
-        return all(one.documented for one in self.divergences)
+        """Whether there are records, and all are identical or differ as documented."""
+        return self.replayed > 0 and all(one.documented for one in self.divergences)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -51,22 +46,23 @@ class Summary:
 
     def lines(self) -> Iterator[str]:
         """The summary for a person."""
-        yield f"Replay of {self.path}: {self.identical} of {self.replayed} identical"
+        yield f"Replay of {printable(str(self.path))}: {self.identical} of {self.replayed} identical"
         if self.unasked:
             yield f"Questions without a record: {self.unasked}"
+        if self.exceptions:
+            yield f"Not replayed: {self.exceptions} samples that ended as an exception; their records hold no replies"
         if self.without_video:
             yield (
-                f"Not compared: the length and resolution of the video in {self.without_video} records without its "
-                "file. The size that explains the most counts of frames and tokens is taken"
+                f"Not compared: length and resolution of the video in {self.without_video} records whose video is not "
+                "here; the size that explains most of their counts stands for the size of each video"
             )
-        if self.exceptions:
-            yield f"Not compared: why {self.exceptions} samples ended as an exception. They hold no conversation"
         for cause in sorted({one.cause for one in self.divergences}):
             yield from self._cause_lines(cause)
 
     def _cause_lines(self, cause: str) -> Iterator[str]:
         found = [one for one in self.divergences if one.cause == cause]
-        yield f"{cause} ({len({one.index for one in found})} records):"
+        records = len({one.index for one in found})
+        yield f"{cause} ({records} record{'s' * (records != 1)}):"
         yield from (f"  {_line(one)}" for one in found[:MOST_LINES])
         if len(found) > MOST_LINES:
             yield f"  and {len(found) - MOST_LINES} more (--json FILE has all)"
