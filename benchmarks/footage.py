@@ -86,7 +86,7 @@ def _repeat(clip: Path, path: Path, *, times: float) -> Path:
     """The same packets repeated; the clip starts with a keyframe, across which no frame refers."""
     with av.open(str(clip)) as read, av.open(str(path), "w") as write:
         origin = read.streams.video[0]
-        stream = write.add_stream_from_template(origin)
+        stream = write.add_stream_from_template(origin, opaque=True)
         packets = [packet for packet in read.demux(origin) if packet.size]
         time_base = origin.time_base
         if time_base is None:

@@ -31,7 +31,8 @@ DATA_PLACES = bytes.fromhex("0000001c 64726566 00000000 00000001 0000000c 75726c
 # FFmpeg changes larger steps of time, and negative ones, which look like larger ones.
 MAX_STEP = 2**28
 COMPARED = 1000
-AT_ONCE_BYTES = 2**20
+# So much is read at once.
+AT_ONCE_BYTES, AT_ONCE = 2**22, 8192
 MAX_UNITS = 32  # before the first slice of a packet
 
 BigEndian = NDArray[Any]
@@ -236,14 +237,14 @@ def _entries(file: int, table: _Table, stream: VideoStream, numbers: H264Numbers
     entries, begin = np.zeros(len(table.pos), np.bool_), 0
     while begin < len(entries):
         base = table.pos[begin]
-        end = int(np.searchsorted(table.pos, base + AT_ONCE_BYTES))
+        end = min(int(np.searchsorted(table.pos, base + AT_ONCE_BYTES)), begin + AT_ONCE)
         begins = table.pos[begin:end] - base
         ends = begins + table.size[begin:end]
-        data = os.pread(file, int(ends[-1]), int(base))
-        if len(data) != ends[-1]:
+        data = np.empty(ends[-1] + WINDOW_BYTES, np.uint8)
+        if os.preadv(file, [data[: ends[-1]].data], int(base)) != ends[-1]:
             raise _UnclearError
         for place in _note_all(data, begins, ends, length_size(stream.codec_context), numbers):
-            packet = memoryview(data)[begins[place] : ends[place]]
+            packet = data[begins[place] : ends[place]].data
             if not is_whole(packet, stream.codec_context):  # FFmpeg may not see a keyframe in it
                 raise _UnclearError
             entries[begin + place] = begins_anew(packet, stream.codec_context)
@@ -251,31 +252,30 @@ def _entries(file: int, table: _Table, stream: VideoStream, numbers: H264Numbers
     return entries
 
 
-def _note_all(data: bytes, begins: Integers, ends: Integers, size: int, numbers: H264Numbers) -> list[int]:
+def _note_all(data: Bytes, begins: Integers, ends: Integers, size: int, numbers: H264Numbers) -> list[int]:
     """Take the packets in `data` into account; gives those whose first slice begins anew."""
-    buffer = np.frombuffer(data + bytes(WINDOW_BYTES), np.uint8)
-    slices = _first_slices(buffer, begins, ends, size)
+    slices = _first_slices(data, begins, ends, size)
     found = np.flatnonzero(slices)
     starts, stops = slices[found], ends[found]
 
     def unit_at(place: int) -> bytes:
-        return data[starts[place] : min(starts[place] + HEADER_BYTES, stops[place])]
+        return data[starts[place] : min(starts[place] + HEADER_BYTES, stops[place])].tobytes()
 
-    numbers.note_all(buffer[starts[:, None] + np.arange(WINDOW_BYTES)], stops - starts, unit_at)
-    anew: list[int] = found[np.isin(buffer[starts] & 0x1F, list(H264_IDR))].tolist()
+    numbers.note_all(data[starts[:, None] + np.arange(WINDOW_BYTES)], stops - starts, unit_at)
+    anew: list[int] = found[np.isin(data[starts] & 0x1F, list(H264_IDR))].tolist()
     return anew
 
 
-def _first_slices(buffer: Bytes, begins: Integers, ends: Integers, size: int) -> Integers:
-    """Where in `buffer` the first slice of each packet begins, after its length; 0 for a packet without slices."""
+def _first_slices(data: Bytes, begins: Integers, ends: Integers, size: int) -> Integers:
+    """Where in `data` the first slice of each packet begins, after its length; 0 for a packet without slices."""
     slices, places, units = np.zeros_like(begins), np.arange(len(begins)), begins + size
     for _ in range(MAX_UNITS):
         inside = units < ends[places]
         places, units = places[inside], units[inside]
-        found = np.isin(buffer[units] & 0x1F, list(H264_SLICES))
+        found = np.isin(data[units] & 0x1F, list(H264_SLICES))
         slices[places[found]] = units[found]
         places, units = places[~found], units[~found]
         if not len(places):
             return slices
-        units = units + size + sum(buffer[units - 1 - byte].astype(np.int64) << 8 * byte for byte in range(size))
+        units = units + size + sum(data[units - 1 - byte].astype(np.int64) << 8 * byte for byte in range(size))
     raise _UnclearError

@@ -104,7 +104,7 @@ def test_a_video_replaced_after_it_was_looked_at_gives_no_index(
 @pytest.mark.parametrize("step", ["listed_notes", "make_survey"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_video_replaced_while_its_packets_are_read_gives_no_index(
-    video: Path, other: Path, tmp_path: Path, *, change: Change, step: str, monkeypatch: pytest.MonkeyPatch
+    video: Path, other: Path, tmp_path: Path, change: Change, *, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     between(monkeypatch, decode_pyav, step, lambda: change(video, other))
     assert_changed(ask(video, tmp_path / "frames"))
