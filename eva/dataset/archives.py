@@ -7,6 +7,7 @@ files, and members whose paths lead out of a folder, have a `problem`.
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import shutil
 import stat
@@ -22,7 +23,7 @@ from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
-from eva.errors import DISK_FULL, EvaError
+from eva.errors import EvaError
 from eva.files import WriteError
 from eva.text import printable
 
@@ -33,7 +34,17 @@ BUFFER_BYTES = 1 << 20
 # A tar is padded at its end. It ends too early if more than this is left: tarfile takes a damaged header for the end.
 MAX_PADDING_BYTES = 1 << 20
 # What zipfile and tarfile raise for damaged, encrypted and unsupported archives.
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, ValueError, OverflowError)
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    OverflowError,
+)
 
 
 class ArchiveError(EvaError):
@@ -156,13 +167,12 @@ def write_whole(member: Member, target: Path) -> None:
     part = part_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        check_room(target.parent, member.size)
         with part.open("wb") as new:
             _copy(member, new)
             os.fsync(new.fileno())
         part.replace(target)
     except OSError as error:
-        raise WriteError(f"cannot write {target}: {error.strerror}") from error
+        raise WriteError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -181,9 +191,3 @@ def _copy(member: Member, new: IO[bytes]) -> None:
             shutil.copyfileobj(source, new, BUFFER_BYTES)
     if new.tell() != member.size:
         raise ArchiveError(f"{printable(member.path)} has {new.tell()} bytes instead of {member.size}")
-
-
-def check_room(folder: Path, size: int) -> None:
-    """Raises OSError if the disk of `folder` has no room for `size` bytes."""
-    if shutil.disk_usage(folder).free < size:
-        raise OSError(DISK_FULL[0], os.strerror(DISK_FULL[0]))
