@@ -33,6 +33,8 @@ from PIL import Image
 MODEL = "scripted-eva"
 ANY_QUESTION = "*"
 FACTOR = 28
+# Of the prefix cache, in tokens.
+BLOCK_SIZE = 16
 REPLY_KEYS = {
     "text": "what the assistant says; None is a null content",
     "status": "an HTTP error in place of the text; without `times` and `text` for ever",
@@ -181,6 +183,7 @@ class Journal:
                 }
                 labels = f'{{engine="{rank}",model_name="{MODEL}"}}'
                 lines += [f"vllm:{name}{labels} {float(value)}" for name, value in values.items()]
+                lines.append(f'vllm:cache_config_info{{block_size="{BLOCK_SIZE}",engine="{rank}"}} 1.0')
         return "\n".join([*lines, ""])
 
     def of(self, key: str) -> list[Seen]:
@@ -347,7 +350,7 @@ class Handler(BaseHTTPRequestHandler):
         attempt = journal.next_attempt(key, turn)
         messages = [plain_message(message, self.server.describe) for message in body["messages"]]
         rank, named, used = self.choose_rank(), "X-data-parallel-rank" in self.headers, prompt_tokens(messages)
-        cached = min(used, journal.cached.get((rank, key), 0))
+        cached = max(0, min(used, journal.cached.get((rank, key), 0)) - 1) // BLOCK_SIZE * BLOCK_SIZE
         journal.add(
             Seen(key, turn, attempt, time.monotonic(), body, messages, image_urls(body["messages"]),
                  self.headers.get("Authorization"), rank, named, used, cached)
