@@ -24,6 +24,7 @@ EDGE_TIMEOUT_S = 2.0
 MAX_LOADS = 240
 # vLLM calls a data-parallel rank an engine.
 _ENGINE = re.compile(r'[{,]engine="([0-9]{1,5})"')
+_BLOCK_SIZE = re.compile(r'[{,]block_size="([1-9][0-9]{0,5})"')
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Metrics:
     """One look at a server. Sums over its ranks, but for `kv_usage`, which is the mean of the shares in use.
 
     `busy` ranks run a request. `queries` and `hits` are prompt tokens since the start of the server: those that were
-    looked for in the prefix caches, and those found.
+    looked for in the prefix caches, and those found. A prefix is cached in whole blocks of `block_size` tokens; 1 where
+    the server does not say it.
     """
 
     ranks: int
@@ -41,6 +43,7 @@ class Metrics:
     kv_usage: float
     queries: float
     hits: float
+    block_size: int
 
 
 async def read_metrics(model: ChatModel) -> Metrics | None:
@@ -68,7 +71,16 @@ def parse_metrics(text: str) -> Metrics | None:
         kv_usage=_sum(usage) / max(1, len(usage)),
         queries=_sum(queries),
         hits=_sum(found["vllm:prefix_cache_hits_total"]),
+        block_size=_block_size(text),
     )
+
+
+def _block_size(text: str) -> int:
+    for line in text.splitlines():
+        found = _BLOCK_SIZE.search(line) if line.startswith("vllm:cache_config_info") else None
+        if found:
+            return int(found[1])
+    return 1
 
 
 def _sum(values: Mapping[str, float]) -> float:
@@ -103,12 +115,13 @@ class Watch:
     """Looks at the servers of a run every INTERVAL_S seconds while it is entered. It never fails.
 
     `loads` has at most MAX_LOADS entries: in a longer run each of them stands for more looks. `queries` and `hits` are
-    those of the whole time. A server counts while it gives metrics.
+    those of the whole time. A server counts while it gives metrics. `block_size`: see Metrics.
     """
 
     def __init__(self, models: Sequence[ChatModel]) -> None:
         self.loads: list[Load] = []
         self.queries = self.hits = 0.0
+        self.block_size = 1
         self._models = models
         self._before: list[Metrics | None] = [None] * len(models)
         self._looks: list[Load] = []
@@ -145,6 +158,7 @@ class Watch:
         self.queries, self.hits = self.queries + queries, self.hits + hits
         self._before = [now or before for before, now in zip(self._before, found, strict=True)]
         there = [now for now in found if now]
+        self.block_size = max([self.block_size, *(now.block_size for now in there)])
         return _load(time.monotonic() - self._started_at, there, queries, hits) if there else None
 
     def _keep(self, look: Load) -> None:

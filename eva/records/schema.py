@@ -189,14 +189,14 @@ class Record:
     opening: list[Any] | None = None
     # Wall time of the sample.
     seconds: Count = None
-    # Which part of it was waiting; None in older records.
-    waited: Waited | None = None
     # The question as it was asked, stripped; of older records as the transcript shows it.
     question: str = ""
     # SCHEMA of the version that wrote the record; None in the reference's records, and in our older ones.
     schema: int | None = None
     # The agent that played; empty for EVA.
     agent: str = ""
+    # Which part of `seconds` was waiting; None in older records.
+    waited: Waited | None = None
 
     @cached_property
     def rounds(self) -> tuple[Round, ...]:

@@ -19,7 +19,7 @@ from eva.run.executor import Executor
 BUSY_SHARE = 0.9
 # From here on a wait is worth to be shortened.
 LONG_SHARE = 0.2
-# Below this share of what is repeated, the caches miss what they could have.
+# Below this share of what can be cached, the caches miss something.
 CACHED_SHARE = 0.9
 # So many runs of one cache are kept.
 MAX_RUNS = 10
@@ -29,8 +29,8 @@ MAX_RUNS = 10
 class SampleTimes:
     """Sums over the samples of a run that ended with a record.
 
-    `repeated_tokens` are the prompt tokens that the round before, with its reply, had too: they can come from the cache
-    of a server. `cached_tokens` did, as the replies say; `uncounted` rounds do not say it.
+    `cacheable_tokens` of the prompts are whole blocks of the round before and its reply: a cache can have them.
+    `cached_tokens` came from one, as the replies say; `uncounted` rounds do not say it.
     """
 
     samples: int = 0
@@ -39,12 +39,12 @@ class SampleTimes:
     server_s: float = 0.0
     frames_s: float = 0.0
     prompt_tokens: int = 0
-    repeated_tokens: int = 0
+    cacheable_tokens: int = 0
     cached_tokens: int = 0
     uncounted: int = 0
 
-    def add(self, record: Record) -> None:
-        """A sample has ended."""
+    def add(self, record: Record, block_size: int) -> None:
+        """A sample has ended. The servers cache prompts in whole blocks of `block_size` tokens."""
         self.samples += 1
         self.seconds += record.seconds or 0
         if record.waited is not None:
@@ -54,7 +54,8 @@ class SampleTimes:
         for usage in (round_.usage for round_ in record.rounds):
             prompt, total = int(usage.prompt_tokens or 0), int(usage.total_tokens or 0)
             self.prompt_tokens += prompt
-            self.repeated_tokens += min(prompt, before)
+            # Of a reply, the last token is not computed; of a prompt, the last one always is.
+            self.cacheable_tokens += max(0, min(prompt, before) - 1) // block_size * block_size
             self.cached_tokens += int(usage.cached_tokens or 0)
             self.uncounted += usage.cached_tokens is None
             before = total
@@ -80,7 +81,7 @@ class TimedExecutor:
     async def run(self, item: Item, assignment: Assignment) -> Record:
         """See Executor."""
         record = await self.executor.run(item, assignment)
-        self.times.add(record)
+        self.times.add(record, self.servers.block_size)
         return record
 
     async def close(self) -> None:
@@ -104,7 +105,7 @@ def time_figures(times: SampleTimes, loads: Sequence[Load], *, queries: float, h
         },
         "prompt_tokens": {
             "total": times.prompt_tokens,
-            "repeated_share": _share(times.repeated_tokens, times.prompt_tokens),
+            "cacheable_share": _share(times.cacheable_tokens, times.prompt_tokens),
             "cached_share": _cached_share(times, queries, hits),
         },
         "servers": _means(loads),
@@ -164,9 +165,9 @@ def _servers_line(servers: Mapping[str, float], frames_share: float) -> str:
 
 
 def _cache_line(tokens: Mapping[str, Any]) -> str:
-    cached, repeated = tokens["cached_share"], tokens["repeated_share"] or 0
-    said = f"Prompt tokens: {cached:.0%} from the servers' caches; {repeated:.0%} repeat an earlier round"
-    missed = cached < repeated * CACHED_SHARE
+    cached, possible = tokens["cached_share"], tokens["cacheable_share"] or 0
+    said = f"Prompt tokens: {cached:.0%} from the servers' caches, of {possible:.0%} that repeat an earlier round"
+    missed = cached < possible * CACHED_SHARE
     return f"{said}: see 'Where the time goes' in docs/servers.md" if missed else f"{said}: the caches work"
 
 

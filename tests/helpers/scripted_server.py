@@ -34,6 +34,8 @@ from strict_openai import find_fault
 MODEL = "scripted-eva"
 ANY_QUESTION = "*"
 FACTOR = 28
+# Of the prefix cache, in tokens.
+BLOCK_SIZE = 16
 REPLY_KEYS = {
     "text": "what the assistant says; None is a null content",
     "calls": "native tool calls, as [name, arguments] or [name, arguments, id]; played only where tools were sent",
@@ -191,6 +193,7 @@ class Journal:
                 }
                 labels = f'{{engine="{rank}",model_name="{MODEL}"}}'
                 lines += [f"vllm:{name}{labels} {float(value)}" for name, value in values.items()]
+                lines.append(f'vllm:cache_config_info{{block_size="{BLOCK_SIZE}",engine="{rank}"}} 1.0')
         return "\n".join([*lines, ""])
 
     def of(self, key: str) -> list[Seen]:
@@ -367,7 +370,7 @@ class Handler(BaseHTTPRequestHandler):
         attempt = journal.next_attempt(key, turn)
         messages = [plain_message(message, self.server.describe) for message in body["messages"]]
         rank, named, used = self.choose_rank(), "X-data-parallel-rank" in self.headers, prompt_tokens(messages)
-        cached = min(used, journal.cached.get((rank, key), 0))
+        cached = max(0, min(used, journal.cached.get((rank, key), 0)) - 1) // BLOCK_SIZE * BLOCK_SIZE
         journal.add(
             Seen(key, turn, attempt, time.monotonic(), body, messages, image_urls(body["messages"]),
                  self.headers.get("Authorization"), rank, named, used, cached)

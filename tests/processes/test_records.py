@@ -24,7 +24,19 @@ from eva.json_text import is_number
 from eva.protocol.stop_reasons import EXCEPTION, INFRASTRUCTURE, MODEL
 from eva.records.cache import encode
 from eva.records.outcome import Outcome
-from eva.records.schema import OWN_KEYS, SCHEMA, Call, Executed, Record, Round, Usage, read_record, record_json, to_json
+from eva.records.schema import (
+    OWN_KEYS,
+    SCHEMA,
+    Call,
+    Executed,
+    Record,
+    Round,
+    Usage,
+    Waited,
+    read_record,
+    record_json,
+    to_json,
+)
 from eva.report.details import detail, frames_of
 from eva.report.rows import make_row
 
@@ -43,7 +55,7 @@ REFERENCE = ("index", "videos", "messages", "gt", "answer", "stop_reason", "num_
              "estimated_visual_tokens")  # fmt: skip
 BEFORE = (*REFERENCE, "error", "error_detail", "question_type", "time_reference", "failure", "video_file",
           "video_duration_s", "trajectory", "seconds")  # fmt: skip
-SINCE = (*BEFORE, "question", "schema")
+SINCE = (*BEFORE, "question", "schema", "waited")
 CALL = ("asked", "budgeted", "executed", "frames", "tokens", "error", "reason", "labels_s")
 
 
@@ -127,7 +139,12 @@ CALLS = st.builds(
     reason=st.none() | TEXT,
 )
 ROUNDS = st.builds(
-    Round, TEXT, st.builds(Usage, COUNT, COUNT, COUNT), NUMBER, st.none() | TEXT, st.lists(CALLS).map(tuple)
+    Round,
+    TEXT,
+    st.builds(Usage, COUNT, COUNT, COUNT, st.none() | COUNT),
+    NUMBER,
+    st.none() | TEXT,
+    st.lists(CALLS).map(tuple),
 )
 RECORDS = st.builds(
     Record,
@@ -150,6 +167,7 @@ RECORDS = st.builds(
     seconds=st.none() | st.floats(0, 1e6),
     question=TEXT,
     schema=st.just(SCHEMA),
+    waited=st.none() | st.builds(Waited, NUMBER, NUMBER, NUMBER),
 )
 
 

@@ -26,10 +26,10 @@ def record(*prompts: tuple[int, int, int | None], frames_s: float = 1.0) -> Reco
     return read_record({"index": 1, "trajectory": rounds, "seconds": 10, "waited": waited, "schema": 1})
 
 
-def counted(*records: Record) -> SampleTimes:
+def counted(*records: Record, block_size: int = 32) -> SampleTimes:
     times = SampleTimes()
     for one in records:
-        times.add(one)
+        times.add(one, block_size)
     return times
 
 
@@ -37,14 +37,14 @@ def lines_of(times: SampleTimes, loads: list[Load], *, queries: float = 0, hits:
     return time_lines(time_figures(times, loads, queries=queries, hits=hits))
 
 
-def test_the_figures_add_up_over_samples_and_what_repeats_is_the_round_before_with_its_reply() -> None:
+def test_the_figures_add_up_over_samples_and_what_can_be_cached_is_whole_blocks_of_the_round_before() -> None:
     times = counted(record((100, 20, 0), (200, 30, 96), (250, 10, 224)), record((100, 20, 64)))
     figures = time_figures(times, [LOAD, replace(LOAD, at_s=10.0, busy=0.5)], queries=9, hits=1)
     assert figures["samples"] == {"count": 2, "seconds": 20, "seat_s": 1.0, "server_s": 16.0, "frames_s": 2.0}
-    repeated = 120 + 230
+    cacheable = 96 + 224  # of 119 and 229: each last token is computed anew
     assert figures["prompt_tokens"] == {
         "total": 650,
-        "repeated_share": round(repeated / 650, 4),
+        "cacheable_share": round(cacheable / 650, 4),
         "cached_share": round((96 + 224 + 64) / 650, 4),
     }
     assert figures["servers"] == {"busy": 0.75, "running": 20, "waiting": 0, "kv_usage": 0.5}
@@ -65,9 +65,9 @@ def test_records_that_say_nothing_of_waits_or_tokens_count_as_samples() -> None:
 
 
 def test_three_lines_say_how_the_time_was_used() -> None:
-    assert lines_of(counted(record((100, 20, 0), (100, 20, 98))), BUSY) == [
+    assert lines_of(counted(record((100, 20, 0), (100, 20, 96))), BUSY) == [
         "Servers: busy 100% of the time, 20.0 requests running, 0.0 waiting, KV cache 50% full: they have enough to do",
-        "Prompt tokens: 49% from the servers' caches; 50% repeat an earlier round: the caches work",
+        "Prompt tokens: 48% from the servers' caches, of 48% that repeat an earlier round: the caches work",
         "Samples waited 80% of their time for replies, 5% for their turn at a server, 10% for frames: "
         "more --frame-workers would not help",
     ]
@@ -92,9 +92,9 @@ def test_the_advice_follows_from_what_was_waited_for(
 
 
 def test_caches_that_miss_what_repeats_are_said_with_where_to_read_on() -> None:
-    (line, _) = lines_of(counted(record((100, 20, 0), (200, 20, 10))), [])
+    (line, _) = lines_of(counted(record((100, 20, 0), (200, 20, 10)), block_size=1), [])
     assert line.endswith(
-        "3% from the servers' caches; 40% repeat an earlier round: see 'Where the time goes' in docs/servers.md"
+        "3% from the servers' caches, of 40% that repeat an earlier round: see 'Where the time goes' in docs/servers.md"
     )
 
 
@@ -112,8 +112,9 @@ def page(*engines: tuple[float, float, float, float, float]) -> str:
 
 
 def test_a_metrics_page_is_summed_over_its_ranks() -> None:
-    found = parse_metrics(page((2, 1, 0.25, 1e3, 100), (0, 0, 0.75, 3e3, 400)))
-    assert found == Metrics(ranks=2, busy=1, running=2, waiting=1, kv_usage=0.5, queries=4000, hits=500)
+    info = '\nvllm:cache_config_info{block_size="32",cache_dtype="auto",engine="0"} 1.0'
+    found = parse_metrics(page((2, 1, 0.25, 1e3, 100), (0, 0, 0.75, 3e3, 400)) + info)
+    assert found == Metrics(ranks=2, busy=1, running=2, waiting=1, kv_usage=0.5, queries=4000, hits=500, block_size=32)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_what_is_not_vllms_page_says_nothing(text: str) -> None:
 def test_values_that_cannot_be_count_as_nothing() -> None:
     nan: Any = float("nan")
     found = parse_metrics(page((nan, -5, float("inf"), 7, 2)) + '\nvllm:num_requests_running{engine="1"} many')
-    assert found == Metrics(ranks=1, busy=0, running=0, waiting=0, kv_usage=0, queries=7, hits=2)
+    assert found == Metrics(ranks=1, busy=0, running=0, waiting=0, kv_usage=0, queries=7, hits=2, block_size=1)
 
 
 @pytest.mark.parametrize(
