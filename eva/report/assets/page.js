@@ -414,6 +414,7 @@ function begin() {
   byId("legend").textContent = settings.legend || "";
   drawHead();
   drawPaired();
+  addChartButtons();
   sortRows();
   filterRows();
   drawFilters();
