@@ -42,8 +42,10 @@ OUTSIDE = """() => [...document.querySelectorAll('button, input, select, h1, #ru
     .filter((node) => node.checkVisibility() && !node.closest('#scroller'))
     .filter((node) => node.getBoundingClientRect().right > innerWidth + 1)
     .map((node) => node.outerHTML.slice(0, 100))"""
-SMALLEST = """() => Math.min(...[...document.querySelectorAll('#charts svg text')]
-    .map((text) => parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a))"""
+SMALLEST = """() => Math.min(...[...document.querySelectorAll('#charts svg text')].map((text) => {
+    const place = text.getScreenCTM();
+    return parseFloat(getComputedStyle(text).fontSize) * Math.hypot(place.a, place.b);
+}))"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
