@@ -88,7 +88,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--live", action="store_true", help="serve the page of a run that is going on, to this machine alone"
     )
-    parser.add_argument("--output-dir", type=Path, help="with --live: the run's folder")
+    parser.add_argument("--output-dir", type=Path, help="with --live: the folder of a run, or of folders of runs")
     parser.add_argument("--port", type=int, default=PORT, help="with --live (default: %(default)s; 0: any free one)")
     options = parser.parse_args()
     options.frame_root = options.frame_root or [FRAME_ROOT]
@@ -224,13 +224,16 @@ def thumbnails_line(made: ThumbnailBlocks) -> str:
 
 def serve(options: argparse.Namespace) -> int:
     """Serve until interrupted. Raises EvaError where the server cannot start."""
-    if not options.output_dir.is_dir():
-        raise UnusableInputError(f"there is no folder {options.output_dir}: --output-dir names that of the run")
+    if options.output_dir.exists() and not options.output_dir.is_dir():
+        raise UnusableInputError(f"{options.output_dir} is not a folder: --output-dir names that of the run")
     assets = Assets.load()
     settings = {"live": True, "against": False, "status": "Live", "legend": ""}
 
     def make_page(runs: Sequence[Run]) -> str:
-        return render_live(Page("EVA, live", draw(runs), {"settings": settings}, LIVE_SOURCES), assets)
+        count = sum(len(run.samples) for run in runs)
+        title = f"Charts of the first {count:,} samples; load the page again for those since"
+        page = Page("EVA, live", draw(runs), {"settings": settings}, LIVE_SOURCES, title)
+        return render_live(page, assets)
 
     live = Live(options.output_dir, FrameRoots.at(*options.frame_root), load_published(HOME), make_page)
     try:

@@ -10,7 +10,21 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from eva.report.drawing import Mark, Point, densities, forest, forest_height_in, label, legend, render, scatter
+from eva.report.drawing import (
+    Limits,
+    Mark,
+    Point,
+    densities,
+    ends_of,
+    forest,
+    forest_height_in,
+    label,
+    legend,
+    legend_height_in,
+    limits_of,
+    render,
+    scatter,
+)
 from eva.report.grouping import (
     MAX_CATEGORIES,
     Group,
@@ -26,6 +40,7 @@ from eva.report.grouping import (
 from eva.report.samples import Run
 
 PLACES = 20
+WHOLE: Limits = (0.0, 100.0)
 
 Marked = tuple[Mark, Run]
 
@@ -47,16 +62,23 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
     marked = [(Mark(number, _name(run)), run) for number, run in enumerate(runs) if run.samples]
     if not marked:
         return []
+    accuracies = [
+        _forest("accuracy", "Accuracy", by_source, marked),
+        _forest("rounds", "Accuracy by rounds", by_rounds, marked, fewest=2),
+        _forest("tokens", "Accuracy by total tokens", by_tokens, marked, fewest=2),
+        _forest("length", "Accuracy by video length", by_length, marked, fewest=2),
+        *_category_forests(marked),
+    ]
+    # They stand below each other, so they have one scale.
+    limits = limits_of([end for one in accuracies if one for row in one.rows for end in ends_of(row.estimates)])
+    stops = _forest("stops", "Stop reasons", by_stop_reason, marked, unit="Samples, %")
+    evidence = _forest("evidence", "Frames in the annotated time", by_evidence, _annotated(marked), unit="Samples, %")
     found = [
-        _forest_chart("accuracy", "Accuracy", by_source, marked),
-        _forest_chart("rounds", "Accuracy by rounds", by_rounds, marked),
-        _forest_chart("tokens", "Accuracy by total tokens", by_tokens, marked),
-        _forest_chart("length", "Accuracy by video length", by_length, marked),
-        *_category_charts(marked),
-        _forest_chart("stops", "Stop reasons", by_stop_reason, marked, unit="Samples, %"),
+        *(_forest_chart(one, limits) for one in accuracies),
+        _forest_chart(stops, WHOLE),
         _token_chart(marked),
         _places_chart(marked),
-        _forest_chart("evidence", "Frames in the annotated time", by_evidence, _annotated(marked), unit="Samples, %"),
+        _forest_chart(evidence, WHOLE),
     ]
     return [chart for chart in found if chart is not None]
 
@@ -65,7 +87,19 @@ def _name(run: Run) -> str:
     return f"{run.name}, so far" if run.partial else run.name
 
 
-def _forest_chart(
+@dataclass(frozen=True)
+class _Forest:
+    """What a chart of shares will show."""
+
+    key: str
+    title: str
+    rows: Sequence[Group]
+    marks: Sequence[Mark]
+    unit: str
+    note: str
+
+
+def _forest(
     key: str,
     title: str,
     group: Callable[[Sequence[Run]], Sequence[Group]],
@@ -73,19 +107,27 @@ def _forest_chart(
     *,
     unit: str = "Accuracy, %",
     note: str = "",
-) -> Chart | None:
+    fewest: int = 1,
+) -> _Forest | None:
+    """None with fewer groups than `fewest`: one group alone says what the first chart says."""
     runs, marks = [run for _, run in marked], [mark for mark, _ in marked]
     rows = group(runs)
-    if not rows:
+    if len(rows) < fewest:
         return None
     if not all(run.partial for run in runs):
-        unit += ", with 95 % interval clustered by video"
-    draw = partial(forest, rows=rows, runs=marks, unit=unit)
-    svg = render(draw, height_in=forest_height_in(rows), key=key, title=title)
-    return Chart(title, svg, f"{title}. {_rows_in_words(rows, marks)}{note}")
+        unit += ", and its 95 % interval by video"
+    return _Forest(key, title, rows, marks, unit, note)
 
 
-def _category_charts(marked: Sequence[Marked]) -> list[Chart | None]:
+def _forest_chart(one: _Forest | None, limits: Limits) -> Chart | None:
+    if one is None:
+        return None
+    draw = partial(forest, rows=one.rows, runs=one.marks, unit=one.unit, limits=limits)
+    svg = render(draw, height_in=forest_height_in(one.rows), key=one.key, title=one.title)
+    return Chart(one.title, svg, f"{one.title}. {_rows_in_words(one.rows, one.marks)}{one.note}")
+
+
+def _category_forests(marked: Sequence[Marked]) -> list[_Forest | None]:
     """One for each dataset: the categories of two have nothing in common."""
     found = []
     for number, dataset in enumerate(dict.fromkeys(run.dataset for _, run in marked)):
@@ -93,7 +135,7 @@ def _category_charts(marked: Sequence[Marked]) -> list[Chart | None]:
         known = {name for _, run in own for sample in run.samples for name in sample.categories}
         note = f" The {MAX_CATEGORIES} largest of {len(known)} categories." if len(known) > MAX_CATEGORIES else ""
         title = "Accuracy by category" + (f", {label(dataset)}" if dataset else "")
-        found.append(_forest_chart(f"category{number}", title, by_category, own, note=note))
+        found.append(_forest(f"category{number}", title, by_category, own, note=note))
     return found
 
 
@@ -117,7 +159,7 @@ def _token_chart(marked: Sequence[Marked]) -> Chart | None:
         legend(axes, [point.mark for point, _ in points])
 
     title = "Tokens and accuracy"
-    svg = render(draw, height_in=3.4 + 0.1 * len(points), key="cost", title=title)
+    svg = render(draw, height_in=3.0 + legend_height_in(len(points)), key="cost", title=title)
     return Chart(title, svg, " ".join([f"{title}.", *(_point_in_words(point, run) for point, run in points)]))
 
 
@@ -158,7 +200,7 @@ def _places_chart(marked: Sequence[Marked]) -> Chart | None:
         legend(axes, list(dict.fromkeys(mark for mark, _, _ in lines)))
 
     title = "Where in the video the agent looked"
-    svg = render(draw, height_in=3.2 + 0.1 * len(marked), key="places", title=title)
+    svg = render(draw, height_in=3.0 + legend_height_in(len(marked)), key="places", title=title)
     return Chart(title, svg, " ".join([f"{title}.", *words]))
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -18,6 +19,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from eva.report.grouping import Group
 from eva.scoring.evidence import Estimate
@@ -27,8 +29,15 @@ COLOURS = ("#1f77b4", "#d95f02", "#2a9d5c", "#9467bd", "#d62728", "#7f7f7f")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 # A colour that nothing else has. In the finished SVG currentColor replaces it.
 INK = "#010203"
-WIDTH_IN = 7.2
+# 360 units wide. A phone shows it about as large, so a text of 12 units has at least 11 pixels.
+WIDTH_IN = 5.0
+FONT_SIZE = 12
 LABEL_LIMIT = 48
+# Characters per line of a label beside the axis, and of a text below it.
+LABEL_WIDTH, BELOW_WIDTH = 24, 46
+
+# The ends of an axis, in per cent.
+Limits = tuple[float, float]
 
 # matplotlib's settings belong to the whole process: one chart at a time.
 _LOCK = threading.Lock()
@@ -67,7 +76,7 @@ def render(draw: Callable[[Axes], None], *, height_in: float, key: str, title: s
 
     `key` makes the element ids of several charts on one page differ; `title` is the accessible name.
     """
-    settings = {"svg.fonttype": "none", "svg.hashsalt": key}
+    settings = {"svg.fonttype": "none", "svg.hashsalt": key, "font.size": FONT_SIZE}
     with _LOCK, mpl.rc_context(), warnings.catch_warnings():
         # So a matplotlibrc of the user changes nothing.
         mpl.rcdefaults()
@@ -84,21 +93,22 @@ def render(draw: Callable[[Axes], None], *, height_in: float, key: str, title: s
 
 
 def forest_height_in(rows: Sequence[Group]) -> float:
-    runs = len(rows[0].estimates)
-    return 0.9 + len(rows) * max(0.3, 0.17 * runs + 0.12) + _legend_height_in(runs)
+    runs, lines = len(rows[0].estimates), max(_wrapped(row.label).count("\n") + 1 for row in rows)
+    return 1.0 + len(rows) * max(0.1 + 0.2 * lines, 0.2 * runs + 0.1) + legend_height_in(runs)
 
 
-def forest(axes: Axes, rows: Sequence[Group], runs: Sequence[Mark], *, unit: str) -> None:
+def forest(axes: Axes, rows: Sequence[Group], runs: Sequence[Mark], *, unit: str, limits: Limits) -> None:
     """Shares with their intervals, one below the other, and the number of samples of each."""
     step = 0.8 / len(runs)
     for place, row in enumerate(rows):
         for order, (mark, one) in enumerate(zip(runs, row.estimates, strict=True)):
             if one is not None:
                 _estimate(axes, one, place + (order - (len(runs) - 1) / 2) * step, mark)
-    axes.set_yticks(range(len(rows)), [label(row.label) for row in rows], parse_math=False)
+    axes.set_yticks(range(len(rows)), [_wrapped(row.label) for row in rows], parse_math=False)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(*_limits([one for row in rows for one in row.estimates if one]))
-    axes.set_xlabel(unit)
+    axes.set_xlim(*limits)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    _below(axes, unit)
     axes.grid(axis="x", alpha=0.25, color=INK, linewidth=0.6)
     legend(axes, runs)
 
@@ -106,25 +116,34 @@ def forest(axes: Axes, rows: Sequence[Group], runs: Sequence[Mark], *, unit: str
 def _estimate(axes: Axes, one: Estimate, y: float, mark: Mark) -> None:
     if one.interval is not None:
         ends = [100 * one.interval.low, 100 * one.interval.high]
-        axes.plot(ends, [y, y], color=mark.colour, linewidth=1.4)
-    axes.plot([100 * one.value], [y], color=mark.colour, marker=mark.marker, markersize=5)
+        axes.plot(ends, [y, y], color=mark.colour, linewidth=1.4, clip_on=False)
+    # Not clipped: a marker at 100 % is as whole as any other.
+    axes.plot([100 * one.value], [y], color=mark.colour, marker=mark.marker, markersize=6, clip_on=False)
     axes.annotate(
         f"n = {one.count:,}",
-        (1.01, y),
+        (1, y),
+        xytext=(8, 0),
         xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points",
         va="center",
-        fontsize=7.5,
         color=INK,
     )
 
 
-def _limits(estimates: Sequence[Estimate]) -> tuple[float, float]:
-    """In per cent. At least twenty points wide, so that noise does not look like a large difference."""
-    ends = [one.value for one in estimates]
-    ends += [end for one in estimates if one.interval for end in (one.interval.low, one.interval.high)]
-    low, high = 100 * min(ends), 100 * max(ends)
+def limits_of(shares: Sequence[float]) -> Limits:
+    """An axis that holds these fractions, and nothing below 0 or above 100 %. It is at least twenty points wide, so
+    that noise does not look like a large difference."""
+    low, high = 100 * min(shares), 100 * max(shares)
     margin = max(2.0, (20 - (high - low)) / 2)
-    return max(-2.0, low - margin), min(102.0, high + margin)
+    low, high = low - margin, high + margin
+    return max(0.0, low - max(0.0, high - 100)), min(100.0, high - min(0.0, low))
+
+
+def ends_of(estimates: Iterable[Estimate | None]) -> list[float]:
+    """The estimates and the ends of their intervals."""
+    known = [one for one in estimates if one is not None]
+    ends = [end for one in known if one.interval for end in (one.interval.low, one.interval.high)]
+    return [*(one.value for one in known), *ends]
 
 
 def scatter(axes: Axes, points: Sequence[Point]) -> None:
@@ -133,15 +152,20 @@ def scatter(axes: Axes, points: Sequence[Point]) -> None:
         mark, share = point.mark, 100 * point.accuracy.value
         if point.accuracy.interval is not None:
             ends = [100 * point.accuracy.interval.low, 100 * point.accuracy.interval.high]
-            axes.plot([point.tokens, point.tokens], ends, color=mark.colour, linewidth=1.4)
-        axes.plot([point.tokens], [share], color=mark.colour, marker=mark.marker, markersize=7)
+            axes.plot([point.tokens, point.tokens], ends, color=mark.colour, linewidth=1.4, clip_on=False)
+        axes.plot([point.tokens], [share], color=mark.colour, marker=mark.marker, markersize=7, clip_on=False)
         for tokens, accuracy in point.published:
             axes.plot([point.tokens, tokens], [share, 100 * accuracy], color=mark.colour, linewidth=0.7, ls=":")
             hollow = 100 * accuracy
-            axes.plot([tokens], [hollow], color=mark.colour, marker=mark.marker, markersize=8, fillstyle="none")
-    axes.margins(x=0.1, y=0.2)
-    axes.set_xlim(left=0)
-    axes.set_xlabel("Tokens per sample, mean (hollow: published)")
+            look = axes.plot([tokens], [hollow], color=mark.colour, marker=mark.marker, clip_on=False)
+            look[0].set(markersize=8, fillstyle="none")
+    published = [one for point in points for one in point.published]
+    most = max([*(point.tokens for point in points), *(tokens for tokens, _ in published)])
+    axes.set_xlim(0, 1.1 * most or 1)
+    axes.set_ylim(*limits_of([*ends_of(point.accuracy for point in points), *(share for _, share in published)]))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    _below(axes, "Tokens per sample, mean (hollow: published)")
     axes.set_ylabel("Accuracy, %")
     axes.grid(alpha=0.25, color=INK, linewidth=0.6)
 
@@ -155,17 +179,17 @@ def densities(axes: Axes, lines: Sequence[tuple[Mark, Sequence[float], bool]]) -
     axes.axhline(1, color=INK, linewidth=0.6, alpha=0.5)
     axes.set_xlim(0, 100)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("Place in the video, % of its length (solid: first look, dashed: later looks)")
-    axes.set_ylabel("Frames, 1 = spread evenly")
+    _below(axes, "Place in the video, % of its length (solid: first look, dashed: later looks)")
+    axes.set_ylabel("Frames, 1 = even")
 
 
 def legend(axes: Axes, runs: Sequence[Mark]) -> None:
-    """Below the axes, for two runs and more. The texts are set last: matplotlib drops a label that starts with _."""
+    """Above the axes, for two runs and more. The texts are set last: matplotlib drops a label that starts with _."""
     if len(runs) < 2:
         return
     marks = [Line2D([], [], color=mark.colour, marker=mark.marker, linewidth=1.4, markersize=5) for mark in runs]
     box = axes.figure.legend(
-        marks, [str(n) for n in range(len(runs))], loc="outside lower center", ncols=2, frameon=False, fontsize=8.5
+        marks, [str(n) for n in range(len(runs))], loc="outside upper left", frameon=False, fontsize=FONT_SIZE
     )
     for text, mark in zip(box.get_texts(), runs, strict=True):
         text.set_parse_math(False)
@@ -173,8 +197,17 @@ def legend(axes: Axes, runs: Sequence[Mark]) -> None:
         text.set_color(INK)
 
 
-def _legend_height_in(runs: int) -> float:
-    return 0.2 * ((runs + 1) // 2) if runs > 1 else 0.0
+def legend_height_in(runs: int) -> float:
+    return 0.25 * runs if runs > 1 else 0.0
+
+
+def _below(axes: Axes, text: str) -> None:
+    """Below the axes and in the middle of the picture, which is wider than they are."""
+    axes.figure.supxlabel(textwrap.fill(text, BELOW_WIDTH), fontsize=FONT_SIZE, color=INK)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(label(text), LABEL_WIDTH)
 
 
 def label(text: str) -> str:
@@ -185,10 +218,8 @@ def _ink(axes: Axes) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_edgecolor(INK)
-    axes.tick_params(colors=INK, labelsize=8.5)
-    for text in (axes.xaxis.label, axes.yaxis.label):
-        text.set_color(INK)
-        text.set_fontsize(9)
+    axes.tick_params(colors=INK)
+    axes.yaxis.label.set_color(INK)
 
 
 def _for_a_page(svg: str, *, key: str, title: str) -> str:

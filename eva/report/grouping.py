@@ -18,6 +18,7 @@ MANY_ROUNDS = 10
 LENGTH_EDGES_S = (60, 180, 600, 1800, 3600)
 LENGTHS = ("under 1 min", "1 to 3 min", "3 to 10 min", "10 to 30 min", "30 to 60 min", "60 min and more")
 TOKEN_BINS = 5
+FEWEST_PER_BIN = 10
 MAX_CATEGORIES = 24
 MAX_STOP_REASONS = 8
 
@@ -143,9 +144,10 @@ def share(
 
 def token_edges(tokens: Sequence[float]) -> list[int]:
     """The inner borders of at most TOKEN_BINS bins of about the same size, rounded to two digits."""
-    if not tokens:
+    bins = min(TOKEN_BINS, len(tokens) // FEWEST_PER_BIN)
+    if bins < 2:
         return []
-    borders = np.quantile(tokens, np.arange(1, TOKEN_BINS) / TOKEN_BINS)
+    borders = np.quantile(tokens, np.arange(1, bins) / bins)
     return sorted({int(float(f"{border:.1e}")) for border in borders})
 
 

@@ -41,6 +41,11 @@ def make_head(run: Run, assessment: Assessment) -> Head:
         "evidence": [f"{row.label}: {one}" for row in by_evidence([run]) for one in row.estimates if one],
         "caveats": assessment.caveats(),
         "settings": _settings(origin.meta),
+        "made_with": [
+            [name, json_text(value)] for name, value in (origin.meta.settings if origin.meta else {}).items()
+        ],
+        "started": max(map(str, origin.meta.started), default="") if origin.meta else "",
+        "to_go": score.to_go,
     }
 
 

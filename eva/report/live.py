@@ -11,6 +11,7 @@ import functools
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,7 +25,7 @@ from eva.records.follow_cache import MAX_LINE_BYTES, CacheFollower
 from eva.records.meta import Meta, read_meta
 from eva.records.outcome import Outcome
 from eva.records.schema import Record, record_json
-from eva.report.collect import Source, make_run, timestamps_of
+from eva.report.collect import Source, file_key, make_run, timestamps_of
 from eva.report.details import Detail, detail, frames_of
 from eva.report.head import Head, make_head
 from eva.report.rows import columns, make_row
@@ -42,6 +43,8 @@ HEAD_EVERY_S = 5.0
 PAGE_EVERY_S = 60.0
 # Characters of a sample's replies that a search looks through.
 MAX_SAID = 20_000
+# The rate of a run is over the last minutes, and needs some seconds.
+RATE_OVER_S, RATE_FROM_S = 600.0, 5.0
 _HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -69,6 +72,8 @@ class LiveRun:
     dataset: str = ""
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     samples: dict[int, Sample] = field(default_factory=dict)
+    # When how many records were known, of the last minutes: their rate.
+    _counts: deque[tuple[float, int]] = field(default_factory=deque)
     _head: Head | None = None
     _head_of: tuple[int, int] = (0, 0)
     _head_at: float = 0.0
@@ -83,10 +88,49 @@ class LiveRun:
         records = self.cache.follow()
         if self.cache.generation != generation:
             self.outcomes, self.samples = {}, {}
+            self._counts.clear()
         for record in records:
             self.outcomes[record.index] = record.outcome
             self.samples[record.index] = read_sample(self.dataset, record)
-        return self._update_dataset() or self.cache.more
+        more = self._update_dataset() or self.cache.more
+        if not more:
+            self._count()
+        return more
+
+    def _count(self) -> None:
+        now = time.monotonic()
+        self._counts.append((now, len(self.outcomes)))
+        while now - self._counts[0][0] > RATE_OVER_S:
+            self._counts.popleft()
+
+    def per_second(self) -> float:
+        """How many records came per second lately; 0 where that is not known yet."""
+        if not self._counts:
+            return 0.0
+        (since, before), (until, now) = self._counts[0], self._counts[-1]
+        return max(0, now - before) / (until - since) if until - since >= RATE_FROM_S else 0.0
+
+    def has_ended(self) -> bool:
+        """Whether the run has written its result after its last record."""
+        result = self.cache.path.with_name("result_" + self.cache.path.name.removeprefix("cache_"))
+        written_at = self.cache.written_at()
+        try:
+            return written_at is not None and result.stat().st_mtime >= written_at
+        except OSError:
+            return False
+
+    def progress(self) -> str:
+        """Such as `44 of 200, 12.0 per minute, about 13 min left`."""
+        head, count = self.head(), len(self.outcomes)
+        left = None if head["to_go"] is None else max(0, head["total"] - count)
+        done = f"{count:,} done" if left is None else f"{count:,} of {count + left:,}"
+        if self.has_ended():
+            return f"{done}; the run has ended"
+        rate = self.per_second()
+        if not rate:
+            return done
+        time_left = f", about {_duration(left / rate)} left" if left else ""
+        return f"{done}, {60 * rate:.1f} per minute{time_left}"
 
     def _update_dataset(self) -> bool:
         """Return whether the dataset has changed. Then the cache is read again; the known outcomes stay."""
@@ -128,6 +172,7 @@ class LiveRun:
             "more": new.offset < self.cache.offset,
             "rows": {**columns(rows), "said": [_said(record) for record in new.records]},
             "head": self.head(),
+            "progress": self.progress(),
         }
 
     def record(self, index: int) -> Record:
@@ -186,6 +231,8 @@ class Live:
                         pass
                     runs = [run.chart_run(run.assess()) for run in self._runs.values()]
                 self._page, self._page_at = self.make_page(runs), time.monotonic()
+                if not any(run.samples for run in runs):  # a page without charts is made again at once
+                    self._page_at -= PAGE_EVERY_S
             return self._page
 
     def updates(self, query: Mapping[str, str]) -> dict[str, Any]:
@@ -238,11 +285,13 @@ class Live:
 
     def _follow(self) -> bool:
         """Read further in every cache, new ones too, and return whether there is more to read."""
-        for path in sorted(self.folder.glob("cache_*.jsonl")):
+        for path in sorted([*self.folder.glob("cache_*.jsonl"), *self.folder.glob("*/cache_*.jsonl")]):
             if path not in self._runs and path.is_file():
                 meta, taken = read_meta(path), [run.key for run in self._runs.values()]
                 self.roots = self.roots.with_metas([meta])
-                key = Source.of(path, meta, named_dataset(meta), taken=taken).key
+                dataset = named_dataset(meta)
+                name = "" if path.parent == self.folder else f"{path.parent.name}/{dataset or file_key(path)}"
+                key = Source.of(path, meta, dataset, name=name, taken=taken).key
                 self._runs[path] = LiveRun(key, CacheFollower(path), self.published)
         # Every run reads further: `any` over the runs themselves would stop at the first that has more.
         more = [run.follow() for run in self._runs.values()]
@@ -251,9 +300,11 @@ class Live:
     def _status(self) -> str:
         written_at = [at for run in self._runs.values() if (at := run.cache.written_at()) is not None]
         if not written_at:
-            return f"Live: there is no cache in {self.folder} yet"
+            return f"Live: there is no run in {self.folder} yet; this page waits for one"
         most = f"{MAX_LINE_BYTES >> 20} MiB"
         caches = [run.cache for run in self._runs.values() if run.cache.skipped]
+        if all(run.has_ended() for run in self._runs.values()):
+            return "The run has ended" if len(self._runs) == 1 else "All runs have ended"
         return f"Live: the last record came {_duration(time.time() - max(written_at))} ago" + "".join(
             f"; {cache.path.name} has {cache.skipped} lines of more than {most}, passed over" for cache in caches
         )

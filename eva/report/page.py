@@ -116,6 +116,7 @@ class Page:
     charts: Sequence[Chart]
     data: Mapping[str, object]
     sources: str = STATIC_SOURCES
+    charts_title: str = "Charts"
 
 
 def render_beginning(page: Page, assets: Assets) -> str:
@@ -126,6 +127,7 @@ def render_beginning(page: Page, assets: Assets) -> str:
         style=assets.style,
         script=assets.script,
         charts=page.charts,
+        charts_title=page.charts_title,
         data="".join(block(name, compact(value)) for name, value in page.data.items()),
     )
 

@@ -135,6 +135,37 @@ def test_the_page_grows_with_the_run_and_the_reader_stays_where_they_are(
         watched.calm()
 
 
+@needs_chromium
+def test_the_page_waits_for_a_run_and_says_how_far_it_is_and_that_it_has_ended(
+    report_run: Ran, records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    with serving(tmp_path / "later", report_run.frames) as served, chromium() as browser:
+        page = browser.new_page()
+        watched = Watched(page, (served.url,))
+        page.goto(served.url)
+        page.wait_for_selector("text=this page waits for one")
+        meta = json.loads(report_run.result.with_suffix(".meta.json").read_text())
+        for name, turns, started in (("old", 3, "2026-01-01T00:00:00+00:00"), ("new", 6, "2026-02-01T00:00:00+00:00")):
+            folder = tmp_path / "later" / name
+            folder.mkdir(parents=True)
+            meta |= {"settings": {**meta["settings"], "max_turns": turns}, "started": [started]}
+            (folder / "cache_own.meta.json").write_text(json.dumps(meta))
+        append(tmp_path / "later" / "old" / "cache_own.jsonl", *records)
+        (tmp_path / "later" / "old" / "result_own.jsonl").write_bytes(report_run.result.read_bytes())
+        growing = tmp_path / "later" / "new" / "cache_own.jsonl"
+        append(growing, *records[:4])
+        page.wait_for_function("() => document.querySelectorAll('#runs .progress').length === 2")
+        append(growing, records[4])
+        rate = r"5 of \d+, [\d.]+ per minute, about \d+ \w+ left"
+        page.wait_for_function("(rate) => document.querySelector('.progress').textContent.match(rate)", arg=rate)
+        assert page.locator("#runs .name").all_inner_texts() == ["new/own", "old/own"], "the newest first"
+        assert page.locator("#runs .differing").all_inner_texts() == ["max_turns 6", "max_turns 3"]
+        assert page.locator(".progress").nth(1).inner_text() == f"{len(records)} of {len(records)}; the run has ended"
+        page.reload()
+        page.wait_for_selector(f"#charts summary:has-text('Charts of the first {len(records) + 5} samples')")
+        watched.calm()
+
+
 def test_updates_go_on_from_a_byte_offset(served: Served, records: list[dict[str, Any]]) -> None:
     assert served.json("/updates?since=")["runs"] == []
     append(served.cache, *records[:2])

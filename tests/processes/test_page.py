@@ -54,6 +54,7 @@ def test_the_figures_are_those_of_accuracy_py(runs: Pair, page_file: Path, open_
 
 def test_every_chart_is_a_figure_described_in_words(page_file: Path, open_page: Open) -> None:
     page = open_page(page_file).page
+    page.locator("#charts summary").click()
     figures = page.locator("#charts figure")
     assert figures.count() >= 3
     for figure in figures.all():
@@ -368,7 +369,7 @@ def test_what_cannot_be_used_is_said_and_nothing_is_written(runs: Pair, tmp_path
     inputs = (
         ("empty.jsonl",), ("broken.jsonl",), ("absent.jsonl",), (runs.first, "--against", "empty.jsonl"),
         (runs.first, "-o", "copy.jsonl"), (runs.first, "-o", runs.first.with_suffix(".meta.json")),
-        (runs.first, "-o", "no/such/folder.html"), ("--live", "--output-dir", "absent"),
+        (runs.first, "-o", "no/such/folder.html"), ("--live", "--output-dir", "empty.jsonl"),
     )  # fmt: skip
     with ThreadPoolExecutor() as pool:
         refused = list(pool.map(lambda arguments: report(*arguments, cwd=tmp_path), (*inputs, ("--live",))))

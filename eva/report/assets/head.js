@@ -2,17 +2,20 @@
 
 function drawHead() {
   const runs = store.runs.filter((run) => run.head);
+  // Of a folder with many runs the newest is what somebody looks for.
+  if (settings.live) runs.sort((a, b) => b.head.started.localeCompare(a.head.started));
   const open = [...document.querySelectorAll("#runs details[open] summary")].map((node) => node.textContent);
   const copies = tableMenu("Copy or save the table", runsTableCells, "runs");
   byId("runs").replaceChildren(runsTable(runs), copies, ...caveatsOf(runs), ...runs.map(settingsOf).filter(Boolean));
   for (const node of document.querySelectorAll("#runs > details:not(.menu) > summary")) node.parentNode.open = open.includes(node.textContent);
 }
 
+const NUMBERS = ["Rounds", "Tokens", "Seconds"];
+
 function runsTable(runs) {
-  const numbers = ["Rounds", "Tokens", "Seconds"];
-  const names = ["Run", "Accuracy", "95 % interval by video, published", ...numbers, "No answer by"];
+  const names = ["Run", "Accuracy", "95 % interval by video, published", ...NUMBERS, "No answer by"];
   const header = names.map((name) => {
-    return element("th", { scope: "col", class: numbers.includes(name) ? "number" : null }, name);
+    return element("th", { scope: "col", class: NUMBERS.includes(name) ? "number" : null }, name);
   });
   return element("table", { class: "runs" },
     element("thead", {}, element("tr", {}, ...header)),
@@ -21,14 +24,29 @@ function runsTable(runs) {
 
 function runRow({ key, head }) {
   return element("tr", { "data-run": key },
-    element("th", { scope: "row" }, element("span", { class: "name" }, key), element("small", {}, head.file)),
-    element("td", {}, ...(head.so_far ? soFarOf(head) : accuracyOf(head))),
-    element("td", {}, head.so_far ? boundsOf(head) : intervalOf(head),
+    element("th", { scope: "row" }, element("span", { class: "name" }, key), element("small", {}, head.file),
+      settings.live ? element("small", { class: "progress" }) : null, differencesOf(head)),
+    cell("Accuracy", ...(head.so_far ? soFarOf(head) : accuracyOf(head))),
+    cell("95 % interval by video, published", head.so_far ? boundsOf(head) : intervalOf(head),
       ...head.published.map(publishedLine), ...head.evidence.map(small)),
-    element("td", { class: "number" }, fixed(head.rounds, 2)),
-    element("td", { class: "number" }, grouped(head.tokens)),
-    element("td", { class: "number" }, head.seconds === null ? "–" : fixed(head.seconds, 1)),
-    element("td", {}, failuresOf(head), small(stopsOf(head))));
+    cell("Rounds", fixed(head.rounds, 2)),
+    cell("Tokens", grouped(head.tokens)),
+    cell("Seconds", fixed(head.seconds, 1)),
+    cell("No answer by", failuresOf(head), small(stopsOf(head))));
+}
+
+// The settings in which the runs of the page differ.
+function differencesOf(head) {
+  const all = store.runs.map((run) => new Map((run.head || {}).made_with || []));
+  const differing = head.made_with.filter(([name, value]) => all.some((one) => one.size && one.get(name) !== value));
+  const text = differing.map(([name, value]) => `${name} ${value.slice(0, 80)}`).join(" · ");
+  return text ? element("small", { class: "differing" }, text) : null;
+}
+
+// A phone shows the name of the column before each cell.
+function cell(name, ...content) {
+  const attributes = { class: NUMBERS.includes(name) ? "number" : null, "data-name": name };
+  return element("td", attributes, element("div", {}, ...content));
 }
 
 function small(text) {

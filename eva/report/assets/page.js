@@ -333,10 +333,38 @@ function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape" && event.target.tagName !== "SELECT") return escape();
   if (/^(input|select|textarea)$/i.test(event.target.tagName)) return;
-  const action = { j: () => walk(1), k: () => walk(-1), "/": () => byId("search").focus() }[event.key];
+  const action = { j: () => walk(1), k: () => walk(-1), "/": () => byId("search").focus(), "?": showKeys }[event.key];
   if (!action) return;
   event.preventDefault();
   action();
+}
+
+const KEYS = [
+  ["j, k", "next and previous sample"],
+  ["/", "search"],
+  ["Esc", "clear the search, leave a field, close the sample"],
+  ["← →", "in an open frame: previous and next frame"],
+  ["Enter", "on a frame: open it; on a line of the timeline: go to its round"],
+  ["?", "these keys"],
+];
+
+function showKeys() {
+  const close = button(["Close", element("kbd", {}, "esc")], () => byId("keys").close());
+  byId("keys").replaceChildren(element("h2", {}, "Keys"), definitions("settings", KEYS),
+    element("div", { class: "buttons" }, close));
+  byId("keys").showModal();
+}
+
+// Charts are folded at the first visit, and then as the reader left them. A browser may refuse to remember it.
+function rememberCharts() {
+  const node = byId("charts");
+  if (!node) return;
+  try {
+    node.open = localStorage.getItem("eva-charts") === "open";
+    node.addEventListener("toggle", () => localStorage.setItem("eva-charts", node.open ? "open" : "folded"));
+  } catch {
+    node.open = false;
+  }
 }
 
 function escape() {
@@ -370,14 +398,25 @@ function take(news) {
   const heads = JSON.stringify(store.runs.map((run) => run.head));
   if (heads !== drawnHeads) drawHead();
   drawnHeads = heads;
+  drawProgress(news.runs);
   byId("status").textContent = news.status;
   if (changed) takeRows(shown);
+}
+
+function drawProgress(updates) {
+  for (const row of document.querySelectorAll("#runs tr[data-run]")) {
+    const update = updates.find((one) => one.key === row.dataset.run);
+    if (update) row.querySelector(".progress").textContent = update.progress;
+  }
+  // The page of a run without records has no charts.
+  if (store.rows.length && !byId("charts")) byId("paired").textContent = "Load the page again to see charts.";
 }
 
 // An open sample stays open while it runs again. Its new record replaces it.
 function takeRows(shown) {
   const row = wanted() && rowAt(...wanted());
   view.current = row || null;
+  drawHeader();
   refresh();
   // Not while a reader has a list of choices open.
   if (document.activeElement.tagName !== "SELECT") drawFilters();
@@ -414,6 +453,9 @@ function begin() {
   byId("legend").textContent = settings.legend || "";
   drawHead();
   drawPaired();
+  addChartButtons();
+  rememberCharts();
+  byId("help").append(button(["Keys", element("kbd", {}, "?")], showKeys));
   sortRows();
   filterRows();
   drawFilters();
@@ -433,6 +475,7 @@ function listen() {
   byId("scroller").addEventListener("scroll", redraw, { passive: true });
   window.addEventListener("resize", redraw);
   window.addEventListener("hashchange", route);
+  for (const media of [NARROW, PRINT]) media.addEventListener("change", drawTable);
   listenToViewer();
   document.addEventListener("keydown", pressed);
   byId("filters").addEventListener("submit", (event) => event.preventDefault());

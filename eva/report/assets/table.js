@@ -7,7 +7,7 @@ const BEYOND = 8; // rows above and below those that can be seen
 // where two runs are compared.
 const COLUMNS = [
   { name: "status", label: "", width: "44px", of: (row) => STATUSES.indexOf(row.status), cell: statusCell },
-  { name: "sample", label: "Sample", width: "140px", narrow: "112px", of: sampleOrder, cell: sampleCell },
+  { name: "sample", label: "Sample", width: "140px", narrow: "104px", of: sampleOrder, cell: sampleCell },
   { name: "question", label: "Question", of: (row) => row.question, cell: (row) => row.question },
   { name: "answer", label: "Answer (truth)", short: "Answer", width: "118px", narrow: "78px",
     of: (row) => row.answer, cell: answerCell },
@@ -56,10 +56,19 @@ function answerCell(row) {
   return row.status === "right" ? given : `${given} (${row.truth})`;
 }
 
+const NARROW = window.matchMedia("(max-width: 1000px)");
+const PRINT = window.matchMedia("print");
+const MOST_PRINTED = 500; // rows
+
+// Whether there is no room for the wide columns: the question must be read.
+function isNarrow() {
+  return document.body.classList.contains("reading") || NARROW.matches || PRINT.matches;
+}
+
 function visibleColumns() {
-  const narrow = document.body.classList.contains("reading");
+  const [narrow, beside] = [isNarrow(), document.body.classList.contains("reading")];
   return COLUMNS.filter((column) => (settings.against ? !column.single : !column.comparing) && !(narrow && column.wide)
-    && !(narrow && settings.against && (column.name === "question" || column.name === "answer"))
+    && !(beside && settings.against && (column.name === "question" || column.name === "answer"))
     && !(column.name === "category" && !view.ordered.some((row) => row.categories.length)));
 }
 
@@ -96,13 +105,24 @@ function filterRows() {
 
 // --- drawing
 
+function drawTable() {
+  drawHeader();
+  drawRows();
+  const [count, all] = [view.shown.length, view.ordered.length];
+  const filtered = count < all ? ` The filters leave ${grouped(count)} of ${plural(all, "sample")}.` : "";
+  const cut = count - MOST_PRINTED;
+  const left = cut > 0 ? ` ${plural(cut, "row")} more ${cut === 1 ? "is" : "are"} left out of this print.` : "";
+  byId("printed").textContent = filtered + left;
+  byId("printed").hidden = !PRINT.matches || !(filtered + left);
+}
+
 function drawHeader() {
   byId("table").tHead.replaceChildren(element("tr", { "aria-rowindex": 1 }, ...visibleColumns().map(headerCell)));
 }
 
 function headerCell(column) {
   const sorted = view.by === column.name ? (view.down ? "descending" : "ascending") : null;
-  const narrow = document.body.classList.contains("reading");
+  const narrow = isNarrow();
   const label = (narrow && column.short) || column.label || element("span", { "aria-label": "Result" }, "✓");
   const attributes = { scope: "col", class: column.number ? "number" : null, "aria-sort": sorted };
   const cell = element("th", attributes, button(label, () => sortBy(column.name)));
@@ -124,8 +144,8 @@ function sortBy(name) {
 function drawRows() {
   const scroller = byId("scroller");
   const count = view.shown.length;
-  const first = Math.max(0, Math.floor(scroller.scrollTop / ROW_HEIGHT) - BEYOND);
-  const seen = Math.ceil(scroller.clientHeight / ROW_HEIGHT) + 2 * BEYOND;
+  const first = PRINT.matches ? 0 : Math.max(0, Math.floor(scroller.scrollTop / ROW_HEIGHT) - BEYOND);
+  const seen = PRINT.matches ? MOST_PRINTED : Math.ceil(scroller.clientHeight / ROW_HEIGHT) + 2 * BEYOND;
   const last = Math.min(count, first + seen);
   const columns = visibleColumns();
   const rows = [space(first, columns.length)];
