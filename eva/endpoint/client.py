@@ -41,15 +41,15 @@ NO_COMPLETION = (openai.APIError, ValueError, RecursionError)
 class ChatModel:
     """A model on a server. The default of `sampling` is that of the published figures.
 
-    `rank` is the data-parallel rank that is to answer; None leaves the choice to the server. `limit_names` ends with
-    the name of the field that limits the tokens of a reply on this server.
+    `rank` is the data-parallel rank that is to answer; None leaves the choice to the server. `limit_name` holds the
+    name of the field that limits the tokens of a reply. The server may teach another one.
     """
 
     client: openai.AsyncOpenAI
     name: str
     sampling: Sampling = field(default_factory=Sampling)
     rank: int | None = None
-    limit_names: list[str] = field(default_factory=lambda: [MAX_TOKENS_NAME])
+    limit_name: list[str] = field(default_factory=lambda: [MAX_TOKENS_NAME])
 
     @property
     def base_url(self) -> str:
@@ -126,16 +126,18 @@ class ChatModel:
     ) -> object:
         """The JSON of a completion. The types of openai are not used: they take a minute for megabytes of nonsense."""
 
-        given = {"messages": messages, "model": self.name}
-        last = {**self.sampling.fields, **fields}
-        limit = self.limit_names[-1]
+        def body(limit_name: str) -> dict[str, Any]:
+            given = {"messages": messages, "model": self.name, limit_name: max_tokens, **self.sampling.fields, **fields}
+            return {name: value for name, value in given.items() if value is not None}
+
+        limit_name = self.limit_name[0]
         try:
-            return await self._post_encodable(without_nulls({**given, limit: max_tokens, **last}), timeout_s)
+            return await self._post_encodable(body(limit_name), timeout_s)
         except openai.BadRequestError as error:
-            if NEW_MAX_TOKENS_NAME not in error.message or limit == NEW_MAX_TOKENS_NAME:
+            if NEW_MAX_TOKENS_NAME not in error.message or limit_name == NEW_MAX_TOKENS_NAME:
                 raise
-        self.limit_names.append(NEW_MAX_TOKENS_NAME)
-        return await self._post_encodable(without_nulls({**given, NEW_MAX_TOKENS_NAME: max_tokens, **last}), timeout_s)
+        self.limit_name[:] = [NEW_MAX_TOKENS_NAME]
+        return await self._post_encodable(body(NEW_MAX_TOKENS_NAME), timeout_s)
 
     async def _post_encodable(self, body: Mapping[str, Any], timeout_s: float | None) -> object:
         try:
@@ -149,10 +151,6 @@ class ChatModel:
             options["headers"] = {RANK_HEADER: str(self.rank)}
         reply = await self.client.post("/chat/completions", cast_to=httpx2.Response, body=body, options=options)
         return json.loads(reply.content)
-
-
-def without_nulls(body: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in body.items() if value is not None}
 
 
 def without_surrogates(body: Mapping[str, Any]) -> dict[str, Any]:
