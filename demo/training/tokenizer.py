@@ -13,7 +13,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from demo.questions import clock
 from demo.scenes import COLOURS, MAX_DURATION_S, SIZES
-from demo.training.episodes import FIRST_LOOK, LAST_LOOK, RESIZE
+from demo.training.episodes import FIRST_LOOK, LAST_LOOK
+from demo.training.forms import ANSWER_FORM, EVA_CALL, HERMES_CALL, RESIZE, TOOLS
 from eva.protocol.messages import SYSTEM_PROMPT
 from eva.protocol.messages import clock as stamp
 
@@ -28,13 +29,18 @@ BRANCH_MARKS = ("\n1.", "\n2.", "\n3.")
 PROTOCOL = (
     SYSTEM_PROMPT,
     *("Video Length:", " seconds. Original video resolution:"),
-    *('<tool_call>{"tool": "frame_select", "arguments": {"start_time":', ', "end_time":'),
-    *(', "resize":', "}}</tool_call>", "<tool_call>", "</tool_call>", "<tool_response>", "Frame"),
+    *(EVA_CALL[0], ', "end_time":'),
+    *(', "resize":', EVA_CALL[1], "<tool_call>", "</tool_call>", "<tool_response>", "Frame"),
     "\nIf more information is needed, call the frame selection tool again.\n\nQuestion:",
     *("</tool_response>", "<answer>", "</answer>", ". <answer>", *OPTION_MARKS, *BRANCH_MARKS),
     *(" Time to look at, by the colour of the screen at", "\nWhat colour is the screen at that time?"),
     *(" What colour is the screen at", "?", *(f" {ratio}" for ratio in RESIZE.values())),
     *('.5, "nframes":', FIRST_LOOK, LAST_LOOK),
+)
+# What the other forms say besides; behind the rest, so that the rest keeps its numbers.
+OTHER_FORMS = (
+    *(TOOLS, *HERMES_CALL, f"\n{ANSWER_FORM}", "You are a helpful assistant."),
+    *("What colour is the screen at", "Time to look at, by the colour of the screen at"),
 )
 WORDS = ("system", "user", "assistant", "tool", "\n", " ", "p", ".", ":", " seconds", " colour", " screen")
 # Qwen's split, but up to three digits and a leading space in one piece, so that a number can be one token.
@@ -60,7 +66,8 @@ def build_tokenizer() -> Tokenizer:
     )
     tokenizer.train_from_iterator([word for word in _words() for _ in range(20)], trainer)
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
-    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in (*PROTOCOL, *_times())])
+    texts = (*PROTOCOL, *_times(), *OTHER_FORMS)
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in texts])
     return tokenizer
 
 
