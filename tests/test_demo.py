@@ -222,7 +222,7 @@ def test_the_model_folder_holds_the_chat_template_of_this_code() -> None:
 @pytest.fixture(scope="module")
 def template() -> Callable[..., str]:
     """Conversation -> text, as the server makes it of the messages and tools of a request."""
-    chat = AutoTokenizer.from_pretrained(ROOT / "demo" / "model")
+    chat: Any = AutoTokenizer.from_pretrained(ROOT / "demo" / "model")
     return partial(chat.apply_chat_template, tokenize=False, add_generation_prompt=True)
 
 
