@@ -23,6 +23,7 @@ from tqdm import tqdm
 from eva.agent.loop import Episode
 from eva.agent.record import exception_record
 from eva.agent.transcript import Transcribe, load_transcriber
+from eva.agents.choice import AgentChoice
 from eva.dataset.items import Item, load_items
 from eva.endpoint.errors import FailingError
 from eva.endpoint.pool import Server, Servers
@@ -32,9 +33,11 @@ from eva.frames.tool import FrameCounts
 from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.cache import Cache, CacheError, open_cache
 from eva.records.meta import Meta, read_meta, write_meta
+from eva.run.choose_agent import choose_agent
 from eva.run.connect import connect_all
 from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
 from eva.run.final_summary import outcomes_of, result_lines, summarize
+from eva.run.keeper import Keeper
 from eva.run.meta_content import begin_meta, with_choice, with_coverage
 from eva.run.options import FRAME_ROOT, Defaults, Options, parse_options
 from eva.run.preflight import FAILED, OK, Finding, check_frames, check_items, check_server, table
@@ -155,22 +158,23 @@ async def evaluate(options: Options) -> int:
     everything = load_annotations(dataset.jsonl, options.dataset)
     items = choose_items(everything, options)
     check_settings(dataset, options)
+    agent = choose_agent(options, items)
     transcribe = load_transcriber(options.tokenizer)
     with open_cache(dataset.cache, warn) as cache:
         outdated = find_outdated(cache, items, options)
         pending = [item for item in items if item.index in outdated or item.index not in cache.outcomes]
         models = await connect_all(options, warn) if pending else []
         if models:
-            meta = begin_meta(cache, models[0].name, dataset, options, HOME)
+            meta = begin_meta(cache, models[0].name, dataset, agent=agent, options=options, home=HOME)
         else:
             meta = read_meta(cache.path) or Meta.unknown()
         meta = with_choice(meta, everything, items)
-        executor = await make_executor(pending, models, transcribe, dataset, options)
+        executor = await make_executor(pending, models, transcribe, dataset, agent=agent, options=options)
         drop_outdated(cache, outdated, options)
         try:
             if models:
                 write_meta(cache.path, meta)
-                await run_all(pending, executor, models, cache, options)
+                await run_all(pending, executor, models, Keeper(cache, agent, warn), options)
         finally:
             try:
                 write_result(everything, cache, dataset.result, meta)
@@ -226,7 +230,13 @@ def find_outdated(cache: Cache, items: Sequence[Item], options: Options) -> froz
 
 
 async def make_executor(
-    items: Sequence[Item], models: Sequence[ChatModel], transcribe: Transcribe, dataset: Dataset, options: Options
+    items: Sequence[Item],
+    models: Sequence[ChatModel],
+    transcribe: Transcribe,
+    dataset: Dataset,
+    *,
+    agent: AgentChoice,
+    options: Options,
 ) -> Executor:
     """What runs the samples: this process, or the nodes of a Ray cluster."""
     own_tool = HOME / FRAME_TOOL_PATH
@@ -234,11 +244,12 @@ async def make_executor(
         tool = make_tool(options, own_tool=own_tool)
         if models:
             await tool.start(warn)
-        return LocalExecutor(make_sample_runner(transcribe, tool, dataset.video_root, options, warn))
+        runner = make_sample_runner(agent.make(), transcribe, tool, dataset.video_root, options=options, report=warn)
+        return LocalExecutor(runner)
     from eva.cluster.driver import join_cluster  # noqa: PLC0415  a local run needs no Ray
     from eva.cluster.node import NodeSettings  # noqa: PLC0415
 
-    settings = NodeSettings(with_absolute_paths(options), models[0].name, str(dataset.video_root), own_tool)
+    settings = NodeSettings(with_absolute_paths(options), models[0].name, str(dataset.video_root), own_tool, agent)
     return await join_cluster(options.ray, settings, {item.videos[0] for item in items}, warn)
 
 
@@ -261,7 +272,7 @@ def confirm(question: str, options: Options) -> None:
 
 
 async def run_all(
-    items: Sequence[Item], executor: Executor, models: Sequence[ChatModel], cache: Cache, options: Options
+    items: Sequence[Item], executor: Executor, models: Sequence[ChatModel], keeper: Keeper, options: Options
 ) -> None:
     """Run the items. The record of each is on disk before its sample counts as done."""
     # A log file gets a line every 30 s, a terminal a bar that moves.
@@ -275,12 +286,12 @@ async def run_all(
 
         async def run(item: Item, avoiding: Collection[Server]) -> None:
             async with servers.assign(avoiding=avoiding) as assignment:
-                cache.append(await executor.run(item, assignment))
+                keeper.append(await executor.run(item, assignment))
             progress.update()
 
         def give_up(item: Item, failing: FailingError) -> None:
             warn(f"sample {item.index} keeps failing while others do not: {failing}")
-            cache.append(failing.record or exception_record(item, failing.failure, Episode()))
+            keeper.append(failing.record or exception_record(item, failing.failure, Episode()))
             progress.update()
 
         schedule = Schedule(run, servers.serves_others, give_up, options.outage_timeout, executor.take)

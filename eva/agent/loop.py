@@ -1,24 +1,28 @@
 """The loop of one sample: ask the model, read its reply, run its tool calls, ask again.
 
-The model (`complete`) and the frame tool (`run_call`) are passed in.
+The agent, the model (`complete`) and the frame tool (`run_call`) are passed in.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from eva.agent.interface import Agent, Task
 from eva.agent.refusal import PictureUnreadableError, find_picture_problem
 from eva.agent.tool_call import ToolCallOutcome
 from eva.endpoint.completion import Reply
 from eva.endpoint.errors import BadRequestError
-from eva.protocol.messages import Message, assistant_message, tool_response
-from eva.protocol.reply import Answer, CallAttempt, NoAction, parse_reply
+from eva.errors import VideoError
+from eva.protocol.messages import Message
+from eva.protocol.reply import Answer, CallAttempt, NoAction
 from eva.protocol.stop_reasons import ANSWER_FOUND, BAD_REQUEST, MAX_TURNS_EXCEEDED
 
-Complete = Callable[[Sequence[Message]], Awaitable[Reply]]
+# A request: its messages, and the further fields of its body.
+Complete = Callable[[Sequence[Message], Mapping[str, Any]], Awaitable[Reply]]
 RunCall = Callable[[CallAttempt], Awaitable[ToolCallOutcome]]
 
 
@@ -35,34 +39,49 @@ class Episode:
     """A sample as far as it has come; `stop_reason` is empty until it ends.
 
     `video_file` is the file that is shown, where it is not the annotated file but the same video in another container.
-    `video_duration_s` is None until the video is opened. `refusal` is what the server said to a bad request.
+    `video_duration_s` is None until the video is opened. `refusal` is what the server said to a bad request. `looks`
+    are the calls that the agent made before the first request.
     """
 
     messages: list[Message] = field(default_factory=list)
     video_file: str = ""
     video_duration_s: float | None = None
+    looks: tuple[ToolCallOutcome, ...] = ()
     rounds: list[Round] = field(default_factory=list)
     answer: str = ""
     stop_reason: str = ""
     refusal: str = ""
 
+    def outcomes(self) -> list[ToolCallOutcome]:
+        """What became of all calls."""
+        return [*self.looks, *(outcome for round_ in self.rounds for outcome in round_.outcomes)]
+
     def frames(self) -> list[Path]:
         """The files of all frames that the conversation shows."""
-        extractions = [outcome.extraction for round_ in self.rounds for outcome in round_.outcomes]
+        extractions = [outcome.extraction for outcome in self.outcomes()]
         return [frame for extraction in extractions if extraction is not None for frame in extraction.frames]
 
     def stop(self, stop_reason: str, *, answer: str = "") -> None:
         self.stop_reason, self.answer = stop_reason, answer
 
 
+async def open_episode(episode: Episode, agent: Agent, task: Task, *, run_call: RunCall) -> None:
+    """Fetch the frames that the agent shows first, and write the opening messages. Raises PromptError, VideoError."""
+    episode.looks = tuple(await asyncio.gather(*map(run_call, agent.look_first(task))))
+    for look in episode.looks:
+        if look.error:
+            raise VideoError(f"the frames that the agent opens with cannot be cut: {look.reason or look.error}")
+    episode.messages.extend(agent.open(task, episode.looks))
+
+
 async def run_episode(
-    episode: Episode, question: str, *, complete: Complete, run_call: RunCall, max_turns: int
+    episode: Episode, agent: Agent, task: Task, *, complete: Complete, run_call: RunCall, max_turns: int
 ) -> None:
     """Run rounds until the episode ends, at most `max_turns`. A failure that is not the model's is raised; the episode
     then holds the rounds that were completed."""
-    for _ in range(max_turns):
+    for turn in range(1, max_turns + 1):
         try:
-            await step(episode, question, complete=complete, run_call=run_call)
+            await step(episode, agent, task, complete=complete, run_call=run_call, last=turn == max_turns)
         except BadRequestError as error:
             if problem := await asyncio.to_thread(find_picture_problem, str(error), episode.frames()):
                 raise PictureUnreadableError(problem) from error
@@ -73,21 +92,24 @@ async def run_episode(
     episode.stop(MAX_TURNS_EXCEEDED)
 
 
-async def step(episode: Episode, question: str, *, complete: Complete, run_call: RunCall) -> None:
+async def step(
+    episode: Episode, agent: Agent, task: Task, *, complete: Complete, run_call: RunCall, last: bool
+) -> None:
     """One round. Its calls run side by side; their frames are shown in the order of the calls."""
-    reply = await complete(episode.messages)
-    episode.messages.append(assistant_message(reply.text))
+    if last:
+        episode.messages.extend(agent.last_words())
+    reply = await complete(episode.messages, agent.fields(last=last))
+    episode.messages.append(agent.repeat(reply))
     episode.rounds.append(Round(reply))
-    action = parse_reply(reply.text)
+    action = agent.read(reply)
     if isinstance(action, Answer):
         return episode.stop(ANSWER_FOUND, answer=action.text)
     if isinstance(action, NoAction):
         return episode.stop(action.stop_reason)
     outcomes = tuple(await asyncio.gather(*map(run_call, action.calls)))
     episode.rounds[-1] = Round(reply, outcomes)
-    errors = [outcome.error for outcome in outcomes if outcome.error]
-    if len(errors) == len(outcomes):
-        return episode.stop("; ".join(errors))
-    frames = [frame for outcome in outcomes for frame in outcome.shown]
-    episode.messages.append(tool_response(frames, question))
+    response = agent.respond(task, outcomes)
+    if isinstance(response, NoAction):
+        return episode.stop(response.stop_reason)
+    episode.messages.extend(response)
     return None

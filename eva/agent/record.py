@@ -15,7 +15,7 @@ from eva.json_text import MOST_LEVELS, is_deeper
 from eva.protocol.messages import PromptError, first_question
 from eva.protocol.stop_reasons import BAD_REQUEST, EXCEPTION, INFRASTRUCTURE, MODEL, SAMPLE
 from eva.records import schema
-from eva.records.schema import Record
+from eva.records.schema import Record, Transcript
 
 # A record holds what was asked some levels down, and must be readable itself.
 MOST_ASKED_LEVELS = MOST_LEVELS // 2
@@ -23,8 +23,8 @@ BAD_REQUEST_ERROR = "OpenAI BadRequestError after retries"
 _EXECUTED = ("start_s", "end_s", "indices", "times_s", "width", "height", "decoder")
 
 
-def episode_record(item: Item, episode: Episode, transcript: str) -> Record:
-    """The record of an episode that ended by the protocol; `transcript` is its conversation as text."""
+def episode_record(item: Item, episode: Episode, transcript: Transcript) -> Record:
+    """The record of an episode that ended by the protocol; `transcript` is its conversation."""
     rounds = episode.rounds
     refused = episode.stop_reason == BAD_REQUEST
     return Record(
@@ -33,7 +33,7 @@ def episode_record(item: Item, episode: Episode, transcript: str) -> Record:
         stop_reason=episode.stop_reason,
         num_rounds=len(rounds),
         total_tokens=rounds[-1].reply.usage.total_tokens if rounds else 0,
-        estimated_visual_tokens=sum(_tokens(look) for round_ in rounds for look in round_.outcomes),
+        estimated_visual_tokens=sum(map(_tokens, episode.outcomes())),
         error=BAD_REQUEST_ERROR if refused else "",
         error_detail=episode.refusal if refused else "",
         failure=None if episode.answer else MODEL,
@@ -68,6 +68,7 @@ def _common(item: Item, episode: Episode) -> dict[str, Any]:
         "video_file": episode.video_file,
         "video_duration_s": episode.video_duration_s,
         "trajectory": [schema.to_json(_round(round_)) for round_ in episode.rounds],
+        "opening": list(map(schema.to_json, map(_call, episode.looks))) or None,
         "question": first_question(item.prompt),
         "schema": schema.SCHEMA,
     }
@@ -76,7 +77,15 @@ def _common(item: Item, episode: Episode) -> dict[str, Any]:
 def _round(round_: Round) -> schema.Round:
     reply = round_.reply
     calls = tuple(map(_call, round_.outcomes))
-    return schema.Round(reply.text, schema.Usage(**asdict(reply.usage)), reply.seconds, reply.finish_reason, calls)
+    return schema.Round(
+        reply=reply.text,
+        usage=schema.Usage(**asdict(reply.usage)),
+        seconds=reply.seconds,
+        finish_reason=reply.finish_reason,
+        calls=calls,
+        reasoning=reply.reasoning,
+        tool_calls=list(map(asdict, reply.calls)) or None,
+    )
 
 
 def _call(look: ToolCallOutcome) -> schema.Call:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
-from eva.agent.loop import Complete, Episode, run_episode
+from eva.agent.interface import Agent, Task
+from eva.agent.loop import Complete, Episode, open_episode, run_episode
 from eva.agent.record import episode_record, exception_record
 from eva.agent.tool_call import CallRunner
 from eva.agent.transcript import Transcribe
 from eva.dataset.items import Item, video_path
 from eva.endpoint.errors import OutageError, UnansweredError
 from eva.frames.tool import FrameToolUnusableError
-from eva.protocol.messages import opening_messages
 from eva.records.schema import Record
 
 # Failures that are not the sample's: the schedule decides what happens next.
@@ -25,6 +26,7 @@ _NOT_THE_SAMPLES = (FrameToolUnusableError, OutageError)
 class SampleRunner:
     """Runs samples. `report` receives a line for each sample that ends as an exception."""
 
+    agent: Agent
     call_runner: CallRunner
     transcribe: Transcribe
     video_root: Path
@@ -59,15 +61,10 @@ class SampleRunner:
         if path != annotated:
             episode.video_file = str(path.relative_to(self.video_root))
         episode.video_duration_s = video.duration_s
-        opening = opening_messages(item.prompt, video)
-        episode.messages.extend(opening.messages)
-        await run_episode(
-            episode,
-            opening.question,
-            complete=complete,
-            run_call=lambda call: self.call_runner.run(call, path, video, sample=item.index),
-            max_turns=self.max_turns,
-        )
+        task = Task(item.index, item.prompt, video)
+        look = partial(self.call_runner.run, path=path, video=video, sample=item.index)
+        await open_episode(episode, self.agent, task, run_call=partial(look, budget=False))
+        await run_episode(episode, self.agent, task, complete=complete, run_call=look, max_turns=self.max_turns)
 
 
 def _timed(record: Record, started_at: float) -> Record:

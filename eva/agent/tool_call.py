@@ -12,7 +12,7 @@ from typing import Any
 from eva.agent.images import data_url, file_url
 from eva.frames.tool import CallFailedError, Extraction, FrameCall, FrameTool, FrameToolError
 from eva.protocol.arguments import FrameRequest, UnusableArgumentError, read_request
-from eva.protocol.budget import Budgeted, fit_budget
+from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE, Budgeted, fit_budget
 from eva.protocol.messages import ShownFrame, VideoInfo, requested_times
 from eva.protocol.reply import CallAttempt
 from eva.protocol.stop_reasons import CALL_FAILED
@@ -26,13 +26,15 @@ _NUMERIC = frozenset({"start_time", "end_time", "nframes", "resize"})
 class CallSettings:
     """Budget of a call in visual tokens, lines per frame to which it cuts first, and how frames are labelled and sent.
 
-    `timestamps` is "requested" or "actual"; `image_transport` is "file" or "base64".
+    `timestamps` is "requested" or "actual"; `image_transport` is "file" or "base64". A visual token covers
+    `pixels_per_token` x `pixels_per_token` pixels.
     """
 
     max_visual_tokens: int
     maxp: int
     timestamps: str
     image_transport: str
+    pixels_per_token: int = PIXELS_PER_TOKEN_SIDE
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,19 @@ class CallRunner:
     tool: FrameTool
     settings: CallSettings
 
-    async def run(self, call: CallAttempt, path: Path, video: VideoInfo, *, sample: int) -> ToolCallOutcome:
+    async def run(
+        self, call: CallAttempt, path: Path, video: VideoInfo, *, sample: int, budget: bool = True
+    ) -> ToolCallOutcome:
         """The outcome of `call`, also where it fails by the model's fault. Raises FrameToolError.
 
-        The frames exist until `tool.release(sample)`.
+        The frames exist until `tool.release(sample)`. Without `budget` the call is not cut.
         """
-        outcome = ToolCallOutcome(call, error=call.error)
+        outcome = ToolCallOutcome(call, error=call.error, reason=call.reason)
         if call.arguments is None or call.error is not None:
             return outcome
         try:
             request = read_request(call.arguments)
-            budgeted = self._fit_budget(request, video)
+            budgeted = self._fit_budget(request, video, self.settings.max_visual_tokens if budget else math.inf)
             outcome = replace(outcome, budgeted=budgeted)
             frame_call = to_frame_call(request, budgeted, call.arguments)
             extraction = await self.tool.extract(path, frame_call, sample=sample)
@@ -76,15 +80,16 @@ class CallRunner:
         except (UnusableArgumentError, CallFailedError) as failure:
             return replace(outcome, error=CALL_FAILED, reason=str(failure))
 
-    def _fit_budget(self, request: FrameRequest, video: VideoInfo) -> Budgeted:
+    def _fit_budget(self, request: FrameRequest, video: VideoInfo, max_visual_tokens: float) -> Budgeted:
         try:
             return fit_budget(
                 request.nframes,
                 request.resize,
                 width=video.width,
                 height=video.height,
-                max_visual_tokens=self.settings.max_visual_tokens,
+                max_visual_tokens=max_visual_tokens,
                 maxp=self.settings.maxp,
+                side=self.settings.pixels_per_token,
             )
         except (OverflowError, ValueError) as error:
             raise UnusableArgumentError(f"nframes or resize is out of range: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,10 +10,14 @@ from jinja2.exceptions import TemplateError
 
 from eva.errors import EvaError
 from eva.protocol.messages import Message, ShownFrame, assistant_message, tool_response
+from eva.records.schema import Transcript
 
 IMAGE_PAD = "<|image_pad|>"
 
-Transcribe = Callable[[Sequence[Message]], str]
+# --tokenizer none: a server that is reached by its address alone may not say what its tokenizer is.
+NO_TOKENIZER = "none"
+
+Transcribe = Callable[[Sequence[Message]], Transcript]
 
 
 class TokenizerError(EvaError):
@@ -22,8 +27,11 @@ class TokenizerError(EvaError):
 def load_transcriber(tokenizer: str) -> Transcribe:
     """A function that renders messages with the chat template of `tokenizer` (a folder, or a model id of the Hub).
 
-    The text has no `<|image_pad|>`, as in the records of the reference. Raises TokenizerError.
+    The text has no `<|image_pad|>`, as in the records of the reference. `none` keeps the messages. Raises
+    TokenizerError.
     """
+    if tokenizer == NO_TOKENIZER:
+        return keep_messages
     from transformers import AutoTokenizer  # noqa: PLC0415  the import takes a second
 
     if Path(tokenizer).is_absolute() and not Path(tokenizer).is_dir():
@@ -37,11 +45,35 @@ def load_transcriber(tokenizer: str) -> Transcribe:
         ) from error
 
     def transcribe(messages: Sequence[Message]) -> str:
-        text = loaded.apply_chat_template(list(messages), tokenize=False)
+        text = loaded.apply_chat_template(list(map(_with_read_arguments, messages)), tokenize=False)
         return str(text).replace(IMAGE_PAD, "")
 
     _try_out(transcribe, tokenizer)
     return transcribe
+
+
+def keep_messages(messages: Sequence[Message]) -> Transcript:
+    """The messages, but for the content of images that travel inside the requests."""
+    return tuple(map(_without_image_data, messages))
+
+
+def _without_image_data(message: Message) -> Message:
+    content = message["content"]
+    return message if isinstance(content, str) else {**message, "content": list(map(_without_data, content))}
+
+
+def _without_data(part: Message) -> Message:
+    url = part["image_url"]["url"] if part["type"] == "image_url" else ""
+    return {**part, "image_url": {"url": url.partition(",")[0]}} if url.startswith("data:") else part
+
+
+def _with_read_arguments(message: Message) -> Message:
+    """Servers read the arguments of a native call before the template writes them. This does the same."""
+    if "tool_calls" not in message:
+        return message
+    functions = [call["function"] for call in message["tool_calls"]]
+    read = [{**function, "arguments": json.loads(function["arguments"])} for function in functions]
+    return {**message, "tool_calls": [{"type": "function", "function": function} for function in read]}
 
 
 def _try_out(transcribe: Transcribe, tokenizer: str) -> None:

@@ -15,11 +15,13 @@ import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import eva
 from eva.agent.images import file_url
 from eva.agent.sample import SampleRunner
 from eva.agent.transcript import load_transcriber
+from eva.agents.choice import AgentChoice
 from eva.cpus import available_cpus
 from eva.dataset.items import Item, video_path
 from eva.dataset.locate import locate_video
@@ -33,6 +35,7 @@ from eva.frames.tool import FrameCounts, FrameToolUnusableError
 from eva.protocol.messages import Message
 from eva.records.meta import package_versions
 from eva.records.schema import Record
+from eva.run.connect import sampling
 from eva.run.executor import make_sample_runner, make_tool
 from eva.run.options import Options
 from eva.run.preflight import black_frame
@@ -50,6 +53,7 @@ class NodeSettings:
     model: str
     video_root: str
     own_tool: Path
+    agent: AgentChoice = field(default_factory=AgentChoice)
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ class RunningSample:
 
     def __init__(self, runner: SampleRunner, item: Item) -> None:
         self.messages: Sequence[Message] = ()
+        self._fields: Mapping[str, Any] = {}
         self.answered: Sequence[Message] = ()
         self.answered_by = ""
         self.request: asyncio.Future[Reply] | None = None
@@ -124,8 +129,8 @@ class RunningSample:
         self._needs_reply = asyncio.Event()
         self._task = asyncio.ensure_future(runner.run(item, self._complete))
 
-    async def _complete(self, messages: Sequence[Message]) -> Reply:
-        self.messages = tuple(messages)
+    async def _complete(self, messages: Sequence[Message], fields: Mapping[str, Any]) -> Reply:
+        self.messages, self._fields = tuple(messages), fields
         self._reply = asyncio.get_running_loop().create_future()
         self._needs_reply.set()
         return await self._reply
@@ -140,7 +145,7 @@ class RunningSample:
     async def ask(self, model: ChatModel) -> None:
         """Ask the model for the reply. After an UnavailableError the sample still waits; every other error is raised in
         the sample too."""
-        self.request = asyncio.ensure_future(model.complete(self.messages))
+        self.request = asyncio.ensure_future(model.complete(self.messages, self._fields))
         try:
             reply = await self.request
         except UnavailableError:
@@ -199,8 +204,9 @@ class Node:
         options = self._settings.options
         root, frame_root = on_this_machine(self._settings.video_root), on_this_machine(str(options.frame_root))
         _check_folders(root, frame_root)
-        clients = (make_client(url, options.api_key, options.request_timeout) for url in options.base_url)
-        models = [ChatModel(client, self._settings.model) for client in clients]
+        headers = dict(options.header)
+        clients = (make_client(url, options.api_key, options.request_timeout, headers) for url in options.base_url)
+        models = [ChatModel(client, self._settings.model, sampling(options)) for client in clients]
         self._models = {model.base_url: model for model in models}
         await self._check_reach()
         transport, why = await self._transport(options.image_transport, frame_root)
@@ -208,7 +214,9 @@ class Node:
         transcribe = await asyncio.to_thread(load_transcriber, options.tokenizer)
         self._tool = make_tool(here, own_tool=self._settings.own_tool)
         await self._tool.start(lambda line: self._lines.append(f"node {socket.gethostname()}: {line}"))
-        self._sample_runner = make_sample_runner(transcribe, self._tool, root, here, self._lines.append)
+        self._sample_runner = make_sample_runner(
+            self._settings.agent.make(), transcribe, self._tool, root, options=here, report=self._lines.append
+        )
         found = await asyncio.to_thread(_find_videos, videos, root)
         workers = options.frame_workers or available_cpus()
         return Arrival(workers=workers, videos=found, transport=transport, transport_reason=why)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import httpx2
 import openai
 
-from eva.endpoint.completion import BLACK_IMAGE_URL, MAX_TOKENS, TEMPERATURE, Reply, image_message, read_reply
+from eva.endpoint.completion import BLACK_IMAGE_URL, NOTHING, TEMPERATURE, Reply, Sampling, image_message, read_reply
 from eva.endpoint.errors import BadRequestError, ServerError, UnavailableError
 from eva.endpoint.http_client import BoundedClient, UnusableServerError, shown_address
 from eva.protocol.messages import Message
@@ -27,6 +27,8 @@ PROBE_PAUSE_S = 0.2
 # there (404), the server is slow or busy.
 _UNAVAILABLE_STATUS = frozenset({401, 403, 404, 408, 409, 425, 429})
 _BUSY = 429
+# The field that limits the tokens of a reply, and its name on servers that refuse the first one.
+MAX_TOKENS_NAME, NEW_MAX_TOKENS_NAME = "max_tokens", "max_completion_tokens"
 # What the client raises where a request brings no completion. Text that is not JSON is a ValueError, JSON that is
 # nested without end is a RecursionError.
 NO_COMPLETION = (openai.APIError, ValueError, RecursionError)
@@ -34,10 +36,15 @@ NO_COMPLETION = (openai.APIError, ValueError, RecursionError)
 
 @dataclass(frozen=True)
 class ChatModel:
-    """A model on a server. The sampling settings are those of the published figures."""
+    """A model on a server. The default of `sampling` is that of the published figures.
+
+    `limit_names` holds the last way to limit the tokens of a reply that the server did not refuse.
+    """
 
     client: openai.AsyncOpenAI
     name: str
+    sampling: Sampling = field(default_factory=Sampling)
+    limit_names: list[str] = field(default_factory=lambda: [MAX_TOKENS_NAME])
 
     @property
     def base_url(self) -> str:
@@ -48,12 +55,13 @@ class ChatModel:
         """The base URL for people and files: without name, password and query."""
         return shown_address(self.client.base_url)
 
-    async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Ask once for the next message. Raises BadRequestError (HTTP 400), UnavailableError, or
-        openai.APIStatusError for other refusals."""
+    async def complete(self, messages: Sequence[Message], fields: Mapping[str, Any] = NOTHING) -> Reply:
+        """Ask once for the next message; `fields` are further ones of the body.
+
+        Raises BadRequestError (HTTP 400), UnavailableError, or openai.APIStatusError for other refusals."""
         started = time.monotonic()
         try:
-            reply = read_reply(await self._create(messages, MAX_TOKENS, None))
+            reply = read_reply(await self._create(messages, self.sampling.max_tokens, None, fields))
         except openai.BadRequestError as error:
             raise BadRequestError(error.message) from error
         except NO_COMPLETION as error:
@@ -97,24 +105,43 @@ class ChatModel:
             return str(error)
         return ""
 
-    async def _create(self, messages: Sequence[Message], max_tokens: int, timeout_s: float | None) -> object:
+    async def _create(
+        self, messages: Sequence[Message], max_tokens: int, timeout_s: float | None, fields: Mapping[str, Any] = NOTHING
+    ) -> object:
         """The JSON of a completion. The types of openai are not used: they take a minute for megabytes of nonsense."""
-        try:
-            return await self._post(messages, max_tokens, timeout_s)
-        except UnicodeEncodeError:
-            return await self._post(without_surrogates(messages), max_tokens, timeout_s)
 
-    async def _post(self, messages: Sequence[Message], max_tokens: int, timeout_s: float | None) -> object:
-        body = {"messages": messages, "model": self.name, "max_tokens": max_tokens, "temperature": TEMPERATURE}
+        def body() -> dict[str, Any]:
+            given = {"messages": messages, "model": self.name, self.limit_names[-1]: max_tokens}
+            return without_nulls({**given, "temperature": TEMPERATURE, **self.sampling.extra, **fields})
+
+        try:
+            return await self._post_encodable(body(), timeout_s)
+        except openai.BadRequestError as error:
+            if NEW_MAX_TOKENS_NAME not in error.message or self.limit_names[-1] == NEW_MAX_TOKENS_NAME:
+                raise
+            self.limit_names.append(NEW_MAX_TOKENS_NAME)
+            return await self._post_encodable(body(), timeout_s)
+
+    async def _post_encodable(self, body: Mapping[str, Any], timeout_s: float | None) -> object:
+        try:
+            return await self._post(body, timeout_s)
+        except UnicodeEncodeError:
+            return await self._post(without_surrogates(body), timeout_s)
+
+    async def _post(self, body: Mapping[str, Any], timeout_s: float | None) -> object:
         options: Any = {} if timeout_s is None else {"timeout": timeout_s}
         reply = await self.client.post("/chat/completions", cast_to=httpx2.Response, body=body, options=options)
         return json.loads(reply.content)
 
 
-def without_surrogates(messages: Sequence[Message]) -> list[Message]:
-    """The messages with `?` for each lone surrogate: UTF-8 has none, and a reply may hold one as a JSON escape."""
-    text = json.dumps(messages, ensure_ascii=False).encode("utf-8", errors="replace")
-    return cast(list[Message], json.loads(text))
+def without_nulls(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def without_surrogates(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body with `?` for each lone surrogate: UTF-8 has none, and a reply may hold one as a JSON escape."""
+    text = json.dumps(body, ensure_ascii=False).encode("utf-8", errors="replace")
+    return cast(dict[str, Any], json.loads(text))
 
 
 def as_unavailable(error: Exception) -> UnavailableError | None:
@@ -132,27 +159,42 @@ def as_unavailable(error: Exception) -> UnavailableError | None:
     return UnavailableError(f"{name}: {error}", unconnected=isinstance(error, openai.APIConnectionError))
 
 
-async def connect(*, base_url: str, api_key: str, model: str | None, timeout_s: float) -> ChatModel:
+async def connect(
+    *,
+    base_url: str,
+    api_key: str,
+    model: str | None,
+    timeout_s: float,
+    headers: Mapping[str, str] = NOTHING,
+    sampling: Sampling | None = None,
+) -> ChatModel:
     """A model on the server at `base_url`: `model`, or the first that the server lists if `model` is None.
 
     Raises ServerError if nothing answers there, or if the answer is not a list of models.
     """
-    client = make_client(base_url, api_key, timeout_s)
+    client = make_client(base_url, api_key, timeout_s, headers)
     served = await _checked_models(client)
     address = shown_address(client.base_url)
     if not served:
         raise ServerError(f"the server at {address} serves no model: start vLLM with the model's folder")
     if model is not None and model not in served:
         raise ServerError(f"the server at {address} does not serve {model!r} but {', '.join(served)}: see --model")
-    return ChatModel(client, model or next(iter(served)))
+    return ChatModel(client, model or next(iter(served)), sampling or Sampling())
 
 
-def make_client(base_url: str, api_key: str, timeout_s: float) -> openai.AsyncOpenAI:
+def make_client(
+    base_url: str, api_key: str, timeout_s: float, headers: Mapping[str, str] = NOTHING
+) -> openai.AsyncOpenAI:
     """A client that retries nothing: `pool` decides what is retried. Raises ServerError."""
     try:
         http = BoundedClient(headers={"Accept-Encoding": "identity"})
         return openai.AsyncOpenAI(
-            base_url=base_url, api_key=api_key, timeout=timeout_s, max_retries=0, http_client=http
+            base_url=base_url,
+            api_key=api_key,
+            timeout=timeout_s,
+            max_retries=0,
+            http_client=http,
+            default_headers=dict(headers),
         )
     except httpx2.InvalidURL as error:
         # The message does not repeat the address: the password may be what makes it invalid.

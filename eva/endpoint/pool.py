@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from eva.endpoint.completion import Reply
+from eva.endpoint.completion import NOTHING, Reply
 from eva.endpoint.errors import KeepsFailingError, OutageError, ServerLostError, UnavailableError
 from eva.endpoint.limit import AdaptiveLimit
 from eva.protocol.messages import Message
@@ -55,9 +55,10 @@ class ChatRequest(Protocol[T_co]):
 
 @dataclass(frozen=True)
 class Conversation:
-    """The messages of a sample that runs in this process."""
+    """The messages of a sample that runs in this process, and the further fields of the request."""
 
     messages: Sequence[Message]
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -66,7 +67,7 @@ class Conversation:
 
     async def send(self, model: ChatModel) -> Reply:
         """See ChatRequest."""
-        return await model.complete(self.messages)
+        return await model.complete(self.messages, self.fields)
 
     async def ask_one_token(self, model: ChatModel) -> str:
         """See ChatRequest."""
@@ -242,9 +243,9 @@ class Assignment:
     server: Server
     answered: ChatRequest[object] | None = None
 
-    async def complete(self, messages: Sequence[Message]) -> Reply:
+    async def complete(self, messages: Sequence[Message], fields: Mapping[str, Any] = NOTHING) -> Reply:
         """The next reply. Waits while the server is down. Raises as `ask`."""
-        return await self.ask(Conversation(tuple(messages)))
+        return await self.ask(Conversation(tuple(messages), fields))
 
     async def ask(self, request: ChatRequest[T]) -> T:
         """The answer to the request. Waits while the server is down.
@@ -289,7 +290,7 @@ def as_one_message(messages: Sequence[Message]) -> Message:
     parts: list[Message] = []
     for message in messages:
         content = message["content"]
-        parts += [{"type": "text", "text": content}] if isinstance(content, str) else content
+        parts += [{"type": "text", "text": content}] if isinstance(content, str) else content or ()
     return {"role": "user", "content": parts}
 
 

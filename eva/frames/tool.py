@@ -140,7 +140,7 @@ class ToolSettings:
     """The frame-selection command and how it is called.
 
     With `fallback`, windows are clamped to the video and the model's further arguments are dropped; without, they
-    are passed on and nothing is clamped.
+    are passed on and nothing is clamped. The sides of frames are multiples of `factor` pixels.
     """
 
     path: Path
@@ -148,6 +148,7 @@ class ToolSettings:
     backend: str
     fallback: bool
     timeout_s: float
+    factor: int = PIXELS_PER_TOKEN_SIDE
 
     def program(self) -> list[str]:
         return [sys.executable, str(self.path)] if self.path.suffix == ".py" else [str(self.path)]
@@ -162,7 +163,7 @@ class ToolSettings:
             "end_time": call.end_s,
             "nframes": call.nframes,
             "resize": call.resize,
-            "factor": PIXELS_PER_TOKEN_SIDE,
+            "factor": self.factor,
             "save_root": self.save_root,
         }
         if self.backend != "auto":

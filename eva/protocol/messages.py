@@ -60,19 +60,30 @@ def opening_messages(prompt: Sequence[Mapping[str, str]], video: VideoInfo) -> O
 
     A system message comes first, the prompt's own or SYSTEM_PROMPT. Raises PromptError if there is no user turn.
     """
-    messages = [dict(turn) for turn in prompt]
+    question = first_question(prompt)
+    messages = replace_question(prompt, user_prompt(question, video))
+    if messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": SYSTEM_PROMPT})
+    return Opening(tuple(messages), question)
+
+
+def replace_question(prompt: Sequence[Mapping[str, str]], content: str | list[Message]) -> list[Message]:
+    """The turns of the prompt, with this content in the first user turn. Raises PromptError if there is none."""
+    messages: list[Message] = [dict(turn) for turn in prompt]
     user = next((message for message in messages if message["role"] == "user"), None)
     if user is None:
         raise PromptError("the prompt has no user turn, so there is no question to ask")
-    question = first_question(prompt)
-    user["content"] = USER_PROMPT.format(
+    user["content"] = content
+    return messages
+
+
+def user_prompt(question: str, video: VideoInfo) -> str:
+    """The question behind the length and the size of the video."""
+    return USER_PROMPT.format(
         length=int(max(video.duration_s - 0.5, 1)),
         resolution=min(video.width, video.height),
         question=question,
     )
-    if messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": SYSTEM_PROMPT})
-    return Opening(tuple(messages), question)
 
 
 def first_question(prompt: Sequence[Mapping[str, str]]) -> str:
@@ -86,16 +97,21 @@ def assistant_message(text: str) -> Message:
 
 def tool_response(frames: Sequence[ShownFrame], question: str) -> Message:
     """The frames of all calls of one block, each after its label, then the question again."""
-    parts = [_text_part(RESPONSE_START)]
+    end = text_part(RESPONSE_END.format(question=question))
+    return {"role": "tool", "content": [text_part(RESPONSE_START), *frame_parts(frames), end]}
+
+
+def frame_parts(frames: Sequence[ShownFrame]) -> list[Message]:
+    """Each frame after its label."""
+    parts = []
     for number, frame in enumerate(frames):
         label = FRAME_LABEL.format(number=number, time=clock(frame.time_s))
-        parts.append(_text_part(label if number == 0 else "\n" + label))
+        parts.append(text_part(label if number == 0 else "\n" + label))
         parts.append({"type": "image_url", "image_url": {"url": frame.url}})
-    parts.append(_text_part(RESPONSE_END.format(question=question)))
-    return {"role": "tool", "content": parts}
+    return parts
 
 
-def _text_part(text: str) -> Message:
+def text_part(text: str) -> Message:
     return {"type": "text", "text": text}
 
 

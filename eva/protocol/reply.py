@@ -35,12 +35,20 @@ class Answer:
 class CallAttempt:
     """One call of the frame tool as the model wrote it. `arguments` is None where `raw` is not JSON.
 
-    `error` is the call's part of the stop reason where it cannot run.
+    `error` is the call's part of the stop reason where it cannot run, and `reason` explains it. `id` is the server's
+    name for a native call.
     """
 
     raw: str
     arguments: Mapping[str, Any] | None
     error: str | None
+    reason: str | None = None
+    id: str = ""
+
+    @classmethod
+    def of(cls, **arguments: Any) -> CallAttempt:
+        """A call that an agent makes by itself."""
+        return cls(json.dumps(arguments), arguments, None)
 
 
 @dataclass(frozen=True)
@@ -52,12 +60,15 @@ class Calls:
 
 @dataclass(frozen=True)
 class NoAction:
-    """The reply has neither an answer nor a call. The sample ends with this stop reason."""
+    """The sample ends with this stop reason: the reply has neither an answer nor a call, or no call of it worked."""
 
     stop_reason: str
 
 
-def parse_reply(text: str) -> Answer | Calls | NoAction:
+Action = Answer | Calls | NoAction
+
+
+def parse_reply(text: str) -> Action:
     """What the reply asks for. A tool call beside an answer does not count."""
     answer = find_answer(text)
     if answer:
@@ -120,10 +131,11 @@ def _parse_call(raw: str) -> CallAttempt:
         arguments = json.loads(raw)
     except (ValueError, RecursionError):
         return CallAttempt(raw, None, ARGUMENTS_NOT_JSON)
-    return CallAttempt(raw, arguments, _find_missing(arguments))
+    return CallAttempt(raw, arguments, find_missing(arguments))
 
 
-def _find_missing(arguments: Mapping[str, Any]) -> str | None:
+def find_missing(arguments: Mapping[str, Any]) -> str | None:
+    """The error of a call that lacks an argument."""
     if "start_time" not in arguments or "end_time" not in arguments:
         return NO_START_OR_END_TIME
     return None if "nframes" in arguments else NO_NFRAMES

@@ -28,7 +28,7 @@ Number = int | float | None  # finite
 Count = int | float | None  # not negative, and exact
 Numbers = Sequence[Number]
 Duration = int | float | None  # in seconds, of a video that can be
-Transcript = str
+Transcript = str | tuple[Any, ...]
 Paths = tuple[str, ...]  # empty for what is not a path
 T = TypeVar("T")
 
@@ -126,6 +126,10 @@ class Round:
     # As the server says it.
     finish_reason: str | None
     calls: tuple[Call, ...]
+    # What the server took out of the reply as reasoning.
+    reasoning: str = ""
+    # The native tool calls as JSON objects with `id`, `name` and `arguments`; None where there are none.
+    tool_calls: list[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,8 @@ class Record:
     index: int
     # The paths of the videos, from the annotation; the first one is shown.
     videos: tuple[str, ...]
-    # The conversation as text, without image tokens; empty for an exception, which is written as an empty list.
+    # The conversation as text, without image tokens, or the messages themselves where the run had no tokenizer; empty
+    # for an exception, which is written as an empty list.
     messages: Transcript
     # The ground truth, from the annotation.
     gt: str
@@ -166,18 +171,27 @@ class Record:
     video_duration_s: Duration = None
     # The completed rounds as JSON objects; `rounds` gives them typed. None in the reference's records.
     trajectory: list[Any] | None = None
+    # The calls that the agent made before the first reply, as JSON objects; `looks` gives them typed.
+    opening: list[Any] | None = None
     # Wall time of the sample.
     seconds: Count = None
     # The question as it was asked, stripped; of older records as the transcript shows it.
     question: str = ""
     # SCHEMA of the version that wrote the record; None in the reference's records, and in our older ones.
     schema: int | None = None
+    # The agent that played; empty for EVA.
+    agent: str = ""
 
     @cached_property
     def rounds(self) -> tuple[Round, ...]:
         """The completed rounds. They are read when they are asked for: most of a record's bytes are theirs, and no
         score needs them."""
         return tuple(_read(Round, round_) for round_ in self.trajectory or ())
+
+    @property
+    def looks(self) -> tuple[Call, ...]:
+        """The calls that the agent made before the first reply."""
+        return tuple(_read(Call, call) for call in self.opening or ())
 
     @cached_property
     def outcome(self) -> Outcome:
@@ -199,7 +213,7 @@ class Record:
 # A key of the annotation with one of these names is not carried.
 OWN_KEYS = frozenset(field.name for field in fields(Record)) - {"extra"}
 # What an older record has under these names is the annotation's.
-_SINCE_SCHEMA_1 = frozenset({"question", "schema"})
+_SINCE_SCHEMA_1 = frozenset({"question", "schema", "opening", "agent"})
 
 
 def read_record(line: object, *, default_index: int | None = None) -> Record:
@@ -221,10 +235,10 @@ def _read_record(value: Mapping[str, Any], index: int) -> Record:
     derived: dict[str, Any] = {}
     own = OWN_KEYS
     if found["schema"] is None:
-        derived = {"question": find_question(found["messages"])}
+        derived = {"question": find_question(transcript(found["messages"])), "opening": None, "agent": ""}
         own = OWN_KEYS - _SINCE_SCHEMA_1
     if found["video_duration_s"] is None:
-        derived["video_duration_s"] = find_video_length_s(found["messages"])
+        derived["video_duration_s"] = find_video_length_s(transcript(found["messages"]))
     if value.get("failure", "") is None:  # the record says that it is nobody's
         derived["failure"] = ""
     extra = {key: held for key, held in value.items() if key not in own}
@@ -269,6 +283,11 @@ def _text_or_none(value: object) -> str | None:
     return None if value is None else str(value)
 
 
+def transcript(messages: object) -> str:
+    """The conversation as text; empty where the record holds the messages themselves."""
+    return messages if isinstance(messages, str) else ""
+
+
 def _duration_s(value: object) -> Number:
     return value if is_number(value) and 0.001 <= value <= 1e9 else None
 
@@ -302,7 +321,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "int | None": lambda value: value if type(value) is int else None,
     "str": text,
     "str | None": _text_or_none,
-    "Transcript": lambda value: value if isinstance(value, str) else "",
+    "Transcript": lambda value: tuple(value) if isinstance(value, list) and value else transcript(value),
     "tuple[str, ...]": lambda value: tuple(map(str, items(value))),
     "Paths": lambda value: tuple(name if isinstance(name, str) else "" for name in items(value)),
     "tuple[int, ...] | None": _integers,

@@ -10,7 +10,7 @@ from typing import Any
 from eva.json_text import json_text, number
 from eva.protocol.messages import clock
 from eva.records.read_transcript import split_turns
-from eva.records.schema import Call, Executed, Number, Record, Round
+from eva.records.schema import Call, Executed, Number, Record, Round, transcript
 from eva.report.question import read_question
 from eva.report.rows import Row
 from eva.scoring.categories import time_reference_s
@@ -56,7 +56,7 @@ def _course(record: Record, timestamps: str) -> Detail:
     """The rounds; of a record without them, as the reference's are, the transcript's turns."""
     if record.trajectory is not None:
         return {"trajectory": [_round(round_, timestamps) for round_ in record.rounds], "turns": []}
-    return {"trajectory": None, "turns": [list(turn) for turn in split_turns(record.messages)]}
+    return {"trajectory": None, "turns": [list(turn) for turn in split_turns(transcript(record.messages))]}
 
 
 def _round(round_: Round, timestamps: str) -> Detail:

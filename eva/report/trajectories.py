@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eva.records.read_transcript import split_turns
-from eva.records.schema import Call, Executed, Record, Round
+from eva.records.schema import Call, Executed, Record, Round, transcript
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def steps(record: Record) -> tuple[Step, ...]:
     """The rounds of a record; of one without a trajectory, those that its transcript shows."""
     if record.trajectory is not None:
         return tuple(map(_step, record.rounds))
-    return tuple(Step(_digest(text)) for role, text in split_turns(record.messages) if role == "assistant")
+    return tuple(Step(_digest(text)) for role, text in split_turns(transcript(record.messages)) if role == "assistant")
 
 
 def first_difference(ours: Sequence[Step], theirs: Sequence[Step]) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from eva.endpoint.completion import Sampling
 from eva.endpoint.errors import ServerError
 from eva.run.options import Options
 from eva.run.settings import SettingsError
@@ -35,7 +36,8 @@ async def connect_all(options: Options, report: Callable[[str], None]) -> list[C
         raise next(iter(failures.values()))
     for url, failure in failures.items():
         report(f"the run starts without one server: {failure}")
-        models.append(ChatModel(make_client(url, options.api_key, options.request_timeout), models[0].name))
+        client = make_client(url, options.api_key, options.request_timeout, dict(options.header))
+        models.append(ChatModel(client, models[0].name, sampling(options)))
     names = {model.name for model in models}
     if len(names) > 1:
         raise SettingsError(f"the servers serve different models, {', '.join(sorted(names))}: choose one with --model")
@@ -46,4 +48,16 @@ async def connect_to(url: str, options: Options) -> ChatModel:
     """The model on one server. Raises ServerError."""
     from eva.endpoint.client import connect  # noqa: PLC0415
 
-    return await connect(base_url=url, api_key=options.api_key, model=options.model, timeout_s=options.request_timeout)
+    return await connect(
+        base_url=url,
+        api_key=options.api_key,
+        model=options.model,
+        timeout_s=options.request_timeout,
+        headers=dict(options.header),
+        sampling=sampling(options),
+    )
+
+
+def sampling(options: Options) -> Sampling:
+    """What all requests of the run have in common."""
+    return Sampling(options.max_tokens, options.extra_body)

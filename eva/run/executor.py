@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from eva.agent.interface import Agent
 from eva.agent.sample import SampleRunner
 from eva.agent.tool_call import CallRunner, CallSettings
 from eva.agent.transcript import Transcribe
@@ -85,6 +86,7 @@ def make_tool(options: Options, *, own_tool: Path) -> FrameTool:
         backend=options.backend,
         fallback=options.fallback,
         timeout_s=options.frame_timeout,
+        factor=options.pixels_per_token,
     )
     count = options.frame_workers or available_cpus()
     workers = Workers([sys.executable, str(own_tool), "--worker"], count)
@@ -108,7 +110,13 @@ def store_cap(tool: FrameTool) -> float:
 
 
 def make_sample_runner(
-    transcribe: Transcribe, tool: FrameTool, video_root: Path, options: Options, report: Callable[[str], None]
+    agent: Agent,
+    transcribe: Transcribe,
+    tool: FrameTool,
+    video_root: Path,
+    *,
+    options: Options,
+    report: Callable[[str], None],
 ) -> SampleRunner:
     """What runs one sample with these flags."""
     settings = CallSettings(
@@ -116,8 +124,10 @@ def make_sample_runner(
         maxp=options.maxp,
         timestamps=options.timestamps,
         image_transport=options.image_transport or "file",
+        pixels_per_token=options.pixels_per_token,
     )
     return SampleRunner(
+        agent=agent,
         call_runner=CallRunner(tool, settings),
         transcribe=transcribe,
         video_root=video_root,

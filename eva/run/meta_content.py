@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from eva.agents.choice import AgentChoice
 from eva.dataset.items import Item
+from eva.endpoint.completion import MAX_TOKENS
 from eva.files import file_sha256
+from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.records.cache import Cache
 from eva.records.meta import Meta, begin
 from eva.run.options import Options
@@ -16,7 +20,7 @@ from eva.scoring.coverage import read_spans, write_spans
 from eva.scoring.score import Score
 
 
-def begin_meta(cache: Cache, model: str, dataset: Dataset, options: Options, home: Path) -> Meta:
+def begin_meta(cache: Cache, model: str, dataset: Dataset, *, agent: AgentChoice, options: Options, home: Path) -> Meta:
     """The meta file of a run of `model`. Raises SettingsDifferError if the cache was made with other settings."""
     settings = {
         "dataset": options.dataset,
@@ -29,9 +33,21 @@ def begin_meta(cache: Cache, model: str, dataset: Dataset, options: Options, hom
         "timestamps": options.timestamps,
         "backend": options.backend,
         "frame_tool": options.frame_tool.name,
+        **agent.settings(),
+        **_unusual(options),
     }
     has_records = bool(cache.outcomes) and not options.new_cache
     return begin(cache.path, settings, has_records=has_records, force=options.force, home=home)
+
+
+def _unusual(options: Options) -> dict[str, Any]:
+    """Settings that older meta files lack; one that has its usual value is left out, so that it is equal to those."""
+    settings: dict[str, tuple[Any, Any]] = {
+        "max_tokens": (options.max_tokens, MAX_TOKENS),
+        "pixels_per_token": (options.pixels_per_token, PIXELS_PER_TOKEN_SIDE),
+        "extra_body": (options.extra_body, {}),
+    }
+    return {name: value for name, (value, usual) in settings.items() if value != usual}
 
 
 def with_choice(meta: Meta, everything: Sequence[Item], items: Sequence[Item]) -> Meta:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eva.agents.choice import FRAME_TOKENS, NFRAMES
+from eva.endpoint.completion import MAX_TOKENS
+from eva.json_text import parse_json
+from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.video.choices import BACKENDS, FORMATS
 
 # The environment variable that holds the key if no flag gives it.
@@ -46,6 +50,15 @@ class Options:
     tokenizer: str
     request_timeout: float
     outage_timeout: float
+    max_tokens: int
+    extra_body: Mapping[str, Any]
+    header: tuple[tuple[str, str], ...] = field(repr=False)
+    agent: str
+    nframes: int | None
+    frame_tokens: int | None
+    match: Path | None
+    tool_images: str | None
+    pixels_per_token: int
     max_turns: int
     max_visual_tokens: int
     maxp: int
@@ -93,7 +106,9 @@ def parse_options(argv: Sequence[str], defaults: Defaults) -> Options:
     flags = vars(parser.parse_args(argv))
     key = flags["api_key"] or os.environ.get(API_KEY_VARIABLE, "").strip() or defaults.api_key
     urls = [url for text in flags["base_url"] or [defaults.base_url] for url in text.split(",") if url]
-    return Options(**{**flags, "base_url": tuple(dict.fromkeys(urls)), "api_key": key})
+    return Options(
+        **{**flags, "base_url": tuple(dict.fromkeys(urls)), "api_key": key, "header": tuple(flags["header"])}
+    )
 
 
 def _add_data_options(group: argparse._ArgumentGroup, defaults: Defaults) -> None:
@@ -113,7 +128,16 @@ def _add_server_options(group: argparse._ArgumentGroup, defaults: Defaults) -> N
     add("--base-url", action="append", metavar="URL", help=f"{several} (default: {defaults.base_url})")
     add("--api-key", help=f"the key of the server; other users can see a flag, but not the variable {API_KEY_VARIABLE}")
     add("--model", help="name of the served model (default: the first in the list of the server)")
-    add("--tokenizer", default=defaults.tokenizer, help="folder or Hub id of the tokenizer of the model")
+    add(
+        "--tokenizer",
+        default=defaults.tokenizer,
+        help="folder or Hub id of the tokenizer of the model; none: records hold the messages themselves",
+    )
+    add("--max-tokens", **_count(MAX_TOKENS), help="most tokens of one reply")
+    extra = "fields that are added to the body of each request; null takes a field out"
+    add("--extra-body", type=json_fields, default={}, metavar="JSON", help=extra)
+    header = "a header of each request, 'NAME: VALUE'; repeat the flag for several"
+    add("--header", type=header_line, action="append", default=[], metavar="HEADER", help=header)
     add("--request-timeout", **_seconds(600), help="seconds for one completion")
     outage = "seconds without any server, or without a node that has the video of a sample, before the run gives up"
     add("--outage-timeout", **_seconds(1800), help=outage)
@@ -121,6 +145,17 @@ def _add_server_options(group: argparse._ArgumentGroup, defaults: Defaults) -> N
 
 def _add_agent_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
+    agent = "eva, uniform, blind, tools, hermes, or path/to/mine.py:MyAgent (docs/agents.md)"
+    add("--agent", default="eva", metavar="AGENT", help=agent)
+    add("--nframes", **_count(None), help=f"of uniform: frames of the video (default: {NFRAMES})")
+    frame_tokens = f"of uniform: visual tokens to which a frame is scaled down (default: {FRAME_TOKENS})"
+    add("--frame-tokens", **_count(None, "T"), help=frame_tokens)
+    match = "of uniform: for each question as many visual tokens as this result's run spent on it"
+    add("--match", type=Path, metavar="RESULT", help=match)
+    images = "of tools: where frames go, in the tool message (default) or in a user message after it"
+    add("--tool-images", choices=("tool", "user"), help=images)
+    side = "width and height in pixels that one visual token covers (28: Qwen2.5-VL, 32: Qwen3-VL)"
+    add("--pixels-per-token", **_count(PIXELS_PER_TOKEN_SIDE, "P"), help=side)
     add("--max-turns", **_count(6), help="most replies per sample")
     add("-v", "--max-visual-tokens", **_count(12000), help="budget of one tool call, in visual tokens")
     add("--maxp", **_count(720, "P"), help="the number of lines to which the budget first cuts large frames")
@@ -183,6 +218,25 @@ def positive_number(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return value
+
+
+def json_fields(text: str) -> dict[str, Any]:
+    """A JSON object, without the fields that the run decides."""
+    fields = parse_json(text)
+    if not isinstance(fields, dict):
+        raise argparse.ArgumentTypeError(f"{text} is not a JSON object")
+    own = fields.keys() & {"messages", "model", "stream", "n", "max_tokens", "max_completion_tokens"}
+    if own:
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(own))} cannot be set here")
+    return fields
+
+
+def header_line(text: str) -> tuple[str, str]:
+    """`NAME: VALUE` -> both."""
+    name, colon, value = text.partition(":")
+    if not colon or not re.fullmatch(r"[A-Za-z0-9-]+", name) or not re.fullmatch(r"[\t -~]*", value):
+        raise argparse.ArgumentTypeError("a header has the form 'NAME: VALUE'")
+    return name, value.strip()
 
 
 def index_set(text: str) -> frozenset[int]:

@@ -25,4 +25,8 @@ def without_secrets(urls: str) -> str:
     return re.sub(r"//[^/,]*@", "//YOUR_USER:YOUR_PASSWORD@", urls)
 
 
-_SECRET_FLAGS: Mapping[str, Callable[[str], str]] = {"--api-key": lambda _: "YOUR_KEY", "--base-url": without_secrets}
+_SECRET_FLAGS: Mapping[str, Callable[[str], str]] = {
+    "--api-key": lambda _: "YOUR_KEY",
+    "--base-url": without_secrets,
+    "--header": lambda header: f"{header.partition(':')[0]}: YOUR_VALUE",
+}

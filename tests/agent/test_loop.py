@@ -6,20 +6,24 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from eva.agent.interface import Task
 from eva.agent.loop import Episode, run_episode
 from eva.agent.refusal import PictureUnreadableError
 from eva.agent.tool_call import ToolCallOutcome
+from eva.agents.eva import Eva
 from eva.endpoint.completion import Reply, Usage
 from eva.endpoint.errors import BadRequestError
 from eva.frames.tool import Extraction
-from eva.protocol.messages import Message, ShownFrame, assistant_message, tool_response
+from eva.protocol.messages import Message, ShownFrame, VideoInfo, assistant_message, tool_response
 from eva.protocol.reply import CallAttempt
 
 CALL = '{"tool": "frame_select", "arguments": {"start_time": %s, "end_time": 9, "nframes": 1}}'
 OPENING = {"role": "user", "content": "Q?"}
+TASK = Task(0, [OPENING], VideoInfo(60.0, 640, 360))
 
 
 def block(*starts_s: int) -> str:
@@ -44,7 +48,7 @@ class Script:
     folder: Path = Path("/frames")
     requests: list[list[Message]] = field(default_factory=list)
 
-    async def complete(self, messages: Sequence[Message]) -> Reply:
+    async def complete(self, messages: Sequence[Message], fields: Mapping[str, Any]) -> Reply:
         self.requests.append(list(messages))
         reply = self.replies[len(self.requests) - 1]
         if isinstance(reply, Exception):
@@ -64,7 +68,7 @@ class Script:
         return episode
 
     async def run_in(self, episode: Episode, *, max_turns: int = 6) -> None:
-        await run_episode(episode, "Q?", complete=self.complete, run_call=self.run_call, max_turns=max_turns)
+        await run_episode(episode, Eva(), TASK, complete=self.complete, run_call=self.run_call, max_turns=max_turns)
 
 
 def test_an_answer_ends_the_sample_and_nothing_is_asked_after_it() -> None:

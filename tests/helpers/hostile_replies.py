@@ -49,9 +49,17 @@ HOSTILE: dict[str, Callable[[int], str]] = {
 }  # fmt: skip
 
 
-def parsing_s(text: str) -> float:
-    """The CPU seconds that a reply costs the parser."""
+def parsing_s(text: str, *parsers: Callable[[str], object]) -> float:
+    """The CPU seconds that a reply costs the parsers; without any, EVA's."""
     before = time.process_time()
-    find_answer(text)
-    parse_reply(text)
+    for parse in parsers or (find_answer, parse_reply):
+        parse(text)
     return time.process_time() - before
+
+
+def check_linear(name: str, parse: Callable[[str], object]) -> None:
+    """A step for each pair of characters would cost 64 times as much. Each figure is the least of five."""
+    short, long = (HOSTILE[name](length) for length in (16_000, 128_000))
+    short_s, long_s = (min(parsing_s(text, parse) for _ in range(5)) for text in (short, long))
+    assert long_s < 32 * max(short_s, 0.0005)
+    parse(HOSTILE[name](FIVE_MB))

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from scripted_server import Script, ScriptedServer
 from eva.agent.sample import SampleRunner
 from eva.agent.tool_call import CallRunner, CallSettings
 from eva.agent.transcript import load_transcriber
+from eva.agents.eva import Eva
 from eva.dataset.items import Item
 from eva.endpoint.completion import Reply, Usage
 from eva.frames.command_tool import CommandTool
@@ -82,7 +83,7 @@ def strict(line: str) -> Any:
 def replying(text: str) -> Any:
     texts = iter((text, "<answer>B</answer>"))
 
-    async def complete(messages: Sequence[Message]) -> Reply:
+    async def complete(messages: Sequence[Message], fields: Mapping[str, Any]) -> Reply:
         return Reply(next(texts), Usage(1, 1, 2), "stop")
 
     return complete
@@ -103,7 +104,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Ite
             result.tools.append(tool)
             call_runner = CallRunner(tool, CallSettings(12000, 720, "requested", "file"))
             said: list[str] = []
-            runner = SampleRunner(call_runner, transcribe, folder / "videos", 6, said.append)
+            runner = SampleRunner(Eva(), call_runner, transcribe, folder / "videos", 6, said.append)
             for number in range(int(fallback), REPLIES, 2):
                 item = Item(number, (f"{STEM}.mp4",), ({"role": "user", "content": "Q?"},), "B")
                 text = a_reply(number)

@@ -21,15 +21,17 @@ from vllm_server import MAX_MODEL_LEN, MODEL, NAME, PYTHON, VllmServer
 
 from demo.make_data import plan, render, rows
 from eva.agent.images import data_url, file_url
+from eva.agent.interface import Task
 from eva.agent.loop import Episode, run_episode
 from eva.agent.record import episode_record, exception_record
 from eva.agent.refusal import PictureUnreadableError
+from eva.agents.eva import Eva
 from eva.dataset.items import Item
 from eva.endpoint.client import ChatModel
 from eva.endpoint.errors import KeepsFailingError, OutageError
 from eva.endpoint.pool import Servers
 from eva.protocol.budget import visual_tokens
-from eva.protocol.messages import Message
+from eva.protocol.messages import Message, VideoInfo
 from eva.records.schema import Record
 from eva.video.sampling import output_size
 
@@ -38,6 +40,7 @@ pytestmark = [
     pytest.mark.skipif(not PYTHON.exists(), reason="vLLM is not installed: bash demo/install_server.sh"),
 ]
 ITEM = Item(0, ("clip.mp4",), (), "A")
+TASK = Task(0, (), VideoInfo(1.0, 28, 28))
 IMAGE_LIMIT = 4
 # Sizes of source videos; the frames of each, at every ratio, are what the budget can produce.
 SOURCES = ((1280, 720), (640, 480), (720, 1280), (1000, 1000))
@@ -126,7 +129,7 @@ async def one(pool: Servers, messages: list[Message]) -> Record:
     episode = Episode(messages)
     try:
         async with pool.assign(avoiding=()) as assignment:
-            await run_episode(episode, "", complete=assignment.complete, run_call=no_call, max_turns=1)
+            await run_episode(episode, Eva(), TASK, complete=assignment.complete, run_call=no_call, max_turns=1)
         return episode_record(ITEM, episode, "")
     except KeepsFailingError as failing:
         return exception_record(ITEM, failing.failure, episode)

@@ -1,0 +1,73 @@
+"""The flags of a run -> its agent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from eva.agents.choice import BUILT_IN, FRAME_TOKENS, NFRAMES, AgentChoice, AgentError, read_own
+from eva.dataset.items import Item
+from eva.files import file_sha256
+from eva.json_text import is_number
+from eva.protocol.messages import first_question
+from eva.protocol.stop_reasons import INFRASTRUCTURE
+from eva.records.result_file import read_records
+from eva.records.schema import Record
+from eva.run.options import Options
+
+
+def choose_agent(options: Options, items: Sequence[Item]) -> AgentChoice:
+    """The agent of the flags, able to play `items`. Raises AgentError, ResultError."""
+    _check_flags(options)
+    own = None if options.agent in BUILT_IN else read_own(options.agent)
+    choice = AgentChoice(
+        name=options.agent if own is None else f"{own.name}:{own.class_name}",
+        own=own,
+        nframes=options.nframes or NFRAMES,
+        frame_tokens=options.frame_tokens or FRAME_TOKENS,
+        spent=read_spent(options.match, items) if options.match else None,
+        matched_sha256=file_sha256(options.match) if options.match else None,
+        images_for_user=options.tool_images == "user",
+        pixels_per_token=options.pixels_per_token,
+    )
+    choice.make()
+    return choice
+
+
+def _check_flags(options: Options) -> None:
+    flags = {
+        "--nframes": (options.nframes, "uniform"),
+        "--frame-tokens": (options.frame_tokens, "uniform"),
+        "--match": (options.match, "uniform"),
+        "--tool-images": (options.tool_images, "tools"),
+    }
+    for flag, (value, agent) in flags.items():
+        if value is not None and options.agent != agent:
+            raise AgentError(f"{flag} is a setting of --agent {agent}, not of {options.agent}")
+    if options.nframes and options.match:
+        raise AgentError("--match decides the number of frames: leave --nframes out")
+
+
+def read_spent(result: Path, items: Sequence[Item]) -> dict[int, int]:
+    """The visual tokens that a run spent, by the index of the question. Raises AgentError where it has no usable record
+    of one of `items`."""
+    records = {record.index: record for record in read_records(result)}
+    spent = {}
+    for item in items:
+        record = records.get(item.index)
+        tokens = _tokens(record, item) if record else None
+        if tokens is None:
+            raise AgentError(
+                f"--match {result}: it has no finished record of the question {item.index}: "
+                "finish that run (--retry-error), or choose other questions with --ids"
+            )
+        spent[item.index] = tokens
+    return spent
+
+
+def _tokens(record: Record, item: Item) -> int | None:
+    """None for another question, and for a sample that failed by the infrastructure."""
+    same = record.question in ("", first_question(item.prompt))
+    tokens = record.estimated_visual_tokens
+    usable = same and record.outcome.failure != INFRASTRUCTURE and is_number(tokens)
+    return int(tokens) if usable and tokens is not None else None

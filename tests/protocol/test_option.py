@@ -1,0 +1,120 @@
+"""Which option real phrasings choose, and which choose none."""
+
+from __future__ import annotations
+
+import pytest
+from hostile_replies import HOSTILE, check_linear
+
+from eva.protocol.option import find_option
+
+CHOSEN = {
+    "<answer>B</answer>": "B",
+    "<answer> b </answer>": "B",
+    "<answer>(C)</answer>": "C",
+    "<answer>B. The red car</answer>": "B",
+    "I write <answer></answer> at the end. <answer>D</answer>": "D",
+    "First <answer>A</answer>. No, wait. <answer>C</answer>": "C",
+    "<think>Perhaps <answer>A</answer></think>\n<answer>B</answer>": "B",
+    "<answer>three</answer>": "three",
+    "<answer>A man walks</answer>": "A man walks",
+    "B": "B",
+    "b": "B",
+    "B.": "B",
+    "(B)": "B",
+    "**B**": "B",
+    "**(B)**": "B",
+    "[B]": "B",
+    "`B`": "B",
+    '"B"': "B",
+    "B\n": "B",
+    "B. blue": "B",
+    "B.blue": "B",
+    "b) blue": "B",
+    "B: blue": "B",
+    "B - blue": "B",
+    "B, because the car is blue.": "B",
+    "A because the man walks.": "A",
+    "B is the correct answer.": "B",
+    "**B. blue**": "B",
+    "(D) The man walks to the left.": "D",
+    "Option B": "B",
+    "B\n\nThe car turns left at the crossing.": "B",
+    "The answer is (B)": "B",
+    "The answer is B.": "B",
+    "the answer is b": "B",
+    "The answer is: B": "B",
+    "The answer is **B**.": "B",
+    "The correct answer is option C.": "C",
+    "The correct answer would be C": "C",
+    "The correct option is D.": "D",
+    "My choice: D": "D",
+    "The best choice is (A) a man walks.": "A",
+    "Answer: B": "B",
+    "ANSWER: E": "E",
+    "answer: c": "C",
+    "Answer: B. blue": "B",
+    "Answer: A": "A",
+    "Answer: A. A man walks": "A",
+    "Answer B": "B",
+    "**Answer:** B": "B",
+    "**Answer: B**": "B",
+    "### Final Answer\n\n**C**": "C",
+    "Final answer - C": "C",
+    "Answer:\n\nD": "D",
+    "Answer: (A) or so it seems": "A",
+    "The answer is most likely B, as the light is red.": "B",
+    "A. one is wrong.\nB. two is wrong.\nSo the answer is C.": "C",
+    "The answer is A at first sight. But he turns, so the answer is B.": "B",
+    r"\boxed{B}": "B",
+    r"So it is $\boxed{\text{C}}$.": "C",
+    r"The answer is \boxed{(D)}.": "D",
+    r"\boxed{B. blue}": "B",
+    r"Answer: \boxed{ A }": "A",
+}
+NOT_CHOSEN = [
+    "",
+    "I cannot determine the answer from these frames.",
+    "The answer cannot be determined.",
+    "I'm sorry, but I can't see the video.",
+    "I, as a language model, cannot see videos.",
+    "There is not enough information to answer.",
+    "None of the options is right.",
+    "A man walks into a room.",
+    "a man walks into a room",
+    "The answer is a man who walks.",
+    "The answer is A man who walks.",
+    "Answer: A man walks.",
+    "Answer: none",
+    "Answer: unclear",
+    "The answer is not B.",
+    "B is wrong.",
+    "B or C",
+    "A, B and C are all possible.",
+    "A, or B",
+    "Because the car is blue.",
+    "E.g. the car is blue.",
+    "C'est la voiture.",
+    "Blue",
+    "A. one\nB. two\nC. three",
+    "Let me think about the answers A, B, C and D.",
+    "The video shows an answer being written on a board.",
+    r"\boxed{42}",
+    "<answer></answer>",
+    "<answer>B",
+    "</answer>",
+]
+
+
+@pytest.mark.parametrize("text", CHOSEN)
+def test_the_option_that_a_person_reads_is_the_answer(text: str) -> None:
+    assert find_option(text) == CHOSEN[text]
+
+
+@pytest.mark.parametrize("text", NOT_CHOSEN)
+def test_a_reply_that_chooses_nothing_is_not_an_answer(text: str) -> None:
+    assert find_option(text) == ""
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_reply_costs_time_linear_in_its_length(name: str) -> None:
+    check_linear(name, find_option)
