@@ -30,7 +30,8 @@ main() {
     say "asking the agent"
     ask --output-dir "$out" "$@"
     say "asking the same model about evenly spaced frames, as many tokens of them as the agent looked at"
-    ask --output-dir "$out/uniform" "$@" --agent uniform --match "$out/result_demo.jsonl"
+    ask --output-dir "$out/uniform" "$@" --agent uniform --frame-tokens 6 \
+        --match "$out/result_demo.jsonl"
     say "scoring"
     .venv/bin/python accuracy.py "$out/result_demo.jsonl"
     say "comparing: A evenly spaced frames, B the agent"

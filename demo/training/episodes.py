@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from demo.questions import LETTERS, Question, branch_line, clock, draw
 from demo.scenes import Clip
-from demo.training.forms import ANSWER_FORM, EVA, RESIZE, Form, labelled
+from demo.training.forms import EVA, RESIZE, Form, ask_alone, ask_with_frames
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
-from eva.protocol.messages import RESPONSE_END, Message, ShownFrame, assistant_message, requested_times
+from eva.protocol.messages import RESPONSE_END, Message, assistant_message, requested_times
 from eva.video.sampling import Window, output_size, sample_times
 
 # How a reply to a frame begins.
@@ -54,7 +54,7 @@ def dialogue(clip: Clip, question: Question, form: Form = EVA) -> Episode:
     for look_s in question.looks_s:
         frames.append(_shown(clip, clip.colour_at(look_s)))
         messages += [
-            form.response([ShownFrame(look_s, "")], question.text),
+            form.respond(clip, question.text, look_s=look_s),
             _after(question, look_s, frames[-1].colour, clip, form),
         ]
     return Episode(messages, frames)
@@ -71,16 +71,14 @@ def given(rng: random.Random, kind: str, *, held_out: bool, count: int) -> Episo
     grid = rng.choice(GIVEN_GRIDS)
     frames = [Shown(clip.colour_at(time_s), *grid) for time_s in times_s]
     closest = max(i for i, label_s in enumerate(labels_s) if label_s <= question.looks_s[0])
-    asked = {"type": "text", "text": f"\n{question.text}\n{ANSWER_FORM}"}
-    user = {"role": "user", "content": [*labelled([ShownFrame(label_s, "") for label_s in labels_s]), asked]}
-    return Episode([user, _last(question, frames[closest].colour)], frames)
+    asked = ask_with_frames(clip, question.text, labels_s=labels_s)
+    return Episode([*asked, _last(question, frames[closest].colour)], frames)
 
 
 def blind(rng: random.Random, kind: str, *, held_out: bool) -> Episode:
     """The question alone, and a guess."""
-    _, question = draw(rng, kind, held_out=held_out)
-    user = {"role": "user", "content": f"{question.text}\n{ANSWER_FORM}"}
-    return Episode([user, assistant_message(GUESS)], [])
+    clip, question = draw(rng, kind, held_out=held_out)
+    return Episode([*ask_alone(clip, question.text), assistant_message(GUESS)], [])
 
 
 def drill_frames(rng: random.Random, kind: str, form: Form = EVA) -> Episode:
@@ -89,7 +87,7 @@ def drill_frames(rng: random.Random, kind: str, form: Form = EVA) -> Episode:
     messages, frames = _opening(clip, question, form), []
     for look_s, colour in _drill_looks(rng, question):
         frames.append(_shown(clip, colour))
-        messages += [_short_response(look_s, form), _after(question, look_s, colour, clip, form)]
+        messages += [_short_response(clip, look_s, form), _after(question, look_s, colour, clip, form)]
     return Episode(messages, frames)
 
 
@@ -109,7 +107,7 @@ def drill_times(rng: random.Random, form: Form = EVA) -> Episode:
     for _ in range(6):
         time_s = rng.randrange(clip.duration_s)
         when = clock(time_s) if rng.random() < 0.75 else f"{time_s} seconds"
-        asked = form.opening(clip, f"What colour is the screen at {when}?")
+        asked = form.open(clip, f"What colour is the screen at {when}?")
         # The system turn opens the conversation; it does not come back with each question.
         messages += [*asked[min(1, len(messages)) :], assistant_message(form.call(time_s, clip))]
     return Episode(messages, [])
@@ -132,12 +130,12 @@ def _last(question: Question, colour: str) -> Message:
 
 
 def _opening(clip: Clip, question: Question, form: Form) -> list[Message]:
-    return [*form.opening(clip, question.text), assistant_message(form.call(question.looks_s[0], clip))]
+    return [*form.open(clip, question.text), assistant_message(form.call(question.looks_s[0], clip))]
 
 
-def _short_response(look_s: int, form: Form) -> Message:
+def _short_response(clip: Clip, look_s: int, form: Form) -> Message:
     """A tool response without the repeated question: more frames to read in as many tokens."""
-    response = form.response([ShownFrame(look_s, "")], "")
+    response = form.respond(clip, "", look_s=look_s)
     *parts, last = response["content"]
     closing = last["text"].replace(RESPONSE_END.format(question=""), "</tool_response>")
     return {**response, "content": [*parts, {"type": "text", "text": closing}]}

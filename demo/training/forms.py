@@ -1,92 +1,69 @@
-"""The two forms in which an agent calls the frame tool: EVA's own, and Hermes's, as Qwen2.5's chat template has it."""
+"""The forms in which the tiny model meets a question: those of the harness's agents, with the agents' own code."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from demo.scenes import Clip
-from eva.protocol.messages import FRAME_LABEL, Message, ShownFrame, VideoInfo, clock, opening_messages, tool_response
+from eva.agent.interface import Agent, Task
+from eva.agent.tool_call import ToolCallOutcome
+from eva.agents.blind import Blind
+from eva.agents.eva import Eva
+from eva.agents.hermes import Hermes
+from eva.agents.uniform import Uniform
+from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
+from eva.protocol.messages import Message, ShownFrame, VideoInfo
+from eva.protocol.reply import CallAttempt
 
-ANSWER_FORM = "Give only the letter of the right option, as <answer>letter</answer>."
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "frame_select",
-        "description": "Get frames of the video.",
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "start_time": {"type": "number", "description": "Start of the window in seconds."},
-                "end_time": {"type": "number", "description": "End of the window in seconds."},
-                "nframes": {"type": "integer", "description": "Number of frames, evenly spaced over the window."},
-                "resize": {"type": "number", "description": "Scale of the frames, 1 for the original size."},
-            },
-            "required": ["start_time", "end_time", "nframes"],
-        },
-    },
-}
-TOOLS = (
-    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
-    "You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n"
-    f"{json.dumps(TOOL)}\n</tools>\n\n"
-    "For each function call, return a json object with function name and arguments within <tool_call></tool_call> "
-    'XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
-)
 # By resolution, so that every frame becomes 2 x 3, 3 x 2 or 2 x 4 tokens of 28 x 28 pixels.
 RESIZE = {360: 0.15, 480: 0.1, 540: 0.1, 720: 0.08}
-HERMES_CALL = ('<tool_call>\n{"name": "frame_select", "arguments": {"start_time":', "}}\n</tool_call>")
-EVA_CALL = ('<tool_call>{"tool": "frame_select", "arguments": {"start_time":', "}}</tool_call>")
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a question is put, how the tool is called (start and end of the text), and how a frame comes back.
+    """An agent that lets the model look, and what stands before and after the numbers of a call."""
 
-    `response` takes the frames and the question, which not every form repeats.
-    """
+    agent: Agent
+    call_start: str
+    call_end: str
 
-    opening: Callable[[Clip, str], list[Message]]
-    call_ends: tuple[str, str]
-    response: Callable[[Sequence[ShownFrame], str], Message]
+    def open(self, clip: Clip, text: str) -> list[Message]:
+        """The messages that put the question."""
+        return self.agent.open(_task(clip, text), ())
 
     def call(self, time_s: int, clip: Clip) -> str:
         """The call for one small frame of the half second that begins at `time_s`: both ends copy the number."""
-        start, end = self.call_ends
         resize = RESIZE[min(clip.width, clip.height)]
-        return f'{start} {time_s}, "end_time": {time_s}.5, "nframes": 1, "resize": {resize}{end}'
+        numbers = f' {time_s}, "end_time": {time_s}.5, "nframes": 1, "resize": {resize}'
+        return f"{self.call_start}{numbers}{self.call_end}"
+
+    def respond(self, clip: Clip, text: str, *, look_s: int) -> Message:
+        """The message that brings the frame of second `look_s`."""
+        (message,) = cast("list[Message]", self.agent.respond(_task(clip, text), [_outcome([look_s])]))
+        return message
 
 
-def eva_opening(clip: Clip, text: str) -> list[Message]:
-    video = VideoInfo(float(clip.duration_s), clip.width, clip.height)
-    return list(opening_messages([{"role": "user", "content": text}], video).messages)
+# A call of Hermes's form is that of EVA's in other words.
+EVA = Form(Eva(), '<tool_call>{"tool": "frame_select", "arguments": {"start_time":', "}}</tool_call>")
+HERMES = Form(Hermes(), '<tool_call>\n{"name": "frame_select", "arguments": {"start_time":', "}}\n</tool_call>")
 
 
-def hermes_opening(clip: Clip, text: str) -> list[Message]:
-    _, user = eva_opening(clip, text)
-    return [
-        {"role": "system", "content": TOOLS},
-        {"role": "user", "content": f"{user['content']}\n{ANSWER_FORM}"},
-    ]
+def ask_with_frames(clip: Clip, text: str, *, labels_s: Sequence[int]) -> list[Message]:
+    """The question behind frames that bear these seconds, as `--agent uniform` puts it."""
+    uniform = Uniform(nframes=len(labels_s), frame_tokens=1, pixels_per_token=PIXELS_PER_TOKEN_SIDE)
+    return uniform.open(_task(clip, text), [_outcome(labels_s)])
 
 
-def hermes_response(frames: Sequence[ShownFrame], question: str) -> Message:
-    del question  # this form does not repeat it
-    start, end = ({"type": "text", "text": text} for text in ("<tool_response>\n", "\n</tool_response>"))
-    return {"role": "user", "content": [start, *labelled(frames), end]}
+def ask_alone(clip: Clip, text: str) -> list[Message]:
+    """The question without frames, as `--agent blind` puts it."""
+    return Blind().open(_task(clip, text), ())
 
 
-def labelled(frames: Sequence[ShownFrame]) -> list[Message]:
-    """The parts of a message that show frames, each after its label."""
-    parts: list[Message] = []
-    for number, frame in enumerate(frames):
-        label = FRAME_LABEL.format(number=number, time=clock(frame.time_s))
-        parts.append({"type": "text", "text": label if number == 0 else "\n" + label})
-        parts.append({"type": "image_url", "image_url": {"url": frame.url}})
-    return parts
+def _task(clip: Clip, text: str) -> Task:
+    return Task(0, [{"role": "user", "content": text}], VideoInfo(float(clip.duration_s), clip.width, clip.height))
 
 
-EVA = Form(eva_opening, EVA_CALL, tool_response)
-HERMES = Form(hermes_opening, HERMES_CALL, hermes_response)
-FORMS = (EVA, HERMES)
+def _outcome(times_s: Sequence[int]) -> ToolCallOutcome:
+    return ToolCallOutcome(CallAttempt.of(), shown=tuple(ShownFrame(time_s, "") for time_s in times_s))

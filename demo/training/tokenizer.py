@@ -14,9 +14,11 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from demo.questions import clock
 from demo.scenes import COLOURS, MAX_DURATION_S, SIZES
 from demo.training.episodes import FIRST_LOOK, LAST_LOOK
-from demo.training.forms import ANSWER_FORM, EVA_CALL, HERMES_CALL, RESIZE, TOOLS
+from demo.training.forms import EVA, HERMES, RESIZE
+from eva.agents.hermes import DESCRIPTION
 from eva.protocol.messages import SYSTEM_PROMPT
 from eva.protocol.messages import clock as stamp
+from eva.protocol.option import ANSWER_FORM
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 IMAGE_PAD, VISION_START, VISION_END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
@@ -29,8 +31,8 @@ BRANCH_MARKS = ("\n1.", "\n2.", "\n3.")
 PROTOCOL = (
     SYSTEM_PROMPT,
     *("Video Length:", " seconds. Original video resolution:"),
-    *(EVA_CALL[0], ', "end_time":'),
-    *(', "resize":', EVA_CALL[1], "<tool_call>", "</tool_call>", "<tool_response>", "Frame"),
+    *(EVA.call_start, ', "end_time":'),
+    *(', "resize":', EVA.call_end, "<tool_call>", "</tool_call>", "<tool_response>", "Frame"),
     "\nIf more information is needed, call the frame selection tool again.\n\nQuestion:",
     *("</tool_response>", "<answer>", "</answer>", ". <answer>", *OPTION_MARKS, *BRANCH_MARKS),
     *(" Time to look at, by the colour of the screen at", "\nWhat colour is the screen at that time?"),
@@ -39,7 +41,7 @@ PROTOCOL = (
 )
 # What the other forms say besides; behind the rest, so that the rest keeps its numbers.
 OTHER_FORMS = (
-    *(TOOLS, *HERMES_CALL, f"\n{ANSWER_FORM}", "You are a helpful assistant."),
+    *(DESCRIPTION, HERMES.call_start, HERMES.call_end, f"\n{ANSWER_FORM}", "You are a helpful assistant."),
     *("What colour is the screen at", "Time to look at, by the colour of the screen at"),
 )
 WORDS = ("system", "user", "assistant", "tool", "\n", " ", "p", ".", ":", " seconds", " colour", " screen")
