@@ -56,7 +56,8 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def servers(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VllmServer, VllmServer]]:
     """One server as the README starts it, and one that takes few images and may read no file."""
     logs = tmp_path_factory.mktemp("vllm")
-    usual = VllmServer(logs / "usual.log", (*limit(9999), "--allowed-local-media-path", str(media)))
+    calls = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+    usual = VllmServer(logs / "usual.log", (*limit(9999), "--allowed-local-media-path", str(media), *calls))
     strict = VllmServer(logs / "strict.log", limit(IMAGE_LIMIT))
     try:
         for server in (usual, strict):
@@ -207,6 +208,43 @@ def test_every_size_that_the_budget_can_produce_costs_the_tokens_of_our_arithmet
 def cost(sizes: Sequence[tuple[int, int]]) -> int:
     """Each image's visual tokens, and the two that stand around it."""
     return sum(visual_tokens(1, 1.0, width=width, height=height) + 2 for width, height in sizes)
+
+
+# --- other agents
+
+
+def test_native_calls_and_calls_as_text_cost_the_same_tokens_and_end_alike(bench: Bench) -> None:
+    tools, hermes = (
+        replace(bench, dataset=agent).run("--agent", agent, "--sample", "8", timeout_s=400)
+        for agent in ("tools", "hermes")
+    )
+    assert (tools.code, hermes.code) == (0, 0), tools.said + hermes.said
+    native, text = tools.records(), hermes.records()
+    assert [round_usage(record) for record in native] == [round_usage(record) for record in text]
+    assert [record["answer"] for record in native] == [record["answer"] for record in text]
+    assert {record["num_rounds"] for record in native} == {2, 3}
+    right = [record["answer"] == record["gt"] for record in native]
+    assert sum(right) >= 6, f"{sum(right)} of {len(right)}"
+
+
+def round_usage(record: dict[str, Any]) -> list[int]:
+    return [round_["usage"]["prompt_tokens"] for round_ in record["trajectory"]]
+
+
+def test_given_frames_at_the_tokens_of_the_agent_it_answers_from_what_it_is_shown(bench: Bench, at_once: Run) -> None:
+    match = ("--frame-tokens", "6", "--match", str(at_once.result))
+    given = replace(bench, dataset="given").run("--agent", "uniform", *match, "--sample", "8", timeout_s=400)
+    assert given.code == 0, given.said
+    for record in given.records():
+        assert record["answer"] in {"A", "B", "C", "D"}
+        spent = at_once.by_index()[record["index"]]["estimated_visual_tokens"]
+        assert abs(record["estimated_visual_tokens"] - spent) <= 6
+
+
+def test_asked_without_frames_it_guesses(bench: Bench) -> None:
+    guessed = replace(bench, dataset="blind").run("--agent", "blind", "--sample", "8", timeout_s=400)
+    assert guessed.code == 0, guessed.said
+    assert {record["answer"] for record in guessed.records()} <= {"A", "B", "C", "D"}
 
 
 # --- what it refuses, and what becomes of it
