@@ -32,15 +32,16 @@ from eva.files import WriteError
 from eva.frames.tool import FrameCounts
 from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.cache import Cache, CacheError, open_cache
-from eva.records.meta import Meta, read_meta, write_meta
+from eva.records.meta import Meta, write_meta
 from eva.run.choose_agent import choose_agent
 from eva.run.connect import connect_all
 from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
 from eva.run.final_summary import outcomes_of, result_lines, summarize
 from eva.run.keeper import Keeper
-from eva.run.meta_content import begin_meta, with_choice, with_coverage
+from eva.run.meta_content import begin_meta, finished_meta, with_choice, with_coverage
 from eva.run.options import FRAME_ROOT, Defaults, Options, parse_options
-from eva.run.preflight import FAILED, OK, Finding, check_frames, check_items, check_server, table
+from eva.run.preflight import FAILED, OK, Finding, check_frames, check_items, table
+from eva.run.rehearsal import check_servers
 from eva.run.resume_command import resume_command
 from eva.run.schedule import RunEndedError, RunInterruptedError, Schedule, by_video
 from eva.run.settings import Dataset, SettingsError, check_settings, choose_dataset, with_absolute_paths
@@ -167,7 +168,7 @@ async def evaluate(options: Options) -> int:
         if models:
             meta = begin_meta(cache, models[0].name, dataset, agent=agent, options=options, home=HOME)
         else:
-            meta = read_meta(cache.path) or Meta.unknown()
+            meta = finished_meta(cache.path, agent, force=options.force)
         meta = with_choice(meta, everything, items)
         executor = await make_executor(pending, models, transcribe, dataset, agent=agent, options=options)
         drop_outdated(cache, outdated, options)
@@ -191,12 +192,13 @@ async def check(options: Options) -> int:
     dataset = choose_dataset(options, DATASET_CONFIG, HOME)
     items = choose_items(load_annotations(dataset.jsonl, options.dataset), options)
     check_settings(dataset, options)
-    load_transcriber(options.tokenizer)
+    agent = choose_agent(options, items)
+    transcribe = load_transcriber(options.tokenizer)
     findings = [*check_items(items), Finding("tokenizer", OK, "its chat template renders the agent's messages")]
     tool = make_tool(replace(options, fallback=True), own_tool=HOME / FRAME_TOOL_PATH)
     findings += await check_frames(items, dataset.video_root, tool, options, warn)
-    for url in options.base_url:
-        findings += await check_server(url, options)
+    place = {"video_root": dataset.video_root, "own_tool": HOME / FRAME_TOOL_PATH}
+    findings += await check_servers(items, transcribe, agent=agent, options=options, **place)
     print(printable_lines("\n".join(table(findings))))
     return int(any(finding.verdict == FAILED for finding in findings))
 

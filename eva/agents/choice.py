@@ -21,6 +21,8 @@ from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 
 NFRAMES = 32
 FRAME_TOKENS = 256
+# What AgentChoice.settings may name.
+AGENT_SETTINGS = frozenset({"agent", "agent_sha256", "nframes", "frame_tokens", "match_sha256"})
 
 
 class AgentError(EvaError):

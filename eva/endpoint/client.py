@@ -38,7 +38,7 @@ NO_COMPLETION = (openai.APIError, ValueError, RecursionError)
 class ChatModel:
     """A model on a server. The default of `sampling` is that of the published figures.
 
-    `limit_names` holds the last way to limit the tokens of a reply that the server did not refuse.
+    `limit_names` ends with the name of the field that limits the tokens of a reply on this server.
     """
 
     client: openai.AsyncOpenAI
@@ -110,17 +110,16 @@ class ChatModel:
     ) -> object:
         """The JSON of a completion. The types of openai are not used: they take a minute for megabytes of nonsense."""
 
-        def body() -> dict[str, Any]:
-            given = {"messages": messages, "model": self.name, self.limit_names[-1]: max_tokens}
-            return without_nulls({**given, "temperature": TEMPERATURE, **self.sampling.extra, **fields})
-
+        given = {"messages": messages, "model": self.name}
+        last = {"temperature": TEMPERATURE, **self.sampling.extra, **fields}
+        limit = self.limit_names[-1]
         try:
-            return await self._post_encodable(body(), timeout_s)
+            return await self._post_encodable(without_nulls({**given, limit: max_tokens, **last}), timeout_s)
         except openai.BadRequestError as error:
-            if NEW_MAX_TOKENS_NAME not in error.message or self.limit_names[-1] == NEW_MAX_TOKENS_NAME:
+            if NEW_MAX_TOKENS_NAME not in error.message or limit == NEW_MAX_TOKENS_NAME:
                 raise
-            self.limit_names.append(NEW_MAX_TOKENS_NAME)
-            return await self._post_encodable(body(), timeout_s)
+        self.limit_names.append(NEW_MAX_TOKENS_NAME)
+        return await self._post_encodable(without_nulls({**given, NEW_MAX_TOKENS_NAME: max_tokens, **last}), timeout_s)
 
     async def _post_encodable(self, body: Mapping[str, Any], timeout_s: float | None) -> object:
         try:

@@ -67,16 +67,22 @@ def begin(cache: Path, settings: Mapping[str, Any], *, has_records: bool, force:
 
 
 def _go_on(before: Meta, now: Meta, cache: Path, *, force: bool) -> Meta:
-    lines = differences(before.settings, now.settings)
+    lines = require_equal(before.settings, now.settings, cache, force=force)
+    mixed = (*before.mixed, before.settings) if lines else before.mixed
+    return replace(
+        now, started=before.started + now.started, mixed=mixed, adopted=before.adopted, coverage=before.coverage
+    )
+
+
+def require_equal(before: Mapping[str, Any], now: Mapping[str, Any], cache: Path, *, force: bool) -> list[str]:
+    """The differences of two settings. Raises SettingsDifferError if there are any, unless `force`."""
+    lines = differences(before, now)
     if lines and not force:
         raise SettingsDifferError(
             f"the cache {cache} was made with other settings:\n  " + "\n  ".join(lines) + "\n"
             "Start over with --new-cache, use another --output-dir, or mix the two with --force."
         )
-    mixed = (*before.mixed, before.settings) if lines else before.mixed
-    return replace(
-        now, started=before.started + now.started, mixed=mixed, adopted=before.adopted, coverage=before.coverage
-    )
+    return lines
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

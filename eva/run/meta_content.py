@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eva.agents.choice import AgentChoice
+from eva.agents.choice import AGENT_SETTINGS, AgentChoice
 from eva.dataset.items import Item
 from eva.endpoint.completion import MAX_TOKENS
 from eva.files import file_sha256
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.records.cache import Cache
-from eva.records.meta import Meta, begin
+from eva.records.meta import Meta, begin, read_meta, require_equal
 from eva.run.options import Options
 from eva.run.settings import Dataset
 from eva.scoring.coverage import read_spans, write_spans
@@ -38,6 +38,15 @@ def begin_meta(cache: Cache, model: str, dataset: Dataset, *, agent: AgentChoice
     }
     has_records = bool(cache.outcomes) and not options.new_cache
     return begin(cache.path, settings, has_records=has_records, force=options.force, home=home)
+
+
+def finished_meta(cache: Path, agent: AgentChoice, *, force: bool) -> Meta:
+    """The meta file of a cache in which nothing is missing. Raises SettingsDifferError if another agent made it."""
+    meta = read_meta(cache) or Meta.unknown()
+    if meta.settings:
+        before = {name: value for name, value in meta.settings.items() if name in AGENT_SETTINGS}
+        require_equal(before, agent.settings(), cache, force=force)
+    return meta
 
 
 def _unusual(options: Options) -> dict[str, Any]:

@@ -190,7 +190,7 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
     add("--grace", **_seconds(60), help="seconds for running samples after an interrupt")
     ray = "run the samples on the nodes of this Ray cluster (HOST:PORT; without ADDRESS: that of this machine)"
     add("--ray", nargs="?", const="auto", metavar="ADDRESS", help=ray)
-    add("--check", action="store_true", help="check questions, videos and servers, and run nothing")
+    add("--check", action="store_true", help="check all that a run needs, play one question, and run nothing")
     add("--json", type=Path, metavar="FILE", help="write the figures of the summary to this file")
     add("--new-cache", action="store_true", help="delete the cache first")
     add("--retry-error", action="store_true", help="run failed samples again")

@@ -97,6 +97,10 @@ def _covered(entry: Published, indices: Iterable[int]) -> int:
     return len(frozenset(indices) & frozenset(range(entry.rows)))
 
 
+# Meta files name these where they are not those of the published figures.
+UNPUBLISHED = ("agent", "max_tokens", "pixels_per_token", "extra_body")
+
+
 def caveat_lines(meta: Meta, published: Published | None) -> list[str]:
     """What makes the figures of a run differ from those of the published settings and the published questions.
 
@@ -112,6 +116,7 @@ def _differences(settings: Mapping[str, Any], published: Published) -> list[str]
         if settings.get(name) != published.settings[name]:
             now = settings.get(name, "not known")
             lines.append(f"Not the published settings: {name} is {now}, published with {published.settings[name]}")
+    lines += [f"Not the published settings: {name} is {settings[name]}" for name in UNPUBLISHED if name in settings]
     if "annotations_sha256" not in settings:
         lines.append("Not known whether these are the published questions: the meta file names no annotation file")
     elif settings["annotations_sha256"] != published.annotations_sha256:

@@ -29,12 +29,15 @@ from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from PIL import Image
+from strict_openai import find_fault
 
 MODEL = "scripted-eva"
 ANY_QUESTION = "*"
 FACTOR = 28
 REPLY_KEYS = {
     "text": "what the assistant says; None is a null content",
+    "calls": "native tool calls, as [name, arguments] or [name, arguments, id]; played only where tools were sent",
+    "reasoning_content": "what a reasoning parser took out of the text",
     "status": "an HTTP error in place of the text; without `times` and `text` for ever",
     "fault": "in place of the text: drop | cut | broken_json | empty_choices | null_usage | hang",
     "times": "how many requests of this turn get the status or the fault; afterwards the text",
@@ -73,8 +76,10 @@ WRONG_KEY = Refusal(401, "Unauthorized", "AuthenticationError")
 
 def question_key(messages: Sequence[Mapping[str, Any]]) -> str:
     for message in messages:
-        if message.get("role") == "user" and isinstance(message.get("content"), str):
-            found = re.search(r"\[\[(.+?)\]\]", message["content"], re.DOTALL)
+        if message.get("role") == "user":
+            content = message.get("content") or ""
+            parts = content if isinstance(content, list) else [{"text": content}]
+            found = re.search(r"\[\[(.+?)\]\]", "".join(part.get("text", "") for part in parts), re.DOTALL)
             if found:
                 return found[1]
     raise Refusal(400, "no user message with a [[name]]")
@@ -86,7 +91,8 @@ class Script:
 
     `down`: every completion fails, while /health and the list of models go on. `sick`: every completion but a probe's
     with its tiny inline image fails. `context`, `most_images`, `may_read`: the server's limits. `key_of` finds the name
-    in a request's messages, for questions that bear no [[name]].
+    in a request's messages, for questions that bear no [[name]]. `strict`: as OpenAI's own server (strict_openai.py).
+    `new_limit`: it wants `max_completion_tokens`. `headers` are those that a request must have.
     """
 
     replies: Mapping[str, Sequence[Reply]] | Callable[[str], Sequence[Reply]]
@@ -99,6 +105,9 @@ class Script:
     most_images: int = 9999
     may_read: bool = True
     key_of: Callable[[Sequence[Mapping[str, Any]]], str] = question_key
+    strict: bool = False
+    new_limit: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def turns(self, key: str) -> Sequence[Reply]:
         if callable(self.replies):
@@ -206,7 +215,7 @@ def prompt_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
     """Texts at len // 4 a part, images at round(w/28) * round(h/28), each side at least one."""
     total = 0
     for message in messages:
-        content = message["content"]
+        content = message.get("content")
         parts: list[dict[str, Any]] = (
             content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
         )
@@ -220,7 +229,7 @@ def prompt_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
 
 def is_probe(body: Mapping[str, Any]) -> bool:
     """A request for a single token, by which a client asks whether the server can serve at all."""
-    return body.get("max_tokens") == 1 and len(body["messages"]) == 1
+    return 1 in (body.get("max_tokens"), body.get("max_completion_tokens")) and len(body["messages"]) == 1
 
 
 def is_tiny(body: Mapping[str, Any]) -> bool:
@@ -237,7 +246,10 @@ def faulty(reply: Mapping[str, Any], attempt: int) -> bool:
 def completion(text: str | None, reply: Mapping[str, Any], used: int) -> dict[str, Any]:
     said = len(text or "") // 4
     usage = {"prompt_tokens": used, "completion_tokens": said, "total_tokens": used + said}
-    message = {"role": "assistant", "content": text}
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    message |= {key: reply[key] for key in ("reasoning_content",) if key in reply}
+    if reply.get("calls"):
+        message["tool_calls"] = [native_call(*one) for one in reply["calls"]]
     return {
         "id": "chatcmpl-scripted",
         "object": "chat.completion",
@@ -246,6 +258,12 @@ def completion(text: str | None, reply: Mapping[str, Any], used: int) -> dict[st
         "choices": [{"index": 0, "message": message, "finish_reason": reply.get("finish_reason", "stop")}],
         "usage": usage,
     }
+
+
+def native_call(name: str, arguments: str, call_id: str | None = None) -> dict[str, Any]:
+    digest = hashlib.sha256(f"{name}{arguments}".encode("utf-8", errors="surrogatepass")).hexdigest()
+    identity = f"call_{digest[:12]}" if call_id is None else call_id
+    return {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -290,6 +308,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(503, "the engine is dead", "ServiceUnavailableError")
         if script.sick and not is_tiny(body):
             raise Refusal(500, "out of memory", "InternalServerError")
+        self.check_form(body)
         self.check_images(image_urls(body["messages"]))
         if is_probe(body):
             journal.count_probe()
@@ -314,6 +333,8 @@ class Handler(BaseHTTPRequestHandler):
         )  # fmt: skip
         reply = turns[min(turn, len(turns) - 1)]
         reply = reply if isinstance(reply, Mapping) else {"text": reply}
+        if reply.get("calls") and "tools" not in body:
+            reply = {**reply, "calls": []}
         self.play(reply, attempt, prompt_tokens(messages))
 
     def check_caller(self, body: Mapping[str, Any]) -> None:
@@ -321,6 +342,18 @@ class Handler(BaseHTTPRequestHandler):
             raise WRONG_KEY
         if body.get("model") not in self.server.script.models:
             raise Refusal(404, f"The model `{body.get('model')}` does not exist.", "NotFoundError")
+
+    def check_form(self, body: Mapping[str, Any]) -> None:
+        script = self.server.script
+        if any(self.headers.get(name) != value for name, value in script.headers.items()):
+            raise Refusal(403, "a header is missing", "PermissionDeniedError")
+        if script.new_limit and "max_tokens" in body:
+            advice = "Use 'max_completion_tokens' instead."
+            raise Refusal(400, f"Unsupported parameter: 'max_tokens' is not supported with this model. {advice}")
+        fault = find_fault(body) if script.strict else ""
+        if fault:
+            self.server.journal.add_unexpected(fault)
+            raise Refusal(400, fault)
 
     def check_images(self, urls: Sequence[str]) -> None:
         script = self.server.script

@@ -15,7 +15,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from harness import Bench, Run, make_video, row
+from agent_replies import hermes, native, window
+from harness import Bench, Run, block, call, make_video, row
 from scripted_server import Script, ScriptedServer
 
 ANSWER = "<answer>B</answer>"
@@ -138,6 +139,28 @@ def test_hopeless_truths_are_a_warning_and_fewer_turns_fit_a_small_context(check
     assert re.search(hopeless, run.stdout, re.MULTILINE), run.said
     assert re.search(r"^ok +server .*, context +32768 tokens", run.stdout, re.MULTILINE), run.said
     check_verdict(run, code=0)
+
+
+@pytest.mark.parametrize(
+    ("agent", "reply", "said"),
+    [
+        ("eva", ANSWER, "question 0: answered 'B' after 1 replies"),
+        ("eva", hermes(window()), "no_valid_tool_call: .*frame_select.*; --agent hermes can read it"),
+        ("hermes", native(window()), "'I look.'; no agent of this harness can read it"),
+        ("tools", block(call(0, 1, 1)), "--agent eva can read it"),
+        ("eva", r"It is \boxed{B}.", "--agent tools or hermes can read it"),
+    ],
+)
+def test_one_question_is_played_and_a_model_that_writes_another_form_fails_the_check(
+    videos: Path, tmp_path: Path, agent: str, reply: Any, said: str
+) -> None:
+    with ScriptedServer(Script({"played": [reply]}, context=131072)) as server:
+        bench = Bench(tmp_path, server.base_url, Path("none"))
+        bench.write([row("played")])
+        run = bench.run("--check", "--agent", agent, "--max-turns", "2", video_root=str(videos))
+    verdict = "ok" if "answered" in said else "failed"
+    assert re.search(rf"^{verdict} +one question with --agent {agent} .*{said}", run.stdout, re.MULTILINE), run.said
+    check_verdict(run, code=int(verdict == "failed"))
 
 
 def check_verdict(run: Run, *, code: int) -> None:

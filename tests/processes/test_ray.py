@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agent_replies import OWN_AGENT, native, window
 from harness import Bench, Run, block, call, environment, make_video, only_sentence, read_whole_lines, row, wait_until
 from killable import KillableServer, killable
 from ray_cluster import DISK, Nodes, lasting, processes_on, ray_cluster
@@ -84,6 +85,26 @@ def where_played(run: Run, nodes: Nodes) -> dict[str, Counter[str]]:
 
 def left_on(nodes: Nodes, name: str) -> dict[int, str]:
     return processes_on(nodes.disk(name), "ray::Node", "select_frame")
+
+
+# --- agents
+
+
+@pytest.mark.parametrize("agent", ["tools", "mine.py:MyAgent"])
+def test_an_agent_plays_on_the_nodes_as_it_does_here(agent: str, nodes: Nodes, bench_at: Callable[..., Bench]) -> None:
+    """The file of one's own is only where the run starts."""
+    look = native(window())
+    with ScriptedServer(Script(lambda key: [look, "B"] if agent == "tools" else ["B"])) as server:
+        bench, local = bench_at(server.base_url), bench_at(server.base_url, "local")
+        for one in (bench, local):
+            one.write([row(f"question {number}", video=f"clip {10 + number}.mp4") for number in range(4)])
+            (one.folder / "mine.py").write_text(OWN_AGENT, encoding="utf-8")
+        run = bench.finish(on_ray(bench, nodes, "--agent", agent, tokenizer="none"))
+        here = local.run("--agent", agent, tokenizer="none")
+    assert (run.code, here.code) == (0, 0), run.said + here.said
+    told = [{**lasting(record), "messages": ""} for record in run.records()]
+    assert told == [{**lasting(record), "messages": ""} for record in here.records()]
+    assert {(record["agent"], record["answer"]) for record in run.records()} == {(agent, "B")}
 
 
 # --- three nodes, one dies, one comes

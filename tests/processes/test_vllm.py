@@ -54,10 +54,11 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def servers(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VllmServer, VllmServer]]:
-    """One server as the README starts it, and one that takes few images and may read no file."""
+    """One server as the README starts it, which reads native calls too, and one that takes few images and may read no
+    file."""
     logs = tmp_path_factory.mktemp("vllm")
-    calls = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
-    usual = VllmServer(logs / "usual.log", (*limit(9999), "--allowed-local-media-path", str(media), *calls))
+    native_calls = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+    usual = VllmServer(logs / "usual.log", (*limit(9999), "--allowed-local-media-path", str(media), *native_calls))
     strict = VllmServer(logs / "strict.log", limit(IMAGE_LIMIT))
     try:
         for server in (usual, strict):
@@ -220,6 +221,7 @@ def test_native_calls_and_calls_as_text_cost_the_same_tokens_and_end_alike(bench
     )
     assert (tools.code, hermes.code) == (0, 0), tools.said + hermes.said
     native, text = tools.records(), hermes.records()
+    assert all(record["trajectory"][0]["tool_calls"] for record in native)
     assert [round_usage(record) for record in native] == [round_usage(record) for record in text]
     assert [record["answer"] for record in native] == [record["answer"] for record in text]
     assert {record["num_rounds"] for record in native} == {2, 3}

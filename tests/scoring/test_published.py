@@ -362,6 +362,7 @@ def test_fewer_than_two_videos_have_no_interval(videos: list[str]) -> None:
     [
         ({"max_visual_tokens": 6000}, (), "max_visual_tokens is 6000, published with 12000"),
         ({"max_turns": 3}, (), "max_turns is 3, published with 6"),
+        ({"agent": "uniform"}, (), "Not the published settings: agent is uniform"),
         ({"annotations_sha256": "0" * 64}, (), "Not the published questions"),
         ({}, ({"max_turns": 3},), "Mixed"),
     ],

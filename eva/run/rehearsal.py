@@ -1,0 +1,75 @@
+"""`--check` plays: one real question through the whole loop, so that a model which answers in another form is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from eva.agent.sample import SampleRunner
+from eva.agent.transcript import Transcribe
+from eva.agents.choice import AgentChoice
+from eva.agents.readers import can_read, describe_unread
+from eva.dataset.items import Item
+from eva.endpoint.errors import ServerError
+from eva.protocol.stop_reasons import SAMPLE
+from eva.records.schema import Record
+from eva.run.connect import connect_to
+from eva.run.executor import make_sample_runner, make_tool
+from eva.run.options import Options
+from eva.run.preflight import FAILED, OK, WARNING, Finding, check_server
+
+# Questions whose video cannot be shown are passed over; another check names them.
+MOST_TRIED = 10
+
+
+async def check_servers(
+    items: Sequence[Item],
+    transcribe: Transcribe,
+    *,
+    video_root: Path,
+    agent: AgentChoice,
+    options: Options,
+    own_tool: Path,
+) -> list[Finding]:
+    """Check every server, and play one question with the first that has no fault. Raises FrameToolUnusableError."""
+    found = {url: await check_server(url, options) for url in options.base_url}
+    findings = [finding for of_server in found.values() for finding in of_server]
+    usable = [url for url, of_server in found.items() if all(one.verdict != FAILED for one in of_server)]
+    if usable:
+        tool = make_tool(options, own_tool=own_tool)
+        runner = make_sample_runner(agent.make(), transcribe, tool, video_root, options=options, report=_pass_over)
+        verdict, reason = await _play(items, usable[0], runner, options)
+        findings.append(Finding(f"one question with --agent {agent.name}", verdict, reason))
+    return findings
+
+
+async def _play(items: Sequence[Item], url: str, runner: SampleRunner, options: Options) -> tuple[str, str]:
+    """Play the first question whose video can be shown: the verdict and its reason."""
+    tool = runner.call_runner.tool
+    try:
+        model = await connect_to(url, options)
+        await tool.start(_pass_over)
+        for item in items[:MOST_TRIED]:
+            record = await runner.run(item, model.complete)
+            if record.failure != SAMPLE:
+                break
+        return _judge(record, runner)
+    except ServerError as error:
+        return FAILED, str(error)
+    finally:
+        await tool.close()
+
+
+def _judge(record: Record, runner: SampleRunner) -> tuple[str, str]:
+    rounds = record.rounds
+    if record.error:
+        return FAILED, f"question {record.index}: {record.error_detail or record.error}"
+    if record.answer:
+        return OK, f"question {record.index}: answered {record.answer!r} after {len(rounds)} replies"
+    if not can_read(runner.agent, rounds[-1]):
+        return FAILED, f"question {record.index} ended as {record.stop_reason}: {describe_unread(rounds[-1])}"
+    return WARNING, f"question {record.index} ended without an answer: {record.stop_reason}"
+
+
+def _pass_over(line: str) -> None:
+    """The record says the same."""
