@@ -40,7 +40,7 @@ from eva.run.final_summary import outcomes_of, result_lines, summarize
 from eva.run.keeper import Keeper
 from eva.run.meta_content import begin_meta, finished_meta, with_choice, with_coverage
 from eva.run.options import FRAME_ROOT, Defaults, Options, parse_options
-from eva.run.preflight import FAILED, OK, Finding, check_frames, check_items, table
+from eva.run.preflight import FAILED, check_frames, check_items, check_tokenizer, table
 from eva.run.rehearsal import check_servers
 from eva.run.resume_command import resume_command
 from eva.run.schedule import RunEndedError, RunInterruptedError, Schedule, by_video
@@ -194,7 +194,7 @@ async def check(options: Options) -> int:
     check_settings(dataset, options)
     agent = choose_agent(options, items)
     transcribe = load_transcriber(options.tokenizer)
-    findings = [*check_items(items), Finding("tokenizer", OK, "its chat template renders the agent's messages")]
+    findings = [*check_items(items), check_tokenizer(options)]
     tool = make_tool(replace(options, fallback=True), own_tool=HOME / FRAME_TOOL_PATH)
     findings += await check_frames(items, dataset.video_root, tool, options, warn)
     place = {"video_root": dataset.video_root, "own_tool": HOME / FRAME_TOOL_PATH}

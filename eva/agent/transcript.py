@@ -87,5 +87,6 @@ def _try_out(transcribe: Transcribe, tokenizer: str) -> None:
         transcribe(messages)
     except (TemplateError, ValueError, TypeError) as error:
         raise TokenizerError(
-            f"the chat template of {tokenizer!r} cannot render the agent's messages: {error}"
+            f"the chat template of {tokenizer!r} cannot render the agent's messages (--tokenizer none keeps them "
+            f"as they are): {error}"
         ) from error

@@ -22,7 +22,7 @@ from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 NFRAMES = 32
 FRAME_TOKENS = 256
 # What AgentChoice.settings may name.
-AGENT_SETTINGS = frozenset({"agent", "agent_sha256", "nframes", "frame_tokens", "match_sha256"})
+AGENT_SETTINGS = frozenset({"agent", "agent_sha256", "nframes", "frame_tokens", "match_sha256", "tool_images"})
 
 
 class AgentError(EvaError):
@@ -76,7 +76,8 @@ class AgentChoice:
             match = {"match_sha256": self.matched_sha256}
             count = match if self.spent is not None else {"nframes": self.nframes}
             return {"agent": self.name, "frame_tokens": self.frame_tokens, **count}
-        return {} if self.name == "eva" else {"agent": self.name}
+        images = {"tool_images": "user"} if self.images_for_user else {}
+        return {} if self.name == "eva" else {"agent": self.name, **images}
 
 
 BUILT_IN: Mapping[str, Callable[[AgentChoice], Agent]] = {

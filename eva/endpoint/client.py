@@ -38,13 +38,13 @@ NO_COMPLETION = (openai.APIError, ValueError, RecursionError)
 class ChatModel:
     """A model on a server. The default of `sampling` is that of the published figures.
 
-    `limit_names` ends with the name of the field that limits the tokens of a reply on this server.
+    `limit_name` holds the name of the field that limits the tokens of a reply. The server may teach another one.
     """
 
     client: openai.AsyncOpenAI
     name: str
     sampling: Sampling = field(default_factory=Sampling)
-    limit_names: list[str] = field(default_factory=lambda: [MAX_TOKENS_NAME])
+    limit_name: list[str] = field(default_factory=lambda: [MAX_TOKENS_NAME])
 
     @property
     def base_url(self) -> str:
@@ -110,16 +110,18 @@ class ChatModel:
     ) -> object:
         """The JSON of a completion. The types of openai are not used: they take a minute for megabytes of nonsense."""
 
-        given = {"messages": messages, "model": self.name}
-        last = {"temperature": TEMPERATURE, **self.sampling.extra, **fields}
-        limit = self.limit_names[-1]
+        def body(limit_name: str) -> dict[str, Any]:
+            given = {"messages": messages, "model": self.name, limit_name: max_tokens, "temperature": TEMPERATURE}
+            return {name: one for name, one in {**given, **self.sampling.extra, **fields}.items() if one is not None}
+
+        limit_name = self.limit_name[0]
         try:
-            return await self._post_encodable(without_nulls({**given, limit: max_tokens, **last}), timeout_s)
+            return await self._post_encodable(body(limit_name), timeout_s)
         except openai.BadRequestError as error:
-            if NEW_MAX_TOKENS_NAME not in error.message or limit == NEW_MAX_TOKENS_NAME:
+            if NEW_MAX_TOKENS_NAME not in error.message or limit_name == NEW_MAX_TOKENS_NAME:
                 raise
-        self.limit_names.append(NEW_MAX_TOKENS_NAME)
-        return await self._post_encodable(without_nulls({**given, NEW_MAX_TOKENS_NAME: max_tokens, **last}), timeout_s)
+        self.limit_name[:] = [NEW_MAX_TOKENS_NAME]
+        return await self._post_encodable(body(NEW_MAX_TOKENS_NAME), timeout_s)
 
     async def _post_encodable(self, body: Mapping[str, Any], timeout_s: float | None) -> object:
         try:
@@ -131,10 +133,6 @@ class ChatModel:
         options: Any = {} if timeout_s is None else {"timeout": timeout_s}
         reply = await self.client.post("/chat/completions", cast_to=httpx2.Response, body=body, options=options)
         return json.loads(reply.content)
-
-
-def without_nulls(body: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in body.items() if value is not None}
 
 
 def without_surrogates(body: Mapping[str, Any]) -> dict[str, Any]:

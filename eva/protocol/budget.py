@@ -34,7 +34,7 @@ def visual_tokens(
 
 def fit_frame(max_tokens: int, *, width: int, height: int, side: int) -> float:
     """The ratio, at most 1, at which a frame of a width x height video costs at most `max_tokens`, in steps of 1 %."""
-    resize = min(1.0, 1.1 * math.sqrt(max_tokens * side**2 / (width * height)))
+    resize = min(1.0, 1.5 * math.sqrt(max_tokens * side**2 / (width * height)))
     while visual_tokens(1, resize, width=width, height=height, side=side) > max_tokens:
         resize *= 0.99
     return resize

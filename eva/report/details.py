@@ -55,7 +55,10 @@ def detail(record: Record, row: Row, *, timestamps: str) -> Detail:
 def _course(record: Record, timestamps: str) -> Detail:
     """The rounds; of a record without them, as the reference's are, the transcript's turns."""
     if record.trajectory is not None:
-        return {"trajectory": [_round(round_, timestamps) for round_ in record.rounds], "turns": []}
+        rounds = [_round(round_, timestamps) for round_ in record.rounds]
+        if rounds:  # the frames that an agent opens with are shown with the reply to them
+            rounds[0]["calls"] = [*(_call(call, timestamps) for call in record.looks), *rounds[0]["calls"]]
+        return {"trajectory": rounds, "turns": []}
     return {"trajectory": None, "turns": [list(turn) for turn in split_turns(transcript(record.messages))]}
 
 

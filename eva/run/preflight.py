@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from eva.agent.images import file_url
+from eva.agent.transcript import NO_TOKENIZER
 from eva.dataset.items import Item, video_path
 from eva.endpoint.completion import BLACK_IMAGE_URL, BLACK_PNG_BASE64, MAX_TOKENS, image_message
 from eva.endpoint.errors import ServerError
@@ -74,6 +75,13 @@ def _can_be_right(item: Item) -> bool:
     if len(options) > 1 and len(truth) == 1:
         return truth in options
     return any(character.isalnum() for character in truth)
+
+
+def check_tokenizer(options: Options) -> Finding:
+    """What a tokenizer that could be loaded is good for."""
+    none = options.tokenizer == NO_TOKENIZER
+    detail = "none: records hold the messages" if none else "its chat template renders the agent's messages"
+    return Finding("tokenizer", OK, detail)
 
 
 async def check_frames(

@@ -13,7 +13,10 @@ from eva.scoring.interval import Interval, clustered_interval
 
 @dataclass(frozen=True)
 class Look:
-    """One tool call that showed frames: its round, counted from 0, and the frames' times in seconds, as decoded."""
+    """One tool call that showed frames: its round, counted from 0, and the frames' times in seconds, as decoded.
+
+    The frames that an agent opens with count to the first round.
+    """
 
     round: int
     times_s: tuple[float, ...]
@@ -37,12 +40,13 @@ class Estimate:
 
 def find_looks(record: Record) -> list[Look]:
     """The looks of a record. There are none without a trajectory, as in the reference's records, or without times."""
+    calls = [(0, call) for call in record.looks]
+    calls += [(number, call) for number, round_ in enumerate(record.rounds) for call in round_.calls]
     found = []
-    for number, round_ in enumerate(record.rounds):
-        for executed in (call.executed for call in round_.calls if call.executed is not None):
-            times_s = tuple(float(time_s) for time_s in executed.times_s or () if time_s is not None)
-            if times_s:
-                found.append(Look(number, times_s))
+    for number, executed in ((number, call.executed) for number, call in calls if call.executed is not None):
+        times_s = tuple(float(time_s) for time_s in executed.times_s or () if time_s is not None)
+        if times_s:
+            found.append(Look(number, times_s))
     return found
 
 

@@ -9,7 +9,7 @@ import restated
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eva.protocol.budget import fit_budget, visual_tokens
+from eva.protocol.budget import fit_budget, fit_frame, visual_tokens
 
 sides = st.integers(16, 4320)
 ratios = st.floats(0.01, 4, allow_nan=False)
@@ -115,3 +115,20 @@ def test_absurd_numbers_of_frames_are_arithmetic_like_others(nframes: float) -> 
     fewer, resize, cost = fitted(nframes, 1.0, width=640, height=360)
     assert (fewer, resize, cost) == restated.budgeted(nframes, 1.0, width=640, height=360)
     assert math.isfinite(resize)
+
+
+@given(st.integers(1, 5000), sides, sides, st.sampled_from([28, 32]))
+@example(1, 4320, 16, 28)
+def test_a_frame_is_scaled_down_to_its_tokens_and_not_much_further(
+    most: int, width: int, height: int, side: int
+) -> None:
+    resize = fit_frame(most, width=width, height=height, side=side)
+    assert 0 < resize <= 1
+    assert visual_tokens(1, resize, width=width, height=height, side=side) <= most
+    if resize < 1:
+        larger = resize / 0.99
+        assert visual_tokens(1, larger, width=width, height=height, side=side) > most
+
+
+def test_a_token_may_cover_32_pixels() -> None:
+    assert visual_tokens(1, 1.0, width=320, height=64, side=32) == 20

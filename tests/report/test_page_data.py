@@ -135,6 +135,11 @@ def test_a_frame_has_its_time_and_the_label_that_the_model_saw() -> None:
     assert [frame["label"] for frame in frames_of(found)] == ["00:10", "00:14"]
 
 
+def test_the_frames_that_an_agent_opens_with_are_shown_in_the_first_round() -> None:
+    found = details(schema=1, agent="uniform", opening=[CALL], trajectory=[{**ROUND, "calls": []}])
+    assert [frame["name"] for frame in frames_of(found)] == ["/f/1.bmp", "/f/2.bmp"]
+
+
 def test_frames_without_times_of_their_own_still_stand_in_order() -> None:
     frames = only_call(executed={"seconds": 1.0})["frames"]
     assert [(f["name"], f["time_s"], f["label"]) for f in frames] == [
@@ -149,6 +154,7 @@ def test_the_reference_s_records_show_their_transcript() -> None:
     assert found["trajectory"] is None
     assert found["turns"][-1] == ["assistant", "Hm. <answer>B</answer>"]
     assert details(messages=[], trajectory=[])["turns"] == []
+    assert details(messages=[{"role": "user", "content": "Q?"}])["turns"] == [], "of a run without a tokenizer"
 
 
 def test_the_annotation_s_own_keys_are_shown_and_the_large_ones_are_not() -> None:

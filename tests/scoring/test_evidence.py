@@ -24,6 +24,12 @@ def test_every_call_that_showed_frames_is_a_look_of_its_round() -> None:
     assert find_looks(record) == [Look(0, (0.0, 5.5)), Look(2, (1.0,)), Look(2, (2.0, 3.0))]
 
 
+def test_the_frames_that_an_agent_opens_with_are_looks_of_the_first_round() -> None:
+    opening = trajectory([[7.0]])[0]["calls"]
+    record = read_record({"index": 0, "schema": 1, "opening": opening, "trajectory": trajectory([[1.0]])})
+    assert find_looks(record) == [Look(0, (7.0,)), Look(0, (1.0,))]
+
+
 @pytest.mark.parametrize(
     "broken",
     [
