@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole system on a machine without a GPU: a tiny agent model on a real vLLM, real videos, 200 questions.
+# The whole system on a machine without a GPU: a tiny agent model on a real vLLM, real videos, 200 questions; then the
+# same model without calls, on evenly spaced frames that cost as many tokens, and the two compared.
 # Makes what is missing (.venv, .venv-server, demo/data) and reuses it the next time. Arguments go to eval-eva.py.
 #
 #   EVA_DEMO_URL   address of a server that runs already and serves demo/model, such as http://127.0.0.1:8000/v1
@@ -27,14 +28,24 @@ main() {
         start_server
     fi
     say "asking the agent"
-    .venv/bin/python eval-eva.py --dataset demo --base-url "$url" --tokenizer demo/model \
-        --frame-root "$frames" --output-dir "$out" --max-concurrent 8 "$@"
+    ask --output-dir "$out" "$@"
+    say "asking the same model about evenly spaced frames, as many tokens of them as the agent looked at"
+    ask --output-dir "$out/uniform" "$@" --agent uniform --frame-tokens 6 \
+        --match "$out/result_demo.jsonl"
     say "scoring"
     .venv/bin/python accuracy.py "$out/result_demo.jsonl"
+    say "comparing: A evenly spaced frames, B the agent"
+    # It lists every question that only one of them has right: the start of that line is enough here.
+    .venv/bin/python accuracy.py "$out/uniform/result_demo.jsonl" "$out/result_demo.jsonl" | cut -c 1-140
     say "one of the trajectories"
     .venv/bin/python -m demo.show "$out/result_demo.jsonl"
     say "making the page that shows all of them"
     .venv/bin/python report.py "$out/result_demo.jsonl" --frame-root "$frames" -o "$out/report.html"
+}
+
+ask() {
+    .venv/bin/python eval-eva.py --dataset demo --base-url "$url" --tokenizer demo/model --frame-root "$frames" \
+        --max-concurrent 8 "$@"
 }
 
 say() { printf '\n== %s\n' "$*" >&2; }
@@ -75,7 +86,8 @@ start_server() {
     VLLM_CPU_KVCACHE_SPACE=${VLLM_CPU_KVCACHE_SPACE:-2} HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 \
         setsid "${vllm[@]}" serve "$PWD/demo/model" --host 127.0.0.1 --port "$port" --served-model-name eva-demo \
         --limit-mm-per-prompt '{"image": 9999, "video": 0}' --mm-processor-cache-gb 1 \
-        --allowed-local-media-path "$frames" --max-model-len 4096 --enforce-eager >"$log" 2>&1 &
+        --allowed-local-media-path "$frames" --max-model-len 4096 --enforce-eager \
+        --enable-auto-tool-choice --tool-call-parser hermes >"$log" 2>&1 &
     server=$!
     until .venv/bin/python -m demo.answers "$url"; do
         kill -0 "$server" 2>/dev/null || fail "vLLM ended before it answered; the end of $log says why: $(tail -n 1 "$log")"

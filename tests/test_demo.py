@@ -6,20 +6,25 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from demo.make_data import plan, render, rows
 from demo.questions import KINDS, Question, draw
 from demo.scenes import COLOURS, SIZES, Clip
-from demo.training.episodes import dialogue, drill_frames, drill_times, play, token_grid
+from demo.training.episodes import Episode, blind, dialogue, drill_frames, drill_times, given, play, token_grid
+from demo.training.forms import EVA, HERMES
 from demo.training.tokenizer import IM_END, build_tokenizer
 from demo.video_writer import FPS
+from eva.agents.frame_function import TOOL
 from eva.dataset.items import load_items
 from eva.protocol.budget import visual_tokens
 from eva.protocol.reply import Answer, Calls, parse_reply
@@ -165,6 +170,20 @@ def _start_s(reply: str) -> int:
     return int(arguments["start_time"])
 
 
+def test_an_answer_to_given_frames_states_what_one_of_them_shows() -> None:
+    rng = random.Random(8)
+    for _ in range(100):
+        episode = given(rng, "one-look", held_out=True, count=3)
+        (reply,) = replies(episode.messages)
+        assert reply.splitlines()[0] in {f"The screen is {frame.colour}" for frame in episode.frames}
+        assert isinstance(parse_reply(reply), Answer)
+
+
+def test_a_question_without_frames_is_answered_with_a_guess() -> None:
+    (reply,) = replies(blind(random.Random(9), "two-looks", held_out=True).messages)
+    assert isinstance(parse_reply(reply), Answer)
+
+
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_a_frame_costs_what_the_budget_says(width: int, height: int) -> None:
     clip = Clip(width, height, 60, (0,), ("red",))
@@ -183,8 +202,11 @@ def test_a_frame_costs_what_the_budget_says(width: int, height: int) -> None:
 
 def test_every_text_is_decoded_as_it_was_encoded(tokenizer: Tokenizer) -> None:
     rng = random.Random(7)
-    episodes = [play(rng, kind, held_out=False) for kind in KINDS for _ in range(50)]
-    episodes += [drill_frames(rng, kind) for kind in KINDS] + [drill_times(rng)]
+    episodes = [
+        play(rng, kind, held_out=False, form=form) for kind in KINDS for form in (EVA, HERMES) for _ in range(25)
+    ]
+    episodes += [drill_frames(rng, kind, form) for kind in KINDS for form in (EVA, HERMES)]
+    episodes += [drill_times(rng, form) for form in (EVA, HERMES)]
     texts = [reply for episode in episodes for reply in replies(episode.messages)]
     for text in [*texts, "Ünïcode — 漢字 \t\r\n 12345 <tool_cal", IM_END]:
         assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
@@ -193,6 +215,67 @@ def test_every_text_is_decoded_as_it_was_encoded(tokenizer: Tokenizer) -> None:
 def test_the_model_folder_holds_the_tokenizer_that_this_code_builds(tokenizer: Tokenizer) -> None:
     committed = (ROOT / "demo" / "model" / "tokenizer.json").read_text(encoding="utf-8")
     assert json.loads(committed) == json.loads(tokenizer.to_str())
+
+
+def test_the_model_folder_holds_the_chat_template_of_this_code() -> None:
+    model, training = (ROOT / "demo" / folder / "chat_template.jinja" for folder in ("model", "training"))
+    assert model.read_text(encoding="utf-8") == training.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def template() -> Callable[..., str]:
+    """Conversation -> text, as the server makes it of the messages and tools of a request."""
+    chat: Any = AutoTokenizer.from_pretrained(ROOT / "demo" / "model")
+    return partial(chat.apply_chat_template, tokenize=False, add_generation_prompt=True)
+
+
+def test_a_conversation_of_eva_becomes_chatml_with_its_roles_as_they_are(template: Callable[..., str]) -> None:
+    messages = play(random.Random(10), "two-looks", held_out=True).messages
+    turns = [f"<|im_start|>{message['role']}\n{as_text(message['content'])}<|im_end|>\n" for message in messages]
+    assert template(messages) == "".join(turns) + "<|im_start|>assistant\n"
+
+
+def as_text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "<|vision_start|><|image_pad|><|vision_end|>") for part in content)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_native_tool_calls_become_the_text_of_the_hermes_form(template: Callable[..., str], kind: str) -> None:
+    episode = play(random.Random(11), kind, held_out=True, form=HERMES)
+    assert template(as_native(episode), tools=[TOOL]) == template(episode.messages)
+
+
+def as_native(episode: Episode) -> list[dict[str, Any]]:
+    """The same conversation as a server with a tool parser gets it; the system message is the template's."""
+    native: list[dict[str, Any]] = []
+    for message in episode.messages[1:]:
+        said, _, called = str(message["content"]).partition("<tool_call>")
+        if message["role"] == "assistant" and called:
+            function = json.loads(called.removesuffix("</tool_call>"))
+            native.append({"role": "assistant", "content": said, "tool_calls": [{"id": "1", "function": function}]})
+        elif isinstance(message["content"], list):
+            native.append({"role": "tool", "tool_call_id": "1", "content": message["content"][1:-1]})
+        else:
+            native.append(message)
+    return native
+
+
+def test_two_responses_in_a_row_share_a_turn_also_where_the_last_request_has_no_tools(
+    template: Callable[..., str],
+) -> None:
+    calls = [{"id": str(i), "function": {"name": "f", "arguments": {}}} for i in range(2)]
+    answers = [{"role": "tool", "tool_call_id": str(i), "content": f"Error: {i}"} for i in range(2)]
+    asked = [{"role": "user", "content": "?"}, {"role": "assistant", "content": None, "tool_calls": calls}]
+    written = (
+        '<|im_start|>assistant\n<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
+        '\n<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call><|im_end|>\n'
+        "<|im_start|>user\n<tool_response>\nError: 0\n</tool_response>"
+        "\n<tool_response>\nError: 1\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert template([*asked, *answers]).endswith(written)
+    assert template([*asked, *answers], tools=[TOOL]).endswith(written)
 
 
 def test_the_model_fits_into_the_repository() -> None:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from demo.scenes import COLOURS, SIZES, paint
-from demo.training.episodes import Shown, token_grid
+from demo.training.episodes import GIVEN_GRIDS, Shown, token_grid
 from demo.video_writer import write_pictures
 
 VARIANTS = 12  # of each colour at each video size
@@ -40,10 +40,11 @@ def make_album(image_processor: Any, *, seed: int) -> Album:
     rng = np.random.default_rng(seed)
     by_grid: dict[Grid, list[torch.Tensor]] = {}
     for width, height in SIZES:
-        grid = token_grid(width=width, height=height)
-        frames = [_as_used(frame, grid) for frame in _film(rng, width=width, height=height)]
-        pixels = image_processor(images=frames, return_tensors="pt")["pixel_values"]
-        by_grid.setdefault(grid, []).append(pixels.reshape(len(NAMES), VARIANTS, 4 * grid[0] * grid[1], -1))
+        film = _film(rng, width=width, height=height)
+        for grid in {token_grid(width=width, height=height), *GIVEN_GRIDS}:
+            pixels = image_processor(images=[_as_used(frame, grid) for frame in film], return_tensors="pt")
+            shape = (len(NAMES), VARIANTS, 4 * grid[0] * grid[1], -1)
+            by_grid.setdefault(grid, []).append(pixels["pixel_values"].reshape(shape))
     return Album({grid: torch.cat(parts, dim=1) for grid, parts in by_grid.items()})
 
 

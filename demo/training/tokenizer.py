@@ -13,9 +13,12 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from demo.questions import clock
 from demo.scenes import COLOURS, MAX_DURATION_S, SIZES
-from demo.training.episodes import FIRST_LOOK, LAST_LOOK, RESIZE
+from demo.training.episodes import FIRST_LOOK, LAST_LOOK
+from demo.training.forms import EVA, HERMES, RESIZE
+from eva.agents.hermes import DESCRIPTION
 from eva.protocol.messages import SYSTEM_PROMPT
 from eva.protocol.messages import clock as stamp
+from eva.protocol.option import ANSWER_FORM
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 IMAGE_PAD, VISION_START, VISION_END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
@@ -28,13 +31,18 @@ BRANCH_MARKS = ("\n1.", "\n2.", "\n3.")
 PROTOCOL = (
     SYSTEM_PROMPT,
     *("Video Length:", " seconds. Original video resolution:"),
-    *('<tool_call>{"tool": "frame_select", "arguments": {"start_time":', ', "end_time":'),
-    *(', "resize":', "}}</tool_call>", "<tool_call>", "</tool_call>", "<tool_response>", "Frame"),
+    *(EVA.call_start, ', "end_time":'),
+    *(', "resize":', EVA.call_end, "<tool_call>", "</tool_call>", "<tool_response>", "Frame"),
     "\nIf more information is needed, call the frame selection tool again.\n\nQuestion:",
     *("</tool_response>", "<answer>", "</answer>", ". <answer>", *OPTION_MARKS, *BRANCH_MARKS),
     *(" Time to look at, by the colour of the screen at", "\nWhat colour is the screen at that time?"),
     *(" What colour is the screen at", "?", *(f" {ratio}" for ratio in RESIZE.values())),
     *('.5, "nframes":', FIRST_LOOK, LAST_LOOK),
+)
+# What the other forms say besides; behind the rest, so that the rest keeps its numbers.
+OTHER_FORMS = (
+    *(DESCRIPTION, HERMES.call_start, HERMES.call_end, f"\n{ANSWER_FORM}", "You are a helpful assistant."),
+    *("What colour is the screen at", "Time to look at, by the colour of the screen at"),
 )
 WORDS = ("system", "user", "assistant", "tool", "\n", " ", "p", ".", ":", " seconds", " colour", " screen")
 # Qwen's split, but up to three digits and a leading space in one piece, so that a number can be one token.
@@ -60,7 +68,8 @@ def build_tokenizer() -> Tokenizer:
     )
     tokenizer.train_from_iterator([word for word in _words() for _ in range(20)], trainer)
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
-    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in (*PROTOCOL, *_times())])
+    texts = (*PROTOCOL, *_times(), *OTHER_FORMS)
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in texts])
     return tokenizer
 
 

@@ -1,4 +1,4 @@
-"""Trains the tiny agent model: `python -m demo.training.train --out demo/model` (demo/README.md has the times)."""
+"""Trains the tiny agent model: first in EVA's form, then, with --start, in all forms (demo/README.md has the times)."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from demo.questions import KINDS
 from demo.training.architecture import save_configs
 from demo.training.batches import Batch, Encoder, Sample, collate, pack
-from demo.training.episodes import Episode, drill_frames, drill_times, play
+from demo.training.episodes import MOST_GIVEN, Episode, blind, drill_frames, drill_times, given, play
+from demo.training.forms import EVA, HERMES
 from demo.training.initial import head_start
 from demo.training.muon import Muon
 from demo.training.sight import NAMES, Memory, make_album, train_sight
@@ -29,6 +30,16 @@ from demo.training.tokenizer import build_tokenizer, save_tokenizer
 MUON_LR, ADAM_LR = 0.02, 3e-3
 WARM_UP_STEPS = 40
 DECAY_SHARE = 0.6
+GO_ON_RATE = 0.5  # of these rates, for a model that is trained already
+HELD_OUT: Mapping[str, Callable[[random.Random], Episode]] = {
+    "one-look": lambda rng: play(rng, "one-look", held_out=True),
+    "two-looks": lambda rng: play(rng, "two-looks", held_out=True),
+    "one-look, hermes": lambda rng: play(rng, "one-look", held_out=True, form=HERMES),
+    "two-looks, hermes": lambda rng: play(rng, "two-looks", held_out=True, form=HERMES),
+    "one frame given": lambda rng: given(rng, rng.choice(KINDS), held_out=True, count=1),
+    "frames given": lambda rng: given(rng, rng.choice(KINDS), held_out=True, count=rng.randint(2, MOST_GIVEN)),
+    "blind": lambda rng: blind(rng, rng.choice(KINDS), held_out=True),
+}
 
 
 def main() -> int:
@@ -43,7 +54,10 @@ def main() -> int:
     config = AutoConfig.from_pretrained(args.out)
     model = Qwen2_5_VLForConditionalGeneration(config).float().to(device)
     tokenizer = AutoTokenizer.from_pretrained(args.out)
-    head_start(model, tokenizer)
+    if args.start:
+        load(model, args.start)
+    else:
+        head_start(model, tokenizer)
     memory = open_eyes(model, args)
     Trainer(model, Encoder(tokenizer, memory), args).run()
     return 0
@@ -52,6 +66,7 @@ def main() -> int:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--start", type=Path, help="folder of a model to go on from, in all forms instead of EVA's")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--sight-steps", type=int, default=400)
     parser.add_argument("--tokens", type=int, default=3000, help="tokens in a step")
@@ -63,17 +78,25 @@ def parse_args() -> argparse.Namespace:
 
 
 def open_eyes(model: Any, args: argparse.Namespace) -> Memory:
-    """Trains and freezes the vision tower; gives its view of every frame of the album."""
+    """Trains the vision tower, unless it is a trained one, and freezes it; gives its view of the album's frames."""
     began_s = time.monotonic()
     album = make_album(AutoImageProcessor.from_pretrained(args.out), seed=args.seed)
     filmed_s = time.monotonic() - began_s
     tokenizer = AutoTokenizer.from_pretrained(args.out)
     words = torch.tensor([tokenizer.encode(f" {name}") for name in NAMES], device=args.device)[:, 0]
     targets = model.get_input_embeddings().weight[words].detach()
-    accuracy = train_sight(model, album, targets, steps=args.sight_steps, seed=args.seed)
+    steps = 0 if args.start else args.sight_steps
+    accuracy = train_sight(model, album, targets, steps=steps, seed=args.seed)
     model.model.visual.requires_grad_(False)
     report(stage="sight", accuracy=accuracy, filmed_s=filmed_s, seconds=time.monotonic() - began_s)
     return Memory(model, album, torch.device(args.device))
+
+
+def load(model: Any, folder: Path) -> None:
+    """Takes over the weights of a saved model."""
+    missing, unexpected = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+    if unexpected or set(missing) - {"lm_head.weight"}:  # tied to the embeddings
+        raise SystemExit(f"{folder} is not a model of this shape: {missing=} {unexpected=}")
 
 
 class Trainer:
@@ -91,7 +114,8 @@ class Trainer:
         self.muon = Muon(hidden, lr=MUON_LR)
         self.adam = torch.optim.AdamW(others, lr=ADAM_LR, betas=(0.9, 0.97), weight_decay=0.0)
         self.others = others
-        self.held_out = {kind: list(held_out_samples(encoder, kind)) for kind in KINDS}
+        self.rate = GO_ON_RATE if args.start else 1.0
+        self.held_out = {name: held_out_samples(encoder, name, draw) for name, draw in HELD_OUT.items()}
 
     def run(self) -> None:
         """All steps; every now and then a measurement and the model as it is."""
@@ -117,11 +141,12 @@ class Trainer:
             step += len(groups)
 
     def draw(self, rng: random.Random, share_done: float) -> Sample:
-        return self.encoder.encode(draw_episode(rng, share_done), rng, held_out=False)
+        episode = draw_any_form(rng) if self.args.start else draw_episode(rng, share_done)
+        return self.encoder.encode(episode, rng, held_out=False)
 
     def step(self, batch: Batch, *, share_done: float, step: int) -> float:
         """One update; gives the weighted loss."""
-        rate = min(1.0, step / WARM_UP_STEPS) * min(1.0, max(0.01, (1 - share_done) / DECAY_SHARE))
+        rate = self.rate * min(1.0, step / WARM_UP_STEPS) * min(1.0, max(0.01, (1 - share_done) / DECAY_SHARE))
         self.muon.lr = MUON_LR * rate
         for group in self.adam.param_groups:
             group["lr"] = ADAM_LR * rate
@@ -151,8 +176,8 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, list[float]]:
-        """By kind: the share of held-out episodes whose reply 1, 2, ... is right to the byte, given those before."""
-        return {kind: self.replies_right(samples) for kind, samples in self.held_out.items()}
+        """By HELD_OUT's names: the share of episodes whose reply 1, 2, ... is right to the byte, given those before."""
+        return {name: self.replies_right(samples) for name, samples in self.held_out.items()}
 
     def replies_right(self, samples: list[Sample]) -> list[float]:
         batch = collate(samples, pad=self.encoder.pad, device=self.device)
@@ -163,10 +188,11 @@ class Trainer:
         return [round((hit | (turns != turn)).all(1).float().mean().item(), 3) for turn in range(last + 1)]
 
 
-def held_out_samples(encoder: Encoder, kind: str, *, count: int = 64) -> Iterator[Sample]:
-    rng = random.Random(f"held out, {kind}")
-    for _ in range(count):
-        yield encoder.encode(play(rng, kind, held_out=True), rng, held_out=True)
+def held_out_samples(
+    encoder: Encoder, name: str, draw: Callable[[random.Random], Episode], *, count: int = 64
+) -> list[Sample]:
+    rng = random.Random(f"held out, {name}")
+    return [encoder.encode(draw(rng), rng, held_out=True) for _ in range(count)]
 
 
 def draw_episode(rng: random.Random, share_done: float) -> Episode:
@@ -176,6 +202,21 @@ def draw_episode(rng: random.Random, share_done: float) -> Episode:
         return drill_times(rng)
     kind = rng.choices(KINDS, (1, 2))[0]
     return drill_frames(rng, kind) if choice < drills else play(rng, kind, held_out=False)
+
+
+def draw_any_form(rng: random.Random) -> Episode:
+    """One episode for the training of a model that knows EVA's form: all forms, whole episodes and some drills."""
+    share, kind = rng.random(), rng.choices(KINDS, (1, 2))[0]
+    if share < 0.2:
+        count = rng.choice((1, 1, *range(2, MOST_GIVEN + 1)))
+        return given(rng, rng.choice(KINDS), held_out=False, count=count)
+    if share < 0.23:
+        return blind(rng, kind, held_out=False)
+    form = EVA if share < 0.6 else HERMES
+    drill = rng.random()
+    if drill < 0.05:
+        return drill_times(rng, form)
+    return drill_frames(rng, kind, form) if drill < 0.2 else play(rng, kind, held_out=False, form=form)
 
 
 def float32_causal(  # noqa: PLR0917  the signature that transformers asks for

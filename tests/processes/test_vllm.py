@@ -190,18 +190,6 @@ def test_the_tiny_agent_looks_and_mostly_answers_right(at_once: Run) -> None:
     assert sum(one_look) >= 11, f"{sum(one_look)} of {len(one_look)}"
 
 
-@pytest.mark.parametrize("agent", ["tools", "hermes"])
-def test_an_agent_with_tools_looks_at_frames_and_answers(bench: Bench, agent: str) -> None:
-    run = replace(bench, dataset=f"with-{agent}").run("--agent", agent, "--sample", "6", timeout_s=400)
-    assert run.code == 0, run.said
-    looked = [[call["frames"] for call in record["trajectory"][0]["calls"]] for record in run.records()]
-    native = [bool(record["trajectory"][0].get("tool_calls")) for record in run.records()]
-    answered = [record["stop_reason"] == "answer_found" for record in run.records()]
-    assert sum(map(any, looked)) >= 4
-    assert sum(answered) >= 4, "after what the server made of the frames"
-    assert any(native) == (agent == "tools")
-
-
 def test_images_inside_the_request_give_the_same_answers_and_tokens_as_addresses(bench: Bench, at_once: Run) -> None:
     inside = replace(bench, dataset="inside").run("--image-transport", "base64", "--sample", "6", timeout_s=400)
     assert inside.code == 0, inside.said
@@ -257,6 +245,44 @@ def test_a_seed_draws_the_same_again_and_another_seed_draws_something_else(usual
 
     first, again, other = (draw(Sampling(temperature=1.5, seed=seed)) for seed in (1, 1, 2))
     assert first == again != other
+
+
+# --- other agents
+
+
+def test_native_calls_and_calls_as_text_cost_the_same_tokens_and_end_alike(bench: Bench) -> None:
+    tools, hermes = (
+        replace(bench, dataset=agent).run("--agent", agent, "--sample", "8", timeout_s=400)
+        for agent in ("tools", "hermes")
+    )
+    assert (tools.code, hermes.code) == (0, 0), tools.said + hermes.said
+    native, text = tools.records(), hermes.records()
+    assert all(record["trajectory"][0]["tool_calls"] for record in native)
+    assert [round_usage(record) for record in native] == [round_usage(record) for record in text]
+    assert [record["answer"] for record in native] == [record["answer"] for record in text]
+    assert {record["num_rounds"] for record in native} == {2, 3}
+    right = [record["answer"] == record["gt"] for record in native]
+    assert sum(right) >= 6, f"{sum(right)} of {len(right)}"
+
+
+def round_usage(record: dict[str, Any]) -> list[int]:
+    return [round_["usage"]["prompt_tokens"] for round_ in record["trajectory"]]
+
+
+def test_given_frames_at_the_tokens_of_the_agent_it_answers_from_what_it_is_shown(bench: Bench, at_once: Run) -> None:
+    match = ("--frame-tokens", "6", "--match", str(at_once.result))
+    given = replace(bench, dataset="given").run("--agent", "uniform", *match, "--sample", "8", timeout_s=400)
+    assert given.code == 0, given.said
+    for record in given.records():
+        assert record["answer"] in {"A", "B", "C", "D"}
+        spent = at_once.by_index()[record["index"]]["estimated_visual_tokens"]
+        assert abs(record["estimated_visual_tokens"] - spent) <= 6
+
+
+def test_asked_without_frames_it_guesses(bench: Bench) -> None:
+    guessed = replace(bench, dataset="blind").run("--agent", "blind", "--sample", "8", timeout_s=400)
+    assert guessed.code == 0, guessed.said
+    assert {record["answer"] for record in guessed.records()} <= {"A", "B", "C", "D"}
 
 
 # --- what it refuses, and what becomes of it
