@@ -35,21 +35,19 @@ from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.cache import Cache, CacheError, open_cache
 from eva.records.meta import Meta, write_meta
 from eva.records.schema import Record
-from eva.run.choose import choose_items
-from eva.run.choose_agent import choose_agent
+from eva.run.choices import choose_agent, choose_items
 from eva.run.connect import connect_all
 from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
 from eva.run.final_summary import outcomes_of, result_lines, summarize
-from eva.run.keeper import Keeper
+from eva.run.keeper import CalledOffError, Keeper, drop_outdated, find_outdated
 from eva.run.meta_content import begin_meta, finished_meta, with_choice, with_coverage, with_servers, with_time_use
 from eva.run.options import FRAME_ROOT, Defaults, Options, parse_options
 from eva.run.preflight import FAILED, check_frames, check_items, check_tokenizer, table
 from eva.run.progress import Progress, first_line
 from eva.run.rehearsal import check_servers
-from eva.run.repeats import split_repeats
 from eva.run.resume_command import resume_command
 from eva.run.schedule import RunEndedError, RunInterruptedError, Schedule, by_video
-from eva.run.settings import Dataset, SettingsError, check_settings, choose_dataset, with_absolute_paths
+from eva.run.settings import Dataset, SettingsError, check_settings, choose_dataset, split_repeats, with_absolute_paths
 from eva.run.time_use import TimedExecutor
 from eva.terminal import run_command
 from eva.text import printable, printable_lines
@@ -121,10 +119,6 @@ DEFAULTS = Defaults(
     frame_root=Path(FRAME_SAVE_ROOT),
     datasets=tuple(DATASET_CONFIG),
 )
-
-
-class CalledOffError(EvaError):
-    """The user did not confirm. Nothing was changed."""
 
 
 def main() -> int:
@@ -248,14 +242,6 @@ def load_annotations(jsonl: Path, name: str) -> list[Item]:
     return load_items(jsonl)
 
 
-def find_outdated(cache: Cache, items: Sequence[Item], options: Options) -> frozenset[int]:
-    """The indices of the records that --new-cache or --retry-error replaces."""
-    if options.new_cache:
-        return frozenset(cache.outcomes)
-    chosen = {item.index for item in items} if options.retry_error else set()
-    return frozenset(index for index, outcome in cache.outcomes.items() if index in chosen and not outcome.settled)
-
-
 async def make_executor(
     items: Sequence[Item],
     models: Sequence[ChatModel],
@@ -278,24 +264,6 @@ async def make_executor(
 
     settings = NodeSettings(with_absolute_paths(options), models[0].name, str(dataset.video_root), own_tool, agent)
     return await join_cluster(options.ray, settings, {item.videos[0] for item in items}, warn)
-
-
-def drop_outdated(cache: Cache, indices: Collection[int], options: Options) -> None:
-    """Ask, and take the outdated records out of the cache."""
-    if options.new_cache:
-        confirm(f"Delete the cache {cache.path} with its {len(indices)} records?", options)
-        cache.clear()
-    elif options.retry_error:
-        confirm(f"Drop {len(indices)} failed records from {cache.path} and run them again?", options)
-        cache.drop(indices)
-
-
-def confirm(question: str, options: Options) -> None:
-    if options.yes:
-        return
-    print(f"{question} (y/N) ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        raise CalledOffError("called off; nothing was changed")
 
 
 async def run_all(

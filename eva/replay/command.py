@@ -24,7 +24,7 @@ from eva.replay.compare import MISSING_VIDEO, Divergence, compare, compare_excep
 from eva.replay.loop import Replayer
 from eva.replay.summary import Summary
 from eva.replay.videos import ShownVideo, infer_videos, open_videos
-from eva.run.choose_agent import choose_agent
+from eva.run.choices import choose_agent
 from eva.run.executor import make_tool
 from eva.run.options import Options
 from eva.run.settings import Dataset, SettingsError, check_settings

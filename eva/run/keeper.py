@@ -1,18 +1,55 @@
-"""Puts the records of a run into its cache, and says early that the agent does not read what the model writes."""
+"""The cache of a run: which records are dropped before it, and what is kept of each sample.
+
+It says early that the agent does not read what the model writes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from eva.agents.choice import AgentChoice
 from eva.agents.readers import can_read, describe_unread
+from eva.dataset.items import Item
+from eva.errors import EvaError
 from eva.protocol.stop_reasons import EXCEPTION
 from eva.records.cache import Cache
 from eva.records.schema import Record
+from eva.run.options import Options
 
 # So many replies, and none of them can be read: this is not a coincidence.
 FIRST_REPLIES = 10
+
+
+class CalledOffError(EvaError):
+    """The user did not confirm. Nothing was changed."""
+
+
+def find_outdated(cache: Cache, items: Sequence[Item], options: Options) -> frozenset[int]:
+    """The indices of the records that --new-cache or --retry-error replaces."""
+    if options.new_cache:
+        return frozenset(cache.outcomes)
+    chosen = {item.index for item in items} if options.retry_error else set()
+    return frozenset(index for index, outcome in cache.outcomes.items() if index in chosen and not outcome.settled)
+
+
+def drop_outdated(cache: Cache, indices: Collection[int], options: Options) -> None:
+    """Ask, and take the outdated records out of the cache."""
+    if options.new_cache:
+        confirm(f"Delete the cache {cache.path} with its {len(indices)} records?", options)
+        cache.clear()
+    elif options.retry_error:
+        confirm(f"Drop {len(indices)} failed records from {cache.path} and run them again?", options)
+        cache.drop(indices)
+
+
+def confirm(question: str, options: Options) -> None:
+    if options.yes:
+        return
+    print(f"{question} (y/N) ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise CalledOffError("called off; nothing was changed")
 
 
 class Keeper:

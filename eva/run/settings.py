@@ -108,3 +108,24 @@ def with_absolute_paths(options: Options) -> Options:
         frame_root=_absolute(options.frame_root),
         tokenizer=str(tokenizer.absolute()) if tokenizer.is_dir() else options.tokenizer,
     )
+
+
+def split_repeats(dataset: Dataset, options: Options) -> list[tuple[Dataset, Options]]:
+    """The files and flags of each run; without --repeat those of the only one."""
+    if options.repeat is None:
+        return [(dataset, options)]
+    return [(_numbered_files(dataset, k), _numbered_flags(options, k)) for k in range(1, options.repeat + 1)]
+
+
+def _numbered_files(dataset: Dataset, number: int) -> Dataset:
+    return replace(dataset, cache=_numbered(dataset.cache, number), result=_numbered(dataset.result, number))
+
+
+def _numbered_flags(options: Options, number: int) -> Options:
+    seed = None if options.seed is None else options.seed + number - 1
+    return replace(options, seed=seed, json=options.json and _numbered(options.json, number))
+
+
+def _numbered(path: Path, number: int) -> Path:
+    """`result_x.jsonl` -> `result_x.1.jsonl`."""
+    return path.with_suffix(f".{number}{path.suffix}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eva.dataset.items import Item
-from eva.run.choose import choose_items, draw
+from eva.run.choices import choose_items, draw
 from eva.run.options import Defaults, Options, parse_options
 from eva.run.settings import SettingsError
 
