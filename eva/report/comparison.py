@@ -5,6 +5,7 @@ from __future__ import annotations
 from eva.scoring.compare import Change, Comparison
 from eva.scoring.compare_files import ComparedResult, compare_results, note_lines, same_settings
 from eva.scoring.interval import Interval
+from eva.scoring.summary import so_far_line
 
 Figures = dict[str, list[list[str]] | list[str]]
 
@@ -16,11 +17,11 @@ def comparison_figures(before: ComparedResult, now: ComparedResult, names: tuple
     Raises EvaError where the two have no question in common, or different ones under one index.
     """
     compared = compare_results(before, now)
-    unfinished = [name for name, one in zip(names, (before, now), strict=True) if one.partial]
+    unfinished = [(name, one.score) for name, one in zip(names, (before, now), strict=True) if one.partial]
     return {
         "figures": [*_figures(compared), *(_noise(compared) if same_settings(before, now) else [])],
         "notes": [
-            *(f"{name} has not finished, so there is no interval and no p value" for name in unfinished),
+            *(f"{so_far_line(score)} ({name}), so there is no interval" for name, score in unfinished),
             *note_lines(before, now, names),
         ],
     }

@@ -157,7 +157,8 @@ def test_the_page_waits_for_a_run_and_says_how_far_it_is_and_that_it_has_ended(
         page.wait_for_function("() => document.querySelectorAll('#runs .progress').length === 2")
         append(growing, records[4])
         rate = r"5 of \d+, [\d.]+ per minute, about \d+ \w+ left"
-        page.wait_for_function("(rate) => document.querySelector('.progress').textContent.match(rate)", arg=rate)
+        matches = "(rate) => document.querySelector('.progress').textContent.match(rate)"
+        page.wait_for_function(matches, arg=rate, timeout=120_000)
         assert page.locator("#runs .name").all_inner_texts() == ["new/own", "old/own"], "the newest first"
         assert page.locator("#runs .differing").all_inner_texts() == ["max_turns 6", "max_turns 3"]
         assert page.locator(".progress").nth(1).inner_text() == f"{len(records)} of {len(records)}; the run has ended"
