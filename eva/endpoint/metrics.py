@@ -17,7 +17,7 @@ from eva.json_text import number
 if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
 
-INTERVAL_S = 5.0
+INTERVAL_S = 2.0
 # For the looks before the first sample and after the last one, which somebody waits for.
 EDGE_TIMEOUT_S = 2.0
 # Even, because pairs of loads become one.

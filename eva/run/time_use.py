@@ -15,6 +15,8 @@ from eva.frames.tool import FrameCounts
 from eva.records.schema import Record
 from eva.run.executor import Executor
 
+# Fewer looks at the servers tell little.
+MIN_LOOKS = 10
 # From here on the servers have enough to do.
 BUSY_SHARE = 0.9
 # From here on a wait is worth to be shortened.
@@ -143,7 +145,9 @@ def time_lines(figures: Mapping[str, Any]) -> list[str]:
     waits = figures["samples"]
     if not waits["seconds"]:
         return []
-    servers, tokens = figures["servers"], figures["prompt_tokens"]
+    tokens, servers = figures["prompt_tokens"], figures["servers"]
+    if len(figures["load"]["rows"]) < MIN_LOOKS:
+        servers = None
     shares = {name: waits[name] / waits["seconds"] for name in ("frames_s", "seat_s", "server_s")}
     lines = [_servers_line(servers, shares["frames_s"])] if servers else []
     lines += [_cache_line(tokens)] if tokens["cached_share"] is not None else []

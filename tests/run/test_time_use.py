@@ -10,10 +10,10 @@ import pytest
 from eva.endpoint.completion import Usage, read_reply
 from eva.endpoint.metrics import MAX_LOADS, Load, Metrics, Watch, parse_metrics
 from eva.records.schema import Record, read_record
-from eva.run.time_use import SampleTimes, time_figures, time_lines
+from eva.run.time_use import MIN_LOOKS, SampleTimes, time_figures, time_lines
 
 LOAD = Load(at_s=5.0, busy=1.0, running=20.0, waiting=0.0, kv_usage=0.5, queries=100.0, hits=40.0)
-BUSY, IDLE = [LOAD], [replace(LOAD, busy=0.5), replace(LOAD, busy=0.25)]
+BUSY, IDLE = [LOAD] * MIN_LOOKS, [replace(LOAD, busy=0.5)] * MIN_LOOKS
 
 
 def record(*prompts: tuple[int, int, int | None], frames_s: float = 1.0) -> Record:
@@ -79,8 +79,8 @@ def test_three_lines_say_how_the_time_was_used() -> None:
         (1.0, IDLE, "a higher --max-concurrent would help", "would not help"),
         (5.0, IDLE, "frames come too slowly", "more --frame-workers may help"),
         (5.0, BUSY, "they have enough to do", "would not help"),
-        (1.0, [replace(LOAD, waiting=3.0)], "a higher --max-concurrent would not help", "would not help"),
-        (5.0, [], "", "more --frame-workers may help"),
+        (1.0, [replace(LOAD, waiting=3.0)] * MIN_LOOKS, "a higher --max-concurrent would not help", "would not help"),
+        (5.0, BUSY[1:], "", "more --frame-workers may help"),
     ],
 )
 def test_the_advice_follows_from_what_was_waited_for(
