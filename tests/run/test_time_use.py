@@ -10,7 +10,8 @@ import pytest
 from eva.endpoint.completion import Usage, read_reply
 from eva.endpoint.metrics import MAX_LOADS, Load, Metrics, Watch, parse_metrics
 from eva.records.schema import Record, read_record
-from eva.run.time_use import MIN_LOOKS, SampleTimes, time_figures, time_lines
+from eva.records.time_use import MIN_LOOKS, time_lines
+from eva.run.time_use import SampleTimes, time_figures
 
 LOAD = Load(at_s=5.0, busy=1.0, running=20.0, waiting=0.0, kv_usage=0.5, queries=100.0, hits=40.0)
 BUSY, IDLE = [LOAD] * MIN_LOOKS, [replace(LOAD, busy=0.5)] * MIN_LOOKS
