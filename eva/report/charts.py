@@ -47,7 +47,7 @@ from eva.report.samples import Run
 PLACES = 20
 WHOLE: Limits = (0.0, 100.0)
 # The largest unit of which a run has three is that of its axis.
-TIME_UNITS = (("Hours", 3600), ("Minutes", 60), ("Seconds", 1))
+TIME_UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
 # Fewer looks at the servers have no course.
 FEWEST_LOADS = 3
 
@@ -209,7 +209,7 @@ def _load_chart(mark: Mark, run: Run) -> Chart | None:
         return None
     unit, unit_s = next((unit for unit in TIME_UNITS if rows[-1]["at_s"] >= 3 * unit[1]), TIME_UNITS[-1])
     queries, hits = (np.array([row[name] for row in rows]) for name in ("queries", "hits"))
-    shares = np.divide(hits, queries, out=np.full(len(rows), np.nan), where=queries > 0)
+    shares = np.divide(hits, queries, out=np.full(len(rows), np.nan), where=queries >= 1)
     load = Load(
         [0, *(row["at_s"] / unit_s for row in rows)],
         unit,

@@ -228,7 +228,7 @@ def load_over_time(above: Axes, below: Axes, load: Load, mark: Mark) -> None:
     above.tick_params(labelbottom=False)
     below.set_ylim(0, 100)
     below.set_yticks([0, 50, 100])
-    _below(below, f"{load.unit} since the start of the run")
+    _below(below, f"{load.unit.capitalize()} since the start of the run")
 
 
 def legend(axes: Axes, runs: Sequence[Mark]) -> None:
