@@ -122,9 +122,9 @@ def comparison(a: ComparedResult, b: ComparedResult) -> list[str]:
     """Both files over the questions that both have. The first lines say which of them is of an unfinished run."""
     return [
         *partial_lines(a, b),
-        f"A: {a.origin.path}",
-        f"B: {b.origin.path}",
-        *comparison_lines(compare_results(a, b), same_settings=same_settings(a, b)),
+        f"A: {a.origin.path}, agent {a.agent}",
+        f"B: {b.origin.path}, agent {b.agent}",
+        *comparison_lines(compare_results(a, b), agents=(a.agent, b.agent), same_settings=same_settings(a, b)),
         *map(printable, note_lines(a, b)),
     ]
 
@@ -136,7 +136,7 @@ def comparison_content(a: ComparedResult, b: ComparedResult) -> dict[str, Any]:
         "b": str(b.origin.path),
         "partial": {"a": a.partial, "b": b.partial},
         "to_go": {"a": a.score.to_go, "b": b.score.to_go},
-        **comparison_json(compare_results(a, b), same_settings=same_settings(a, b)),
+        **comparison_json(compare_results(a, b), agents=(a.agent, b.agent), same_settings=same_settings(a, b)),
         "notes": [*partial_lines(a, b), *note_lines(a, b)],
     }
 

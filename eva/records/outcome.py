@@ -19,7 +19,7 @@ class Outcome:
     """What a record counts for. `video` is the first one's path, `seconds` the sample's wall time.
 
     A count and the seconds are None where the record does not say, or says what cannot be: a text, NaN, less than 0.
-    `options` is how many the question has, None where they cannot be read.
+    `visual_tokens` are those of all calls. `options` is how many the question has, None where they cannot be read.
     """
 
     index: int
@@ -33,6 +33,8 @@ class Outcome:
     seconds: float | None = None
     failure: str = ""
     options: int | None = None
+    visual_tokens: int | float | None = None
+    agent: str = "eva"
 
     @property
     def correct(self) -> bool:

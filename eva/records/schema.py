@@ -224,6 +224,8 @@ class Record:
             seconds=self.seconds,
             failure=derive_failure(self.stop_reason, self.answer) if self.failure is None else self.failure,
             options=count_options(self.question),
+            visual_tokens=self.estimated_visual_tokens,
+            agent=self.agent or "eva",
         )
 
 

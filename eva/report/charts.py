@@ -10,8 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from eva.records.time_use import read_time_use
 from eva.report.drawing import (
     Limits,
+    Load,
     Mark,
     Point,
     densities,
@@ -22,6 +24,7 @@ from eva.report.drawing import (
     legend,
     legend_height_in,
     limits_of,
+    load_over_time,
     render,
     scatter,
 )
@@ -29,6 +32,7 @@ from eva.report.grouping import (
     MAX_CATEGORIES,
     Group,
     accuracy,
+    beside_published,
     by_category,
     by_evidence,
     by_length,
@@ -36,11 +40,16 @@ from eva.report.grouping import (
     by_source,
     by_stop_reason,
     by_tokens,
+    curves,
 )
 from eva.report.samples import Run
 
 PLACES = 20
 WHOLE: Limits = (0.0, 100.0)
+# The largest unit of which a run has three is that of its axis.
+TIME_UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
+# Fewer looks at the servers have no course.
+FEWEST_LOADS = 3
 
 Marked = tuple[Mark, Run]
 
@@ -59,7 +68,8 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
 
     Runs without samples are left out.
     """
-    marked = [(Mark(number, _name(run)), run) for number, run in enumerate(runs) if run.samples]
+    by_agent = any(run.agent != "eva" for run in runs)
+    marked = [(Mark(number, _name(run, by_agent=by_agent)), run) for number, run in enumerate(runs) if run.samples]
     if not marked:
         return []
     accuracies = [
@@ -79,12 +89,14 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
         _token_chart(marked),
         _places_chart(marked),
         _forest_chart(evidence, WHOLE),
+        *(_load_chart(mark, run) for mark, run in marked),
     ]
     return [chart for chart in found if chart is not None]
 
 
-def _name(run: Run) -> str:
-    return f"{run.name}, so far" if run.partial else run.name
+def _name(run: Run, *, by_agent: bool) -> str:
+    name = f"{run.name} ({run.agent})" if by_agent and run.name != run.agent else run.name
+    return f"{name}, so far" if run.partial else name
 
 
 @dataclass(frozen=True)
@@ -147,15 +159,21 @@ def _annotated(marked: Sequence[Marked]) -> list[Marked]:
 
 
 def _token_chart(marked: Sequence[Marked]) -> Chart | None:
-    """Mean tokens against accuracy. The published figure is beside the first run of its dataset."""
-    first_of = {run.dataset: mark for mark, run in reversed(marked)}
-    found = [(_point(mark, run, with_published=first_of[run.dataset] == mark), run) for mark, run in marked]
-    points = [(point, run) for point, run in found if point is not None]
+    """Mean tokens against accuracy. The published figure is beside the run that it belongs to."""
+    runs = [run for _, run in marked]
+    beside, joined = beside_published(runs), curves(runs)
+    nframes = {number: count for curve in joined for count, number in curve}
+    found = [
+        _point(mark, run, with_published=number in beside, nframes=nframes.get(number))
+        for number, (mark, run) in enumerate(marked)
+    ]
+    points = [(point, run) for point, run in zip(found, runs, strict=True) if point is not None]
     if not points:
         return None
+    lines = [[point for _, number in curve if (point := found[number])] for curve in joined]
 
     def draw(axes: Axes) -> None:
-        scatter(axes, [point for point, _ in points])
+        scatter(axes, [point for point, _ in points], lines)
         legend(axes, [point.mark for point, _ in points])
 
     title = "Tokens and accuracy"
@@ -163,7 +181,7 @@ def _token_chart(marked: Sequence[Marked]) -> Chart | None:
     return Chart(title, svg, " ".join([f"{title}.", *(_point_in_words(point, run) for point, run in points)]))
 
 
-def _point(mark: Mark, run: Run, *, with_published: bool) -> Point | None:
+def _point(mark: Mark, run: Run, *, with_published: bool, nframes: int | None) -> Point | None:
     tokens = [sample.tokens for sample in run.samples if sample.tokens is not None]
     share = accuracy(run, run.samples)
     if not tokens or share is None:
@@ -173,13 +191,46 @@ def _point(mark: Mark, run: Run, *, with_published: bool) -> Point | None:
         for figure in (run.published.figures if run.published and with_published else ())
         if figure.average_total_tokens is not None
     )
-    return Point(mark, float(np.mean(tokens)), share, published)
+    return Point(mark, float(np.mean(tokens)), share, published, nframes)
 
 
 def _point_in_words(point: Point, run: Run) -> str:
-    words = [f"{label(_name(run))}: {point.tokens:,.0f} tokens, {point.accuracy}."]
+    words = [f"{label(point.mark.name)}: {point.tokens:,.0f} tokens, {point.accuracy}."]
     words += [f"Published for {label(run.dataset)}: {tokens:,.0f} tokens, {it:.2%}." for tokens, it in point.published]
     return " ".join(words)
+
+
+def _load_chart(mark: Mark, run: Run) -> Chart | None:
+    """What the servers did over the time of the last run that looked at them."""
+    runs = run.meta.time_use if run.meta else ()
+    loads: list[list[dict[str, float]]] = [read_time_use(one)["load"]["rows"] for one in runs]
+    rows = next((rows for rows in reversed(loads) if len(rows) >= FEWEST_LOADS and rows[-1]["at_s"]), None)
+    if rows is None:
+        return None
+    unit, unit_s = next((unit for unit in TIME_UNITS if rows[-1]["at_s"] >= 3 * unit[1]), TIME_UNITS[-1])
+    queries, hits = (np.array([row[name] for row in rows]) for name in ("queries", "hits"))
+    shares = np.divide(hits, queries, out=np.full(len(rows), np.nan), where=queries >= 1)
+    load = Load(
+        [0, *(row["at_s"] / unit_s for row in rows)],
+        unit,
+        running=[row["running"] for row in rows],
+        waiting=[row["waiting"] for row in rows],
+        cached=np.minimum(100, 100 * shares).tolist(),
+        kv_usage=[min(100, 100 * row["kv_usage"]) for row in rows],
+    )
+    title = f"Servers over time, {label(mark.name)}"
+    draw = partial(load_over_time, load=load, mark=mark)
+    svg = render(draw, height_in=3.2, key=f"load{mark.number}", title=title, panels=2)
+    return Chart(title, svg, f"{title}. {_load_in_words(load)}")
+
+
+def _load_in_words(load: Load) -> str:
+    known = [share for share in load.cached if not np.isnan(share)]
+    hits = f"cache hits {np.mean(known):.0f}%" if known else "no cache hits are known"
+    return (
+        f"{load.edges[-1]:,.0f} {load.unit}. Means: {np.mean(load.running):.1f} requests running, "
+        f"{np.mean(load.waiting):.1f} waiting, {hits}, KV cache {np.mean(load.kv_usage):.0f}% in use."
+    )
 
 
 def _places_chart(marked: Sequence[Marked]) -> Chart | None:

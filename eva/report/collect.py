@@ -23,7 +23,7 @@ from eva.report.trajectories import Step, first_difference, steps
 from eva.scoring.assessment import Assessment
 from eva.scoring.compare import Answered
 from eva.scoring.compare_files import ComparedResult
-from eva.scoring.origin import Origin, dataset_of, find_origin, named_dataset
+from eva.scoring.origin import dataset_of, find_origin, named_dataset
 from eva.scoring.published import Published
 from eva.text import printable
 
@@ -151,7 +151,7 @@ class Collected:
         return make_head(self.chart_run(), self.assessment)
 
     def chart_run(self) -> Run:
-        return make_run(self.source.key, self.assessment.origin, self.samples)
+        return make_run(self.source.key, self.assessment, self.samples)
 
     def compared(self) -> ComparedResult:
         return ComparedResult.of(self.assessment.origin, self.answered)
@@ -160,8 +160,10 @@ class Collected:
         return columns(self.rows)
 
 
-def make_run(key: str, origin: Origin, samples: Sequence[Sample]) -> Run:
-    return Run(key, origin.dataset, samples, origin.published, partial=origin.coverage.partial)
+def make_run(key: str, assessment: Assessment, samples: Sequence[Sample]) -> Run:
+    origin = assessment.origin
+    partial = origin.coverage.partial
+    return Run(key, origin.dataset, samples, origin.published, partial, agent=assessment.agent, meta=origin.meta)
 
 
 def collect(collected: Collected, number: int, choice: Choice, blocks: Blocks, thumbnails: ThumbnailBlocks) -> None:

@@ -18,13 +18,19 @@ def comparison_figures(before: ComparedResult, now: ComparedResult, names: tuple
     """
     compared = compare_results(before, now)
     unfinished = [(name, one.score) for name, one in zip(names, (before, now), strict=True) if one.partial]
+    noise = _noise(compared) if same_settings(before, now) else []
     return {
-        "figures": [*_figures(compared), *(_noise(compared) if same_settings(before, now) else [])],
+        "figures": [*_agents(before.agent, now.agent), *_figures(compared), *noise],
         "notes": [
             *(f"{so_far_line(score)} ({name}), so there is no interval" for name, score in unfinished),
             *note_lines(before, now, names),
         ],
     }
+
+
+def _agents(before: str, now: str) -> list[list[str]]:
+    """Where they differ."""
+    return [["Agent", f"{before} → {now}"]] if before != now else []
 
 
 def _figures(compared: Comparison) -> list[list[str]]:
@@ -40,6 +46,7 @@ def _figures(compared: Comparison) -> list[list[str]]:
         *([] if flips.p_value is None else [["McNemar's exact test", f"p = {flips.p_value:.3g}"]]),
         ["Rounds", _change(compared.rounds, ".2f")],
         ["Tokens", _change(compared.tokens, ",.0f")],
+        *([] if compared.visual_tokens is None else [["Visual tokens", _change(compared.visual_tokens, ",.0f")]]),
     ]
 
 

@@ -63,18 +63,35 @@ class Mark:
 
 @dataclass(frozen=True)
 class Point:
-    """The cost and the accuracy of a run; `published` are (mean tokens, accuracy as a fraction) of its dataset."""
+    """The cost and the accuracy of a run; `published` are (mean tokens, accuracy as a fraction) of its dataset.
+
+    `nframes` is known of a point on a curve.
+    """
 
     mark: Mark
     tokens: float
     accuracy: Estimate
     published: tuple[tuple[float, float], ...] = ()
+    nframes: int | None = None
 
 
-def render(draw: Callable[[Axes], None], *, height_in: float, key: str, title: str) -> str:
+@dataclass(frozen=True)
+class Load:
+    """The servers of a run between `edges`, in `unit` since its start: requests, and shares in per cent."""
+
+    edges: Sequence[float]
+    unit: str
+    running: Sequence[float]
+    waiting: Sequence[float]
+    cached: Sequence[float]
+    kv_usage: Sequence[float]
+
+
+def render(draw: Callable[..., None], *, height_in: float, key: str, title: str, panels: int = 1) -> str:
     """An <svg> element for a page. The same numbers give the same bytes.
 
-    `key` makes the element ids of several charts on one page differ; `title` is the accessible name.
+    `draw` gets the axes of each panel, from above. `key` makes the element ids of several charts on one page differ;
+    `title` is the accessible name.
     """
     settings = {"svg.fonttype": "none", "svg.hashsalt": key, "font.size": FONT_SIZE}
     with _LOCK, mpl.rc_context(), warnings.catch_warnings():
@@ -84,9 +101,10 @@ def render(draw: Callable[[Axes], None], *, height_in: float, key: str, title: s
         # The browser has the letters that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message=r"(?s).*Glyph")
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained", facecolor="none")
-        axes = figure.add_subplot(facecolor="none")
-        draw(axes)
-        _ink(axes)
+        axes = [figure.add_subplot(panels, 1, place, facecolor="none") for place in range(1, panels + 1)]
+        draw(*axes)
+        for one in axes:
+            _ink(one)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata=_NO_METADATA)
     return _for_a_page(text.getvalue(), key=key, title=title)
@@ -146,8 +164,17 @@ def ends_of(estimates: Iterable[Estimate | None]) -> list[float]:
     return [*(one.value for one in known), *ends]
 
 
-def scatter(axes: Axes, points: Sequence[Point]) -> None:
-    """Mean tokens against accuracy. Published figures are hollow; a line leads to the run of their dataset."""
+def scatter(axes: Axes, points: Sequence[Point], curves: Sequence[Sequence[Point]]) -> None:
+    """Mean tokens against accuracy. Published figures are hollow; a line leads to the run of their dataset.
+
+    The points of each curve are joined, and their numbers of frames stand at them.
+    """
+    for curve in curves:
+        shares = [100 * point.accuracy.value for point in curve]
+        axes.plot([point.tokens for point in curve], shares, color=INK, linewidth=1, alpha=0.5)
+        for point, share in zip(curve, shares, strict=True):
+            place = (point.tokens, share)
+            axes.annotate(str(point.nframes), place, xytext=(-6, 4), textcoords="offset points", ha="right", color=INK)
     for point in points:
         mark, share = point.mark, 100 * point.accuracy.value
         if point.accuracy.interval is not None:
@@ -165,7 +192,7 @@ def scatter(axes: Axes, points: Sequence[Point]) -> None:
     axes.set_ylim(*limits_of([*ends_of(point.accuracy for point in points), *(share for _, share in published)]))
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    _below(axes, "Tokens per sample, mean (hollow: published)")
+    _below(axes, "Tokens per sample, mean (hollow: published" + ("; line: number of frames)" if curves else ")"))
     axes.set_ylabel("Accuracy, %")
     axes.grid(alpha=0.25, color=INK, linewidth=0.6)
 
@@ -181,6 +208,27 @@ def densities(axes: Axes, lines: Sequence[tuple[Mark, Sequence[float], bool]]) -
     axes.set_ylim(bottom=0)
     _below(axes, "Place in the video, % of its length (solid: first look, dashed: later looks)")
     axes.set_ylabel("Frames, 1 = even")
+
+
+def load_over_time(above: Axes, below: Axes, load: Load, mark: Mark) -> None:
+    """Requests above, shares below."""
+    panels = (
+        (above, "Requests: running (solid), waiting (dashed)", load.running, load.waiting),
+        (below, "%: cache hits (solid), KV cache in use (dashed)", load.cached, load.kv_usage),
+    )
+    for axes, title, solid, dashed in panels:
+        for values, style in ((solid, "-"), (dashed, "--")):
+            drawn = axes.stairs(list(values), list(load.edges), baseline=None, color=mark.colour, linestyle=style)
+            drawn.set(linewidth=1.4, clip_on=False)
+        axes.set_title(title, loc="left", fontsize=FONT_SIZE, color=INK)
+        axes.set_xlim(0, load.edges[-1])
+        axes.grid(alpha=0.25, color=INK, linewidth=0.6)
+    above.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    above.set_ylim(0, max(1.0, *load.running, *load.waiting))
+    above.tick_params(labelbottom=False)
+    below.set_ylim(0, 100)
+    below.set_yticks([0, 50, 100])
+    _below(below, f"{load.unit.capitalize()} since the start of the run")
 
 
 def legend(axes: Axes, runs: Sequence[Mark]) -> None:

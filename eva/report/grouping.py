@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -36,14 +37,32 @@ Labels = Callable[[Sample], Sequence[str]]
 
 
 def by_source(runs: Sequence[Run]) -> list[Group]:
-    """The accuracy of each run, then each published figure, beside the first run of its dataset."""
-    first_of = {run.dataset: number for number, run in reversed(list(enumerate(runs)))}
-    firsts = [run if first_of[run.dataset] == number else None for number, run in enumerate(runs)]
+    """The accuracy of each run, then each published figure, beside the run of its dataset that it belongs to."""
+    beside = beside_published(runs)
+    firsts = [run if number in beside else None for number, run in enumerate(runs)]
     sources = dict.fromkeys(one.source for run in runs if run.published for one in run.published.figures)
     return [
         Group("This result", tuple(accuracy(run, run.samples, n_resamples=RESAMPLES) for run in runs)),
         *(Group(f"Published ({source})", tuple(_published(run, source) for run in firsts)) for source in sources),
     ]
+
+
+def beside_published(runs: Sequence[Run]) -> set[int]:
+    """The number of the run that the published figures belong to, of each dataset: the first of EVA, else the first."""
+    # Of several the last in this order stays: those of EVA, and of these the first.
+    ranked = sorted(enumerate(runs), key=lambda one: (one[1].agent == "eva", -one[0]))
+    return set({run.dataset: number for number, run in ranked}.values())
+
+
+def curves(runs: Sequence[Run]) -> list[list[tuple[int, int]]]:
+    """Of each group of runs that differ in the number of frames alone: (frames, number of the run), fewest first."""
+    groups: dict[str, list[tuple[int, int]]] = {}
+    for number, run in enumerate(runs):
+        settings = dict(run.meta.settings) if run.meta and not run.meta.mixed else {}
+        nframes = settings.pop("nframes", None)
+        if type(nframes) is int:
+            groups.setdefault(json.dumps(settings, sort_keys=True), []).append((nframes, number))
+    return [sorted(group) for group in groups.values() if len(group) > 1]
 
 
 def _published(run: Run | None, source: str) -> Estimate | None:

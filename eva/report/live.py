@@ -146,7 +146,7 @@ class LiveRun:
         return Assessment.of(origin, list(self.outcomes.values()))
 
     def chart_run(self, assessment: Assessment) -> Run:
-        return make_run(self.key, assessment.origin, list(self.samples.values()))
+        return make_run(self.key, assessment, list(self.samples.values()))
 
     def head(self) -> Head:
         """The figures. They are computed again when the cache has changed, but not within HEAD_EVERY_S."""

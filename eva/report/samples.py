@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from eva.records.meta import Meta
 from eva.records.schema import Record
 from eva.scoring.categories import categories
 from eva.scoring.evidence import Look, find_looks, looked_into_reference
@@ -36,14 +37,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Run:
-    """A result under its name on the page. `published` is what is published of its dataset; `partial` says that the run
-    has not finished."""
+    """A result of an agent under its name on the page. `published` is what is published of its dataset; `partial` says
+    that the run has not finished."""
 
     name: str
     dataset: str
     samples: Sequence[Sample]
     published: Published | None = None
     partial: bool = False
+    agent: str = "eva"
+    meta: Meta | None = None
 
 
 def read_sample(dataset: str, record: Record) -> Sample:

@@ -12,7 +12,8 @@ from eva.files import replace_text
 from eva.records.cache import Cache
 from eva.records.meta import Meta
 from eva.records.outcome import Outcome
-from eva.run.time_use import TimedExecutor, time_lines
+from eva.records.time_use import time_lines
+from eva.run.time_use import TimedExecutor
 from eva.scoring.coverage import measure
 from eva.scoring.score import Score
 from eva.scoring.summary import choice_line, summary_json, summary_lines, truth_lines

@@ -1,9 +1,9 @@
-"""Where the time of a run goes: counted while it runs, then figures, then three lines that a person can act on."""
+"""Where the time of a run goes: counted while it runs, then the figures of the meta file."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields
 from statistics import fmean
 from typing import Any
@@ -15,14 +15,6 @@ from eva.frames.tool import FrameCounts
 from eva.records.schema import Record
 from eva.run.executor import Executor
 
-# Fewer looks at the servers tell little.
-MIN_LOOKS = 10
-# From here on the servers have enough to do.
-BUSY_SHARE = 0.9
-# From here on a wait is worth to be shortened.
-LONG_SHARE = 0.2
-# Below this share of what can be cached, the caches miss something.
-CACHED_SHARE = 0.9
 # So many runs of one cache are kept.
 MAX_RUNS = 10
 
@@ -135,51 +127,3 @@ def _row(load: Load) -> list[float]:
 
 def _share(part: float, whole: float) -> float | None:
     return round(part / whole, 4) if whole else None
-
-
-# --- for people
-
-
-def time_lines(figures: Mapping[str, Any]) -> list[str]:
-    """Up to three lines; what nothing tells has no line."""
-    waits = figures["samples"]
-    if not waits["seconds"]:
-        return []
-    tokens, servers = figures["prompt_tokens"], figures["servers"]
-    if len(figures["load"]["rows"]) < MIN_LOOKS:
-        servers = None
-    shares = {name: waits[name] / waits["seconds"] for name in ("frames_s", "seat_s", "server_s")}
-    lines = [_servers_line(servers, shares["frames_s"])] if servers else []
-    lines += [_cache_line(tokens)] if tokens["cached_share"] is not None else []
-    return [*lines, _waits_line(shares, servers)]
-
-
-def _servers_line(servers: Mapping[str, float], frames_share: float) -> str:
-    said = (
-        f"Servers: busy {servers['busy']:.0%} of the time, {servers['running']:.1f} requests running, "
-        f"{servers['waiting']:.1f} waiting, KV cache {servers['kv_usage']:.0%} full"
-    )
-    if servers["waiting"] >= 1:
-        return f"{said}: a higher --max-concurrent would not help"
-    if servers["busy"] >= BUSY_SHARE:
-        return f"{said}: they have enough to do"
-    return (
-        f"{said}: {'frames come too slowly' if frames_share >= LONG_SHARE else 'a higher --max-concurrent would help'}"
-    )
-
-
-def _cache_line(tokens: Mapping[str, Any]) -> str:
-    cached, possible = tokens["cached_share"], tokens["cacheable_share"] or 0
-    said = f"Prompt tokens: {cached:.0%} from the servers' caches, of {possible:.0%} that repeat an earlier round"
-    missed = cached < possible * CACHED_SHARE
-    return f"{said}: see 'Where the time goes' in docs/servers.md" if missed else f"{said}: the caches work"
-
-
-def _waits_line(shares: Mapping[str, float], servers: Mapping[str, float] | None) -> str:
-    said = (
-        f"Samples waited {shares['server_s']:.0%} of their time for replies, {shares['seat_s']:.0%} for their turn at "
-        f"a server, {shares['frames_s']:.0%} for frames"
-    )
-    idle = servers is None or servers["busy"] < BUSY_SHARE
-    helps = shares["frames_s"] >= LONG_SHARE and idle
-    return f"{said}: more --frame-workers {'may' if helps else 'would not'} help"

@@ -14,7 +14,7 @@ from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.meta import read_meta
 from eva.records.outcome import Outcome
 from eva.records.result_file import read_outcomes
-from eva.scoring.origin import Origin, find_origin
+from eva.scoring.origin import Origin, describe_agent, find_origin
 from eva.scoring.published import Published, caveat_lines, coverage_lines, published_json, published_lines
 from eva.scoring.score import Score
 from eva.scoring.summary import choice_line, file_json, file_lines, partial_line, unusable_lines
@@ -34,6 +34,10 @@ class Assessment:
     @property
     def indices(self) -> set[int]:
         return {outcome.index for outcome in self.score.outcomes}
+
+    @property
+    def agent(self) -> str:
+        return describe_agent(self.score.outcomes, self.origin.meta)
 
     def lines(self) -> list[str]:
         """For people: the reference's lines, then the uncertainty, then the published figures of a known dataset."""

@@ -92,8 +92,8 @@ class Comparison:
     nothing of the agent and yet count as wrong.
 
     `categories` come largest first. `categories_left_out` is the number of smaller ones beyond MAX_CATEGORIES.
-    `rounds` and `tokens` are over the pairs with two usable counts, None where there is no such pair. With `partial`
-    nothing has an interval or a p value: the first records of an unfinished run are not a random sample.
+    `rounds`, `tokens` and `visual_tokens` are over the pairs with two usable counts, None where there is no such pair.
+    With `partial` nothing has an interval or a p value: the first records of an unfinished run are not a random sample.
     """
 
     missing_in_a: tuple[int, ...]
@@ -101,6 +101,7 @@ class Comparison:
     flips: Flips
     rounds: Change | None
     tokens: Change | None
+    visual_tokens: Change | None
     answers_changed: int
     failed: tuple[int, int]
     categories: tuple[tuple[str, Flips], ...]
@@ -122,6 +123,7 @@ def compare(a: Mapping[int, Answered], b: Mapping[int, Answered], *, partial: bo
         flips=flips(pairs, n_resamples=whole),
         rounds=_count_change(pairs, lambda outcome: outcome.num_rounds, part),
         tokens=_count_change(pairs, lambda outcome: outcome.total_tokens, part),
+        visual_tokens=_count_change(pairs, lambda outcome: outcome.visual_tokens, part),
         answers_changed=sum(pair.answer_changed for pair in pairs),
         failed=(_failed([pair.a for pair in pairs]), _failed([pair.b for pair in pairs])),
         categories=tuple((name, flips(group, n_resamples=part)) for name, group in categories[:MAX_CATEGORIES]),

@@ -10,7 +10,7 @@ from eva.records.meta import read_meta
 from eva.records.result_file import read_scored
 from eva.scoring.categories import categories
 from eva.scoring.compare import Answered, Comparison, compare, question_difference
-from eva.scoring.origin import Origin, find_origin
+from eva.scoring.origin import Origin, describe_agent, find_origin
 from eva.scoring.published import Published
 from eva.scoring.score import Score
 from eva.scoring.summary import partial_line, so_far_lines, unusable_lines
@@ -57,6 +57,10 @@ class ComparedResult:
     @property
     def score(self) -> Score:
         return Score([sample.outcome for sample in self.samples.values()], self.origin.coverage.to_go)
+
+    @property
+    def agent(self) -> str:
+        return describe_agent((sample.outcome for sample in self.samples.values()), self.origin.meta)
 
 
 def read_compared(path: Path, published: Mapping[str, Published]) -> ComparedResult:

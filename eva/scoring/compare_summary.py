@@ -15,36 +15,40 @@ ONE_VIDEO = "fewer than two videos"
 UNFINISHED = "a run has not finished"
 
 
-def comparison_lines(comparison: Comparison, *, same_settings: bool) -> list[str]:
-    """For people. Differences are B minus A."""
+def comparison_lines(comparison: Comparison, *, agents: tuple[str, str], same_settings: bool) -> list[str]:
+    """For people. `agents` are those of A and B. Differences are B minus A."""
     whole = comparison.flips
+    a, b = (f" ({agent})" if agents[0] != agents[1] else "" for agent in agents)
     none = UNFINISHED if comparison.partial else ONE_VIDEO
     return [
         f"Questions in both: {whole.count}"
         f" (only in A: {len(comparison.missing_in_b)}, only in B: {len(comparison.missing_in_a)})",
-        f"Accuracy of A: {whole.accuracy.a:.4%}",
-        f"Accuracy of B: {whole.accuracy.b:.4%}",
+        f"Accuracy of A{a}: {whole.accuracy.a:.4%}",
+        f"Accuracy of B{b}: {whole.accuracy.b:.4%}",
         f"Difference: {_points(whole.accuracy, none)}",
         *([] if whole.p_value is None else [f"McNemar's exact test: p = {whole.p_value:.4g}", power_line(whole)]),
         _flips_line("Right only in A", whole.only_a),
         _flips_line("Right only in B", whole.only_b),
         _change_line("Rounds", comparison.rounds, none),
         _change_line("Total tokens", comparison.tokens, none),
+        _change_line("Visual tokens", comparison.visual_tokens, none),
         *_failed_lines(comparison.failed),
         *_category_lines(comparison, none),
         *(_noise_lines(comparison) if same_settings else []),
     ]
 
 
-def comparison_json(comparison: Comparison, *, same_settings: bool) -> dict[str, Any]:
+def comparison_json(comparison: Comparison, *, agents: tuple[str, str], same_settings: bool) -> dict[str, Any]:
     """The same for programs: accuracies and shares are fractions, differences are B minus A."""
     return {
+        "agents": {"a": agents[0], "b": agents[1]},
         "common": comparison.flips.count,
         "only_in_a": list(comparison.missing_in_b),
         "only_in_b": list(comparison.missing_in_a),
         **_flips_json(comparison.flips),
-        "average_rounds": _change_json(comparison.rounds) if comparison.rounds else None,
-        "average_total_tokens": _change_json(comparison.tokens) if comparison.tokens else None,
+        "average_rounds": _count_json(comparison.rounds),
+        "average_total_tokens": _count_json(comparison.tokens),
+        "average_visual_tokens": _count_json(comparison.visual_tokens),
         "exceptions": {"a": comparison.failed[0], "b": comparison.failed[1]},
         "answers_changed": comparison.answers_changed,
         "categories": {name: {"common": part.count, **_flips_json(part)} for name, part in comparison.categories},
@@ -136,6 +140,10 @@ def _flips_json(flips: Flips) -> dict[str, Any]:
         "right_only_in_a": list(flips.only_a),
         "right_only_in_b": list(flips.only_b),
     }
+
+
+def _count_json(change: Change | None) -> dict[str, Any] | None:
+    return _change_json(change) if change else None
 
 
 def _change_json(change: Change) -> dict[str, Any]:

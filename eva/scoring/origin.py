@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from eva.records.meta import Meta
+from eva.records.outcome import Outcome
 from eva.scoring.coverage import Coverage, measure
 from eva.scoring.published import Published
+from eva.text import printable
 
 
 @dataclass(frozen=True)
@@ -48,3 +50,12 @@ def named_dataset(meta: Meta | None) -> str:
     """The dataset that a meta file names; '' where it names none, and without a meta file."""
     named = meta.settings.get("dataset") if meta else None
     return named if isinstance(named, str) else ""
+
+
+def describe_agent(outcomes: Iterable[Outcome], meta: Meta | None) -> str:
+    """Who played, with the frames of a baseline: `eva`, `uniform, 8 frames`. A mixed file has several."""
+    agents = dict.fromkeys(outcome.agent for outcome in outcomes)
+    settings = meta.settings if meta and not meta.mixed and agents.keys() == {meta.settings.get("agent")} else {}
+    nframes, matched = settings.get("nframes"), "match_sha256" in settings
+    frames = f", {nframes} frames" if type(nframes) is int else ", matched tokens" if matched else ""
+    return printable(" and ".join(agents) + frames, limit=60)

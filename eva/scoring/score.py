@@ -94,6 +94,10 @@ class Score:
         return _mean(outcome.total_tokens for outcome in self.outcomes)
 
     @property
+    def average_visual_tokens(self) -> float:
+        return _mean(outcome.visual_tokens for outcome in self.outcomes)
+
+    @property
     def average_seconds(self) -> float:
         return _mean(outcome.seconds for outcome in self.outcomes)
 

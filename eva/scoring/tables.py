@@ -35,12 +35,13 @@ _FORMULA = ("=", "+", "-", "@")
 
 @dataclass(frozen=True)
 class Row:
-    """One result, or one `category` of it ('': all of it), beside the published accuracy, a fraction.
+    """One result of an agent, or one `category` of it ('': all of it), beside the published accuracy, a fraction.
 
     There is no `difference` where the result covers only a part of the dataset: the published figure is over all of it.
     """
 
     name: str
+    agent: str
     category: str
     score: Score
     published: float | None = None
@@ -60,6 +61,16 @@ class Table:
     notes: Sequence[str]
     by_category: bool
 
+    @property
+    def by_agent(self) -> bool:
+        """Whether the agents have a column: not all of them are EVA."""
+        return any(row.agent != "eva" for row in self.rows)
+
+    @property
+    def name_head(self) -> list[str]:
+        """The names of the columns before the figures."""
+        return ["Name", *(["Agent"] if self.by_agent else []), *(["Category"] if self.by_category else [])]
+
 
 def make_table(files: Sequence[AnsweredFile], *, by_category: bool) -> Table:
     rows: list[Row] = []
@@ -70,7 +81,8 @@ def make_table(files: Sequence[AnsweredFile], *, by_category: bool) -> Table:
         notes += [f"{name}: {caveat}" for caveat in whole.caveats()]
         if by_category:
             groups = _by_category(file.lines)
-            rows += [Row(name, group, Score(groups[group], whole.score.to_go)) for group in _largest(groups)]
+            scores = {group: Score(groups[group], whole.score.to_go) for group in _largest(groups)}
+            rows += [Row(name, whole.agent, group, score) for group, score in scores.items()]
             if len(groups) > MAX_CATEGORIES:
                 notes.append(f"{name}: {len(groups) - MAX_CATEGORIES} smaller categories are left out")
     return Table(rows, notes, by_category)
@@ -86,10 +98,11 @@ def _names(paths: Sequence[Path]) -> list[str]:
 def _whole_row(name: str, whole: Assessment) -> Row:
     entry, accuracy = whole.origin.published, whole.score.accuracy
     if entry is None:
-        return Row(name, "", whole.score)
+        return Row(name, whole.agent, "", whole.score)
     figure = entry.figures[0].accuracy
     comparable = accuracy is not None and whole.indices >= set(range(entry.rows))
-    return Row(name, "", whole.score, figure, accuracy - figure if comparable and accuracy is not None else None)
+    difference = accuracy - figure if comparable and accuracy is not None else None
+    return Row(name, whole.agent, "", whole.score, figure, difference)
 
 
 def _by_category(lines: Sequence[Answered]) -> dict[str, list[Outcome]]:
@@ -115,7 +128,7 @@ def _write_csv(table: Table) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     keys = ("n", "accuracy_percent", "low_95_percent", "high_95_percent", "published_percent", "difference_points")
-    writer.writerow(["name", *(["category"] if table.by_category else []), *keys, "rounds", "tokens"])
+    writer.writerow([*map(str.lower, table.name_head), *keys, "rounds", "tokens"])
     for row in table.rows:
         score, interval = row.score, row.score.interval
         fractions = (score.accuracy, *((interval.low, interval.high) if interval else (None, None)))
@@ -126,8 +139,7 @@ def _write_csv(table: Table) -> str:
 
 
 def _write_markdown(table: Table) -> str:
-    head = _head(table)
-    names = 2 if table.by_category else 1
+    head, names = _head(table), len(table.name_head)
     rule = ["---"] * names + ["---:"] * (len(head) - names)
     cells = [[*_name_cells(table, row, _markdown), *_figures(row)] for row in table.rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *cells))
@@ -135,7 +147,7 @@ def _write_markdown(table: Table) -> str:
 
 def _write_latex(table: Table) -> str:
     head = [_latex(cell) for cell in _head(table)]
-    names = 2 if table.by_category else 1
+    names = len(table.name_head)
     cells = [
         [*_name_cells(table, row, _latex), *(f"${cell}$" if cell else "" for cell in _figures(row))]
         for row in table.rows
@@ -158,9 +170,8 @@ FORMATS: Mapping[str, Callable[[Table], str]] = {"md": _write_markdown, "latex":
 
 
 def _head(table: Table) -> list[str]:
-    category = ["Category"] if table.by_category else []
     figures = ("n", "Accuracy (%)", "Published (%)", "Difference (points)", "Rounds", "Tokens")
-    return ["Name", *category, *figures]
+    return [*table.name_head, *figures]
 
 
 def _figures(row: Row) -> list[str]:
@@ -181,7 +192,8 @@ def _number(value: float | None, scale: float, form: str) -> str:
 
 
 def _name_cells(table: Table, row: Row, escape: Callable[[str], str]) -> list[str]:
-    names = [row.name, row.category or "all"] if table.by_category else [row.name]
+    agent, category = [row.agent] if table.by_agent else [], [row.category or "all"] if table.by_category else []
+    names = [row.name, *agent, *category]
     return [escape(printable(name, limit=_NAME_LENGTH).strip()) for name in names]
 
 

@@ -7,14 +7,17 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from browser import needs_chromium
-from harness import ROOT, environment, only_sentence, read_records
+from harness import ROOT, environment, only_sentence, read_records, write_rows
 from many_samples import ALL_READ, MANY, write_many
 from page_runs import INDEX, LONG, NASTY, PWN
 from report_pages import Open, Pair, made, report, rows_shown, sample
+
+from eva.records.meta import read_meta, write_meta
 
 pytestmark = needs_chromium
 
@@ -42,7 +45,7 @@ def test_the_figures_are_those_of_accuracy_py(runs: Pair, page_file: Path, open_
     cells = page.locator("#runs tbody tr td").all_inner_texts()
     assert cells[0].split("\n") == [f"{float(accuracy):.2f} %", f"{correct} of {total}"]
     assert page.locator("#runs .interval").inner_text() == f"{low} % to {high} %"
-    assert cells[2:4] == [f"{rounds:.2f}", f"{tokens:,.0f}"]
+    assert (cells[2], cells[3].split("\n")[0]) == (f"{rounds:.2f}", f"{tokens:,.0f}")
     reasons = re.findall(r"^  (\S+): (\d+)$", said, re.MULTILINE)
     assert len(reasons) > 1
     for reason, count in reasons:
@@ -312,6 +315,31 @@ def test_the_flips_come_first_and_the_first_other_round_is_marked(runs: Pair, tm
     for column in columns.all():
         assert column.locator(".round").nth(1).locator(".badge").inner_text() == "first difference"
         assert column.locator(".badge").count() == 1
+    watched.calm()
+
+
+def test_an_agent_and_a_baseline_stand_side_by_side_with_what_each_spent(
+    runs: Pair, tmp_path: Path, open_page: Open
+) -> None:
+    (tmp_path / "base").mkdir()
+    baseline = tmp_path / "base" / "result_own.jsonl"
+    write_rows(baseline, [{**one, "agent": "uniform"} for one in read_records(runs.first)])
+    meta = read_meta(runs.first)
+    assert meta is not None
+    samples = {"seconds": 10.0, "seat_s": 0.5, "server_s": 8.0, "frames_s": 1.0}
+    settings = {**meta.settings, "agent": "uniform", "nframes": 8}
+    environment = {"videos": "somebody/Some: 20 h264, 1 av1 (/videos/containers.json)"}
+    write_meta(baseline, replace(meta, settings=settings, environment=environment, time_use=({"samples": samples},)))
+    watched = open_page(made("--against", baseline, runs.second, cwd=tmp_path))
+    page = watched.page
+    assert page.locator("#runs .agent").all_inner_texts() == ["uniform, 8 frames", "eva"]
+    said = page.locator("#paired").inner_text()
+    assert "uniform, 8 frames → eva" in said and "McNemar" in said and "Visual tokens" in said
+    assert page.locator("#runs td[data-name=Tokens] small").count() == 2
+    page.get_by_text("Settings of base, and where its time went").click()
+    shown = page.locator("#runs details[open]").inner_text()
+    assert "Samples waited 80% of their time for replies" in shown
+    assert "20 h264, 1 av1" in shown
     watched.calm()
 
 

@@ -12,14 +12,27 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
+from eva.records.meta import Meta
 from eva.records.schema import read_record
 from eva.report.charts import Chart, charts, density
-from eva.report.grouping import by_category, by_evidence, by_length, by_rounds, by_stop_reason, by_tokens, token_edges
+from eva.report.grouping import (
+    beside_published,
+    by_category,
+    by_evidence,
+    by_length,
+    by_rounds,
+    by_source,
+    by_stop_reason,
+    by_tokens,
+    curves,
+    token_edges,
+)
 from eva.report.samples import Run, read_sample
 from eva.scoring.published import Figure, Published
 
 SVG = "{http://www.w3.org/2000/svg}"
 PUBLISHED = Published("lvbench", 1549, (Figure(0.4332, "repository", 2.62, 20412), Figure(0.5, "paper")), {}, "")
+COLUMNS = ["at_s", "busy", "running", "waiting", "kv_usage", "queries", "hits"]
 HOSTILE = '</text><script>alert(1)</script>$\\frac{$_\x00\x1b\ud800\u202e" onload=alert(1) café 日本'
 
 
@@ -49,7 +62,9 @@ def full_run(name: str = "result_lvbench", *, shift: int = 0) -> Run:
         )
         for n in range(60)
     ]
-    return run(records, name, "lvbench", published=PUBLISHED)
+    rows = [[15 * n, 1, 20, n, n / 9, 100, 40] for n in range(9)]
+    meta = Meta({}, {}, (), time_use=({"load": {"columns": COLUMNS, "rows": rows}},))
+    return run(records, name, "lvbench", published=PUBLISHED, meta=meta)
 
 
 ALL = [
@@ -62,6 +77,8 @@ ALL = [
     "Tokens and accuracy",
     "Where in the video the agent looked",
     "Frames in the annotated time",
+    "Servers over time, result_lvbench",
+    "Servers over time, result_again",
 ]
 
 
@@ -187,6 +204,86 @@ def test_places_are_relative_to_the_video_and_the_first_look_is_that_of_the_firs
     (sample,) = run([record(0, video_duration_s=30.0, trajectory=rounds)]).samples
     assert sample.first_look.tolist() == [0.0, 0.5]
     assert sample.later_looks.tolist() == [1.0, 1.0]
+
+
+# --- an agent and its baselines
+
+
+def baseline(agent: str, *, tokens: int = 1000, mixed: bool = False, **settings: Any) -> Run:
+    meta = Meta({"dataset": "own", "agent": agent, **settings}, {}, (), mixed=({},) if mixed else ())
+    rows = [record(n, right=n % 3 > 0, total_tokens=tokens) for n in range(9)]
+    return run(rows, f"run of {tokens}", agent=f"{agent}, {tokens}", meta=meta)
+
+
+def test_runs_that_differ_in_the_number_of_frames_alone_are_one_curve() -> None:
+    many, few = baseline("uniform", tokens=4000, nframes=32), baseline("uniform", nframes=8)
+    others = [
+        baseline("uniform", nframes=16, frame_tokens=64), baseline("uniform", nframes=64, mixed=True),
+        baseline("uniform", match_sha256="x"), baseline("mine.py:Mine", nframes=8), run([record(0)]),
+    ]  # fmt: skip
+    assert curves([many, *others, few]) == [[(8, 6), (32, 0)]]
+    assert curves([many, *others]) == []
+
+
+def test_a_curve_is_drawn_with_its_frames_and_each_run_is_called_by_its_agent() -> None:
+    uniform = [baseline("uniform", tokens=tokens, nframes=tokens // 125) for tokens in (4000, 1000)]
+    drawn = ({one.title: one for one in charts(runs)} for runs in (uniform[:1], uniform))
+    alone, both = (found["Tokens and accuracy"] for found in drawn)
+    assert {"32", "8", "run of 1000 (uniform, 1000)", "run of 4000 (uniform, 4000)"} <= set(texts(both))
+    assert "32" not in texts(alone) and "number of frames" not in " ".join(texts(alone))
+    assert "run of 4000 (uniform, 4000): 4,000 tokens, 66.7%" in both.description
+    assert max(numbers_at(both.svg, "-ytick_")) <= 100
+
+
+def test_published_figures_belong_to_the_agent_that_they_were_measured_of() -> None:
+    other, first, second = (replace(run([record(0)]), published=PUBLISHED) for _ in range(3))
+    other = replace(other, agent="uniform, 8 frames")
+    assert beside_published([other, first, second, replace(other, dataset="mlvu")]) == {1, 3}
+    assert [one is not None for one in by_source([other, first])[1].estimates] == [False, True]
+
+
+# --- the servers over the time of a run
+
+
+def watched(*rows: Sequence[Any], **more: Any) -> Run:
+    meta = Meta({}, {}, (), time_use=({"load": {"columns": COLUMNS, "rows": list(rows)}}, *more.get("later", ())))
+    return run([record(0)], meta=meta)
+
+
+def load_chart(one: Run) -> Chart | None:
+    return next((chart for chart in charts([one]) if chart.title.startswith("Servers over time")), None)
+
+
+def test_the_servers_are_drawn_over_the_time_of_the_last_run_that_looked_at_them() -> None:
+    rows = [[600 * n, 1, 10 * n, n, 0.25 * n, 100 * (n % 2), 40] for n in (3, 1, 2)]
+    chart = load_chart(watched(*rows, later=[{"samples": {}}]))
+    assert chart is not None
+    assert chart.description == (
+        "Servers over time, result_a. 30 minutes. Means: 20.0 requests running, 2.0 waiting, cache hits 40%, "
+        "KV cache 50% in use."
+    )
+    assert "Minutes since the start of the run" in texts(chart)
+    assert numbers_at(chart.svg, "-ytick_")[-3:] == [0, 50, 100]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [[1e308, 1, 1e308, -5, 7, 1, 1e300], [5, 1, 1, 1, 1, 0, 0], [5, 1, 1, 1, 1, 1e-300, 1e300]],
+)
+def test_shares_of_a_meta_file_from_anybody_stay_between_0_and_100(row: Sequence[Any]) -> None:
+    chart = load_chart(watched(*[[n, *row[1:]] for n in range(4)], *[row] * 4))
+    assert chart is not None and "nan" not in chart.svg
+    assert all(0 <= float(share) <= 100 for share in re.findall(r"(\d+)%", chart.description))
+
+
+@pytest.mark.parametrize(
+    "load",
+    [None, [], {}, {"columns": COLUMNS}, {"columns": 5, "rows": 5}, {"columns": [[]], "rows": [[1]] * 9},
+     {"columns": COLUMNS, "rows": [[0] * 7] * 9}, {"columns": COLUMNS, "rows": [["x"] * 7] * 9},
+     {"columns": COLUMNS[:3], "rows": [[1, 2, 3]] * 9}, {"columns": COLUMNS, "rows": [[5] * 7] * 2}],
+)  # fmt: skip
+def test_what_says_nothing_of_the_servers_is_not_drawn(load: Any) -> None:
+    assert load_chart(run([record(0)], meta=Meta({}, {}, (), time_use=({"load": load},)))) is None
 
 
 # --- the page that they stand in

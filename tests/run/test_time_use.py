@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from eva.endpoint.completion import Usage, read_reply
 from eva.endpoint.metrics import MAX_LOADS, Load, Metrics, Watch, parse_metrics
 from eva.records.schema import Record, read_record
-from eva.run.time_use import MIN_LOOKS, SampleTimes, time_figures, time_lines
+from eva.records.time_use import MIN_LOOKS, read_time_use, time_lines
+from eva.run.time_use import SampleTimes, time_figures
 
 LOAD = Load(at_s=5.0, busy=1.0, running=20.0, waiting=0.0, kv_usage=0.5, queries=100.0, hits=40.0)
 BUSY, IDLE = [LOAD] * MIN_LOOKS, [replace(LOAD, busy=0.5)] * MIN_LOOKS
@@ -96,6 +98,21 @@ def test_caches_that_miss_what_repeats_are_said_with_where_to_read_on() -> None:
     assert line.endswith(
         "3% from the servers' caches, of 40% that repeat an earlier round: see 'Where the time goes' in docs/servers.md"
     )
+
+
+def test_the_meta_file_says_the_same_lines_when_it_is_read_back() -> None:
+    figures = time_figures(counted(record((100, 20, 0), (100, 20, 96))), BUSY, queries=0, hits=0)
+    lines = time_lines(read_time_use(json.loads(json.dumps(figures))))
+    assert len(lines) == 3 and lines == time_lines(figures)
+
+
+@pytest.mark.parametrize("value", [None, [], "x", -1, 1e308, 10**400, float("nan"), {"seconds": "x"}, {"seconds": 5}])
+def test_a_meta_file_from_anybody_gives_lines_or_none(value: Any) -> None:
+    names = ("samples", "prompt_tokens", "servers", "load")
+    assert time_lines(read_time_use(value)) == []
+    assert len(time_lines(read_time_use(dict.fromkeys(names, value)))) <= 1
+    parts = {"samples": dict.fromkeys(("seconds", "frames_s"), value), "prompt_tokens": {"cached_share": value}}
+    assert all("nan" not in line for line in time_lines(read_time_use(parts)))
 
 
 # --- what a server says

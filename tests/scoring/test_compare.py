@@ -245,7 +245,7 @@ def test_the_comparison_is_printed_and_ends_with_0(files: tuple[Path, Path]) -> 
     starts = [
         "A: ", "B: ", "Questions in both: 48 (only in A: 0, only in B: 0)", "Accuracy of A: ", "Accuracy of B: ",
         "Difference: ", "McNemar's exact test: p = ", "Smallest", "Right only in A: ", "Right only in B: ",
-        "Rounds: 2.0000 in A, ", "Total tokens: 100.0000 in A, ", "By category", "  ", "  ",
+        "Rounds: 2.0000 in A, ", "Total tokens: 100.0000 in A, ", "Visual tokens: not known", "By category", "  ", "  ",
         "Settings: seed is None in A, 2 in B",
     ]  # fmt: skip
     assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * len(starts), lines
@@ -341,6 +341,34 @@ def test_a_reader_that_has_seen_enough_is_no_error(files: tuple[Path, Path]) -> 
 def test_a_strangers_stop_reason_cannot_write_lines_of_its_own(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [record(0, stop_reason="x\nAccuracy: 1/1\x1b[2J")])
     assert "  x Accuracy: 1/1\ufffd[2J: 1" in assess_file(path, PUBLISHED).lines()
+
+
+# --- an agent and a baseline
+
+
+def test_an_agent_and_a_baseline_are_named_with_the_tokens_that_each_spent(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "agent": "uniform", "nframes": 8, "frame_tokens": 256}
+    spent = {"estimated_visual_tokens": 600, "agent": "uniform", "schema": 1}
+    a = write(tmp_path / "a.jsonl", [record(n, "BC"[n % 2], **spent) for n in range(8)], **settings)
+    b = write(tmp_path / "b.jsonl", [record(n, estimated_visual_tokens=500 + n) for n in range(8)], **SETTINGS)
+    lines = said(a, b)
+    assert lines[:2] == [f"A: {a}, agent uniform, 8 frames", f"B: {b}, agent eva"]
+    assert "Accuracy of A (uniform, 8 frames): 50.0000%" in lines and "Accuracy of B (eva): 100.0000%" in lines
+    visual = "Visual tokens: 600.0000 in A, 503.5000 in B, difference -96.5000, 95 %"
+    assert any(line.startswith(visual) for line in lines)
+    assert "Settings: agent is 'uniform' in A, None in B" in lines
+    content = told(a, b)
+    assert content["agents"] == {"a": "uniform, 8 frames", "b": "eva"}
+    assert (content["average_visual_tokens"]["a"], content["average_visual_tokens"]["b"]) == (600, 503.5)
+    assert "Accuracy of A: 50.0000%" in said(a, a), "where the agents are the same, the files tell them apart"
+
+
+def test_a_file_of_two_agents_names_both_and_a_hostile_name_is_one_short_line(tmp_path: Path) -> None:
+    rows = [record(0), record(1, agent="x\n\x1b[2J" + "y" * 500, schema=1), record(2, agent="before", schema=None)]
+    path = write(tmp_path / "a.jsonl", rows, **SETTINGS, agent="uniform", nframes=8)
+    (line,) = [line for line in said(path, path) if line.startswith("A: ")]
+    agent = line.removeprefix(f"A: {path}, agent ")
+    assert agent.startswith("eva and x \ufffd[2Jyyy") and len(agent) == 60
 
 
 # --- the noise floor

@@ -105,7 +105,7 @@ def test_a_comparison_says_what_it_could_have_shown() -> None:
     found = compared(lambda n: n % 3 == 0)
     smallest = found.flips.smallest_difference
     assert smallest is not None
-    assert comparison_json(found, same_settings=False)["smallest_difference"] == smallest
+    assert comparison_json(found, agents=("eva", "eva"), same_settings=False)["smallest_difference"] == smallest
     assert any(line.endswith(f"clustered by video): {100 * smallest:.2f} points") for line in power_lines(found))
 
 
@@ -116,7 +116,8 @@ def test_two_results_without_a_flip_and_an_unfinished_one_promise_nothing() -> N
 
 
 def power_lines(found: Comparison) -> list[str]:
-    return [line for line in comparison_lines(found, same_settings=False) if line.startswith("Smallest difference")]
+    lines = comparison_lines(found, agents=("eva", "eva"), same_settings=False)
+    return [line for line in lines if line.startswith("Smallest difference")]
 
 
 @pytest.mark.parametrize("count", [100, 20_000])

@@ -145,6 +145,17 @@ def test_results_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> 
     assert [row.name for row in table_of(paths[0], paths[0]).rows] == [str(paths[0])] * 2
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_agents_have_a_column_where_one_of_them_is_not_eva(tmp_path: Path, form: str) -> None:
+    eva = write(tmp_path / "result_own.jsonl", 8)
+    own = write(tmp_path / "own" / "result_own.jsonl", 8, agent=lambda n: "[x].py:Mine", schema=lambda n: 1)
+    readers = {"csv": lambda text: list(csv.reader(text.splitlines())), "md": read_markdown, "latex": read_latex}
+    alone, both = (readers[form](FORMATS[form](table_of(*paths))) for paths in ((eva,), (eva, own)))
+    assert [cell.lower() for cell in alone[0][:2]] == ["name", "n"]
+    assert [cell.lower() for cell in both[0][:3]] == ["name", "agent", "n"]
+    assert [row[1] for row in both[1:]] == ["eva", "[x].py:Mine"]
+
+
 def test_a_part_of_a_dataset_has_no_difference_from_the_figure_over_all_of_it(tmp_path: Path) -> None:
     (row,) = table_of(write(tmp_path / "a.jsonl", 20, dataset="mlvu")).rows
     assert (row.published, row.difference) == (PUBLISHED["mlvu"].figures[0].accuracy, None)

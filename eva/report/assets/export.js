@@ -59,12 +59,13 @@ function samplesTable() {
 }
 
 function runsTableCells() {
-  const names = ["run", "samples", "right", "accuracy_percent", "low_95_percent", "high_95_percent",
-    "published_percent", "rounds", "tokens", "seconds", "no_answer"];
+  const names = ["run", "agent", "samples", "right", "accuracy_percent", "low_95_percent", "high_95_percent",
+    "published_percent", "rounds", "tokens", "visual_tokens", "seconds", "no_answer"];
   const share = (fraction) => (fraction === null || fraction === undefined ? null : Number((100 * fraction).toFixed(2)));
-  const rows = store.runs.filter((run) => run.head).map(({ key, head }) => [key, head.total, head.correct,
+  const rows = store.runs.filter((run) => run.head).map(({ key, head }) => [key, head.agent, head.total, head.correct,
     share(head.accuracy), ...(head.interval || [null, null]).map(share), share((head.published[0] || {}).accuracy),
     head.rounds && Number(head.rounds.toFixed(2)), head.tokens && Math.round(head.tokens),
+    head.visual_tokens && Math.round(head.visual_tokens),
     head.seconds && Number(head.seconds.toFixed(1)), failuresOf(head)]);
   return [names, ...rows];
 }

@@ -24,22 +24,28 @@ function runsTable(runs) {
 
 function runRow({ key, head }) {
   return element("tr", { "data-run": key },
-    element("th", { scope: "row" }, element("span", { class: "name" }, key), element("small", {}, head.file),
+    element("th", { scope: "row" }, element("span", { class: "name" }, key), agentOf(head), element("small", {}, head.file),
       settings.live ? element("small", { class: "progress" }) : null, differencesOf(head)),
     cell("Accuracy", ...(head.so_far ? soFarOf(head) : accuracyOf(head))),
     cell("95 % interval by video, published", head.so_far ? boundsOf(head) : intervalOf(head),
       ...head.published.map(publishedLine), ...head.evidence.map(small)),
     cell("Rounds", fixed(head.rounds, 2)),
-    cell("Tokens", grouped(head.tokens)),
+    cell("Tokens", grouped(head.tokens), head.visual_tokens ? small(`${grouped(head.visual_tokens)} visual`) : null),
     cell("Seconds", fixed(head.seconds, 1)),
     cell("No answer by", failuresOf(head), small(stopsOf(head))));
 }
 
-// The settings in which the runs of the page differ.
+// Where all runs are of EVA, nobody needs to read it.
+function agentOf(head) {
+  const named = store.runs.some((run) => run.head && run.head.agent !== "eva");
+  return named ? element("div", { class: "agent" }, head.agent) : null;
+}
+
+// The settings in which the runs of the page differ, beside what stands there as the agent.
 function differencesOf(head) {
   const all = store.runs.map((run) => new Map((run.head || {}).made_with || []));
   const differing = head.made_with.filter(([name, value]) => all.some((one) => one.size && one.get(name) !== value));
-  const text = differing.map(([name, value]) => `${name} ${value.slice(0, 80)}`).join(" · ");
+  const text = differing.filter(([name]) => name !== "agent" && name !== "nframes").map(([name, value]) => `${name} ${value.slice(0, 80)}`).join(" · ");
   return text ? element("small", { class: "differing" }, text) : null;
 }
 
@@ -102,7 +108,10 @@ function caveatList(lines) {
 
 function settingsOf({ key, head }) {
   if (!head.settings.length) return null;
-  return folded(`Settings of ${key}`, definitions("settings", head.settings));
+  const made = definitions("settings", head.settings);
+  if (!head.time_use.length) return folded(`Settings of ${key}`, made);
+  const lines = element("ul", { class: "time" }, ...head.time_use.map((line) => element("li", {}, line)));
+  return folded(`Settings of ${key}, and where its time went`, element("div", {}, lines, made));
 }
 
 function drawPaired() {
