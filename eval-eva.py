@@ -40,7 +40,15 @@ from eva.run.connect import connect_all
 from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
 from eva.run.final_summary import outcomes_of, result_lines, summarize
 from eva.run.keeper import CalledOffError, Keeper, drop_outdated, find_outdated
-from eva.run.meta_content import begin_meta, finished_meta, with_choice, with_coverage, with_servers, with_time_use
+from eva.run.meta_content import (
+    begin_meta,
+    finished_meta,
+    with_choice,
+    with_coverage,
+    with_servers,
+    with_time_use,
+    with_videos,
+)
 from eva.run.options import FRAME_ROOT, Defaults, Options, parse_options
 from eva.run.preflight import FAILED, check_frames, check_items, check_tokenizer, table
 from eva.run.progress import Progress, first_line
@@ -195,6 +203,8 @@ async def evaluate_once(dataset: Dataset, options: Options) -> int:
                 await run_all(items, executor, models, Keeper(cache, agent, warn), options)
         finally:
             meta = with_time_use(meta, executor)
+            if options.ray is None:
+                meta = with_videos(meta, dataset.video_root)
             try:
                 write_result(everything, cache, dataset.result, meta)
             finally:

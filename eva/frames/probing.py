@@ -73,3 +73,23 @@ def is_folder(path: Path, timeout_s: float = FOLDER_TIMEOUT_S) -> bool:
         raise FolderSilentError(f"{path} did not answer for {timeout_s:g} s: is its network disk there?") from None
     finally:
         process.kill()
+
+
+def read_text(path: Path, timeout_s: float) -> str:
+    """The text of a small file, read in a process that is left behind if it blocks.
+
+    Raises FileNotFoundError, or OSError if it cannot be read or did not answer in time.
+    """
+    read = "import sys; sys.stdout.buffer.write(open(sys.argv[1], 'rb').read())"
+    command = [sys.executable, "-I", "-S", "-c", read, str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        content, said = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        raise OSError(f"it did not answer for {timeout_s:g} s") from None
+    finally:
+        process.kill()
+    if process.returncode:
+        reason = said.decode(errors="replace").strip().splitlines()[-1]
+        raise FileNotFoundError(reason) if reason.startswith("FileNotFoundError") else OSError(reason)
+    return content.decode()

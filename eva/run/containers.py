@@ -13,10 +13,13 @@ from typing import Any
 
 from eva.errors import EvaError, VideoError
 from eva.files import replace_text
+from eva.frames.probing import read_text
 from eva.json_text import parse_json
 from eva.text import printable
 
 TABLE = "containers.json"
+# How long the disk of the videos may take to give the table.
+ANSWER_TIMEOUT_S = 5.0
 # How many of the files that do not open are said. The table has all of them.
 MOST_SAID = 10
 
@@ -41,7 +44,7 @@ def describe_videos(root: Path) -> str | None:
 
 def _read(root: Path) -> dict[str, Any]:
     try:
-        content = parse_json((root / TABLE).read_text(encoding="utf-8"))
+        content = parse_json(read_text(root / TABLE, ANSWER_TIMEOUT_S))
         return {"origin": str(content["origin"]), "videos": [dict(row) for row in content["videos"]]}
     except FileNotFoundError:
         return {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from eva.agents.choice import AGENT_SETTINGS, AgentChoice
 from eva.dataset.items import Item
 from eva.endpoint.facts import read_facts
+from eva.errors import EvaError
 from eva.files import file_sha256
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.records.cache import Cache
@@ -44,9 +45,7 @@ def begin_meta(cache: Cache, model: str, dataset: Dataset, *, agent: AgentChoice
     }
     has_records = bool(cache.outcomes) and not options.new_cache
     meta = begin(cache.path, settings, has_records=has_records, force=options.force, home=home)
-    videos = None if options.ray else describe_videos(dataset.video_root)
-    places = {"frame_root": str(options.frame_root.absolute()), **({"videos": videos} if videos else {})}
-    return replace(meta, environment={**meta.environment, **places})
+    return replace(meta, environment={**meta.environment, "frame_root": str(options.frame_root.absolute())})
 
 
 async def with_servers(meta: Meta, models: Sequence[ChatModel]) -> Meta:
@@ -70,6 +69,16 @@ def _unusual(options: Options) -> dict[str, Any]:
     """Settings that older meta files lack; one that has its usual value is left out, so that it is equal to those."""
     side = options.pixels_per_token
     return {**options.sampling.changed, **({} if side == PIXELS_PER_TOKEN_SIDE else {"pixels_per_token": side})}
+
+
+def with_videos(meta: Meta, video_root: Path) -> Meta:
+    """`meta` with the table of containers, if one lies beside the videos. It is read when the samples have ended: until
+    then, nothing but the frame tool looks at a disk that may not answer."""
+    try:
+        videos = describe_videos(video_root)
+    except EvaError as error:
+        videos = str(error)
+    return replace(meta, environment={**meta.environment, "videos": videos}) if videos else meta
 
 
 def with_time_use(meta: Meta, executor: TimedExecutor) -> Meta:

@@ -327,7 +327,7 @@ def test_check_lists_the_videos_that_are_there_found_by_stem_or_missing(project,
     assert done.returncode == 1
     assert "one: 4 videos: 1 under their own name, 1 in another container, 2 missing" in done.stdout
     assert f"one: other container: {root / 'video/1_plotQA/deep.webm'}" in done.stdout
-    assert f"one: missing: {root / 'gone.mp4'} is not there" in done.stdout
+    assert f"one: missing: the video {root / 'gone.mp4'} is missing" in done.stdout
     assert "'../out.mp4' leaves the video root" in done.stdout
 
 

@@ -147,6 +147,6 @@ def test_a_video_is_probed_once_for_all_its_questions(encoded: Encoded, tmp_path
 
 def test_a_video_that_is_not_there_is_its_samples_failure(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("hello\n")
-    for name, reason in (("gone.mp4", "is not there"), ("text.mp4", "cannot be opened")):
+    for name, reason in (("gone.mp4", "is missing"), ("text.mp4", "cannot be opened")):
         with pytest.raises(VideoError, match=reason):
             run(make_tool(tmp_path / "frames"), lambda tool, name=name: tool.probe(tmp_path / name))  # type: ignore[misc]

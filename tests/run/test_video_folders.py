@@ -14,9 +14,12 @@ from eva.agents.choice import AgentChoice
 from eva.errors import EvaError
 from eva.records.cache import open_cache
 from eva.run.containers import describe_videos, write_containers
-from eva.run.meta_content import begin_meta
+from eva.run.meta_content import begin_meta, with_videos
 from eva.run.options import Defaults, Options, parse_options
 from eva.run.settings import SettingsError, choose_dataset
+
+# The table is read in a process that is left behind if it blocks.
+pytestmark = pytest.mark.process
 
 CONFIGURED = {"mlvu": {"jsonl": "mlvu.jsonl", "video_root": "data/videos/mlvu"}}
 
@@ -45,16 +48,15 @@ def test_a_set_of_ones_own_needs_a_folder_of_videos() -> None:
         choose_dataset(options("--dataset", "mine", "--jsonl", "mine.jsonl"), CONFIGURED, Path("/home"))
 
 
-@pytest.mark.process  # it asks git for the commit
 def test_the_meta_file_names_the_table_of_containers_where_there_is_one(tmp_path: Path) -> None:
     jsonl = write_rows(tmp_path / "questions.jsonl", [row("a")])
     chosen = options("--video-root", str(tmp_path), "--jsonl", str(jsonl), "--output-dir", str(tmp_path))
     dataset = choose_dataset(chosen, CONFIGURED, tmp_path)
     with open_cache(dataset.cache, print) as cache:
         begin = partial(begin_meta, cache, "model", dataset, agent=AgentChoice(), options=chosen, home=tmp_path)
-        assert "videos" not in begin().environment
+        assert "videos" not in with_videos(begin(), tmp_path).environment
         write_containers(tmp_path, [encode(Recipe("clip.mp4", "libx264", count=5), tmp_path)], "a/repo at 1234")
-        said = begin().environment["videos"]
+        said = with_videos(begin(), tmp_path).environment["videos"]
     assert said == f"a/repo at 1234: 1 h264 ({tmp_path / 'containers.json'})"
 
 
