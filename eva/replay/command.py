@@ -11,11 +11,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from eva.agent.tool_call import CallSettings
 from eva.agent.transcript import load_transcriber
+from eva.agents.choice import AGENT_SETTINGS, AgentChoice
 from eva.dataset.items import Item
 from eva.files import replace_text
 from eva.frames.probing import is_folder
+from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.protocol.stop_reasons import EXCEPTION
 from eva.records.meta import differences, read_meta
 from eva.records.result_file import read_records
@@ -25,7 +26,7 @@ from eva.replay.loop import Replayer
 from eva.replay.summary import Summary
 from eva.replay.videos import ShownVideo, infer_videos, open_videos
 from eva.run.choices import choose_agent
-from eva.run.executor import make_tool
+from eva.run.executor import call_settings, make_tool
 from eva.run.options import Options
 from eva.run.settings import Dataset, SettingsError, check_settings
 
@@ -44,8 +45,9 @@ async def replay_result(
 ) -> Summary:
     """Play the records of `items` again. Raises SettingsError, ResultError, TokenizerError, FrameToolUnusableError,
     WriteError."""
-    _check_flags(path, dataset, options)
-    settings = CallSettings(options.max_visual_tokens, options.maxp, options.timestamps, "file")
+    agent = choose_agent(options, items)
+    _check_flags(path, dataset, agent, options)
+    settings = replace(call_settings(options), image_transport="file")
     transcribe = load_transcriber(options.tokenizer)
     tool = make_tool(options if options.replay_frames else replace(options, frame_tool=own_tool), own_tool=own_tool)
     asked = {item.index: item for item in items}
@@ -54,8 +56,7 @@ async def replay_result(
             await tool.start(report)
         opened = await open_videos(items, dataset.video_root, tool) if is_folder(dataset.video_root) else {}
         inferred = {} if _needs_frames(options) else infer_videos(read_records(path), asked, opened, settings)
-        agent = choose_agent(options, items).make()
-        replayer = Replayer(agent, transcribe, settings, options.max_turns, tool, options.replay_frames)
+        replayer = Replayer(agent.make(), transcribe, settings, options.max_turns, tool, options.replay_frames)
         stage = _Stage(replayer, asked, opened | inferred, part=options.sample is not None or options.ids is not None)
         summary = Summary(path)
         await stage.replay_all(
@@ -68,15 +69,19 @@ async def replay_result(
     return summary
 
 
-def _check_flags(path: Path, dataset: Dataset, options: Options) -> None:
+def _check_flags(path: Path, dataset: Dataset, agent: AgentChoice, options: Options) -> None:
     if options.replay_frames:
         check_settings(dataset, options)
     if _needs_frames(options) and not options.replay_frames:
         raise SettingsError("--timestamps actual and --no-fallback need the frames: add --replay-frames")
     meta = read_meta(path)
-    then = {name: meta.settings[name] for name in _DECIDING if name in meta.settings} if meta else {}
-    lines = differences(then, {name: getattr(options, name) for name in then})
-    if lines:
+    if meta is None or not meta.settings:
+        return
+    names = {name for name in _DECIDING if name in meta.settings} | {"pixels_per_token"}
+    now = {**{name: getattr(options, name) for name in names}, **agent.settings()}
+    usual = {"pixels_per_token": PIXELS_PER_TOKEN_SIDE}
+    then = {**usual, **{name: value for name, value in meta.settings.items() if name in names | AGENT_SETTINGS}}
+    if lines := differences(then, now):
         raise SettingsError(f"{path} was made with other settings, give the same flags:\n  " + "\n  ".join(lines))
 
 

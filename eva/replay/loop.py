@@ -26,7 +26,6 @@ from eva.frames.tool import (
     FrameToolError,
     ToolSettings,
 )
-from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.protocol.messages import Message, PromptError, VideoInfo
 from eva.protocol.stop_reasons import BAD_REQUEST
 from eva.records.schema import Record, read_record, record_json
@@ -66,7 +65,7 @@ class PlanningTool:
         """See FrameTool; each frame is a name without a file."""
         try:
             places = sample_times(Window(call.start_s, call.end_s), call.nframes)
-            output_size(self.video.width, self.video.height, resize=call.resize, factor=PIXELS_PER_TOKEN_SIDE)
+            output_size(self.video.width, self.video.height, resize=call.resize, factor=self.settings.factor)
         except SelectionError as error:
             raise CallFailedError(str(error)) from error
         return Extraction((NO_FILE,) * len(places), 0.0, {})

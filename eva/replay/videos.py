@@ -83,9 +83,10 @@ class _Counts:
 
     def _fit(self, longer: int, shorter: int, settings: CallSettings) -> Iterator[Budgeted]:
         budget = {"max_visual_tokens": settings.max_visual_tokens, "maxp": settings.maxp}
+        side = settings.pixels_per_token
         for request in self.requests:
             try:
-                yield fit_budget(request.nframes, request.resize, width=longer, height=shorter, **budget)
+                yield fit_budget(request.nframes, request.resize, width=longer, height=shorter, side=side, **budget)
             except (OverflowError, ValueError):
                 continue
 

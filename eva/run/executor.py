@@ -119,18 +119,22 @@ def make_sample_runner(
     report: Callable[[str], None],
 ) -> SampleRunner:
     """What runs one sample with these flags."""
-    settings = CallSettings(
+    return SampleRunner(
+        agent=agent,
+        call_runner=CallRunner(tool, call_settings(options)),
+        transcribe=transcribe,
+        video_root=video_root,
+        max_turns=options.max_turns,
+        report=report,
+    )
+
+
+def call_settings(options: Options) -> CallSettings:
+    """How the calls of these flags are cut, labelled and sent."""
+    return CallSettings(
         max_visual_tokens=options.max_visual_tokens,
         maxp=options.maxp,
         timestamps=options.timestamps,
         image_transport=options.image_transport or "file",
         pixels_per_token=options.pixels_per_token,
-    )
-    return SampleRunner(
-        agent=agent,
-        call_runner=CallRunner(tool, settings),
-        transcribe=transcribe,
-        video_root=video_root,
-        max_turns=options.max_turns,
-        report=report,
     )

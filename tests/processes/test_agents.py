@@ -449,3 +449,22 @@ def test_the_agent_that_the_page_shows_plays_as_it_stands_there(folder: Path) ->
     assert [(image["w"], image["h"]) for image in closer] == [(WIDTH, HEIGHT)] * 2
     assert second[-1]["content"].startswith("Answer now.")
     assert [(record["answer"], record["agent"]) for record in run.records()] == [("B", "zoom.py:Zoom")] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [("tools", ("--tool-images", "user")), ("hermes", ()), ("uniform", ("--nframes", "5", "--frame-tokens", "20"))],
+)
+def test_the_result_of_any_agent_can_be_replayed_with_its_flags_and_not_without(
+    name: str, flags: tuple[str, ...], folder: Path, tokenizer_dir: Path
+) -> None:
+    replies = REPLIES.get(name, {"a": [ANSWER], "b": ["no answer"]})
+    with ScriptedServer(Script(replies)) as server:
+        bench = Bench(folder, server.base_url, tokenizer_dir, f"replayed-{name}")
+        bench.write([row(key) for key in replies])
+        assert bench.run("--agent", name, *flags).code == 0
+    again = bench.run("--agent", name, *flags, "--replay", str(bench.result))
+    assert (again.code, f"{len(replies)} of {len(replies)} identical" in again.stdout) == (0, True), again.said
+    other = bench.run("--replay", str(bench.result))
+    assert other.code == 2
+    assert f"agent: '{name}' then, None now" in other.stderr
