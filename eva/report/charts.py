@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from eva.records.time_use import read_time_use
 from eva.report.drawing import (
     Limits,
-    Load,
+    LoadCurve,
     Mark,
     Point,
     densities,
@@ -210,7 +210,7 @@ def _load_chart(mark: Mark, run: Run) -> Chart | None:
     unit, unit_s = next((unit for unit in TIME_UNITS if rows[-1]["at_s"] >= 3 * unit[1]), TIME_UNITS[-1])
     queries, hits = (np.array([row[name] for row in rows]) for name in ("queries", "hits"))
     shares = np.divide(hits, queries, out=np.full(len(rows), np.nan), where=queries >= 1)
-    load = Load(
+    load = LoadCurve(
         [0, *(row["at_s"] / unit_s for row in rows)],
         unit,
         running=[row["running"] for row in rows],
@@ -224,7 +224,7 @@ def _load_chart(mark: Mark, run: Run) -> Chart | None:
     return Chart(title, svg, f"{title}. {_load_in_words(load)}")
 
 
-def _load_in_words(load: Load) -> str:
+def _load_in_words(load: LoadCurve) -> str:
     known = [share for share in load.cached if not np.isnan(share)]
     hits = f"cache hits {np.mean(known):.0f}%" if known else "no cache hits are known"
     return (

@@ -76,7 +76,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadCurve:
     """The servers of a run between `edges`, in `unit` since its start: requests, and shares in per cent."""
 
     edges: Sequence[float]
@@ -174,7 +174,9 @@ def scatter(axes: Axes, points: Sequence[Point], curves: Sequence[Sequence[Point
         axes.plot([point.tokens for point in curve], shares, color=INK, linewidth=1, alpha=0.5)
         for point, share in zip(curve, shares, strict=True):
             place = (point.tokens, share)
-            axes.annotate(str(point.nframes), place, xytext=(-6, 4), textcoords="offset points", ha="right", color=INK)
+            axes.annotate(
+                label(str(point.nframes)), place, xytext=(-6, 4), textcoords="offset points", ha="right", color=INK
+            )
     for point in points:
         mark, share = point.mark, 100 * point.accuracy.value
         if point.accuracy.interval is not None:
@@ -210,7 +212,7 @@ def densities(axes: Axes, lines: Sequence[tuple[Mark, Sequence[float], bool]]) -
     axes.set_ylabel("Frames, 1 = even")
 
 
-def load_over_time(above: Axes, below: Axes, load: Load, mark: Mark) -> None:
+def load_over_time(above: Axes, below: Axes, load: LoadCurve, mark: Mark) -> None:
     """Requests above, shares below."""
     panels = (
         (above, "Requests: running (solid), waiting (dashed)", load.running, load.waiting),

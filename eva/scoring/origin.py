@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from eva.records.meta import Meta
 from eva.records.outcome import Outcome
@@ -54,8 +55,14 @@ def named_dataset(meta: Meta | None) -> str:
 
 def describe_agent(outcomes: Iterable[Outcome], meta: Meta | None) -> str:
     """Who played, with the frames of a baseline: `eva`, `uniform, 8 frames`. A mixed file has several."""
-    agents = dict.fromkeys(outcome.agent for outcome in outcomes)
-    settings = meta.settings if meta and not meta.mixed and agents.keys() == {meta.settings.get("agent")} else {}
-    nframes, matched = settings.get("nframes"), "match_sha256" in settings
-    frames = f", {nframes} frames" if type(nframes) is int else ", matched tokens" if matched else ""
+    settings = meta.settings if meta and not meta.mixed else {}
+    agents = list(dict.fromkeys(outcome.agent for outcome in outcomes)) or [str(settings.get("agent", "eva"))]
+    frames = _frames(settings) if agents == [settings.get("agent")] else ""
     return printable(" and ".join(agents) + frames, limit=60)
+
+
+def _frames(settings: Mapping[str, Any]) -> str:
+    nframes = settings.get("nframes")
+    if type(nframes) is int:
+        return ", 1 frame" if nframes == 1 else f", {nframes} frames"
+    return ", matched tokens" if "match_sha256" in settings else ""

@@ -363,6 +363,23 @@ def test_an_agent_and_a_baseline_are_named_with_the_tokens_that_each_spent(tmp_p
     assert "Accuracy of A: 50.0000%" in said(a, a), "where the agents are the same, the files tell them apart"
 
 
+@pytest.mark.parametrize(
+    ("settings", "owed"),
+    [
+        ({"agent": "uniform", "nframes": 1}, "uniform, 1 frame"),
+        ({"agent": "uniform", "match_sha256": "x"}, "uniform, matched tokens"),
+        ({"agent": ["uniform"], "nframes": 8}, "uniform"),
+        ({"nframes": 8}, "uniform"),
+        ({"agent": "uniform", "nframes": "8"}, "uniform"),
+    ],
+)
+def test_the_frames_of_a_baseline_are_said_where_the_meta_file_is_of_that_agent(
+    tmp_path: Path, settings: dict[str, Any], owed: str
+) -> None:
+    path = write(tmp_path / "a.jsonl", [record(0, agent="uniform", schema=1)], dataset="own", **settings)
+    assert read_compared(path, PUBLISHED).agent == owed
+
+
 def test_a_file_of_two_agents_names_both_and_a_hostile_name_is_one_short_line(tmp_path: Path) -> None:
     rows = [record(0), record(1, agent="x\n\x1b[2J" + "y" * 500, schema=1), record(2, agent="before", schema=None)]
     path = write(tmp_path / "a.jsonl", rows, **SETTINGS, agent="uniform", nframes=8)

@@ -45,7 +45,8 @@ function agentOf(head) {
 function differencesOf(head) {
   const all = store.runs.map((run) => new Map((run.head || {}).made_with || []));
   const differing = head.made_with.filter(([name, value]) => all.some((one) => one.size && one.get(name) !== value));
-  const text = differing.filter(([name]) => name !== "agent" && name !== "nframes").map(([name, value]) => `${name} ${value.slice(0, 80)}`).join(" · ");
+  const others = differing.filter(([name]) => name !== "agent" && name !== "nframes");
+  const text = others.map(([name, value]) => `${name} ${value.slice(0, 80)}`).join(" · ");
   return text ? element("small", { class: "differing" }, text) : null;
 }
 
