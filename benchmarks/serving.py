@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -87,7 +86,7 @@ def table(title: str, ways: Sequence[tuple[str, Place, tuple[str, ...]]], *flags
 
 @dataclass
 class Place:
-    """Servers on ports in a row, and a folder that they may read."""
+    """Servers, and a folder that they may read."""
 
     folder: Path
     servers: list[VllmServer]
@@ -110,9 +109,8 @@ class Place:
         self.runs += 1
         out = self.folder / str(self.runs)
         out.mkdir(parents=True)
-        ports = f"{self.servers[0].port}-{self.servers[-1].port}"
         command = [sys.executable, str(ROOT / "eval-eva.py"), "--dataset", "demo", "--tokenizer", str(MODEL)]
-        command += ["--base-url", f"http://127.0.0.1:{ports}/v1", "--max-concurrent", "8"]
+        command += ["--base-url", ",".join(server.url for server in self.servers), "--max-concurrent", "8"]
         command += ["--frame-root", str(out / "frames"), "--output-dir", str(out), "--json", f"{out}.json", *flags]
         started = time.monotonic()
         with Path(f"{out}.log").open("wb") as log:
@@ -150,10 +148,9 @@ def serving() -> Iterator[tuple[Place, Place]]:
     """One server with two ranks, and two servers with one each, all warm, and stopped at the end."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         flags = (*SERVER_FLAGS, "--allowed-local-media-path", name)
-        ranks = ("2", "1", "1")
         servers = [
-            VllmServer(Path(name) / f"server-{port}.log", (*flags, "--data-parallel-size", count), port)
-            for port, count in zip(free_ports(len(ranks)), ranks, strict=True)
+            VllmServer(Path(name) / f"server-{number}.log", (*flags, "--data-parallel-size", ranks))
+            for number, ranks in enumerate(("2", "1", "1"))
         ]
         for server in servers:
             stack.callback(server.kill)
@@ -164,21 +161,6 @@ def serving() -> Iterator[tuple[Place, Place]]:
         for place in places:
             place.play(*WARM_UP)
         yield places
-
-
-def free_ports(count: int) -> range:
-    """So many free ports in a row."""
-    while True:
-        with ExitStack() as stack:
-            first, *others = [stack.enter_context(socket.socket()) for _ in range(count)]
-            first.bind(("127.0.0.1", 0))
-            start = int(first.getsockname()[1])
-            try:
-                for number, other in enumerate(others, start + 1):
-                    other.bind(("127.0.0.1", number))
-            except OSError:
-                continue
-            return range(start, start + count)
 
 
 def processes(sessions: set[int]) -> Iterator[tuple[bool, float]]:
