@@ -286,7 +286,10 @@ def positive(text: str) -> int:
 
 def addresses(text: str) -> list[str]:
     """The addresses between commas; `http://host:8000-8007/v1` stands for eight."""
-    return [address for part in text.split(",") if part for address in _expand_ports(part)]
+    found = [address for part in text.split(",") if part for address in _expand_ports(part)]
+    if not found:
+        raise argparse.ArgumentTypeError("there is no address")
+    return found
 
 
 def _expand_ports(address: str) -> list[str]:
