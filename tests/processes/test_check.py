@@ -262,8 +262,9 @@ def test_a_server_that_may_not_read_files_is_ready_for_base64(videos: Path, tmp_
 def test_of_many_missing_videos_the_first_ten_are_named_and_all_with_list(videos: Path, tmp_path: Path) -> None:
     bench = Bench(tmp_path, "http://127.0.0.1:9/v1", Path("none"))
     bench.write(row(f"{number}", video=f"a_missing_video_{number:03}.mp4") for number in range(30))
-    places = {"video_root": str(videos), "frame_root": "frames"}
-    short, whole = (bench.run("--check", *flags, **places) for flags in ((), ("--list",)))
+    short, whole = (
+        bench.run("--check", *flags, video_root=str(videos), frame_root="frames") for flags in ((), ("--list",))
+    )
     for run, names, end in ((short, 10, "and 20 more: --list names all"), (whole, 30, "a_missing_video_029.mp4")):
         assert has_row("^failed videos 30 of 30 cannot be shown:", run), run.said
         assert len(re.findall("a_missing_video_[0-9]{3}.mp4: ", run.stdout)) == names
