@@ -49,8 +49,9 @@ from eva.run.resume_command import resume_command
 from eva.run.schedule import RunEndedError, RunInterruptedError, Schedule, by_video
 from eva.run.settings import Dataset, SettingsError, check_settings, choose_dataset, split_repeats, with_absolute_paths
 from eva.run.time_use import TimedExecutor
+from eva.scoring.published import load_published
 from eva.terminal import run_command
-from eva.text import printable, printable_lines
+from eva.text import folded, printable, printable_lines
 
 if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
@@ -200,7 +201,7 @@ async def evaluate_once(dataset: Dataset, options: Options) -> int:
             finally:
                 if not cache.lost:
                     wall_s = monotonic() - started_at
-                    print_summary(items, cache, executor, wall_s, options.json)
+                    print_summary(items, cache, executor, meta, wall_s=wall_s, json_file=options.json)
                     print("\n".join(result_lines(dataset.result, meta, cache)))
         return exit_code(items, cache)
 
@@ -315,12 +316,16 @@ def write_result(everything: Sequence[Item], cache: Cache, result: Path, meta: M
 
 
 def print_summary(
-    items: Sequence[Item], cache: Cache, executor: TimedExecutor, wall_s: float, json_file: Path | None
+    items: Sequence[Item], cache: Cache, executor: TimedExecutor, meta: Meta, *, wall_s: float, json_file: Path | None
 ) -> None:
+    published = load_published(HOME)
     try:
-        lines = summarize(items, cache, executor, wall_s=wall_s, json_file=json_file)
+        lines = summarize(items, cache, executor, meta, published=published, wall_s=wall_s, json_file=json_file)
     except WriteError as error:
         raise RunEndedError(str(error)) from error
+    if sys.stdout.isatty():
+        columns = shutil.get_terminal_size().columns
+        lines = [part for line in lines for part in folded(line, columns, "  ")]
     print("\n".join(lines))
 
 

@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 import tempfile
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from eva.run.connect import connect_to
 from eva.run.executor import store_cap
 from eva.run.options import Options
 from eva.run.resume_command import without_secrets
-from eva.text import printable
+from eva.text import folded, printable
 
 if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
@@ -127,7 +126,7 @@ async def _check_videos(items: Sequence[Item], video_root: Path, tool: FrameTool
         try:
             problems = [problem for problem in await asyncio.gather(*map(find_problem, names.values())) if problem]
         finally:
-            replace_text(memory, json.dumps(sorted(good)))
+            replace_text(memory, json.dumps(sorted(good)), "--frame-root")
     if problems:
         some = problems if options.list_all else problems[:VIDEOS_NAMED]
         more = [f"and {len(problems) - len(some)} more: --list names all"] if len(some) < len(problems) else []
@@ -240,19 +239,11 @@ def table(findings: Sequence[Finding], *, columns: int) -> list[str]:
             lines.append(f"{'':{_VERDICT_WIDTH}}{printable(finding.of)}")
         start = f"{finding.verdict:{_VERDICT_WIDTH}}{_indented(finding):{width}}  "
         first, *more = finding.detail.split("\n")
-        lines += _wrapped(start, first, " " * len(start), columns)
+        lines += folded(start + printable(first, limit=2000), columns, " " * len(start))
         for line in more:
-            lines += _wrapped(_LIST_INDENT, line, f"{_LIST_INDENT}  ", columns)
+            lines += folded(_LIST_INDENT + printable(line, limit=2000), columns, f"{_LIST_INDENT}  ")
     failed = sum(finding.verdict == FAILED for finding in findings)
     return [*lines, f"Verdict: {f'{failed} checks failed' if failed else 'ready to run'}"]
-
-
-def _wrapped(start: str, text: str, indent: str, columns: int) -> list[str]:
-    """Long words stay whole, so that an address or a path can be copied."""
-    whole = start + printable(text, limit=2000)
-    return textwrap.wrap(
-        whole, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
-    )
 
 
 def _indented(finding: Finding) -> str:
