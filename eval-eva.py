@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -50,15 +50,16 @@ from eva.run.meta_content import (
     with_videos,
 )
 from eva.run.options import FRAME_ROOT, Defaults, Options, parse_options
-from eva.run.preflight import FAILED, check_frames, check_items, check_tokenizer, table
+from eva.run.preflight import FAILED, table
 from eva.run.progress import Progress, first_line
-from eva.run.rehearsal import check_servers
+from eva.run.rehearsal import check_all
 from eva.run.resume_command import resume_command
 from eva.run.schedule import RunEndedError, RunInterruptedError, Schedule, by_video
 from eva.run.settings import Dataset, SettingsError, check_settings, choose_dataset, split_repeats, with_absolute_paths
 from eva.run.time_use import TimedExecutor
+from eva.scoring.published import load_published
 from eva.terminal import run_command
-from eva.text import printable, printable_lines
+from eva.text import folded, printable, printable_lines
 
 if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
@@ -210,7 +211,7 @@ async def evaluate_once(dataset: Dataset, options: Options) -> int:
             finally:
                 if not cache.lost:
                     wall_s = monotonic() - started_at
-                    print_summary(items, cache, executor, wall_s, options.json)
+                    print_summary(items, cache, executor, meta, wall_s=wall_s, json_file=options.json)
                     print("\n".join(result_lines(dataset.result, meta, cache)))
         return exit_code(items, cache)
 
@@ -218,16 +219,12 @@ async def evaluate_once(dataset: Dataset, options: Options) -> int:
 async def check(options: Options) -> int:
     """Print a table of all that can be found out before a run of hours; 0 if a run can start."""
     dataset = choose_dataset(options, DATASET_CONFIG, HOME)
-    items = choose_items(load_annotations(dataset.jsonl, options.dataset), options)
-    check_settings(dataset, options)
-    agent = choose_agent(options, items)
-    transcribe = load_transcriber(options.tokenizer)
-    findings = [*check_items(items), check_tokenizer(options)]
-    tool = make_tool(replace(options, fallback=True), own_tool=HOME / FRAME_TOOL_PATH)
-    findings += await check_frames(items, dataset.video_root, tool, options, warn)
-    place = {"video_root": dataset.video_root, "own_tool": HOME / FRAME_TOOL_PATH}
-    findings += await check_servers(items, transcribe, agent=agent, options=options, **place)
-    print(printable_lines("\n".join(table(findings))))
+
+    def load() -> list[Item]:
+        return choose_items(load_annotations(dataset.jsonl, options.dataset), options)
+
+    findings = await check_all(load, dataset, options, own_tool=HOME / FRAME_TOOL_PATH, report=warn)
+    print("\n".join(table(findings, columns=shutil.get_terminal_size().columns)))
     return int(any(finding.verdict == FAILED for finding in findings))
 
 
@@ -329,12 +326,16 @@ def write_result(everything: Sequence[Item], cache: Cache, result: Path, meta: M
 
 
 def print_summary(
-    items: Sequence[Item], cache: Cache, executor: TimedExecutor, wall_s: float, json_file: Path | None
+    items: Sequence[Item], cache: Cache, executor: TimedExecutor, meta: Meta, *, wall_s: float, json_file: Path | None
 ) -> None:
+    published = load_published(HOME)
     try:
-        lines = summarize(items, cache, executor, wall_s=wall_s, json_file=json_file)
+        lines = summarize(items, cache, executor, meta, published=published, wall_s=wall_s, json_file=json_file)
     except WriteError as error:
         raise RunEndedError(str(error)) from error
+    if sys.stdout.isatty():
+        columns = shutil.get_terminal_size().columns
+        lines = [part for line in lines for part in folded(line, columns, "  ")]
     print("\n".join(lines))
 
 

@@ -126,7 +126,7 @@ def write(options: argparse.Namespace) -> int:
     with (
         ThreadPoolExecutor(available_cpus()) as pool,
         tempfile.TemporaryFile() as details,
-        replacing(options.output) as file,
+        replacing(options.output, "--output") as file,
     ):
         blocks = Blocks(details)
         cap_bytes = int(options.thumbnails_mb * 1e6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from typing import ClassVar
 
 # The system says with these that a disk is full, or the share of it that this user may have.
@@ -36,3 +37,10 @@ class ChangedError(VideoError):
 
 class MiscountedError(VideoError):
     """The file decodes to other frames than its packets say: count its frames by decoding, then choose again."""
+
+
+def room_hint(error: OSError, folder: Path, flag: str) -> str:
+    """The end of a message about a file in `folder`: what to do if the disk is full; for other errors it is empty."""
+    if error.errno not in DISK_FULL:
+        return ""
+    return f": make room on the disk of {folder.absolute()}, or choose another folder with {flag}"

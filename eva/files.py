@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from eva.errors import EvaError
+from eva.errors import EvaError, room_hint
 
 
 class WriteError(EvaError):
@@ -18,8 +18,11 @@ class WriteError(EvaError):
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that replaces `path` when the block ends without an error. Raises WriteError."""
+def replacing(path: Path, flag: str = "") -> Iterator[IO[bytes]]:
+    """A new file that replaces `path` when the block ends without an error. Raises WriteError.
+
+    `flag` is the one that chooses the place of the file; the message of a full disk names it.
+    """
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
             try:
@@ -32,12 +35,13 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 Path(new.name).unlink(missing_ok=True)
                 raise
     except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror}") from error
+        hint = room_hint(error, path.parent, flag) if flag else ""
+        raise WriteError(f"cannot write {path}: {error.strerror}{hint}") from error
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all. Raises WriteError."""
-    with replacing(path) as new:
+def replace_text(path: Path, text: str, flag: str = "") -> None:
+    """Write a small file whole or not at all; see replacing. Raises WriteError."""
+    with replacing(path, flag) as new:
         new.write(text.encode("utf-8", errors="backslashreplace"))
 
 

@@ -1,6 +1,9 @@
-"""Untrusted text -> printable text. Pure."""
+"""Untrusted text -> printable text, and long lines -> lines that fit. Pure."""
 
 from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
 
 
 def printable(text: str, *, limit: int = 200) -> str:
@@ -16,3 +19,13 @@ def printable(text: str, *, limit: int = 200) -> str:
 def printable_lines(text: str) -> str:
     """`text` with each of its lines made printable."""
     return "\n".join(printable(line, limit=2000) for line in text.split("\n"))
+
+
+def folded(line: str, columns: int, indent: str) -> Sequence[str]:
+    """`line` in lines of at most so many columns; all but the first begin with `indent`.
+
+    A longer word stays whole, so that an address or a path can be copied. An empty line stays.
+    """
+    return textwrap.wrap(line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [
+        line
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -34,8 +35,8 @@ def load_transcriber(tokenizer: str) -> Transcribe:
         return keep_messages
     from transformers import AutoTokenizer  # noqa: PLC0415  the import takes a second
 
-    if Path(tokenizer).is_absolute() and not Path(tokenizer).is_dir():
-        raise TokenizerError(f"there is no tokenizer folder {tokenizer}: give the model's folder with --tokenizer")
+    if not Path(tokenizer).is_dir():
+        _check_hub(tokenizer)
     try:
         loaded = AutoTokenizer.from_pretrained(tokenizer)
     except (OSError, ValueError, KeyError) as error:
@@ -74,6 +75,19 @@ def _with_read_arguments(message: Message) -> Message:
     functions = [call["function"] for call in message["tool_calls"]]
     read = [{**function, "arguments": json.loads(function["arguments"])} for function in functions]
     return {**message, "tool_calls": [{"type": "function", "function": function} for function in read]}
+
+
+def _check_hub(name: str) -> None:
+    """Raises TokenizerError at once where there is no such model: loading would ask an absent hub for a minute."""
+    from eva.dataset.hub import HubError, check_model  # noqa: PLC0415  the import takes half a second
+
+    absent = f"there is no tokenizer folder {name}: give the model's folder with --tokenizer"
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
+        raise TokenizerError(absent)
+    try:
+        check_model(name, "tokenizer_config.json")
+    except HubError as error:
+        raise TokenizerError(f"{absent} (as a name of the Hub: {error})") from error
 
 
 def _try_out(transcribe: Transcribe, tokenizer: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import httpx2
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -26,6 +26,7 @@ from eva.text import printable
 # What its library raises beside its own errors: of the connection, the disk, and for replies that no hub gives.
 _FAILURES = (OSError, httpx2.HTTPError, XetDownloadError, RuntimeError, ValueError, KeyError, TypeError)
 _REFUSED = (401, 403)
+LOOK_TIMEOUT_S = 10.0
 
 
 class HubError(EvaError):
@@ -68,6 +69,14 @@ def look_up(repo: str, revision: str, kind: str = "dataset") -> Repository:
         tree = api.list_repo_tree(repo, revision=commit, repo_type=kind, recursive=True)
         files = sorted((str(entry.path), int(entry.size)) for entry in tree if isinstance(entry, RepoFile))
     return Repository(repo, kind, str(commit), tuple(HubFile(path, size) for path, size in files if _is_inside(path)))
+
+
+def check_model(repo: str, file: str) -> None:
+    """Raises HubError at once if the Hub has no such model, or does not answer. A model of which `file` was fetched
+    before is not looked up."""
+    with _explained(repo, "model"):
+        if not isinstance(try_to_load_from_cache(repo, file), str):
+            HfApi().model_info(repo, timeout=LOOK_TIMEOUT_S)
 
 
 def _is_inside(path: str) -> bool:

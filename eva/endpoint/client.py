@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ import httpx2
 import openai
 
 from eva.endpoint.completion import BLACK_IMAGE_URL, NOTHING, Reply, Sampling, image_message, read_reply
-from eva.endpoint.errors import BadRequestError, RankRefusedError, ServerError, UnavailableError
+from eva.endpoint.errors import BadRequestError, RankRefusedError, ServerError, ServerLoadingError, UnavailableError
 from eva.endpoint.http_client import BoundedClient, UnusableServerError, shown_address
 from eva.protocol.messages import Message
 
@@ -29,7 +30,7 @@ RANK_HEADER, RANK_REFUSED = "X-data-parallel-rank", "data_parallel_rank"
 # Statuses below 500 by which a server says that it cannot serve now: the key is not valid any more, the model is not
 # there (404), the server is slow or busy.
 _UNAVAILABLE_STATUS = frozenset({401, 403, 404, 408, 409, 425, 429})
-_BUSY = 429
+_ABSENT, _BUSY, _LOADING = 404, 429, 503
 # The field that limits the tokens of a reply, and its name on servers that refuse the first one.
 MAX_TOKENS_NAME, NEW_MAX_TOKENS_NAME = "max_tokens", "max_completion_tokens"
 # What the client raises where a request brings no completion. Text that is not JSON is a ValueError, JSON that is
@@ -185,7 +186,8 @@ async def connect(
 ) -> ChatModel:
     """A model on the server at `base_url`: `model`, or the first that the server lists if `model` is None.
 
-    Raises ServerError if nothing answers there, or if the answer is not a list of models.
+    Raises ServerLoadingError if the server cannot serve yet, ServerError if nothing answers there, or if the answer is
+    not a list of models.
     """
     client = make_client(base_url, api_key, timeout_s, headers)
     served = await _checked_models(client)
@@ -201,6 +203,9 @@ def make_client(
     base_url: str, api_key: str, timeout_s: float, headers: Mapping[str, str] = NOTHING
 ) -> openai.AsyncOpenAI:
     """A client that retries nothing: `pool` decides what is retried. Raises ServerError."""
+    if not re.match("https?://", base_url, re.IGNORECASE):
+        shown = base_url.rpartition("@")[2].partition("?")[0]  # without name, password and query
+        raise ServerError(f"--base-url: write http:// or https:// before the address {shown}")
     try:
         http = BoundedClient(headers={"Accept-Encoding": "identity"})
         return openai.AsyncOpenAI(
@@ -229,9 +234,19 @@ async def _checked_models(client: openai.AsyncOpenAI) -> dict[str, int | None]:
     except openai.APIConnectionError as error:
         raise ServerError(f"no server answers at {address}: start vLLM, or name its address with --base-url") from error
     except openai.APIStatusError as error:
+        if error.status_code == _LOADING:
+            raise ServerLoadingError(f"the server at {address} cannot serve yet (503)") from error
+        if error.status_code == _ABSENT and (hint := _hint_at_v1(address)):
+            raise ServerError(f"a server answers at {address}, but lists no models there{hint}") from error
         raise ServerError(f"the server at {address} refuses to list its models: {error.message}") from error
     except NO_COMPLETION as error:
-        raise ServerError(f"what answers at {address} is not an OpenAI-compatible server (is /v1 missing?)") from error
+        hint = _hint_at_v1(address)
+        raise ServerError(f"what answers at {address} is not an OpenAI-compatible server{hint}") from error
+
+
+def _hint_at_v1(address: str) -> str:
+    """What to do where an address is most likely not complete; otherwise empty."""
+    return "" if address.endswith("/v1") else f": is it --base-url {address}/v1?"
 
 
 async def _served(client: openai.AsyncOpenAI) -> dict[str, int | None]:

@@ -14,6 +14,10 @@ class ServerError(EvaError):
     """The server cannot be used: nothing answers, it serves no model, or its answers cannot be read."""
 
 
+class ServerLoadingError(ServerError):
+    """The server answers that it cannot serve yet, as it does while it loads its model."""
+
+
 class BadRequestError(EvaError):
     """The server refused the request itself (HTTP 400): too long, too many images, a file it may not read."""
 

@@ -113,7 +113,9 @@ class CommandTool:
         if code == 0:
             return out
         if code == EXIT_CANNOT_WRITE:
-            raise NoRoomForFramesError(f"the frame tool cannot write: {reason}")
+            raise NoRoomForFramesError(
+                f"the frame tool cannot write to {self.settings.save_root} (--frame-root): {reason}"
+            )
         if code in EXITS_CANNOT_START and not self.counts.asked:
             raise FrameToolUnusableError(f"the frame tool {self.settings.path} cannot be started: {reason}")
         if code is None or code < 0:

@@ -76,7 +76,7 @@ class WorkerTool:
             yield
         except OSError as error:
             raise NoRoomForFramesError(
-                f"the frame store in {self.settings.save_root} cannot be used: {error}"
+                f"the frame store in {self.settings.save_root} (--frame-root) cannot be used: {error}"
             ) from error
 
     async def _serve_with_room(self, video: Path, words: Sequence[str]) -> Extraction:
@@ -111,6 +111,9 @@ class WorkerTool:
             self._check_quarantine(video)  # while this call waited, another one may have put it there
             started_at = time.monotonic()
             reply = await worker.ask({"arguments": words}, self.limits)
+        if reply.get("kind") == "cannot_write":
+            reason = f"the frame tool cannot write to {self.settings.save_root} (--frame-root): {reply['error']}"
+            raise NoRoomForFramesError(reason, full=reply["full"])
         return read_reply(reply, round(time.monotonic() - started_at, 3))
 
     async def _ask_again(self, video: Path, words: Sequence[str], first: WorkerLostError) -> Extraction:
@@ -141,8 +144,6 @@ def read_reply(reply: Mapping[str, Any], seconds: float) -> Extraction:
         details = dict(reply["ok"])
         frames = tuple(Path(frame) for frame in details.pop("frames"))
         return Extraction(frames, seconds, details)
-    if reply["kind"] == "cannot_write":
-        raise NoRoomForFramesError(f"the frame tool cannot write: {reply['error']}", full=reply["full"])
     if reply["kind"] == "changed":
         raise FrameToolError(reply["error"])
     raise CallFailedError(reply["error"])

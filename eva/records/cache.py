@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import filelock
 
-from eva.errors import EvaError
+from eva.errors import EvaError, room_hint
 from eva.files import WriteError, replace_text, replacing
 from eva.records.outcome import Outcome
 from eva.records.own_file import OwnFile, Span, span_of
@@ -64,13 +64,14 @@ class Cache:
         try:
             span = self._file.append(line)
         except OSError as error:
-            raise CacheError(f"cannot write to the cache {self.path}: {error.strerror or error}") from error
+            hint = room_hint(error, self.path.parent, "--output-dir")
+            raise CacheError(f"cannot write to the cache {self.path}: {error.strerror or error}{hint}") from error
         self._note(record.outcome, span)
 
     def drop(self, indices: Collection[int]) -> None:
         """Take every line of these indices out of the cache. Raises CacheError."""
         self._check()
-        with replacing(self.path) as new:
+        with replacing(self.path, "--output-dir") as new:
             for _, line in self._lines():
                 outcome = _outcome(line)
                 if outcome is None or outcome.index not in indices:
@@ -86,7 +87,7 @@ class Cache:
     def merge(self, result: Path) -> None:
         """Write the records sorted by index, one line each, to `result`. Raises CacheLostError, WriteError."""
         self._check()
-        with replacing(result) as new:
+        with replacing(result, "--output-dir") as new:
             for index, span in sorted(self._spans.items()):
                 line = self._file.read(span)
                 if line is None:

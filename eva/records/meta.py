@@ -122,7 +122,7 @@ def read_meta(records: Path) -> Meta | None:
 
 
 def write_meta(records: Path, meta: Meta) -> None:
-    replace_text(meta_path(records), json.dumps(asdict(meta), indent=1, ensure_ascii=False) + "\n")
+    replace_text(meta_path(records), json.dumps(asdict(meta), indent=1, ensure_ascii=False) + "\n", "--output-dir")
 
 
 def environment(home: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ class OwnFile:
         offset = os.lseek(self._fd, 0, os.SEEK_CUR) - written
         try:
             if written != len(line):
-                raise OSError("the disk took only part of the record, is it full?")
+                raise OSError(errno.ENOSPC, "the disk took only part of the record")
             os.fsync(self._fd)
         except OSError:
             with suppress(OSError):

@@ -65,7 +65,7 @@ async def replay_result(
     finally:
         await tool.close()
     if options.json is not None:
-        replace_text(options.json, json.dumps(summary.to_json(), indent=1) + "\n")
+        replace_text(options.json, json.dumps(summary.to_json(), indent=1) + "\n", "--json")
     return summary
 
 

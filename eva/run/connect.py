@@ -5,32 +5,37 @@ openai is imported here, when a client is made: its import takes 0.3 s, and `--h
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from eva.endpoint.errors import ServerError
+from eva.endpoint.errors import ServerError, ServerLoadingError
 from eva.run.options import Options
 from eva.run.settings import SettingsError
 
 if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
 
+# A server that loads its model is asked again after so many seconds.
+LOADING_PAUSE_S = 2.0
+
 
 async def connect_all(options: Options, report: Callable[[str], None]) -> list[ChatModel]:
     """One model per server; all servers must serve the same. A server that does not answer may come later, if another
-    one answers now.
+    one answers now. Where servers only load their models, the run waits for them.
 
     Raises ServerError if no server answers, SettingsError if they serve different models.
     """
     from eva.endpoint.client import ChatModel, make_client  # noqa: PLC0415
 
-    models: list[ChatModel] = []
-    failures: dict[str, ServerError] = {}
-    for url in options.base_url:
-        try:
-            models.append(await connect_to(url, options))
-        except ServerError as error:
-            failures[url] = error
+    models, failures = await _connect_each(options)
+    if not models and _loading(failures):
+        report(f"{_loading(failures)[0]}: waiting for up to {options.outage_timeout:g} s (--outage-timeout)")
+        ends_at = monotonic() + options.outage_timeout
+        while not models and _loading(failures) and monotonic() < ends_at:
+            await asyncio.sleep(LOADING_PAUSE_S)
+            models, failures = await _connect_each(options)
     if not models:
         raise next(iter(failures.values()))
     for url, failure in failures.items():
@@ -41,6 +46,22 @@ async def connect_all(options: Options, report: Callable[[str], None]) -> list[C
     if len(names) > 1:
         raise SettingsError(f"the servers serve different models, {', '.join(sorted(names))}: choose one with --model")
     return models
+
+
+async def _connect_each(options: Options) -> tuple[list[ChatModel], dict[str, ServerError]]:
+    """The models of the servers that answer, and why the others do not, by their addresses."""
+    models: list[ChatModel] = []
+    failures: dict[str, ServerError] = {}
+    for url in options.base_url:
+        try:
+            models.append(await connect_to(url, options))
+        except ServerError as error:
+            failures[url] = error
+    return models, failures
+
+
+def _loading(failures: Mapping[str, ServerError]) -> list[ServerError]:
+    return [failure for failure in failures.values() if isinstance(failure, ServerLoadingError)]
 
 
 async def connect_to(url: str, options: Options) -> ChatModel:

@@ -87,6 +87,7 @@ class Options:
     ray: str | None
     json: Path | None
     check: bool
+    list_all: bool
     replay: Path | None
     replay_frames: bool
     new_cache: bool
@@ -148,7 +149,7 @@ def parse_options(argv: Sequence[str], defaults: Defaults) -> Options:
     _add_frame_options(parser.add_argument_group("frames"), defaults)
     _add_run_options(parser.add_argument_group("run"))
     flags = vars(parser.parse_args(argv))
-    _check_replay(parser, flags)
+    _check_modes(parser, flags)
     key = flags["api_key"] or os.environ.get(API_KEY_VARIABLE, "").strip() or defaults.api_key
     urls = [url for some in flags["base_url"] or [addresses(defaults.base_url)] for url in some]
     return Options(
@@ -251,6 +252,7 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
     ray = "run the samples on the nodes of this Ray cluster (HOST:PORT; without ADDRESS: that of this machine)"
     add("--ray", nargs="?", const="auto", metavar="ADDRESS", help=ray)
     add("--check", action="store_true", help="check all that a run needs, play one question, and run nothing")
+    add("--list", action="store_true", dest="list_all", help="with --check, name every video that cannot be shown")
     again = "run nothing: play the replies of this result file again, and compare what the loop makes of them"
     add("--replay", type=Path, metavar="RESULT", help=again)
     add("--replay-frames", action="store_true", help="with --replay, also cut the frames of each call")
@@ -261,7 +263,11 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
     add("--yes", action="store_true", help="answer the questions of --new-cache and --retry-error with yes")
 
 
-def _check_replay(parser: argparse.ArgumentParser, flags: dict[str, Any]) -> None:
+def _check_modes(parser: argparse.ArgumentParser, flags: dict[str, Any]) -> None:
+    if flags["list_all"] and not flags["check"]:
+        parser.error("--list needs --check")
+    if flags["check"] and flags["ray"]:
+        parser.error("--check looks at one machine: leave --ray out, and run it on every node")
     if flags["replay_frames"] and not flags["replay"]:
         parser.error("--replay-frames needs --replay")
     others = [name for name in ("check", "ray", "new_cache", "retry_error") if flags[name]]
@@ -286,7 +292,10 @@ def positive(text: str) -> int:
 
 def addresses(text: str) -> list[str]:
     """The addresses between commas; `http://host:8000-8007/v1` stands for eight."""
-    return [address for part in text.split(",") if part for address in _expand_ports(part)]
+    found = [address for part in text.split(",") if part for address in _expand_ports(part)]
+    if not found:
+        raise argparse.ArgumentTypeError("there is no address")
+    return found
 
 
 def _expand_ports(address: str) -> list[str]:

@@ -10,14 +10,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from eva.agent.images import file_url
-from eva.agent.transcript import NO_TOKENIZER
+from eva.agent.transcript import NO_TOKENIZER, TokenizerError, Transcribe, keep_messages, load_transcriber
 from eva.dataset.items import Item, video_path
 from eva.endpoint.completion import BLACK_IMAGE_URL, BLACK_PNG_BASE64, MAX_TOKENS, image_message
 from eva.endpoint.errors import ServerError
@@ -29,6 +29,7 @@ from eva.run.connect import connect_to
 from eva.run.executor import store_cap
 from eva.run.options import Options
 from eva.run.resume_command import without_secrets
+from eva.text import folded, printable
 
 if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
@@ -45,16 +46,22 @@ MIN_PICTURE_SHARE = 0.9
 # The text of a sample in tokens, beside the replies: question, labels of the frames, the question again in each round.
 TEXT_TOKENS = 4096
 
+# A table of --check names so many videos that cannot be shown, unless it is to list all.
+VIDEOS_NAMED = 10
+_VERDICT_WIDTH = 9
+_LIST_INDENT = " " * (_VERDICT_WIDTH + 2)
+
 _OPTION = re.compile(r"(?:^|\\n|\n)\s*\(?([A-Z])[).:]\s")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the table."""
+    """One row of the table. Rows of one server have its name in `of`."""
 
     what: str
     verdict: str
     detail: str
+    of: str = ""
 
 
 def check_items(items: Sequence[Item]) -> list[Finding]:
@@ -77,30 +84,36 @@ def _can_be_right(item: Item) -> bool:
     return any(character.isalnum() for character in truth)
 
 
-def check_tokenizer(options: Options) -> Finding:
-    """What a tokenizer that could be loaded is good for."""
+def check_tokenizer(options: Options) -> tuple[Finding, Transcribe]:
+    """Whether the tokenizer can be loaded. Without it, what is played keeps its messages."""
     none = options.tokenizer == NO_TOKENIZER
     detail = "none: records hold the messages" if none else "its chat template renders the agent's messages"
-    return Finding("tokenizer", OK, detail)
+    try:
+        return Finding("tokenizer", OK, detail), load_transcriber(options.tokenizer)
+    except TokenizerError as error:
+        return Finding("tokenizer", FAILED, str(error)), keep_messages
 
 
 async def check_frames(
     items: Sequence[Item], video_root: Path, tool: FrameTool, options: Options, report: Callable[[str], None]
 ) -> list[Finding]:
-    """Check the videos with the frame tool, and the disk of its frames. Raises FrameToolUnusableError."""
+    """Check the videos with the frame tool, and the disk of its frames."""
     try:
         await tool.start(report)
-        videos = await _check_videos(items, video_root, tool, options.frame_root / "checked_videos.json")
+        videos = await _check_videos(items, video_root, tool, options)
+    except EvaError as error:
+        return [Finding("videos", FAILED, str(error))]
     finally:
         await tool.close()
     return [videos, _check_disk(options, len(items), store_cap(tool))]
 
 
-async def _check_videos(items: Sequence[Item], video_root: Path, tool: FrameTool, memory: Path) -> Finding:
+async def _check_videos(items: Sequence[Item], video_root: Path, tool: FrameTool, options: Options) -> Finding:
     """Open every video and decode its first and last frame with the frame tool.
 
-    `memory` is a JSON file of the good videos, by path, size and modification time. They are not decoded again.
+    A JSON file holds the good videos, by path, size and modification time. They are not decoded again. Raises EvaError.
     """
+    memory = options.frame_root / "checked_videos.json"
     good = _read_memory(memory)
     names = {item.videos[0]: item for item in items}
     with tqdm(total=len(names), unit="video") as progress:
@@ -113,9 +126,12 @@ async def _check_videos(items: Sequence[Item], video_root: Path, tool: FrameTool
         try:
             problems = [problem for problem in await asyncio.gather(*map(find_problem, names.values())) if problem]
         finally:
-            replace_text(memory, json.dumps(sorted(good)))
+            replace_text(memory, json.dumps(sorted(good)), "--frame-root")
     if problems:
-        return Finding("videos", FAILED, f"{len(problems)} of {len(names)} cannot be shown:\n" + "\n".join(problems))
+        some = problems if options.list_all else problems[:VIDEOS_NAMED]
+        more = [f"and {len(problems) - len(some)} more: --list names all"] if len(some) < len(problems) else []
+        count = f"{len(problems)} of {len(names)} cannot be shown:"
+        return Finding("videos", FAILED, "\n".join([count, *some, *more]))
     return Finding("videos", OK, f"all {len(names)} open; first and last frame decode")
 
 
@@ -134,7 +150,9 @@ async def _video_problem(item: Item, video_root: Path, tool: FrameTool, good: se
                 return f"{item.videos[0]}: truncated: pictures end at {end_s:.1f} s of {promised_s:.1f} s"
             good.add(identity)
     except (VideoError, CallFailedError, FrameToolError, OSError) as error:
-        return f"{item.videos[0]}: {error}"
+        # The name stands in front: the whole path again would only fill the screen.
+        reason = str(error).replace(f"the video {video_root / item.videos[0]} ", "").replace(f"{video_root}/", "")
+        return f"{item.videos[0]}: {reason}"
     return ""
 
 
@@ -160,23 +178,33 @@ async def check_server(url: str, options: Options) -> list[Finding]:
     need."""
     try:
         model = await connect_to(url, options)
-        what = f"server {model.address}"
-        context = _check_context(what, await model.context_length(), options)
-        return [context, *await _check_images(what, model, options.frame_root)]
+        context = _check_context(await model.context_length(), options)
+        rows = [context, *await _check_addresses(model, options), await _check_count(model)]
+        return [replace(row, of=f"server {model.address}") for row in rows]
     except ServerError as error:
-        return [Finding(f"server {without_secrets(url)}", FAILED, str(error))]
+        return [Finding("connection", FAILED, str(error), f"server {without_secrets(url)}")]
 
 
-async def _check_images(what: str, model: ChatModel, frame_root: Path) -> list[Finding]:
-    """One image by its address, and many inside one request."""
-    with black_frame(frame_root) as frame:
-        by_address = await model.ask_one_token([image_message(file_url(frame))])
-    inside = await model.ask_one_token([image_message(BLACK_IMAGE_URL, count=IMAGES_PER_REQUEST)])
-    problems = {"a frame by file://": by_address, f"{IMAGES_PER_REQUEST} images": inside}
-    return [
-        Finding(f"{what}, {name}", FAILED if problem else OK, problem or "answered")
-        for name, problem in problems.items()
-    ]
+async def _check_addresses(model: ChatModel, options: Options) -> list[Finding]:
+    """One image by its address, if the run sends addresses."""
+    if options.image_transport == "base64":
+        return []
+    name = "a frame by file://"
+    try:
+        with black_frame(options.frame_root) as frame:
+            problem = await model.ask_one_token([image_message(file_url(frame))])
+    except OSError as error:
+        return [Finding(name, FAILED, f"--frame-root {options.frame_root} cannot be written to: {error.strerror}")]
+    if problem and not await model.ask_one_token([image_message(BLACK_IMAGE_URL)]):
+        folder = options.frame_root.absolute()
+        problem += f"\nstart vLLM with --allowed-local-media-path {folder}\nor run this with --image-transport base64"
+    return [Finding(name, FAILED if problem else OK, problem or "answered")]
+
+
+async def _check_count(model: ChatModel) -> Finding:
+    """Many images inside one request."""
+    problem = await model.ask_one_token([image_message(BLACK_IMAGE_URL, count=IMAGES_PER_REQUEST)])
+    return Finding(f"{IMAGES_PER_REQUEST} images", FAILED if problem else OK, problem or "answered")
 
 
 @contextmanager
@@ -190,20 +218,33 @@ def black_frame(folder: Path) -> Iterator[Path]:
         yield frame
 
 
-def _check_context(what: str, length: int | None, options: Options) -> Finding:
+def _check_context(length: int | None, options: Options) -> Finding:
     turns = options.max_turns
     needed = (turns - 1) * options.max_visual_tokens + turns * MAX_TOKENS + TEXT_TOKENS
     if length is None:
-        return Finding(
-            f"{what}, context", WARNING, f"the server does not say it; {turns} turns may need {needed} tokens"
-        )
+        return Finding("context", WARNING, f"the server does not say it; {turns} turns may need {needed} tokens")
     verdict = OK if length >= needed else WARNING
-    return Finding(f"{what}, context", verdict, f"{length} tokens; {turns} turns may need {needed}")
+    return Finding("context", verdict, f"{length} tokens; {turns} turns may need {needed}")
 
 
-def table(findings: Sequence[Finding]) -> list[str]:
-    """The findings as lines in columns, and a line with the verdict."""
-    width = max(len(finding.what) for finding in findings)
-    lines = [f"{finding.verdict:8} {finding.what:{width}}  {finding.detail}" for finding in findings]
+def table(findings: Sequence[Finding], *, columns: int) -> list[str]:
+    """The findings in at most so many columns, as far as words allow, and a line with the verdict.
+
+    The later lines of a detail are lists. They stand further left, so that they are not broken.
+    """
+    width = max(len(_indented(finding)) for finding in findings)
+    lines: list[str] = []
+    for before, finding in zip([Finding("", OK, ""), *findings], findings, strict=False):
+        if finding.of and finding.of != before.of:
+            lines.append(f"{'':{_VERDICT_WIDTH}}{printable(finding.of)}")
+        start = f"{finding.verdict:{_VERDICT_WIDTH}}{_indented(finding):{width}}  "
+        first, *more = finding.detail.split("\n")
+        lines += folded(start + printable(first, limit=2000), columns, " " * len(start))
+        for line in more:
+            lines += folded(_LIST_INDENT + printable(line, limit=2000), columns, f"{_LIST_INDENT}  ")
     failed = sum(finding.verdict == FAILED for finding in findings)
     return [*lines, f"Verdict: {f'{failed} checks failed' if failed else 'ready to run'}"]
+
+
+def _indented(finding: Finding) -> str:
+    return f"  {finding.what}" if finding.of else finding.what

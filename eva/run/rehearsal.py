@@ -1,8 +1,10 @@
-"""`--check` plays: one real question through the whole loop, so that a model which answers in another form is seen."""
+"""`--check`: all rows of its table. One real question goes through the whole loop, so that a model which answers in
+another form is seen."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from eva.agent.sample import SampleRunner
@@ -10,16 +12,46 @@ from eva.agent.transcript import Transcribe
 from eva.agents.choice import AgentChoice
 from eva.agents.readers import can_read, describe_unread
 from eva.dataset.items import Item
-from eva.endpoint.errors import ServerError
+from eva.errors import EvaError
 from eva.protocol.stop_reasons import SAMPLE
 from eva.records.schema import Record
+from eva.run.choices import choose_agent
 from eva.run.connect import connect_to
 from eva.run.executor import make_sample_runner, make_tool
 from eva.run.options import Options
-from eva.run.preflight import FAILED, OK, WARNING, Finding, check_server
+from eva.run.preflight import FAILED, OK, WARNING, Finding, check_frames, check_items, check_server, check_tokenizer
+from eva.run.settings import Dataset, find_problems
 
 # Questions whose video cannot be shown are passed over; another check names them.
 MOST_TRIED = 10
+
+
+async def check_all(
+    load: Callable[[], list[Item]], dataset: Dataset, options: Options, *, own_tool: Path, report: Callable[[str], None]
+) -> list[Finding]:
+    """What can be found out before a run of hours. What is missing is a row, and the other rows come all the same.
+
+    Raises AgentError.
+    """
+    items, findings = _check_questions(load)
+    agent = choose_agent(options, items)
+    tokenizer, transcribe = check_tokenizer(options)
+    places = [Finding("settings", FAILED, str(problem)) for problem in find_problems(dataset, options)]
+    findings += [tokenizer, *places]
+    playable = [] if places else items
+    if playable:
+        tool = make_tool(replace(options, fallback=True), own_tool=own_tool)
+        findings += await check_frames(playable, dataset.video_root, tool, options, report)
+    place = {"video_root": dataset.video_root, "own_tool": own_tool}
+    return findings + await check_servers(playable, transcribe, agent=agent, options=options, **place)
+
+
+def _check_questions(load: Callable[[], list[Item]]) -> tuple[list[Item], list[Finding]]:
+    try:
+        items = load()
+        return items, check_items(items)
+    except EvaError as error:
+        return [], [Finding("questions", FAILED, str(error))]
 
 
 async def check_servers(
@@ -31,15 +63,15 @@ async def check_servers(
     options: Options,
     own_tool: Path,
 ) -> list[Finding]:
-    """Check every server, and play one question with the first that has no fault. Raises FrameToolUnusableError."""
+    """Check every server, and play one of the questions with the first that has no fault."""
     found = {url: await check_server(url, options) for url in options.base_url}
     findings = [finding for of_server in found.values() for finding in of_server]
     usable = [url for url, of_server in found.items() if all(one.verdict != FAILED for one in of_server)]
-    if usable:
+    if usable and items:
         tool = make_tool(options, own_tool=own_tool)
         runner = make_sample_runner(agent.make(), transcribe, tool, video_root, options=options, report=_pass_over)
         verdict, reason = await _play(items, usable[0], runner, options)
-        findings.append(Finding(f"one question with --agent {agent.name}", verdict, reason))
+        findings.append(Finding("one question", verdict, f"--agent {agent.name}: {reason}"))
     return findings
 
 
@@ -54,7 +86,7 @@ async def _play(items: Sequence[Item], url: str, runner: SampleRunner, options: 
             if record.failure != SAMPLE:
                 break
         return _judge(record, runner)
-    except ServerError as error:
+    except EvaError as error:
         return FAILED, str(error)
     finally:
         await tool.close()

@@ -7,12 +7,12 @@ import importlib.util
 import re
 import sys
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eva.errors import EvaError
-from eva.frames.probing import is_folder
+from eva.frames.probing import FolderSilentError, is_folder
 from eva.run.options import Options
 
 
@@ -64,34 +64,40 @@ def check_settings(dataset: Dataset, options: Options) -> None:
         raise SettingsError("--new-cache and --retry-error ask first, and there is no terminal to ask on: add --yes")
     if (options.new_cache or options.retry_error) and options.repeat and not options.yes:
         raise SettingsError("--new-cache and --retry-error would ask before each run of --repeat: add --yes")
-    _check_place(dataset, options)
+    if options.ray is not None and importlib.util.find_spec("ray") is None:
+        raise SettingsError("--ray needs the package ray: pip install -r requirements/ray.txt")
+    for problem in find_problems(dataset, options):
+        raise problem
+
+
+def find_problems(dataset: Dataset, options: Options) -> Iterator[EvaError]:
+    """The folders, files and packages that the run needs here and does not have. Each node of a cluster checks its own
+    folders."""
+    if options.ray is None:
+        yield from _video_folder_problem(dataset.video_root)
+        yield from _writing_problem("--frame-root", options.frame_root)
     if not options.frame_tool.is_file():
-        raise SettingsError(f"there is no frame tool {options.frame_tool}: give it with --frame-tool")
+        yield SettingsError(f"there is no frame tool {options.frame_tool}: give it with --frame-tool")
     if options.backend == "decord" and importlib.util.find_spec("decord") is None:
-        raise SettingsError("--backend decord: the package decord is not installed (pip install decord)")
-    _check_writable("--output-dir", options.output_dir)
+        yield SettingsError("--backend decord: the package decord is not installed (pip install decord)")
+    yield from _writing_problem("--output-dir", options.output_dir)
 
 
-def _check_place(dataset: Dataset, options: Options) -> None:
-    """Check what is needed where the samples run. Each node of a cluster checks its own folders."""
-    if options.ray is not None:
-        if importlib.util.find_spec("ray") is None:
-            raise SettingsError("--ray needs the package ray: pip install -r requirements/ray.txt")
-        if options.check:
-            raise SettingsError("--check looks at one machine: leave --ray out, and run it on every node")
-        return
-    if not is_folder(dataset.video_root):
-        raise SettingsError(f"there is no video folder {dataset.video_root}: give it with --video-root or --videos")
-    _check_writable("--frame-root", options.frame_root)
+def _video_folder_problem(folder: Path) -> Iterator[EvaError]:
+    try:
+        if not is_folder(folder):
+            yield SettingsError(f"there is no video folder {folder}: give it with --video-root or --videos")
+    except FolderSilentError as error:
+        yield error
 
 
-def _check_writable(flag: str, folder: Path) -> None:
+def _writing_problem(flag: str, folder: Path) -> Iterator[EvaError]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise SettingsError(f"{flag} {folder} cannot be written to: {error.strerror}") from error
+        yield SettingsError(f"{flag} {folder} cannot be written to: {error.strerror}")
 
 
 def _absolute(path: Path) -> Path:

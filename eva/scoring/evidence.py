@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from eva.protocol.stop_reasons import EXCEPTION
 from eva.records.schema import Record
 from eva.scoring.categories import time_reference_s
-from eva.scoring.interval import Interval, clustered_interval
+from eva.scoring.interval import Interval, share_interval
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def looked_into_reference(record: Record, looks: Sequence[Look]) -> bool | None:
 
 
 def estimate(videos: Sequence[str], values: Sequence[float], *, n_resamples: int) -> Estimate | None:
-    """The mean of `values`, one per sample, for a chart or a table; None of no samples."""
+    """The mean of `values`, a share, one per sample, for a chart or a table; None of no samples."""
     if not values:
         return None
-    return Estimate(len(values), sum(values) / len(values), clustered_interval(videos, values, n_resamples=n_resamples))
+    return Estimate(len(values), sum(values) / len(values), share_interval(videos, values, n_resamples=n_resamples))

@@ -11,6 +11,7 @@ from typing import Any
 RESAMPLES = 9999
 # For the many figures of a table or a chart. The ends of the interval then vary by a few hundredths of its width.
 FEWER_RESAMPLES = 1999
+CONFIDENCE = 0.95
 # The power with which a difference is to be found.
 POWER = 0.8
 # Draws times videos of one batch, which bounds the memory.
@@ -19,10 +20,14 @@ _BATCH = 1_000_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval of a mean, in the unit of the mean; of an accuracy as fractions."""
+    """A 95 % interval of a mean, in the unit of the mean; of an accuracy as fractions.
+
+    `bound_videos` is the number of videos where the interval is a one-sided bound; None of a bootstrap.
+    """
 
     low: float
     high: float
+    bound_videos: int | None = None
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
@@ -60,6 +65,20 @@ def clustered_interval(
         rng=np.random.default_rng(0),
     )
     return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+def share_interval(videos: Sequence[str], values: Sequence[float], *, n_resamples: int = RESAMPLES) -> Interval | None:
+    """clustered_interval of a share, such as an accuracy: most values are 0 or 1.
+
+    Where all are 1, or all 0, each draw is as the other, and a bootstrap would find no uncertainty at all. Then one end
+    is the exact one-sided 95 % bound (Clopper and Pearson) of as many draws as there are videos. It says how likely a
+    further video is like these.
+    """
+    count = len(set(videos))
+    if count < 2 or not n_resamples or set(values) not in ({0}, {1}):
+        return clustered_interval(videos, values, n_resamples=n_resamples)
+    bound = (1 - CONFIDENCE) ** (1 / count)
+    return Interval(bound, 1.0, count) if values[0] else Interval(0.0, 1 - bound, count)
 
 
 def smallest_difference(videos: Sequence[str], values: Sequence[float]) -> float | None:

@@ -66,6 +66,17 @@ def published_lines(
     ]
 
 
+def summary_rows(
+    entry: Published, indices: Iterable[int], accuracy: float | None, interval: Interval | None
+) -> list[str]:
+    """The same in fewer words, for the first lines of a run's summary."""
+    of_all = "" if _covered(entry, indices) >= entry.rows else f", of all {entry.rows} questions"
+    return [
+        f"{figure.accuracy:.2%} ({figure.source}{of_all}){_comparison(figure, accuracy, interval, short=True)}"
+        for figure in entry.figures
+    ]
+
+
 def coverage_lines(entry: Published, indices: Iterable[int]) -> list[str]:
     covered = _covered(entry, indices)
     if covered >= entry.rows:
@@ -127,9 +138,14 @@ def _differences(settings: Mapping[str, Any], published: Published) -> list[str]
 
 
 def _figure_line(figure: Figure, accuracy: float | None, interval: Interval | None) -> str:
-    line = f"Published ({figure.source}): {figure.accuracy:.2%}"
+    return f"Published ({figure.source}): {figure.accuracy:.2%}{_comparison(figure, accuracy, interval, short=False)}"
+
+
+def _comparison(figure: Figure, accuracy: float | None, interval: Interval | None, *, short: bool) -> str:
+    text = ""
     if accuracy is not None:
-        line += f", difference {100 * (accuracy - figure.accuracy):+.2f} points"
+        text += f", {'' if short else 'difference '}{100 * (accuracy - figure.accuracy):+.2f} points"
     if interval is not None:
-        line += f", {'inside' if figure.accuracy in interval else 'outside'} the 95 % interval"
-    return line
+        place = "inside" if figure.accuracy in interval else "outside"
+        text += f", {place}{'' if short else ' the 95 % interval'}"
+    return text

@@ -13,7 +13,7 @@ from eva.errors import EvaError
 from eva.records.outcome import Outcome, same_answer
 from eva.scoring.compare import pair_up
 from eva.scoring.compare_files import ComparedResult
-from eva.scoring.interval import Interval, clustered_interval
+from eva.scoring.interval import Interval, share_interval
 from eva.scoring.score import Score
 
 
@@ -96,7 +96,7 @@ def measure_repeats(results: Sequence[ComparedResult]) -> Repeats:
         accuracy=Spread(tuple(score.accuracy or 0.0 for score in scores)),
         rounds=Spread(tuple(score.average_rounds for score in scores)),
         tokens=Spread(tuple(score.average_tokens for score in scores)),
-        interval=clustered_interval([row[0].video for row in rows], [right[index] / runs for index in common]),
+        interval=share_interval([row[0].video for row in rows], [right[index] / runs for index in common]),
         always=tuple(index for index in common if right[index] == runs),
         sometimes=tuple(index for index in common if 0 < right[index] < runs),
         never=tuple(index for index in common if not right[index]),

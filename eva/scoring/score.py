@@ -9,7 +9,7 @@ from functools import cached_property
 
 from eva.protocol.stop_reasons import FAILURES, INFRASTRUCTURE
 from eva.records.outcome import COUNTS, Outcome
-from eva.scoring.interval import Interval, clustered_interval, smallest_difference
+from eva.scoring.interval import Interval, share_interval, smallest_difference
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Score:
         """The interval of the accuracy. None of an unfinished run: its first records are not a random sample."""
         if self.partial:
             return None
-        return clustered_interval([one.video for one in self.outcomes], [one.correct for one in self.outcomes])
+        return share_interval([one.video for one in self.outcomes], [one.correct for one in self.outcomes])
 
     @cached_property
     def smallest_difference(self) -> float | None:

@@ -9,38 +9,43 @@ from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.scoring.coverage import Coverage
 from eva.scoring.interval import Interval
 from eva.scoring.score import Score
-from eva.text import printable
+from eva.text import folded, printable
 
 # The number of indices that a line names; it only counts the rest.
 _MAX_INDICES = 20
+_COLUMNS = 80
 # One percentage point, as a fraction.
 ONE_POINT = 0.01
 
 
-def summary_lines(score: Score) -> list[str]:
-    """The reference's closing summary of a run: accuracy over all its items, and how the samples ended.
+def head_lines(score: Score, published: Sequence[str]) -> list[str]:
+    """The first lines of a run's summary: its accuracy over all its items, how sure that is, the `published` figures
+    with what limits the comparison, and how many samples failed.
 
-    A run that has not asked all of them has no accuracy yet.
+    A run that has not asked all of its items has no accuracy yet.
     """
-    return [
-        *(so_far_lines(score) if score.partial else [accuracy_line(score)]),
-        f"Empty answers: {score.empty}",
-        f"Missing from the cache: {score.missing}",
-        *_averages(score),
-        f"Errors: {', '.join(map(str, score.error_indices)) or 'none'}",
-    ]
+    failures = ", ".join(f"{count} {kind}" for kind, count in score.failures.items() if count)
+    rows = [*([] if score.partial else [("Accuracy:", _accuracy(score, ".2%")), _interval_row(score.interval)])]
+    rows += zip(["Published:", *[""] * len(published)], published, strict=False)
+    rows += [("Chance:", _chance(score)), ("Failures:", failures or "none")]
+    table = [line for name, text in rows for line in folded(f"{name:15}{text}", _COLUMNS, " " * 15)]
+    return [*(so_far_lines(score) if score.partial else []), *table]
 
 
-def truth_lines(score: Score, wall_s: float, *, frames_asked: int, frames_decoded: int) -> list[str]:
-    """What the accuracy leaves out: who failed, what is still to come, and how sure the figure is."""
+def rest_lines(score: Score, wall_s: float, *, frames_asked: int, frames_decoded: int) -> list[str]:
+    """The other figures of a run's summary: how the samples ended, and what the accuracy leaves out."""
     low, high = score.bounds
-    sure = [f"Accuracy if all pending were wrong, right: {low:.4%}, {high:.4%}", *_sure_lines(score)]
+    known = [
+        f"Accuracy if all pending were wrong, right: {low:.2%}, {high:.2%}", *_power_lines(score.smallest_difference)
+    ]  # fmt: skip
     return [
         f"Answered: {score.answered} of {score.total}",
-        "Failures: " + ", ".join(f"{count} {kind}" for kind, count in score.failures.items()),
+        f"Empty answers: {score.empty}",
+        f"Missing from the cache: {score.missing}",
+        *_averages(score, ".2f"),
+        f"Errors: {', '.join(map(str, score.error_indices)) or 'none'}",
         f"Pending (infrastructure failures, missing): {score.pending}",
-        *([] if score.partial else sure),
-        chance_line(score),
+        *([] if score.partial else known),
         *unusable_lines(score),
         f"Seconds per sample: {score.average_seconds:.2f}",
         f"Wall time of this run: {wall_s:.0f} s",
@@ -49,12 +54,15 @@ def truth_lines(score: Score, wall_s: float, *, frames_asked: int, frames_decode
 
 
 def file_lines(score: Score) -> list[str]:
-    """What accuracy.py prints first of a result file. Of an unfinished run: what can be said so far."""
+    """What accuracy.py prints first of a result file. Of an unfinished run: what can be said so far.
+
+    The accuracy and the averages have four decimals, as those of the reference.
+    """
     if score.partial:
         lines = [partial_line(score), *so_far_lines(score)]
     else:
-        lines = [f"Total entries: {score.total}", accuracy_line(score)]
-    lines += [f"Empty answers: {score.empty}", *_averages(score)]
+        lines = [f"Total entries: {score.total}", f"Accuracy: {_accuracy(score, '.4%')}"]
+    lines += [f"Empty answers: {score.empty}", *_averages(score, ".4f")]
     return [*lines, *([] if score.partial else _sure_lines(score)), chance_line(score), *unusable_lines(score)]
 
 
@@ -68,7 +76,7 @@ def so_far_lines(score: Score) -> list[str]:
     if score.to_go is None:
         return [so_far_line(score)]
     low, high = score.bounds
-    end = f"Accuracy in the end: from {low:.4%} if the rest were wrong, to {high:.4%} if it were right"
+    end = f"Accuracy in the end: from {low:.2%} if the rest were wrong, to {high:.2%} if it were right"
     return [so_far_line(score), end]
 
 
@@ -96,17 +104,23 @@ def _unusable_line(name: str, indices: Sequence[int]) -> str:
     return f"{count} no usable {name}: {some}{more}"
 
 
-def accuracy_line(score: Score) -> str:
-    return f"Accuracy: {score.correct}/{score.total} = {score.accuracy:.4%}"
+def _accuracy(score: Score, form: str) -> str:
+    return f"{score.correct}/{score.total} = {score.bounds[0]:{form}}"
 
 
 def chance_line(score: Score) -> str:
-    """What guessing reaches. Where the options of some questions cannot be read, the line says of how many it is."""
+    """What guessing reaches."""
+    what = "" if score.chance is None else " (a guess among each question's options)"
+    return f"Chance{what}: {_chance(score)}"
+
+
+def _chance(score: Score) -> str:
+    """Where the options of some questions cannot be read, the text says of how many questions the figure is."""
     if score.chance is None:
-        return "Chance: not known, the options of no question can be read"
+        return "not known, the options of no question can be read"
     known = len(score.chances)
     part = "" if known == score.recorded else f", of {known} of {score.recorded} questions: those with readable options"
-    return f"Chance (a guess among each question's options): {score.chance:.2%}{part}"
+    return f"{score.chance:.2%}{part}"
 
 
 def _sure_lines(score: Score) -> list[str]:
@@ -123,22 +137,33 @@ def _power_lines(smallest: float | None) -> list[str]:
 
 
 def interval_line(interval: Interval | None) -> str:
-    if interval is None:
-        return "95 % interval: none, there are fewer than two videos"
+    if interval is None or interval.bound_videos:
+        return " ".join(_interval_row(interval))
     return f"95 % interval, clustered by video: {interval.low:.2%} to {interval.high:.2%}"
+
+
+def _interval_row(interval: Interval | None) -> tuple[str, str]:
+    """Its name and its text."""
+    if interval is None:
+        return "95 % interval:", "none, there are fewer than two videos"
+    if interval.bound_videos is None:
+        return "95 % interval:", f"{interval.low:.2%} to {interval.high:.2%}, clustered by video"
+    bound = f"at least {interval.low:.2%}" if interval.low else f"at most {interval.high:.2%}"
+    alike = "right" if interval.low else "wrong"
+    return "95 % bound:", f"{bound} (all are {alike}, on {interval.bound_videos} videos; one-sided, exact)"
 
 
 def _frames_line(asked: int, decoded: int) -> str:
     """How many frames of this run were decoded, and how many were there already."""
     kept = asked - decoded
-    rate = f" ({kept / asked:.1%})" if asked else ""
+    rate = f" ({kept / asked:.2%})" if asked else ""
     return f"Frames of this run: {asked}, {kept} from the store{rate}"
 
 
-def _averages(score: Score) -> list[str]:
+def _averages(score: Score, form: str) -> list[str]:
     return [
-        f"Average rounds: {score.average_rounds:.4f}",
-        f"Average total tokens: {score.average_tokens:.4f}",
+        f"Average rounds: {score.average_rounds:{form}}",
+        f"Average total tokens: {score.average_tokens:{form}}",
         "Stop reasons:",
         *(f"  {printable(reason)}: {count}" for reason, count in score.stop_reasons.items()),
     ]
@@ -175,6 +200,7 @@ def _score_json(score: Score) -> dict[str, Any]:
         "accuracy": score.accuracy,
         "accuracy_bounds": list(score.bounds) if known else None,
         "interval_95": interval_json(score.interval),
+        "interval_is_bound": score.interval is not None and score.interval.bound_videos is not None,
         "smallest_difference": score.smallest_difference,
         "chance": {"accuracy": score.chance, "questions": len(score.chances)},
         "empty": score.empty,

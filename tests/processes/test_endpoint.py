@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Bench, make_video, row, wait_until
+from harness import Bench, environment, make_video, row, wait_until
 from hostile_server import (
     MODEL,
     Play,
@@ -29,7 +29,7 @@ from hostile_server import (
     nested,
     whole,
 )
-from scripted_server import Handler, Script, ScriptedServer
+from scripted_server import Handler, Refusal, Script, ScriptedServer
 
 from eva.endpoint.client import ChatModel, connect, make_client
 from eva.endpoint.errors import ServerError, UnavailableError
@@ -274,7 +274,7 @@ def test_check_shows_no_password(bench_at: Callable[..., Bench]) -> None:
     with ScriptedServer(Script({})) as server:
         bench = bench_at(f"{server.base_url.replace('//', f'//user:{SECRET}@')},http://user:{SECRET}@127.0.0.1:9/v1")
         run = bench.run("--check")
-    assert f"server {server.base_url}, context" in run.stdout
+    assert f"server {server.base_url}\n" in run.stdout
     assert SECRET not in run.said
 
 
@@ -326,4 +326,78 @@ def test_a_servers_escape_codes_reach_the_records_and_no_terminal(bench_at: Call
         assert "\x1b" not in said
         assert "\x07" not in said
     assert "does not serve" in refused.stderr
-    assert "does not serve" in checked.stdout
+    assert "does not serve" in " ".join(checked.stdout.split())
+
+
+# --- addresses and names that are not quite right
+
+
+class Loading(Handler):
+    """Refuses to list its models for `most_images` times, like a proxy before a server that loads; then below /v1."""
+
+    def do_GET(self) -> None:
+        self.server.journal.count_path(self.path)
+        paths = self.server.journal.paths
+        if self.path == "/v1/models" and paths[self.path] <= self.server.script.most_images:
+            self.send_refusal(Refusal(503, "Service Unavailable"))
+        elif self.path == "/models":
+            self.send_refusal(Refusal(404, "Not Found"))
+        else:
+            super().do_GET()
+
+
+class HangsUp(Handler):
+    """A hub that breaks each connection."""
+
+    def do_HEAD(self) -> None:
+        self.server.journal.count_path(self.path)
+        self.drop()
+
+    do_GET = do_HEAD
+
+
+@pytest.mark.parametrize("address", ["localhost:8000/v1", f"user:{SECRET}@localhost:8000/v1?key={SECRET}"])
+def test_an_address_without_http_is_called_so_and_its_secrets_are_not_said(address: str) -> None:
+    with pytest.raises(ServerError, match=r"write http:// or https:// before the address localhost:8000/v1$"):
+        make_client(address, "EMPTY", 60)
+
+
+def test_an_address_without_v1_is_given_back_with_it() -> None:
+    with ScriptedServer(Script({})) as server:
+        server.RequestHandlerClass = Loading
+        address = server.base_url.removesuffix("/v1")
+        with pytest.raises(ServerError, match=f"lists no models there: is it --base-url {address}/v1\\?"):
+            asyncio.run(connect(base_url=address, api_key="EMPTY", model=None, timeout_s=60))
+
+
+def test_a_run_waits_for_a_server_that_loads_its_model_and_says_so_once(bench_at: Callable[..., Bench]) -> None:
+    with ScriptedServer(Script(lambda key: [ANSWER], most_images=2)) as server:
+        server.RequestHandlerClass = Loading
+        run = bench_at(server.base_url).run()
+    assert run.code == 0, run.said
+    said = f"the server at {server.base_url} cannot serve yet (503): waiting for up to 1800 s (--outage-timeout)"
+    assert run.stderr.count("cannot serve yet") == run.stderr.count(said) == 1
+
+
+def test_a_run_that_waited_for_a_server_in_vain_says_what_it_waited_for(bench_at: Callable[..., Bench]) -> None:
+    with ScriptedServer(Script({}, most_images=10**6)) as server:
+        server.RequestHandlerClass = Loading
+        run = bench_at(server.base_url).run("--outage-timeout", "1")
+    assert run.code == 2, run.said
+    assert run.stderr.splitlines()[-1] == f"eval-eva.py: the server at {server.base_url} cannot serve yet (503)"
+
+
+def test_a_tokenizer_that_is_nowhere_is_an_error_after_one_look_at_the_hub(
+    bench_at: Callable[..., Bench],
+) -> None:
+    with ScriptedServer(Script({})) as server, ScriptedServer(Script({})) as hub:
+        hub.RequestHandlerClass = HangsUp
+        bench = bench_at(server.base_url)
+        command = bench.command(tokenizer="models/EVA")
+        hub_address = {"HF_ENDPOINT": hub.base_url.removesuffix("/v1"), "HF_HUB_OFFLINE": "0"}
+        run = subprocess.run(
+            command, capture_output=True, text=True, env=environment(**hub_address), cwd=bench.folder, check=False
+        )
+    assert run.returncode == 2, run.stderr
+    assert "there is no tokenizer folder models/EVA: give the model's folder with --tokenizer" in run.stderr
+    assert [count for path, count in hub.journal.paths.items() if "models/EVA" in path] == [1]

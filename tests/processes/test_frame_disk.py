@@ -175,7 +175,7 @@ def test_a_full_disk_on_which_no_frame_may_go_ends_the_run_and_says_so(
         bench.write([row("q")])
         run = bench.run(frame_root=str(root))
     assert run.code in (1, 2), run.said
-    assert "No space left on device" in run.stderr
+    assert re.search(rf"{root} \(--frame-root\).*No space left on device", run.stderr), run.stderr
     assert "Traceback" not in run.stderr
 
 

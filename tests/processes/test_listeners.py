@@ -132,7 +132,7 @@ def test_a_run_ends_whole_in_an_ascii_locale(bench: Bench, figures: Path) -> Non
     said = redirected(bench.command("--json", str(figures)), "", **ASCII)
     assert said.returncode == 0, said.stderr
     assert "Traceback" not in said.stderr
-    assert "Accuracy: 1/2" in said.stdout
+    assert "Accuracy:      1/2" in said.stdout
     check_files(bench, figures)
 
 

@@ -83,7 +83,7 @@ def on_page(page: Path, block: str) -> Any:
 
 SO_FAR = f"So far: {FAST - 1} of {FAST} answered are right; {COUNT - FAST} to go"
 LOW, HIGH = (FAST - 1) / COUNT, (COUNT - 1) / COUNT
-IN_THE_END = f"Accuracy in the end: from {LOW:.4%} if the rest were wrong, to {HIGH:.4%} if it were right"
+IN_THE_END = f"Accuracy in the end: from {LOW:.2%} if the rest were wrong, to {HIGH:.2%} if it were right"
 PARTIAL = f"Partial: {FAST} of {COUNT} questions have a record"
 
 
@@ -148,13 +148,12 @@ def test_a_finished_run_of_a_chosen_part_is_complete_for_it(
     run = bench.run("--sample", str(FAST), "--json", str(tmp_path / "run.json"))
     assert run.code == 0, run.said
     complete = f"Complete for {FAST} of {COUNT} questions: the others were not chosen"
-    accuracy = f"Accuracy: {FAST - 1}/{FAST} = {(FAST - 1) / FAST:.4%}"
-    assert run.stdout.startswith(accuracy) and "95 % interval" in run.stdout
+    assert run.stdout.startswith(f"Accuracy:      {FAST - 1}/{FAST} = {(FAST - 1) / FAST:.2%}\n95 % interval: ")
     assert run.stdout.splitlines()[-2:] == [f"Result: {run.result}", complete]
     assert json.loads((tmp_path / "run.json").read_text())["partial"] is False
     for path in (run.result, run.cache):
         said = tool("accuracy.py", path)
-        assert said.splitlines()[1] == accuracy
+        assert said.splitlines()[1] == f"Accuracy: {FAST - 1}/{FAST} = {(FAST - 1) / FAST:.4%}"
         assert complete in said and "95 % interval" in said
         content = json.loads(tool("accuracy.py", path, "--json"))
         assert [content[name] for name in ("partial", "covered", "questions")] == [False, FAST, COUNT]
@@ -172,7 +171,7 @@ def test_what_an_interrupted_run_was_to_ask_stays_to_go_after_a_smaller_one(
     interrupted(bench)
     small = bench.run("--sample", "5")
     assert small.code == 0, small.said
-    assert small.stdout.startswith("Accuracy: 4/5 = ")
+    assert small.stdout.startswith("Accuracy:      4/5 = ")
     assert f"Result: {small.result} (of a partial run)" in small.stdout
     assert tool("accuracy.py", small.result, code=3).splitlines()[:2] == [PARTIAL, SO_FAR]
     server.script.replies = lambda key: [RIGHT]
@@ -193,7 +192,7 @@ def test_a_run_whose_infrastructure_failed_some_samples_ends_with_3_and_the_comm
     run = bench.run("--max-concurrent", "2")
     assert run.by_index()[3]["failure"] == "infrastructure"
     assert run.code == 3, run.said
-    assert run.stdout.startswith(f"Accuracy: {COUNT - 1}/{COUNT} = ")
+    assert run.stdout.startswith(f"Accuracy:      {COUNT - 1}/{COUNT} = ")
     command = re.search(r"1 of 30 samples ended by failures of the infrastructure .*:  python (.*)", run.stderr)
     assert command, run.stderr
     server.script.replies = lambda key: [RIGHT]
@@ -202,7 +201,7 @@ def test_a_run_whose_infrastructure_failed_some_samples_ends_with_3_and_the_comm
         capture_output=True, text=True, env=environment(), cwd=bench.folder, timeout=120, check=False,
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
-    assert again.stdout.startswith(f"Accuracy: {COUNT}/{COUNT} = ")
+    assert again.stdout.startswith(f"Accuracy:      {COUNT}/{COUNT} = ")
 
 
 # --- what tells it

@@ -438,7 +438,7 @@ def test_sample_runs_the_first_items(flagged: Flagged) -> None:
 
 def test_ids_runs_the_chosen_indices_and_they_are_the_denominator(flagged: Flagged) -> None:
     assert list(flagged.runs["ids"].by_index()) == [1, 3, 5, 6, 7]
-    assert "5/5 = 100.0000%" in flagged.runs["ids"].stdout
+    assert "5/5 = 100.00%" in flagged.runs["ids"].stdout
 
 
 def test_a_dataset_of_any_name_has_files_of_that_name(flagged: Flagged) -> None:

@@ -8,6 +8,7 @@ own_rows.py's.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -293,11 +294,16 @@ def test_mlvus_absolute_paths_are_looked_up_below_the_video_root(cases: Mapping[
 
 def test_the_run_and_accuracy_py_give_the_same_score(case: Case) -> None:
     right = sum(map(is_right, range(ALL)))
-    owed = f"Accuracy: {right}/{ALL} = {right / ALL:.4%}"
-    assert case.scored.stdout.splitlines()[:2] == [f"Total entries: {ALL}", owed]
-    assert owed in case.second.stdout.splitlines()
-    (interval,) = [line for line in case.scored.stdout.splitlines() if line.startswith("95 % interval")]
-    assert interval in case.second.stdout.splitlines()
+    scored, summary = case.scored.stdout.splitlines(), case.second.stdout.splitlines()
+    assert scored[:2] == [f"Total entries: {ALL}", f"Accuracy: {right}/{ALL} = {right / ALL:.4%}"]
+    (interval,) = [line.partition(": ")[2] for line in scored if line.startswith("95 % interval")]
+    assert summary[0] == f"Accuracy:      {right}/{ALL} = {right / ALL:.2%}"
+    assert summary[1] == f"95 % interval: {interval}, clustered by video"
+    published = [line for line in scored if line.startswith("Published (repository): ")]
+    (figure,) = re.findall(r"\d+\.\d\d%", published[0])
+    assert summary[2].startswith(f"Published:     {figure} (repository, of all ")
+    end = summary.index("")
+    assert [line.partition(":")[0] for line in summary[end - 2 : end]] == ["Chance", "Failures"]
 
 
 def test_the_score_names_the_dataset_and_says_that_it_covers_only_a_part_of_it(case: Case, dataset: str) -> None:

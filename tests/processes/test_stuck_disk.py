@@ -108,7 +108,7 @@ def test_check_names_a_video_on_a_dead_mount(tmp_path: Path, tokenizer_dir: Path
         bench.write([row("q")])
         run = bench.run("--check", "--frame-timeout", "3", video_root=str(tmp_path / "mount"))
     assert run.code == 1, run.said
-    assert re.search(r"^clip\.mp4: the frame tool took over 3 s", run.stdout, re.MULTILINE), run.said
+    assert re.search(r"^ +clip\.mp4: the frame tool took over 3 s", run.stdout, re.MULTILINE), run.said
 
 
 def test_a_foreign_frame_tool_s_videos_are_looked_at_under_the_time_limit_too(

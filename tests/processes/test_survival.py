@@ -207,7 +207,7 @@ def test_a_run_starts_with_the_servers_that_answer(bench_at: Callable[..., Bench
         bench.write(numbered(12))
         run = bench.run()
     assert run.code == 0, run.said
-    assert f"{12}/{12} = 100.0000%" in run.stdout
+    assert f"{12}/{12} = 100.00%" in run.stdout
     assert "127.0.0.1:9" in run.stderr, "it says which server is silent"
 
 
@@ -425,7 +425,8 @@ def test_a_disk_that_fills_up_under_the_cache_ends_the_run_with_a_cache_that_loa
         assert run.code == 1, run.said
         assert "Traceback" not in run.stderr
         assert str(bench.cache) in run.stderr
-        assert "is it full?" in run.stderr
+        room = f"make room on the disk of {bench.output_dir}, or choose another folder with --output-dir"
+        assert f"only part of the record: {room}; to go on:" in run.stderr
         assert bench.cache.read_bytes().endswith(b"\n"), "the half record is taken back"
         done = recorded(bench)
         assert 5 < len(done) < count

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Bench, make_video, row
+from harness import ROOT, Bench, make_video, row
 from killable import KillableServer, killable
 from pseudo_terminal import CTRL_C, terminal
 from scripted_server import Script, ScriptedServer
@@ -76,3 +78,28 @@ def test_the_first_ctrl_c_says_at_once_what_still_runs_and_the_second_ends_it(
             screen.read_until("SIGINT again: the 3 running samples end now", timeout_s=5)
             assert screen.finish(timeout_s=20) == 130, screen.text
     assert len(bench.cache.read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_the_summary_fits_the_screen_and_begins_with_what_counts(bench_of: Callable[[str, int], Bench]) -> None:
+    with ScriptedServer(Script(lambda key: [RIGHT])) as server:
+        bench = bench_of(server.base_url, 4)
+        for number in range(4):
+            make_video(bench.videos / f"{number}.mp4")
+        bench.write(row(f"q{number}", video=f"{number}.mp4") for number in range(4))
+        with terminal(bench.command(output_dir="."), bench.output_dir) as screen:
+            assert screen.finish() == 0, screen.text
+    lines = screen.text.replace("\r", "").split("\n")
+    begin = lines.index("Accuracy:      4/4 = 100.00%")
+    assert lines[begin + 1 : begin + 5] == [
+        "95 % bound:    at least 47.29% (all are right, on 4 videos; one-sided, exact)",
+        "Chance:        50.00%",
+        "Failures:      none",
+        "",
+    ]
+    assert all(len(line) <= 80 for line in lines[begin:]), lines[begin:]
+    assert lines[-3:-1] == ["", "Result: result_own.jsonl"]
+    shutil.copy(ROOT / ".gitignore", bench.output_dir)
+    subprocess.run(["git", "init", "--quiet"], cwd=bench.output_dir, check=True)
+    status = ["git", "status", "--porcelain", "--untracked-files=all"]
+    left = subprocess.run(status, cwd=bench.output_dir, check=True, capture_output=True, text=True).stdout
+    assert left == "?? .gitignore\n", "git shows nothing that a run leaves in its folder"

@@ -218,8 +218,8 @@ def test_an_unfinished_run_has_no_interval_and_no_difference(printed: Mapping[st
     assert printed["part, unfinished"][:3] == [
         "Partial: 600 of 1304 questions have a record",
         f"So far: {right} of 600 answered are right; 704 to go",
-        f"Accuracy in the end: from {right / 1304:.4%} if the rest were wrong, "
-        f"to {(right + 704) / 1304:.4%} if it were right",
+        f"Accuracy in the end: from {right / 1304:.2%} if the rest were wrong, "
+        f"to {(right + 704) / 1304:.2%} if it were right",
     ]
     assert lines_of_published(printed["part, unfinished"]) == [
         "Published (repository): 49.31%",

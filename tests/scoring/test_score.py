@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import binomtest
 
 from eva.records.meta import Meta
 from eva.records.outcome import Outcome
@@ -15,10 +16,11 @@ from eva.records.schema import read_record
 from eva.scoring import coverage
 from eva.scoring.compare import Answered, Pair, compare, flips, question_difference
 from eva.scoring.coverage import Coverage, measure, read_spans
-from eva.scoring.interval import FEWER_RESAMPLES, RESAMPLES, Interval, clustered_interval
+from eva.scoring.interval import FEWER_RESAMPLES, RESAMPLES, Interval, clustered_interval, share_interval
 from eva.scoring.origin import Origin, find_origin, named_dataset
 from eva.scoring.published import Published
 from eva.scoring.score import Score
+from eva.scoring.summary import head_lines, interval_line
 
 
 def outcome(index: int, answer: str = "B", **more: Any) -> Outcome:
@@ -102,6 +104,39 @@ def test_the_ends_of_an_interval_belong_to_it() -> None:
 def test_two_videos_have_an_interval_from_the_worse_to_the_better() -> None:
     assert clustered_interval(["a", "a", "b", "b"], [1, 0, 1, 1]) == Interval(0.5, 1.0)
     assert clustered_interval(["a", "b", "b", "b"], [6, 1, 1, 1]) == Interval(1.0, 6.0), "any value, not shares alone"
+
+
+def test_where_all_are_alike_the_interval_is_the_exact_bound_of_as_many_draws_as_videos() -> None:
+    videos = [f"{number % 20}.mp4" for number in range(60)]
+    right, wrong = share_interval(videos, [True] * 60), share_interval(videos, [0.0] * 60)
+    assert right is not None and wrong is not None
+    assert (right.high, right.bound_videos, wrong.low, wrong.bound_videos) == (1.0, 20, 0.0, 20)
+    # Of 20 draws none goes wrong with a chance of 5 %, if one goes wrong in 13.91 % of all cases.
+    assert (right.low, wrong.high) == pytest.approx((0.8609, 0.1391), abs=1e-4)
+    assert binomtest(20, 20).proportion_ci(0.90, method="exact").low == pytest.approx(right.low), "both ends: 90 %"
+    assert share_interval(["a", "a"], [1, 1]) is None, "one video says nothing of others"
+    assert share_interval(videos, [1] * 60, n_resamples=0) is None
+    mixed = [number % 3 > 0 for number in range(60)]
+    assert share_interval(videos, mixed) == clustered_interval(videos, mixed)
+
+
+def test_the_bound_of_a_run_is_said_as_what_it_is() -> None:
+    right, wrong = (Score([outcome(n, answer) for n in range(20)], 0) for answer in "BC")
+    assert head_lines(right, [])[1] == (
+        "95 % bound:    at least 86.09% (all are right, on 20 videos; one-sided, exact)"
+    )
+    assert head_lines(wrong, [])[1].startswith("95 % bound:    at most 13.91% (all are wrong, on 20 videos")
+    assert interval_line(right.interval).startswith("95 % bound: at least 86.09%")
+
+
+def test_the_summary_of_a_run_begins_with_what_counts_and_no_line_of_that_is_too_long() -> None:
+    lines = head_lines(Score(MIXED, 0), ["43.32% (repository)", "Not the published settings: " + "x is y, " * 9])
+    assert [line[:15].strip() for line in lines] == [
+        "Accuracy:", "95 % interval:", "Published:", "", "", "Chance:", "Failures:",
+    ]  # fmt: skip
+    assert lines[0].endswith("2/5 = 40.00%")
+    assert lines[-1].endswith("1 model, 1 infrastructure")
+    assert max(map(len, lines)) <= 80
 
 
 def test_the_order_of_the_records_does_not_change_one_digit() -> None:
