@@ -32,7 +32,7 @@ from eva.scoring.published import Published, load_published
 from eva.scoring.repeats import measure_repeats
 from eva.scoring.repeats_summary import repeats_json, repeats_lines, unfinished_lines
 from eva.scoring.tables import FORMATS, make_table
-from eva.terminal import run_command
+from eva.terminal import CommandParser, run_command
 from eva.text import printable
 
 HOME = Path(__file__).resolve().parent
@@ -62,19 +62,31 @@ def main() -> int:
     return code
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Score a result file: every line of it counts. With two files of the same questions: compare them. "
-        "With more, of repeats of one setting: how much their figures differ.",
-        epilog="Exit codes: 0 done; 2 the files cannot be scored; 3 a file is of a run that has not finished.",
+def make_parser() -> CommandParser:
+    parser = CommandParser(
+        description="Score a result file: every line of it counts. With two files of the same questions:\n"
+        "compare them. With more, of repeats of one setting: how much their figures differ.",
+        epilog="exit codes:\n"
+        "  0  done\n"
+        "  2  the files cannot be scored or compared\n"
+        "  3  done, but a file is of a run that has not finished (0 with --partial)",
     )
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a result_<dataset>.jsonl")
+    files = (
+        "a result file; with two of the same questions, differences are the second minus the first; more are taken for "
+        "repeats of one setting"
+    )
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help=files)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print everything as one JSON object")
     form.add_argument("--table", choices=tuple(FORMATS), help="print a table with a row for each file")
-    parser.add_argument("--repeats", action="store_true", help="take two files for repeats of one setting, too")
+    parser.add_argument("--repeats", action="store_true", help="take two files for repeats, too")
     parser.add_argument("--by", choices=("category",), help="with --table: also a row for each category of a dataset")
-    parser.add_argument("--partial", action="store_true", help="exit with 0 for a run that has not finished, too")
+    parser.add_argument("--partial", action="store_true", help="exit with 0, not with 3, if a run has not finished")
+    return parser
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = make_parser()
     options = parser.parse_args()
     if options.by and not options.table:
         parser.error("--by needs --table")

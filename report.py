@@ -33,7 +33,7 @@ from eva.report.thumbnail_blocks import ThumbnailBlocks
 from eva.report.thumbnails import FrameRoots
 from eva.run.options import FRAME_ROOT, index_set
 from eva.scoring.published import load_published
-from eva.terminal import run_command
+from eva.terminal import CommandParser, run_command
 from eva.text import printable
 
 if TYPE_CHECKING:
@@ -61,35 +61,31 @@ def main() -> int:
         return 130
 
 
+def make_parser() -> CommandParser:
+    parser = CommandParser(
+        usage="%(prog)s RESULT [RESULT ...] [FLAG ...]\n       %(prog)s --live --output-dir DIR [FLAG ...]",
+        description="Show what the agent saw, as a page that opens from the disk.",
+    )
+    add = parser.add_argument
+    add("files", type=Path, nargs="*", metavar="RESULT", help="one result file, or several")
+    add("-o", "--output", type=Path, default=OUTPUT, metavar="FILE", help="the page")
+    add("--against", type=Path, metavar="RESULT", help="compare with this older result of the same questions")
+    name = "what a result is called; once for each, that of --against first (default: the dataset, or the folder)"
+    add("--name", action="append", default=[], metavar="NAME", help=name)
+    only = f"show only samples that are {', '.join(STATUSES)}; can be given more than once (default: all)"
+    add("--only", action="append", choices=STATUSES, metavar="STATUS", help=only)
+    add("--ids", type=index_set, metavar="I,J-K", help="show only samples with these indices (default: all)")
+    add("--thumbnails-mb", type=float, default=40.0, metavar="MB", help="most megabytes of thumbnails in the page")
+    root = "a folder of frames, beside those that the meta files name; can be given more than once"
+    add("--frame-root", type=Path, action="append", metavar="DIR", help=f"{root} (default: {FRAME_ROOT})")
+    add("--live", action="store_true", help="serve the page of a run that goes on, to this machine alone")
+    add("--output-dir", type=Path, metavar="DIR", help="with --live: the folder of a run, or of folders of runs")
+    add("--port", type=int, default=PORT, metavar="PORT", help="with --live; 0 takes any free port")
+    return parser
+
+
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Show what the agent saw, as a page that opens from the disk.")
-    parser.add_argument("files", type=Path, nargs="*", metavar="RESULT", help="a result_<dataset>.jsonl, or several")
-    parser.add_argument("-o", "--output", type=Path, default=OUTPUT, help="the page (default: %(default)s)")
-    parser.add_argument(
-        "--against", type=Path, metavar="RESULT", help="compare with this older result of the same questions"
-    )
-    parser.add_argument(
-        "--thumbnails-mb", type=float, default=40.0, metavar="MB", help="most thumbnails in the page (%(default)s)"
-    )
-    parser.add_argument(
-        "--frame-root",
-        type=Path,
-        action="append",
-        metavar="DIR",
-        help=f"a folder of frames, beside those that the meta files name; can be given more than once ({FRAME_ROOT})",
-    )
-    parser.add_argument(
-        "--name", action="append", default=[], help="what a result is called, once for each; that of --against first"
-    )
-    parser.add_argument(
-        "--only", action="append", choices=STATUSES, help="show only samples that ended like this; more than once: or"
-    )
-    parser.add_argument("--ids", type=index_set, metavar="I,J-K", help="show only samples with these indices")
-    parser.add_argument(
-        "--live", action="store_true", help="serve the page of a run that is going on, to this machine alone"
-    )
-    parser.add_argument("--output-dir", type=Path, help="with --live: the folder of a run, or of folders of runs")
-    parser.add_argument("--port", type=int, default=PORT, help="with --live (default: %(default)s; 0: any free one)")
+    parser = make_parser()
     options = parser.parse_args()
     options.frame_root = options.frame_root or [FRAME_ROOT]
     complaint = unusable(options)

@@ -1,13 +1,15 @@
-"""The output of a command. A reader that goes away, and a full disk, do not change what the command does."""
+"""The flags of a command, and its output. A reader that goes away, and a full disk, do not change what the command
+does."""
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import select
 import sys
 from collections.abc import Callable
-from typing import TextIO
+from typing import Any, NoReturn, TextIO
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 # When a pipe is ready, Linux takes this much at once, so that a write never blocks.
@@ -38,6 +40,24 @@ class Outlet(io.FileIO):
         except OSError as error:
             self.lost = error
         return len(part)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Help names the default of a flag, unless it is nothing, and keeps the lines of description and epilog. An
+    unusable flag gets one line, not the list of all flags."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=_HelpFormatter, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (all flags: {self.prog} --help)\n")
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if not action.default or isinstance(action.default, bool):
+            return action.help
+        return super()._get_help_string(action)
 
 
 def run_command(main: Callable[[], int]) -> int:

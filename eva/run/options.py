@@ -8,12 +8,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from eva.agents.choice import FRAME_TOKENS, NFRAMES
 from eva.endpoint.completion import MAX_TOKENS, TEMPERATURE, Sampling
 from eva.json_text import parse_json
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
+from eva.terminal import CommandParser
 from eva.video.choices import BACKENDS, FORMATS
 
 # The environment variable that holds the key if no flag gives it.
@@ -118,36 +119,9 @@ exit codes:
 """
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Names the default of a flag, unless that is nothing or the help itself says it."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if not action.default or isinstance(action.default, bool):
-            return action.help
-        return super()._get_help_string(action)
-
-
-class _Parser(argparse.ArgumentParser):
-    """An unusable flag gets one line, not the list of all flags."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (all flags: {self.prog} --help)\n")
-
-
 def parse_options(argv: Sequence[str], defaults: Defaults) -> Options:
     """Read the flags. Exits with status 2 and one line if they are unusable."""
-    parser = _Parser(
-        usage="%(prog)s --dataset NAME [FLAG ...]",
-        description="Evaluate EVA on a multiple-choice video dataset.",
-        epilog=_EPILOG,
-        formatter_class=_HelpFormatter,
-        allow_abbrev=False,
-    )
-    _add_data_options(parser.add_argument_group("data"), defaults)
-    _add_server_options(parser.add_argument_group("server"), defaults)
-    _add_agent_options(parser.add_argument_group("agent"))
-    _add_frame_options(parser.add_argument_group("frames"), defaults)
-    _add_run_options(parser.add_argument_group("run"))
+    parser = make_parser(defaults)
     flags = vars(parser.parse_args(argv))
     _check_modes(parser, flags)
     key = flags["api_key"] or os.environ.get(API_KEY_VARIABLE, "").strip() or defaults.api_key
@@ -157,45 +131,74 @@ def parse_options(argv: Sequence[str], defaults: Defaults) -> Options:
     )
 
 
+def make_parser(defaults: Defaults) -> CommandParser:
+    """The flags in their groups. `docs/flags.md` has the same texts: tests/helpers/flag_tables.py writes them there."""
+    parser = CommandParser(
+        usage="%(prog)s --dataset NAME [FLAG ...]",
+        description="Evaluate EVA on a multiple-choice video dataset.",
+        epilog=_EPILOG,
+        allow_abbrev=False,
+    )
+    _add_data_options(parser.add_argument_group("questions and videos"), defaults)
+    _add_server_options(parser.add_argument_group("server"), defaults)
+    _add_agent_options(parser.add_argument_group("agent"))
+    _add_frame_options(parser.add_argument_group("frames", "see docs/frames.md"), defaults)
+    _add_run_options(parser.add_argument_group("run"))
+    return parser
+
+
 def _add_data_options(group: argparse._ArgumentGroup, defaults: Defaults) -> None:
     add = group.add_argument
-    names = ", ".join(defaults.datasets)
-    add(
-        "--dataset",
-        required=True,
-        metavar="NAME",
-        help=f"one of {names}, or a name of your own with --jsonl and --video-root",
-    )
+    names = f"one of {', '.join(defaults.datasets)}, or any other name with --jsonl and --video-root"
+    add("--dataset", required=True, metavar="NAME", help=names)
     add("--jsonl", type=Path, metavar="FILE", help="annotation file (default: the dataset's)")
     add("--video-root", type=Path, metavar="DIR", help="folder of the videos (default: the dataset's)")
-    add("--videos", type=Path, metavar="DIR", help="folder of the datasets: the videos are in DIR/NAME of the dataset")
-    add("--sample", **_count(None), help="run the first N items")
-    add("--shuffle", type=int, metavar="SEED", help="with --sample: run N random items, the same for the same seed")
-    add("--ids", type=index_set, metavar="I,J-K", help="run the items with these indices, such as 3,17,40-60")
+    videos = (
+        "folder above the video folders: the videos are in DIR/NAME of the dataset, where data/fetch.py --videos DIR "
+        "puts them; --video-root wins (default: data/videos)"
+    )
+    add("--videos", type=Path, metavar="DIR", help=videos)
+    add("--sample", **_count(None), help="run the first N questions (default: all)")
+    shuffle = (
+        "with --sample N: run N random questions instead; the same seed always gives the same ones, and a larger N "
+        "holds those of a smaller N"
+    )
+    add("--shuffle", type=int, metavar="SEED", help=shuffle)
+    ids = "run the questions with these indices, such as 3,17,40-60 (default: all)"
+    add("--ids", type=index_set, metavar="I,J-K", help=ids)
     add("--output-dir", type=Path, default=Path(), metavar="DIR", help="folder of cache and result")
 
 
 def _add_server_options(group: argparse._ArgumentGroup, defaults: Defaults) -> None:
     add = group.add_argument
-    several = "the /v1 address of a server; for several, repeat the flag, or use commas, or ports such as 8000-8007"
-    add("--base-url", type=addresses, action="append", metavar="URL", help=f"{several} (default: {defaults.base_url})")
-    add(
-        "--api-key",
-        metavar="KEY",
-        help=f"the key of the server; other users can see a flag, but not the variable {API_KEY_VARIABLE}",
+    several = (
+        "the address of a server, with /v1; for several, repeat the flag, use commas, or give a range of ports: "
+        f"http://host:8000-8007/v1 (default: {defaults.base_url})"
     )
-    add("--model", metavar="NAME", help="name of the served model (default: the first in the list of the server)")
+    add("--base-url", type=addresses, action="append", metavar="URL", help=several)
+    key = (
+        f"the key of the server; where no flag gives it, the variable {API_KEY_VARIABLE} does, and other users cannot "
+        "see that one (default: API_KEY at the top of eval-eva.py)"
+    )
+    add("--api-key", metavar="KEY", help=key)
+    add("--model", metavar="NAME", help="name of the served model (default: the first that the server lists)")
     tokenizer = "folder or Hub id of the tokenizer of the model; none: records hold the messages themselves"
     add("--tokenizer", default=defaults.tokenizer, metavar="DIR", help=tokenizer)
-    ranks = "data-parallel ranks of each server, of which a sample keeps to one; auto: ask the server, 0: name none"
+    ranks = (
+        "data-parallel ranks of each server, of which a sample keeps to one (docs/servers.md); auto: ask the server, "
+        "0: leave the choice to the server"
+    )
     add("--data-parallel-ranks", type=rank_count, default="auto", metavar="N", help=ranks)
     add("--max-tokens", **_count(MAX_TOKENS), help="most tokens of one reply")
     extra = "fields that are added to the body of each request; null takes a field out"
     add("--extra-body", type=json_fields, default={}, metavar="JSON", help=extra)
     header = "a header of each request, 'NAME: VALUE'; repeat the flag for several"
     add("--header", type=header_line, action="append", default=[], metavar="HEADER", help=header)
-    add("--request-timeout", **_seconds(600), help="seconds for one completion")
-    outage = "seconds without any server, or without a node that has the video of a sample, before the run gives up"
+    add("--request-timeout", **_seconds(600), help="seconds for one completion, from the connection to the last byte")
+    outage = (
+        "seconds without any server after which the run ends; with --ray also without any node, or without a node that "
+        "has the video of a sample"
+    )
     add("--outage-timeout", **_seconds(1800), help=outage)
 
 
@@ -206,21 +209,26 @@ def _add_agent_options(group: argparse._ArgumentGroup) -> None:
     add("--nframes", **_count(None), help=f"of uniform: frames of the video (default: {NFRAMES})")
     frame_tokens = f"of uniform: visual tokens to which a frame is scaled down (default: {FRAME_TOKENS})"
     add("--frame-tokens", **_count(None, "T"), help=frame_tokens)
-    match = "of uniform: for each question as many visual tokens as this result's run spent on it"
+    match = "of uniform: for each question as many visual tokens as the run of this result spent on it"
     add("--match", type=Path, metavar="RESULT", help=match)
-    images = "of tools: where frames go, in the tool message (default) or in a user message after it"
+    images = "of tools: where frames go, in the tool message or in a user message after it (default: tool)"
     add("--tool-images", choices=("tool", "user"), help=images)
     side = "width and height in pixels that one visual token covers (28: Qwen2.5-VL, 32: Qwen3-VL)"
     add("--pixels-per-token", **_count(PIXELS_PER_TOKEN_SIDE, "P"), help=side)
-    add("--temperature", type=temperature, default=TEMPERATURE, metavar="T", help="of each request; 0: greedy")
-    add("--seed", type=seed, metavar="S", help="of each request; repeat k of --repeat has the seed S + k - 1")
+    degree = f"temperature of each request, up to {MAX_TEMPERATURE:g}; 0: greedy"
+    add("--temperature", type=temperature, default=TEMPERATURE, metavar="T", help=degree)
+    draws = "seed of each request; repeat k of --repeat has the seed S + k - 1 (default: none is sent)"
+    add("--seed", type=seed, metavar="S", help=draws)
     add("--max-turns", **_count(6), help="most replies per sample")
     add("-v", "--max-visual-tokens", **_count(12000), help="budget of one tool call, in visual tokens")
     add("--maxp", **_count(720, "P"), help="the number of lines to which the budget first cuts large frames")
     fallback = (
-        "pass on four arguments of the model and clamp windows to the video (default); or pass on all and clamp nothing"
+        "pass on four arguments of the model and clamp windows to the video, as published; with --no-fallback pass on "
+        "all and clamp nothing"
     )
-    add("--fallback", action=argparse.BooleanOptionalAction, default=True, help=fallback)
+    # Until 3.12, argparse writes a default that it is given here into the help.
+    add("--fallback", action=argparse.BooleanOptionalAction, help=fallback)
+    group.set_defaults(fallback=True)
     times = "label frames with the requested times, as published, or with the decoded times"
     add("--timestamps", choices=("requested", "actual"), default="requested", help=times)
 
@@ -230,33 +238,56 @@ def _add_frame_options(group: argparse._ArgumentGroup, defaults: Defaults) -> No
     add("--frame-tool", type=Path, default=defaults.frame_tool, metavar="FILE", help="the command that cuts frames")
     root = "where frames go; the server must be allowed to read it"
     add("--frame-root", type=Path, default=defaults.frame_root, metavar="DIR", help=root)
-    add("--backend", choices=BACKENDS, default="auto", help="decoder of the frame tool")
-    transport = "send addresses (file://) or the images (default: file; with --ray, what the servers can open)"
+    backend = "decoder: auto takes PyAV, then decord where PyAV fails; decord gives the frames of the reference"
+    add("--backend", choices=BACKENDS, default="auto", help=backend)
+    transport = (
+        "send addresses (file://) or the images themselves (default: file; with --ray, what the servers can open)"
+    )
     add("--image-transport", choices=("file", "base64"), help=transport)
-    add("--frame-workers", **_count(None), help="calls of the frame tool at the same time (default: the cores)")
-    add("--frame-timeout", **_seconds(600), help="seconds for one call of the frame tool")
-    add("--frame-memory-mb", **_count(4096, "MB"), help="memory for one call of the frame tool")
+    workers = "processes of the frame tool (default: the processors that this job may use, by affinity and cgroup)"
+    add("--frame-workers", **_count(None), help=workers)
+    timeout = (
+        "seconds for one call of the frame tool, or for the first look at a video; then its process is ended and "
+        "replaced"
+    )
+    add("--frame-timeout", **_seconds(600), help=timeout)
+    memory = "memory for the same; decord holds all frames of a call at once, and may need more"
+    add("--frame-memory-mb", **_count(4096, "MB"), help=memory)
     cache = (
-        "size of the frame store above which frames are deleted, least recently used first (default: half of what is "
-        "free on its disk at the start, frames of earlier runs included; at most 200)"
+        "size of the frame store above which frames are deleted, least recently used first; without the flag, the run "
+        "says which size it takes (default: half of what is free on its disk at the start, frames of earlier runs "
+        "included; at most 200)"
     )
     add("--frame-cache-gb", type=positive_number, metavar="GB", help=cache)
-    add("--frame-format", choices=FORMATS, default="bmp", help="format of the frames; both are lossless")
+    format_ = (
+        "format of the frames in the store, both lossless; bmp is faster, png is half as large, which may pay with "
+        "--image-transport base64"
+    )
+    add("--frame-format", choices=FORMATS, default="bmp", help=format_)
 
 
 def _add_run_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--repeat", **_count(None), help="run N times, each with a cache and a result of its own")
+    repeat = "run N times, each with a cache and a result of its own, such as result_lvbench.1.jsonl (docs/report.md)"
+    add("--repeat", **_count(None), help=repeat)
     add("--max-concurrent", **_count(30), help="samples at the same time")
     add("--grace", **_seconds(60), help="seconds for running samples after an interrupt")
-    ray = "run the samples on the nodes of this Ray cluster (HOST:PORT; without ADDRESS: that of this machine)"
+    ray = (
+        "run the samples on the nodes of this Ray cluster, HOST:PORT; without ADDRESS on that of this machine "
+        "(docs/cluster.md)"
+    )
     add("--ray", nargs="?", const="auto", metavar="ADDRESS", help=ray)
     add("--check", action="store_true", help="check all that a run needs, play one question, and run nothing")
-    add("--list", action="store_true", dest="list_all", help="with --check, name every video that cannot be shown")
-    again = "run nothing: play the replies of this result file again, and compare what the loop makes of them"
+    whole = "with --check, name every video that cannot be shown, not only the first ten"
+    add("--list", action="store_true", dest="list_all", help=whole)
+    again = (
+        "run nothing: play the replies of this result file again, and compare what the loop makes of them "
+        "(docs/replay.md)"
+    )
     add("--replay", type=Path, metavar="RESULT", help=again)
     add("--replay-frames", action="store_true", help="with --replay, also cut the frames of each call")
-    add("--json", type=Path, metavar="FILE", help="write the figures of the summary, or of --replay, to this file")
+    figures = "write the figures of the summary, or of --replay, to this file as JSON"
+    add("--json", type=Path, metavar="FILE", help=figures)
     add("--new-cache", action="store_true", help="delete the cache first")
     add("--retry-error", action="store_true", help="run failed samples again")
     add("--force", action="store_true", help="go on with a cache that was made with other settings")

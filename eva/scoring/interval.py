@@ -11,7 +11,8 @@ from typing import Any
 RESAMPLES = 9999
 # For the many figures of a table or a chart. The ends of the interval then vary by a few hundredths of its width.
 FEWER_RESAMPLES = 1999
-CONFIDENCE = 0.95
+# The share of bounds that miss.
+MISSES = 0.05
 # The power with which a difference is to be found.
 POWER = 0.8
 # Draws times videos of one batch, which bounds the memory.
@@ -77,7 +78,7 @@ def share_interval(videos: Sequence[str], values: Sequence[float], *, n_resample
     count = len(set(videos))
     if count < 2 or not n_resamples or set(values) not in ({0}, {1}):
         return clustered_interval(videos, values, n_resamples=n_resamples)
-    bound = (1 - CONFIDENCE) ** (1 / count)
+    bound = MISSES ** (1 / count)
     return Interval(bound, 1.0, count) if values[0] else Interval(0.0, 1 - bound, count)
 
 

@@ -23,6 +23,7 @@ from PIL import Image
 from scripted_server import Script, ScriptedServer
 
 import select_frame_fallback as frame_tool
+from eva.files import WriteError, replace_text
 from eva.frames.eviction import Evictor, StoreNotSharedError, stored_files
 from eva.frames.store import booted_at
 from eva.video.choices import FORMATS
@@ -371,3 +372,11 @@ def test_a_store_that_becomes_unusable_ends_the_run(clip: Path, tmp_path: Path, 
     assert run.code == 1, run.said
     assert re.search(r"frame store in \S+ cannot be used: .*; to go on:", run.stderr), run.stderr
     assert set(run.by_index()) == {0}
+
+
+def test_a_file_that_a_full_disk_does_not_take_is_named_with_its_folder_and_flag(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", 2**16) as root:
+        room = f"No space left on device: make room on the disk of {root}, or choose another folder with --json"
+        with pytest.raises(WriteError, match=re.escape(f"cannot write {root / 'figures.json'}: {room}")):
+            replace_text(root / "figures.json", "x" * 2**20, "--json")
+        assert list(root.iterdir()) == []

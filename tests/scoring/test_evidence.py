@@ -98,4 +98,4 @@ def test_without_a_known_sample_there_are_no_figures() -> None:
 def test_an_accuracy_that_no_sample_stands_for_is_none() -> None:
     found = groups([True, True], [True, True], "ab")
     assert found["Accuracy where it did not"] is None
-    assert found["Looked into the annotated time"] == Estimate(2, 1.0, Interval(1.0, 1.0))
+    assert found["Looked into the annotated time"] == Estimate(2, 1.0, Interval(0.05**0.5, 1.0, 2)), "a bound"
