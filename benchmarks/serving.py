@@ -44,6 +44,8 @@ HEAD = "samples | per minute | prompt tokens found | of possible | front end ms 
 DEV_MODE = {"VLLM_SERVER_DEV_MODE": "1"}
 # One of the processes before the ranks empties its own cache of prepared images, whichever gets the request.
 RESETS = 20
+# vLLM calls the processes of a rank so.
+RANK = (b"VLLM::EngineCore", b"VLLM::Worker")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -169,7 +171,8 @@ def processes(sessions: set[int]) -> Iterator[tuple[bool, float]]:
         try:
             fields = (entry / "stat").read_text().rsplit(")", 1)[1].split() if entry.name.isdigit() else []
             if fields and int(fields[3]) in sessions:
-                yield b"EngineCore" in (entry / "cmdline").read_bytes(), sum(map(int, fields[11:13])) / TICKS_PER_S
+                title = (entry / "cmdline").read_bytes()
+                yield any(word in title for word in RANK), sum(map(int, fields[11:13])) / TICKS_PER_S
         except OSError:
             continue
 
