@@ -39,7 +39,7 @@ SERVER_FLAGS = (
 WARM_UP = ("--agent", "uniform", "--nframes", "1", "--frame-tokens", "64", "--sample", "16")
 FOUR_ROUNDS = ("--agent", f"{HERE / 'four_rounds.py'}:FourRounds", "--max-turns", "4", "--max-tokens", "32")
 PER_CALL = ("--frame-tool", str(HERE / "baseline_tool.py"))
-HEAD = "samples | per minute | prompt tokens found | of possible | front end ms | ranks ms | harness ms | load |"
+HEAD = "samples | per minute | tokens found | of possible | front end ms | ranks ms | harness ms | load |"
 # With it, a server can be told to empty its caches.
 DEV_MODE = {"VLLM_SERVER_DEV_MODE": "1"}
 # Each process before the ranks has a cache of prepared images, and empties its own if it gets the request.
