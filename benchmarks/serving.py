@@ -33,17 +33,19 @@ from eva.endpoint.metrics import parse_metrics  # noqa: E402
 
 SERVER_FLAGS = (
     "--limit-mm-per-prompt", '{"image": 9999, "video": 0}', "--enable-prompt-tokens-details",
-    # vLLM's own 128 on the CPU: a prompt of the demo has hardly more tokens than one block.
+    # vLLM takes 128 on the CPU, and a prompt of the demo has hardly more tokens than that.
     "--block-size", "32",
 )  # fmt: skip
 WARM_UP = ("--agent", "uniform", "--nframes", "1", "--frame-tokens", "64", "--sample", "16")
 FOUR_ROUNDS = ("--agent", f"{HERE / 'four_rounds.py'}:FourRounds", "--max-turns", "4", "--max-tokens", "32")
 PER_CALL = ("--frame-tool", str(HERE / "baseline_tool.py"))
-HEAD = "samples | per minute | prompt tokens found | of possible | front end ms | ranks ms | harness ms | load |"
+HEAD = "samples | per minute | tokens found | of possible | front end ms | ranks ms | harness ms | load |"
 # With it, a server can be told to empty its caches.
 DEV_MODE = {"VLLM_SERVER_DEV_MODE": "1"}
-# One of the processes before the ranks empties its own cache of prepared images, whichever gets the request.
+# Each process before the ranks has a cache of prepared images, and empties its own if it gets the request.
 RESETS = 20
+# vLLM calls the processes of a rank so.
+RANK = (b"VLLM::EngineCore", b"VLLM::Worker")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -169,7 +171,8 @@ def processes(sessions: set[int]) -> Iterator[tuple[bool, float]]:
         try:
             fields = (entry / "stat").read_text().rsplit(")", 1)[1].split() if entry.name.isdigit() else []
             if fields and int(fields[3]) in sessions:
-                yield b"EngineCore" in (entry / "cmdline").read_bytes(), sum(map(int, fields[11:13])) / TICKS_PER_S
+                title = (entry / "cmdline").read_bytes()
+                yield any(word in title for word in RANK), sum(map(int, fields[11:13])) / TICKS_PER_S
         except OSError:
             continue
 
