@@ -231,4 +231,4 @@ def test_a_node_whose_frame_store_cannot_be_used_says_so_when_it_starts(settings
     store.parent.mkdir()
     store.touch()
     arrival = asyncio.run(Node(settings).start(["clip.mp4"]))
-    assert arrival.problem.startswith(f"the frame store in {store.parent} cannot be used")
+    assert arrival.problem.startswith(f"the frame store in {store.parent} (--frame-root) cannot be used")
