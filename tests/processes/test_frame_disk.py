@@ -370,7 +370,7 @@ def test_a_store_that_becomes_unusable_ends_the_run(clip: Path, tmp_path: Path, 
         size.mkdir()
         run = bench.finish(process)
     assert run.code == 1, run.said
-    assert re.search(r"frame store in \S+ cannot be used: .*; to go on:", run.stderr), run.stderr
+    assert re.search(r"frame store in \S+ \(--frame-root\) cannot be used: .*; to go on:", run.stderr), run.stderr
     assert set(run.by_index()) == {0}
 
 
