@@ -131,7 +131,7 @@ def test_recorded_items_are_not_run_again_and_every_broken_line_costs_only_itsel
     assert records[2]["stop_reason"] == "exception", "an error is not run again without --retry-error"
     assert [records[index]["answer"] for index in (3, 4, 5)] == ["B", "B", "視é🎬"]
     assert all(f"line {number}" in run.stderr for number in (2, 9)), "a line that is not JSON is skipped with a warning"
-    assert "2/6 = 33.3333%" in run.stdout, "the items of the run are the denominator"
+    assert "2/6 = 33.33%" in run.stdout, "the items of the run are the denominator"
     assert records_in(run.cache) >= {3, 4, 5}, "no new record is glued to the torn line"
     for path in (run.cache, run.result):
         assert "視é🎬".encode() in path.read_bytes(), "records are not ASCII-escaped"
@@ -251,7 +251,7 @@ def test_killed_in_the_middle_and_resumed_nothing_is_lost_doubled_or_asked_again
             assert times == asked_before[index], "what was recorded is not asked again"
     assert all(record["answer"] == "B" for record in run.records())
     assert sum(place.asked().values()) <= count + 2 * 3
-    assert f"{count}/{count} = 100.0000%" in run.stdout
+    assert f"{count}/{count} = 100.00%" in run.stdout
     assert records_in(run.cache) == set(range(count)), "the cache can be loaded again, whole"
 
 

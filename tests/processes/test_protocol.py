@@ -336,7 +336,7 @@ def test_the_summary_counts_all_items_and_names_the_errors(played: Played) -> No
     total = len(CASES) + len(BAD_SAMPLES)
     right = sum(case.answer == "B" for case in CASES.values())
     said = played.run.stdout
-    assert f"{right}/{total} = {100 * right / total:.4f}%" in said
+    assert f"{right}/{total} = {100 * right / total:.2f}%" in said
     for reason in {case.stop_reason for case in CASES.values()} | {"exception"}:
         assert reason in said
     errors = said[said.lower().rindex("errors") :]
