@@ -48,7 +48,7 @@ def _known(value: object) -> float | None:
 
 
 def time_lines(figures: Mapping[str, Any]) -> list[str]:
-    """Up to three lines; what nothing tells has no line."""
+    """Up to three lines; what nothing tells has no line, such as the caches where no whole block repeats."""
     waits = figures["samples"]
     if not waits["seconds"]:
         return []
@@ -57,7 +57,7 @@ def time_lines(figures: Mapping[str, Any]) -> list[str]:
         servers = None
     shares = {name: waits[name] / waits["seconds"] for name in ("frames_s", "seat_s", "server_s")}
     lines = [_servers_line(servers, shares["frames_s"])] if servers else []
-    lines += [_cache_line(tokens)] if tokens["cached_share"] is not None else []
+    lines += [_cache_line(tokens)] if tokens["cached_share"] is not None and tokens["cacheable_share"] else []
     return [*lines, _waits_line(shares, servers)]
 
 
@@ -76,7 +76,7 @@ def _servers_line(servers: Mapping[str, float], frames_share: float) -> str:
 
 
 def _cache_line(tokens: Mapping[str, Any]) -> str:
-    cached, possible = tokens["cached_share"], tokens["cacheable_share"] or 0
+    cached, possible = tokens["cached_share"], tokens["cacheable_share"]
     said = f"Prompt tokens: {cached:.0%} from the servers' caches, of {possible:.0%} that repeat an earlier round"
     missed = cached < possible * CACHED_SHARE
     return f"{said}: see 'Where the time goes' in docs/servers.md" if missed else f"{said}: the caches work"

@@ -100,6 +100,11 @@ def test_caches_that_miss_what_repeats_are_said_with_where_to_read_on() -> None:
     )
 
 
+def test_where_no_whole_block_repeats_nothing_is_said_of_the_caches() -> None:
+    (line,) = lines_of(counted(record((100, 20, 0), (200, 20, 0)), block_size=128), [])
+    assert line.startswith("Samples waited")
+
+
 def test_the_meta_file_says_the_same_lines_when_it_is_read_back() -> None:
     figures = time_figures(counted(record((100, 20, 0), (100, 20, 96))), BUSY, queries=0, hits=0)
     lines = time_lines(read_time_use(json.loads(json.dumps(figures))))
