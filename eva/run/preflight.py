@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import re
 import shutil
+import string
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +25,8 @@ from eva.errors import EvaError, VideoError
 from eva.files import replace_text
 from eva.frames.tool import CallFailedError, FrameCall, FrameTool, FrameToolError
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
+from eva.protocol.messages import first_question
+from eva.records.outcome import count_options
 from eva.run.connect import connect_to
 from eva.run.executor import store_cap
 from eva.run.options import Options
@@ -51,8 +53,6 @@ VIDEOS_NAMED = 10
 _VERDICT_WIDTH = 9
 _LIST_INDENT = " " * (_VERDICT_WIDTH + 2)
 
-_OPTION = re.compile(r"(?:^|\\n|\n)\s*\(?([A-Z])[).:]\s")
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -78,9 +78,9 @@ def check_items(items: Sequence[Item]) -> list[Finding]:
 
 def _can_be_right(item: Item) -> bool:
     truth = item.ground_truth.strip().upper()
-    options = {letter for turn in item.prompt for letter in _OPTION.findall(turn["content"])}
-    if len(options) > 1 and len(truth) == 1:
-        return truth in options
+    options = count_options(first_question(item.prompt))
+    if options is not None and len(truth) == 1:
+        return truth in string.ascii_uppercase[:options]
     return any(character.isalnum() for character in truth)
 
 
