@@ -25,7 +25,7 @@ from eva.agents.choice import AgentChoice
 from eva.cpus import available_cpus
 from eva.dataset.items import Item, video_path
 from eva.dataset.locate import locate_video
-from eva.endpoint.client import ChatModel, make_client
+from eva.endpoint.client import ChatModel
 from eva.endpoint.completion import Reply, image_message
 from eva.endpoint.errors import UnansweredError, UnavailableError
 from eva.endpoint.pool import ChatRequest, Conversation, longest
@@ -35,6 +35,7 @@ from eva.frames.tool import FrameCounts, FrameToolUnusableError
 from eva.protocol.messages import Message
 from eva.records.meta import package_versions
 from eva.records.schema import Record
+from eva.run.connect import make_model
 from eva.run.executor import make_sample_runner, make_tool
 from eva.run.options import Options
 from eva.run.preflight import black_frame
@@ -203,9 +204,7 @@ class Node:
         options = self._settings.options
         root, frame_root = on_this_machine(self._settings.video_root), on_this_machine(str(options.frame_root))
         _check_folders(root, frame_root)
-        headers = dict(options.header)
-        clients = (make_client(url, options.api_key, options.request_timeout, headers) for url in options.base_url)
-        models = [ChatModel(client, self._settings.model, options.sampling) for client in clients]
+        models = [make_model(url, self._settings.model, options) for url in options.base_url]
         self._models = {model.base_url: model for model in models}
         await self._check_reach()
         transport, why = await self._transport(options.image_transport, frame_root)

@@ -22,6 +22,8 @@ INTERVAL_S = 2.0
 EDGE_TIMEOUT_S = 2.0
 # Even, because pairs of loads become one.
 MAX_LOADS = 240
+# The figures of a Load that are means; `queries` and `hits` are sums.
+MEANS = ("busy", "running", "waiting", "kv_usage")
 # vLLM calls a data-parallel rank an engine.
 _ENGINE = re.compile(r'[{,]engine="([0-9]{1,5})"')
 _BLOCK_SIZE = re.compile(r'[{,]block_size="([1-9][0-9]{0,5})"')
@@ -137,7 +139,7 @@ class Watch:
         await asyncio.gather(self._task, return_exceptions=True)
         await self._look_soon()
         if self._looks:
-            self.loads.append(_merge(self._looks))
+            self.loads.append(merge_loads(self._looks))
 
     async def _look_soon(self) -> None:
         """For the counters alone: before and after the samples, the servers are idle."""
@@ -164,10 +166,10 @@ class Watch:
     def _keep(self, look: Load) -> None:
         self._looks.append(look)
         if len(self._looks) == self._looks_per_load:
-            self.loads.append(_merge(self._looks))
+            self.loads.append(merge_loads(self._looks))
             self._looks = []
         if len(self.loads) == MAX_LOADS:
-            self.loads = [_merge(self.loads[place : place + 2]) for place in range(0, MAX_LOADS, 2)]
+            self.loads = [merge_loads(self.loads[place : place + 2]) for place in range(0, MAX_LOADS, 2)]
             self._looks_per_load *= 2
 
 
@@ -192,8 +194,8 @@ def _load(at_s: float, there: Sequence[Metrics], queries: float, hits: float) ->
     )
 
 
-def _merge(loads: Sequence[Load]) -> Load:
+def merge_loads(loads: Sequence[Load]) -> Load:
     """Loads that follow one another as one."""
-    means = {name: fmean(getattr(one, name) for one in loads) for name in ("busy", "running", "waiting", "kv_usage")}
+    means = {name: fmean(getattr(one, name) for one in loads) for name in MEANS}
     sums = {name: sum(getattr(one, name) for one in loads) for name in ("queries", "hits")}
     return Load(at_s=loads[-1].at_s, **means, **sums)

@@ -27,8 +27,6 @@ async def connect_all(options: Options, report: Callable[[str], None]) -> list[C
 
     Raises ServerError if no server answers, SettingsError if they serve different models.
     """
-    from eva.endpoint.client import ChatModel, make_client  # noqa: PLC0415
-
     models, failures = await _connect_each(options)
     if not models and _loading(failures):
         report(f"{_loading(failures)[0]}: waiting for up to {options.outage_timeout:g} s (--outage-timeout)")
@@ -40,8 +38,7 @@ async def connect_all(options: Options, report: Callable[[str], None]) -> list[C
         raise next(iter(failures.values()))
     for url, failure in failures.items():
         report(f"the run starts without one server: {failure}")
-        client = make_client(url, options.api_key, options.request_timeout, dict(options.header))
-        models.append(ChatModel(client, models[0].name, options.sampling))
+        models.append(make_model(url, models[0].name, options))
     names = {model.name for model in models}
     if len(names) > 1:
         raise SettingsError(f"the servers serve different models, {', '.join(sorted(names))}: choose one with --model")
@@ -62,6 +59,14 @@ async def _connect_each(options: Options) -> tuple[list[ChatModel], dict[str, Se
 
 def _loading(failures: Mapping[str, ServerError]) -> list[ServerError]:
     return [failure for failure in failures.values() if isinstance(failure, ServerLoadingError)]
+
+
+def make_model(url: str, name: str, options: Options) -> ChatModel:
+    """The model of this name on a server that is not asked yet. Raises ServerError."""
+    from eva.endpoint.client import ChatModel, make_client  # noqa: PLC0415
+
+    client = make_client(url, options.api_key, options.request_timeout, dict(options.header))
+    return ChatModel(client, name, options.sampling)
 
 
 async def connect_to(url: str, options: Options) -> ChatModel:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields
-from statistics import fmean
 from typing import Any
 
 from eva.dataset.items import Item
-from eva.endpoint.metrics import Load, Watch
+from eva.endpoint.metrics import MEANS, Load, Watch, merge_loads
 from eva.endpoint.pool import Assignment
 from eva.frames.tool import FrameCounts
 from eva.records.schema import Record
@@ -117,8 +116,8 @@ def _cached_share(times: SampleTimes, queries: float, hits: float) -> float | No
 def _means(loads: Sequence[Load]) -> dict[str, float] | None:
     if not loads:
         return None
-    names = ("busy", "running", "waiting", "kv_usage")
-    return {name: round(fmean(getattr(load, name) for load in loads), 4) for name in names}
+    mean = merge_loads(loads)
+    return {name: round(getattr(mean, name), 4) for name in MEANS}
 
 
 def _row(load: Load) -> list[float]:
