@@ -12,6 +12,9 @@ from typing import IO
 
 from eva.errors import EvaError, room_hint
 
+# The checkout that this package is in: scripts, `data/` and the published figures are there.
+PROJECT = Path(__file__).resolve().parent.parent
+
 
 class WriteError(EvaError):
     """A file that cannot be written; the message names it and says why."""

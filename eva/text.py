@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 
@@ -29,3 +30,9 @@ def folded(line: str, columns: int, indent: str) -> Sequence[str]:
     return textwrap.wrap(line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [
         line
     ]
+
+
+def without_secrets(urls: str) -> str:
+    """Addresses with placeholders for user, password and the values of the query."""
+    urls = re.sub(r"([?&][^=&,]*=)[^&,]*", r"\1YOUR_KEY", urls)
+    return re.sub(r"//[^/,]*@", "//YOUR_USER:YOUR_PASSWORD@", urls)

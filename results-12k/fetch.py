@@ -14,7 +14,7 @@ RESULTS = Path(__file__).resolve().parent
 def main() -> int:
     """The exit code: 0 every file is there and right, 1 a file is not, 2 unusable arguments."""
     manifest = load_manifest(RESULTS / "manifest.json")
-    args = parse_fetch_arguments(fetch_parser(__doc__ or "", manifest, RESULTS), manifest)
+    args = parse_fetch_arguments(sys.argv, fetch_parser(__doc__ or "", manifest, RESULTS), manifest)
     return fetch_and_report(args, manifest)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,20 +18,21 @@ from eva.endpoint.errors import OutageError, UnansweredError
 from eva.frames.tool import FrameToolUnusableError
 from eva.records.schema import Record
 
+log = logging.getLogger(__name__)
+
 # Failures that are not the sample's: the schedule decides what happens next.
 _NOT_THE_SAMPLES = (FrameToolUnusableError, OutageError)
 
 
 @dataclass(frozen=True)
 class SampleRunner:
-    """Runs samples. `report` receives a line for each sample that ends as an exception."""
+    """Runs samples."""
 
     agent: Agent
     call_runner: CallRunner
     transcribe: Transcribe
     video_root: Path
     max_turns: int
-    report: Callable[[str], None]
 
     async def run(self, item: Item, complete: Complete) -> Record:
         """The item's record, also where the sample fails. Raises the failures of the servers and of the frame tool.
@@ -49,7 +50,7 @@ class SampleRunner:
             raise
         except Exception as error:  # a failing sample never ends the run: its record and a line say what happened
             record = exception_record(item, error, episode)
-            self.report(f"sample {item.index} ({item.videos[0]!r}): {record.error}")
+            log.warning("sample %d (%r): %s", item.index, item.videos[0], record.error)
         finally:
             self.call_runner.tool.release(item.index)
         return _timed(record, started_at)

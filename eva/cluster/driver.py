@@ -7,9 +7,10 @@ is lost, its samples start again on other nodes. A sample whose video no other n
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -28,6 +29,8 @@ from eva.errors import EvaError
 from eva.frames.tool import FrameCounts, NoRoomForFramesError
 from eva.records.schema import Record
 from eva.run.schedule import NodeLostError
+
+log = logging.getLogger(__name__)
 
 # How often the nodes of the cluster are listed.
 POLL_S = 2.0
@@ -62,12 +65,12 @@ class RemoteRequest:
 
 
 class ClusterExecutor:
-    """See executor.Executor. `report` gets a line for each sample that ends as an exception."""
+    """See executor.Executor."""
 
-    def __init__(self, settings: NodeSettings, videos: Collection[str], report: Callable[[str], None]) -> None:
-        self._outage_s, self._report = settings.options.outage_timeout, report
+    def __init__(self, settings: NodeSettings, videos: Collection[str]) -> None:
+        self._outage_s = settings.options.outage_timeout
         self._placement, self._tasks = Placement(), BackgroundTasks()
-        self._nodes = Nodes(settings, videos, self._placement, self._tasks, report)
+        self._nodes = Nodes(settings, videos, self._placement, self._tasks)
         self._attempts = count()
         self._waiting: Collection[Item] = ()
         self._reported: Collection[str] = ()
@@ -88,10 +91,10 @@ class ClusterExecutor:
         losses = {item.videos[0]: loss for item in self._waiting if (loss := self._placement.loss_of(item))}
         if losses.keys() - set(self._reported):
             samples = sum(item.videos[0] in losses for item in self._waiting)
-            self._report(
-                f"{samples} samples wait for a node with their videos to join, at most {self._outage_s:g} s "
-                "(--outage-timeout)"
-            )
+            log.warning(
+                "%d samples wait for a node with their videos to join, at most %g s (--outage-timeout)",
+                samples, self._outage_s,
+            )  # fmt: skip
         self._reported = losses.keys()
 
     @property
@@ -145,7 +148,7 @@ class ClusterExecutor:
             self._placement.end(item)
 
     def _give_up(self, item: Item, reason: str) -> Record:
-        self._report(f"sample {item.index} is given up: {reason}")
+        log.warning("sample %d is given up: %s", item.index, reason)
         return exception_record(item, NodesLostError(reason), Episode())
 
     async def _run_on(self, node: NodeActor, item: Item, assignment: Assignment) -> Record:
@@ -188,7 +191,7 @@ class ClusterExecutor:
     def _note(self, node: NodeActor, state: SampleState) -> SampleState:
         node.counts = state.counts
         for line in state.lines:
-            self._report(line)
+            log.warning("%s", line)
         if state.full:
             raise NoRoomForFramesError(f"on the node {node.host.name}, {state.full}")
         return state
@@ -200,14 +203,12 @@ class ClusterExecutor:
         disconnect()
 
 
-async def join_cluster(
-    address: str, settings: NodeSettings, videos: Collection[str], report: Callable[[str], None]
-) -> ClusterExecutor:
+async def join_cluster(address: str, settings: NodeSettings, videos: Collection[str]) -> ClusterExecutor:
     """An executor on the cluster at `address` (HOST:PORT, or "auto": the one that this machine is in), ready to run.
 
     Raises ClusterError if there is no cluster, if a node runs other code, or if no node is ready.
     """
     connect(address)
-    cluster = ClusterExecutor(settings, videos, report)
+    cluster = ClusterExecutor(settings, videos)
     await cluster.start()
     return cluster

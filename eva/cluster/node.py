@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import platform
 import socket
@@ -30,6 +31,7 @@ from eva.endpoint.completion import Reply, image_message
 from eva.endpoint.errors import UnansweredError, UnavailableError
 from eva.endpoint.pool import ChatRequest, Conversation, longest
 from eva.errors import EvaError, VideoError
+from eva.files import PROJECT
 from eva.frames.probing import is_folder
 from eva.frames.tool import FrameCounts, FrameToolUnusableError
 from eva.protocol.messages import Message
@@ -37,7 +39,7 @@ from eva.records.meta import package_versions
 from eva.records.schema import Record
 from eva.run.connect import make_model
 from eva.run.executor import make_sample_runner, make_tool
-from eva.run.options import Options
+from eva.run.options import FRAME_TOOL, Options
 from eva.run.preflight import black_frame
 
 
@@ -52,7 +54,6 @@ class NodeSettings:
     options: Options
     model: str
     video_root: str
-    own_tool: Path
     agent: AgentChoice = field(default_factory=AgentChoice)
 
 
@@ -83,25 +84,17 @@ class SampleState:
     counts: FrameCounts
 
 
-def versions(own_tool: Path) -> Mapping[str, str]:
+def versions() -> Mapping[str, str]:
     """What must be the same on all machines of a run: otherwise its records could not be compared."""
-    python = ".".join(platform.python_version_tuple()[:2])
-    imported, beside_tool = Path(eva.__file__).parent, own_tool.parent / "eva"
-    code = [_sha256(imported, imported.rglob("*.py")), _sha256(own_tool.parent, [own_tool, *beside_tool.rglob("*.py")])]
+    digest = hashlib.sha256()
+    for file in sorted([FRAME_TOOL, *Path(eva.__file__).parent.rglob("*.py")]):
+        name = str(file.relative_to(PROJECT)).encode()
+        digest.update(name + b"\0" + (file.read_bytes() if file.is_file() else b"missing"))
     return {
-        "Python": python,
-        "this code": hashlib.sha256("".join(code).encode()).hexdigest()[:12],
+        "Python": ".".join(platform.python_version_tuple()[:2]),
+        "this code": digest.hexdigest()[:12],
         **package_versions(),
     }
-
-
-def _sha256(root: Path, files: Iterable[Path]) -> str:
-    """Of the names below `root` and the contents."""
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        name = str(file.relative_to(root)).encode()
-        digest.update(name + b"\0" + (file.read_bytes() if file.is_file() else b"missing"))
-    return digest.hexdigest()
 
 
 def on_this_machine(path: str) -> Path:
@@ -177,6 +170,22 @@ class RunningSample:
         await asyncio.gather(*running, return_exceptions=True)
 
 
+class _Lines(logging.Handler):
+    """Keeps the lines for the user until the driver takes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(f"node {socket.gethostname()}: {record.getMessage()}")
+
+    def take(self) -> tuple[str, ...]:
+        """The lines since the last time."""
+        lines, self._lines = tuple(self._lines), []
+        return lines
+
+
 class Node:
     """Runs samples on this machine, many at a time. The driver calls its methods. Each attempt at a sample has a number
     from the driver."""
@@ -184,12 +193,13 @@ class Node:
     def __init__(self, settings: NodeSettings) -> None:
         self._settings = settings
         self._samples: dict[int, RunningSample] = {}
-        self._lines: list[str] = []
+        self._lines = _Lines()
+        logging.getLogger("eva").addHandler(self._lines)
         self._known_good: dict[str, ChatRequest[object] | None] = {}
 
     async def versions(self) -> Mapping[str, str]:
         """See `versions`."""
-        return await asyncio.to_thread(versions, self._settings.own_tool)
+        return await asyncio.to_thread(versions)
 
     async def start(self, videos: Collection[str]) -> Arrival:
         """Load the tokenizer, start the frame tool, find those of `videos` that are here, choose how images travel."""
@@ -210,10 +220,10 @@ class Node:
         transport, why = await self._transport(options.image_transport, frame_root)
         here = replace(options, frame_root=frame_root, image_transport=transport)
         transcribe = await asyncio.to_thread(load_transcriber, options.tokenizer)
-        self._tool = make_tool(here, own_tool=self._settings.own_tool)
-        await self._tool.start(lambda line: self._lines.append(f"node {socket.gethostname()}: {line}"))
+        self._tool = make_tool(here)
+        await self._tool.start()
         self._sample_runner = make_sample_runner(
-            self._settings.agent.make(), transcribe, self._tool, root, options=here, report=self._lines.append
+            self._settings.agent.make(), transcribe, self._tool, root, options=here
         )
         found = await asyncio.to_thread(_find_videos, videos, root)
         workers = options.frame_workers or available_cpus()
@@ -256,8 +266,7 @@ class Node:
         return self._state(record=record)
 
     def _state(self, *, record: Record | None = None, size: int = 0, full: str = "") -> SampleState:
-        lines, self._lines[:] = tuple(self._lines), []
-        return SampleState(record, size, full, lines, replace(self._tool.counts))
+        return SampleState(record, size, full, self._lines.take(), replace(self._tool.counts))
 
     async def ask(self, number: int, url: str, rank: int | None = None) -> UnavailableError | bool:
         """Send the request of the sample to the server at `url`, to that rank of it. True: it has its reply. False: the
@@ -300,6 +309,7 @@ class Node:
         for number in tuple(self._samples):
             await self.drop(number)
         await self._tool.close()
+        logging.getLogger("eva").removeHandler(self._lines)
 
 
 def _check_folders(video_root: Path, frame_root: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +14,8 @@ from eva.cluster.placement import Loss, Placement
 from eva.cluster.ray_actors import ClusterError, Host, NodeActor, NodeGoneError, list_hosts, start_actor
 from eva.errors import EvaError
 from eva.frames.tool import FrameCounts
+
+log = logging.getLogger(__name__)
 
 # For a node to import the harness and the tokenizer, perhaps from a slow network disk, and to find its videos.
 START_TIMEOUT_S = 600.0
@@ -59,7 +62,7 @@ class BackgroundTasks:
 
 
 class Nodes:
-    """The nodes that are in. `placement` learns which come and go; `report` gets a line for each.
+    """The nodes that are in. `placement` learns which come and go.
 
     `full` says that the disk of a node was full; `lost_at` is when the last node was lost (monotonic clock).
     """
@@ -70,10 +73,9 @@ class Nodes:
         videos: Collection[str],
         placement: Placement,
         tasks: BackgroundTasks,
-        report: Callable[[str], None],
     ) -> None:
         self._settings, self._videos, self._placement = settings, frozenset(videos), placement
-        self._tasks, self._report = tasks, report
+        self._tasks = tasks
         self._versions: Mapping[str, str] = {}
         self._nodes: dict[str, NodeActor] = {}
         self._counts_of_lost = FrameCounts()
@@ -95,7 +97,7 @@ class Nodes:
 
     async def start(self) -> None:
         """Start the nodes that the cluster has. Raises ClusterError if one runs other code, or if none is ready."""
-        self._versions = versions(self._settings.own_tool)
+        self._versions = versions()
         problems = await asyncio.gather(*map(self._join, list_hosts()))
         if not self._nodes:
             raise ClusterError("no node of the cluster can run samples; " + "; ".join(filter(None, problems)))
@@ -111,7 +113,7 @@ class Nodes:
         try:
             await self._join(host)
         except VersionsDifferError as error:
-            self._report(str(error))
+            log.warning("%s", error)
 
     async def _join(self, host: Host) -> str:
         """Start an actor on the machine. Why that failed, or the empty text. Raises VersionsDifferError."""
@@ -130,10 +132,11 @@ class Nodes:
         self._nodes[host.node_id] = node
         self._retries.pop(host.node_id, None)
         self._placement.join(host.node_id, arrival.videos)
-        self._report(
-            f"node {host.name}: {arrival.workers} frame workers, {len(arrival.videos)} of {len(self._videos)} videos, "
-            f"images as {arrival.transport} ({arrival.transport_reason})"
-        )
+        log.info(
+            "node %s: %d frame workers, %d of %d videos, images as %s (%s)",
+            host.name, arrival.workers, len(arrival.videos), len(self._videos), arrival.transport,
+            arrival.transport_reason,
+        )  # fmt: skip
         return ""
 
     async def _start_node(self, node: NodeActor) -> Arrival:
@@ -150,7 +153,7 @@ class Nodes:
     def _leave_out(self, host: Host, reason: str) -> str:
         self._put_off(host)
         sentence = f"node {host.name} is left out: {reason}"
-        self._report(sentence)
+        log.warning("%s", sentence)
         return sentence
 
     def _put_off(self, host: Host) -> None:
@@ -167,7 +170,7 @@ class Nodes:
         self.lost_at = time.monotonic()
         samples = self._placement.leave(node.host.node_id, Loss(reason, self.lost_at))
         self._put_off(node.host)
-        self._report(f"{reason}; {len(samples)} of its samples start again elsewhere")
+        log.warning("%s; %d of its samples start again elsewhere", reason, len(samples))
         if full:
             self.full, self._due_at[node.host.node_id] = reason, NEVER
         node.kill()

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,9 +185,12 @@ def fetch_parser(description: str, manifest: Manifest, folder: Path) -> argparse
     return parser
 
 
-def parse_fetch_arguments(parser: argparse.ArgumentParser, manifest: Manifest) -> argparse.Namespace:
-    """The parsed command line, with each of `datasets` once. Exits with code 2 where it is unusable."""
-    args = parser.parse_args()
+def parse_fetch_arguments(
+    argv: Sequence[str], parser: argparse.ArgumentParser, manifest: Manifest
+) -> argparse.Namespace:
+    """The parsed command line `argv`, whose first word is the command, with each of `datasets` once. Exits with code 2
+    where it is unusable."""
+    args = parser.parse_args(argv[1:])
     unknown = [name for name in args.datasets if name not in manifest.files]
     if unknown:
         parser.error(f"unknown dataset {', '.join(unknown)}; there are {', '.join(manifest.files)}")

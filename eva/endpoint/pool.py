@@ -101,7 +101,7 @@ class Server:
 class Servers:
     """All servers. `notify` gets what the run waits for, and the empty text when it goes on.
 
-    `ranks` and `report`: see Ranks.
+    `ranks`: see Ranks.
     """
 
     def __init__(
@@ -112,9 +112,8 @@ class Servers:
         outage_timeout_s: float,
         ranks: int | None,
         notify: Callable[[str], None],
-        report: Callable[[str], None],
     ) -> None:
-        self._servers = [Server(model, AdaptiveLimit(ceiling), Ranks(model, ranks, report)) for model in models]
+        self._servers = [Server(model, AdaptiveLimit(ceiling), Ranks(model, ranks)) for model in models]
         self._outage_timeout_s = outage_timeout_s
         self._notify = notify
         self._changed = asyncio.Condition()

@@ -6,8 +6,8 @@ vLLM gives each request to the least loaded rank, unless the request names one.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from eva.endpoint.metrics import read_metrics
@@ -15,16 +15,17 @@ from eva.endpoint.metrics import read_metrics
 if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
 
+log = logging.getLogger(__name__)
+
 
 class Ranks:
     """The ranks of the server of `model`, and how many samples are on each.
 
-    `configured` is their number: None asks the server, 0 leaves the choice to the server. `report` gets a line when
-    their number changes.
+    `configured` is their number: None asks the server, 0 leaves the choice to the server.
     """
 
-    def __init__(self, model: ChatModel, configured: int | None, report: Callable[[str], None]) -> None:
-        self._model, self._configured, self._report = model, configured, report
+    def __init__(self, model: ChatModel, configured: int | None) -> None:
+        self._model, self._configured = model, configured
         self._count = self._reported = configured
         self._samples: Counter[int] = Counter()
         self._asking = asyncio.Lock()
@@ -63,5 +64,5 @@ class Ranks:
     def _set(self, count: int) -> None:
         if self._reported not in (None, count):
             now = f"{count} now" if count else "none now that a request can name"
-            self._report(f"{self._model.address} had {self._reported} data-parallel ranks: {now}")
+            log.warning("%s had %s data-parallel ranks: %s", self._model.address, self._reported, now)
         self._count = self._reported = count

@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class CommandTool:
     counts: FrameCounts = field(default_factory=FrameCounts)
     _failed_on: set[Path] = field(default_factory=set)
 
-    async def start(self, report: Callable[[str], None]) -> None:
+    async def start(self) -> None:
         """See FrameTool."""
         program = self.settings.program()
         if len(program) == 1 and not os.access(program[0], os.X_OK):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import math
 import os
 import pwd
@@ -15,7 +16,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from eva.errors import EvaError
 from eva.frames.store import PARTIAL_SUFFIX, STORE, try_lock
 from eva.frames.store_size import SizeFile, locked_size
 from eva.video.choices import FORMATS
+
+log = logging.getLogger(__name__)
 
 LOCKS, SIZE = "leases", "size"  # files of the store, which earlier versions use by the same names
 
@@ -89,9 +92,9 @@ class Evictor:
             for frame in self._held.pop(sample, ()):
                 self._unlock(_byte_of(frame))
 
-    def start(self, report: Callable[[str], None]) -> None:
-        """Evict what is above the cap, before anything is written. Without a cap, choose one by the room on the disk
-        and report it. May take seconds. Raises StoreNotSharedError, OSError."""
+    def start(self) -> None:
+        """Evict what is above the cap, before anything is written. Without a cap, choose one by the room on the disk.
+        May take seconds. Raises StoreNotSharedError, OSError."""
         check_rights(self.root / STORE)
         with self._holding:
             self._open()
@@ -99,10 +102,11 @@ class Evictor:
             files = self._list()
             if self.cap_bytes is None:
                 self.cap_bytes = default_cap(self.root, sum(file.size for file in files))
-                report(
-                    f"the frame store {self.root / STORE} may grow to {self.cap_bytes / 1e9:.1f} GB, at most half of "
-                    "the room on its disk; --frame-cache-gb sets another size"
-                )
+                log.info(
+                    "the frame store %s may grow to %.1f GB, at most half of the room on its disk; --frame-cache-gb "
+                    "sets another size",
+                    self.root / STORE, self.cap_bytes / 1e9,
+                )  # fmt: skip
             self._evict(files, size)
 
     @property

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,8 +110,8 @@ class FrameTool(Protocol):
         """What it did so far."""
         ...
 
-    async def start(self, report: Callable[[str], None]) -> None:
-        """Prepare, before the first call; `report` gets what the user should know. Raises FrameToolUnusableError."""
+    async def start(self) -> None:
+        """Prepare, before the first call. Raises FrameToolUnusableError."""
         ...
 
     async def probe(self, annotated: Path) -> FoundVideo:

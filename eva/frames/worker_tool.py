@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,10 +46,10 @@ class WorkerTool:
     counts: FrameCounts = field(default_factory=FrameCounts)
     _quarantine: dict[Path, str] = field(default_factory=dict)
 
-    async def start(self, report: Callable[[str], None]) -> None:
+    async def start(self) -> None:
         """See FrameTool. The store is cut to its cap first: on a full disk no call would succeed."""
         with self._store_errors():
-            await asyncio.to_thread(self.evictor.start, report)
+            await asyncio.to_thread(self.evictor.start)
         await self.workers.start()
 
     async def probe(self, annotated: Path) -> FoundVideo:

@@ -7,10 +7,11 @@ offsets and outcomes are held in memory, so that ten thousand records need littl
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from itertools import chain, count
 from pathlib import Path
@@ -23,6 +24,8 @@ from eva.files import WriteError, replace_text, replacing
 from eva.records.outcome import Outcome
 from eva.records.own_file import OwnFile, Span, span_of
 from eva.records.schema import Record, read_record, record_json
+
+log = logging.getLogger(__name__)
 
 
 class CacheError(EvaError):
@@ -39,9 +42,8 @@ class Cache:
     Each method that uses the file raises CacheLostError where another program deleted, replaced or changed it.
     """
 
-    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._warn = warn
         self._loss = ""
         self._unsaved: list[bytes] = []
         self._rescue: Path | None = None
@@ -117,7 +119,7 @@ class Cache:
             if outcome is not None:
                 self._note(outcome, span_of(offset, line))
             elif line.strip():
-                self._warn(f"{self.path}, line {number} is not a record and is skipped")
+                log.warning("%s, line %d is not a record and is skipped", self.path, number)
 
     def _mend_last_line(self) -> None:
         """A run that was killed while it wrote leaves half a line: cut it off. A whole line only lacks its end."""
@@ -128,7 +130,7 @@ class Cache:
             return
         if _outcome(last) is None:
             self._file.truncate(offset)
-            self._warn(f"{self.path}: the last line was cut short ({len(last)} bytes) and is taken off")
+            log.warning("%s: the last line was cut short (%d bytes) and is taken off", self.path, len(last))
         else:
             self._file.append(b"\n")
 
@@ -181,10 +183,10 @@ class Cache:
 
 
 @contextmanager
-def open_cache(path: Path, warn: Callable[[str], None]) -> Iterator[Cache]:
+def open_cache(path: Path) -> Iterator[Cache]:
     """The cache at `path`, for this process alone while the context lasts.
 
-    A torn last line is cut off and lines that are not records are passed over; `warn` is told of each.
+    A torn last line is cut off and lines that are not records are passed over.
     Raises CacheError if another run holds the cache, naming its process, or if the file cannot be used.
     """
     # Not in the lock file: over NFS, closing a second handle to that one would give up the lock.
@@ -199,7 +201,7 @@ def open_cache(path: Path, warn: Callable[[str], None]) -> Iterator[Cache]:
         raise CacheError(f"cannot lock the cache {path}: {error.strerror}") from error
     try:
         replace_text(holder, f"process {os.getpid()} on {socket.gethostname()}")
-        with closing(Cache(path, warn)) as cache:
+        with closing(Cache(path)) as cache:
             yield cache
     finally:
         lock.release()

@@ -14,7 +14,7 @@ from typing import Any
 
 from eva import __version__
 from eva.errors import EvaError
-from eva.files import replace_text
+from eva.files import PROJECT, replace_text
 from eva.json_text import parse_json
 
 # Raised when a change of this code changes what the model is sent or how its replies are judged.
@@ -54,14 +54,14 @@ def meta_path(records: Path) -> Path:
     return records.with_suffix(".meta.json")
 
 
-def begin(cache: Path, settings: Mapping[str, Any], *, has_records: bool, force: bool, home: Path) -> Meta:
+def begin(cache: Path, settings: Mapping[str, Any], *, has_records: bool, force: bool) -> Meta:
     """The meta to write beside a cache at the start of a run; nothing is written yet.
 
     Raises SettingsDifferError if the cache was made with other settings, unless `force`: then both are kept, as mixed.
     """
     before = read_meta(cache) if has_records else None
     settings = {**settings, "protocol": PROTOCOL_VERSION}
-    now = Meta(settings, environment(home), (datetime.now(timezone.utc).isoformat(timespec="seconds"),))
+    now = Meta(settings, environment(), (datetime.now(timezone.utc).isoformat(timespec="seconds"),))
     if before is None:
         return replace(now, adopted=has_records)
     return _go_on(before, now, cache, force=force)
@@ -125,13 +125,13 @@ def write_meta(records: Path, meta: Meta) -> None:
     replace_text(meta_path(records), json.dumps(asdict(meta), indent=1, ensure_ascii=False) + "\n", "--output-dir")
 
 
-def environment(home: Path) -> dict[str, Any]:
+def environment() -> dict[str, Any]:
     """Versions of this code and of what touches pixels and messages; the commit, `+dirty` if the code was changed."""
     return {
         "eva": __version__,
         "python": platform.python_version(),
         "packages": package_versions(),
-        "commit": _commit(home),
+        "commit": _commit(),
     }
 
 
@@ -146,8 +146,8 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def _commit(home: Path) -> str | None:
-    command = ["git", "-C", str(home), "describe", "--always", "--abbrev=40", "--match=", "--dirty=+dirty"]
+def _commit() -> str | None:
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--abbrev=40", "--match=", "--dirty=+dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):

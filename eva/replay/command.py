@@ -1,11 +1,10 @@
-"""`--replay`: a result file, its questions and its videos -> the summary. It writes nothing but the JSON file."""
+"""`--replay`: a result file, its questions and its videos -> the summary. It writes nothing."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from tqdm import tqdm
 from eva.agent.transcript import load_transcriber
 from eva.agents.choice import AGENT_SETTINGS, AgentChoice
 from eva.dataset.items import Item
-from eva.files import replace_text
 from eva.frames.probing import is_folder
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.protocol.stop_reasons import EXCEPTION
@@ -27,36 +25,30 @@ from eva.replay.summary import Summary
 from eva.replay.videos import ShownVideo, infer_videos, open_videos
 from eva.run.choices import choose_agent
 from eva.run.executor import call_settings, make_tool
-from eva.run.options import Options
-from eva.run.settings import Dataset, SettingsError, check_settings
+from eva.run.options import FRAME_TOOL, Options, SettingsError
+from eva.run.settings import Dataset, check_settings
 
 # The settings of a run that decide what the loop makes of a reply.
 _DECIDING = ("max_turns", "max_visual_tokens", "maxp", "fallback", "timestamps")
 
 
 async def replay_result(
-    path: Path,
-    items: Sequence[Item],
-    dataset: Dataset,
-    options: Options,
-    *,
-    own_tool: Path,
-    report: Callable[[str], None],
+    path: Path, items: Sequence[Item], dataset: Dataset, options: Options, *, cut_frames: bool
 ) -> Summary:
-    """Play the records of `items` again. Raises SettingsError, ResultError, TokenizerError, FrameToolUnusableError,
-    WriteError."""
+    """Play the records of `items` again, their frames too with `cut_frames`. Raises SettingsError, ResultError,
+    TokenizerError, FrameToolUnusableError."""
     agent = choose_agent(options, items)
-    _check_flags(path, dataset, agent, options)
+    _check_flags(path, dataset, agent, options, cut_frames=cut_frames)
     settings = replace(call_settings(options), image_transport="file")
     transcribe = load_transcriber(options.tokenizer)
-    tool = make_tool(options if options.replay_frames else replace(options, frame_tool=own_tool), own_tool=own_tool)
+    tool = make_tool(options if cut_frames else replace(options, frame_tool=FRAME_TOOL))
     asked = {item.index: item for item in items}
     try:
-        if options.replay_frames:
-            await tool.start(report)
+        if cut_frames:
+            await tool.start()
         opened = await open_videos(items, dataset.video_root, tool) if is_folder(dataset.video_root) else {}
         inferred = {} if _needs_frames(options) else infer_videos(read_records(path), asked, opened, settings)
-        replayer = Replayer(agent.make(), transcribe, settings, options.max_turns, tool, options.replay_frames)
+        replayer = Replayer(agent.make(), transcribe, settings, options.max_turns, tool, cut_frames)
         stage = _Stage(replayer, asked, opened | inferred, part=options.sample is not None or options.ids is not None)
         summary = Summary(path)
         await stage.replay_all(
@@ -64,15 +56,13 @@ async def replay_result(
         )
     finally:
         await tool.close()
-    if options.json is not None:
-        replace_text(options.json, json.dumps(summary.to_json(), indent=1) + "\n", "--json")
     return summary
 
 
-def _check_flags(path: Path, dataset: Dataset, agent: AgentChoice, options: Options) -> None:
-    if options.replay_frames:
+def _check_flags(path: Path, dataset: Dataset, agent: AgentChoice, options: Options, *, cut_frames: bool) -> None:
+    if cut_frames:
         check_settings(dataset, options)
-    if _needs_frames(options) and not options.replay_frames:
+    if _needs_frames(options) and not cut_frames:
         raise SettingsError("--timestamps actual and --no-fallback need the frames: add --replay-frames")
     meta = read_meta(path)
     if meta is None or not meta.settings:

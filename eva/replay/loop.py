@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,7 @@ class PlanningTool:
     video: VideoInfo
     counts: FrameCounts = field(default_factory=FrameCounts)
 
-    async def start(self, report: Callable[[str], None]) -> None:
+    async def start(self) -> None:
         """See FrameTool."""
 
     async def probe(self, annotated: Path) -> FoundVideo:

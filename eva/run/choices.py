@@ -14,14 +14,13 @@ from eva.protocol.messages import first_question
 from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.result_file import read_records
 from eva.records.schema import Record
-from eva.run.options import Options
-from eva.run.settings import SettingsError
+from eva.run.options import Options, SettingsError
 
 
 def choose_items(items: Sequence[Item], options: Options) -> list[Item]:
     """The items of --ids, and of these --sample many; all without these flags. Raises SettingsError."""
     if options.ids is not None:
-        unknown = sorted(options.ids - {item.index for item in items})
+        unknown = sorted(set(options.ids) - {item.index for item in items})
         if unknown:
             raise SettingsError(f"--ids: there is no item {', '.join(map(str, unknown[:10]))} in the annotation file")
         items = [item for item in items if item.index in options.ids]

@@ -6,52 +6,54 @@ openai is imported here, when a client is made: its import takes 0.3 s, and `--h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from eva.endpoint.errors import ServerError, ServerLoadingError
-from eva.run.options import Options
-from eva.run.settings import SettingsError
+from eva.run.options import ServerSettings, SettingsError
 
 if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
+
+log = logging.getLogger(__name__)
 
 # A server that loads its model is asked again after so many seconds.
 LOADING_PAUSE_S = 2.0
 
 
-async def connect_all(options: Options, report: Callable[[str], None]) -> list[ChatModel]:
+async def connect_all(settings: ServerSettings) -> list[ChatModel]:
     """One model per server; all servers must serve the same. A server that does not answer may come later, if another
     one answers now. Where servers only load their models, the run waits for them.
 
     Raises ServerError if no server answers, SettingsError if they serve different models.
     """
-    models, failures = await _connect_each(options)
+    models, failures = await _connect_each(settings)
     if not models and _loading(failures):
-        report(f"{_loading(failures)[0]}: waiting for up to {options.outage_timeout:g} s (--outage-timeout)")
-        ends_at = monotonic() + options.outage_timeout
+        log.warning("%s: waiting for up to %g s (--outage-timeout)", _loading(failures)[0], settings.outage_timeout)
+        ends_at = monotonic() + settings.outage_timeout
         while not models and _loading(failures) and monotonic() < ends_at:
             await asyncio.sleep(LOADING_PAUSE_S)
-            models, failures = await _connect_each(options)
+            models, failures = await _connect_each(settings)
     if not models:
         raise next(iter(failures.values()))
     for url, failure in failures.items():
-        report(f"the run starts without one server: {failure}")
-        models.append(make_model(url, models[0].name, options))
+        log.warning("the run starts without one server: %s", failure)
+        models.append(make_model(url, models[0].name, settings))
     names = {model.name for model in models}
     if len(names) > 1:
         raise SettingsError(f"the servers serve different models, {', '.join(sorted(names))}: choose one with --model")
     return models
 
 
-async def _connect_each(options: Options) -> tuple[list[ChatModel], dict[str, ServerError]]:
+async def _connect_each(settings: ServerSettings) -> tuple[list[ChatModel], dict[str, ServerError]]:
     """The models of the servers that answer, and why the others do not, by their addresses."""
     models: list[ChatModel] = []
     failures: dict[str, ServerError] = {}
-    for url in options.base_url:
+    for url in settings.base_url:
         try:
-            models.append(await connect_to(url, options))
+            models.append(await connect_to(url, settings))
         except ServerError as error:
             failures[url] = error
     return models, failures
@@ -61,23 +63,23 @@ def _loading(failures: Mapping[str, ServerError]) -> list[ServerError]:
     return [failure for failure in failures.values() if isinstance(failure, ServerLoadingError)]
 
 
-def make_model(url: str, name: str, options: Options) -> ChatModel:
+def make_model(url: str, name: str, settings: ServerSettings) -> ChatModel:
     """The model of this name on a server that is not asked yet. Raises ServerError."""
     from eva.endpoint.client import ChatModel, make_client  # noqa: PLC0415
 
-    client = make_client(url, options.api_key, options.request_timeout, dict(options.header))
-    return ChatModel(client, name, options.sampling)
+    client = make_client(url, settings.key, settings.request_timeout, dict(settings.header))
+    return ChatModel(client, name, settings.sampling)
 
 
-async def connect_to(url: str, options: Options) -> ChatModel:
+async def connect_to(url: str, settings: ServerSettings) -> ChatModel:
     """The model on one server. Raises ServerError."""
     from eva.endpoint.client import connect  # noqa: PLC0415
 
     return await connect(
         base_url=url,
-        api_key=options.api_key,
-        model=options.model,
-        timeout_s=options.request_timeout,
-        headers=dict(options.header),
-        sampling=options.sampling,
+        api_key=settings.key,
+        model=settings.model,
+        timeout_s=settings.request_timeout,
+        headers=dict(settings.header),
+        sampling=settings.sampling,
     )

@@ -9,7 +9,6 @@ import asyncio
 import math
 import sys
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,7 +27,7 @@ from eva.frames.tool import FrameCounts, FrameTool, ToolSettings
 from eva.frames.worker_process import Limits, Workers
 from eva.frames.worker_tool import WorkerTool
 from eva.records.schema import Record
-from eva.run.options import Options
+from eva.run.options import FRAME_TOOL, FrameSettings, Options
 from eva.run.schedule import first_come
 
 
@@ -77,30 +76,26 @@ class LocalExecutor:
         await self.sample_runner.call_runner.tool.close()
 
 
-def make_tool(options: Options, *, own_tool: Path) -> FrameTool:
+def make_tool(settings: FrameSettings) -> FrameTool:
     """The frame tool. This project's own one keeps its processes; a foreign one is started for each call, and this
     project's own one opens its videos."""
-    settings = ToolSettings(
-        path=options.frame_tool.absolute(),
-        save_root=options.frame_root.absolute(),
-        backend=options.backend,
-        fallback=options.fallback,
-        timeout_s=options.frame_timeout,
-        factor=options.pixels_per_token,
+    command = ToolSettings(
+        path=settings.frame_tool.absolute(),
+        save_root=settings.frame_root.absolute(),
+        backend=settings.backend,
+        fallback=settings.fallback,
+        timeout_s=settings.frame_timeout,
+        factor=settings.pixels_per_token,
     )
-    count = options.frame_workers or available_cpus()
-    workers = Workers([sys.executable, str(own_tool), "--worker"], count)
-    limits = Limits(options.frame_timeout, options.frame_memory_mb * 2**20)
+    count = settings.frame_workers or available_cpus()
+    workers = Workers([sys.executable, str(FRAME_TOOL), "--worker"], count)
+    limits = Limits(settings.frame_timeout, settings.frame_memory_mb * 2**20)
     prober = Prober(workers, limits)
-    if not settings.path.samefile(own_tool):
-        return CommandTool(settings, asyncio.Semaphore(count), prober)
-    return WorkerTool(settings, workers, limits, make_evictor(options), prober, options.frame_format)
-
-
-def make_evictor(options: Options) -> Evictor:
-    """What keeps the frame store below its size."""
-    cap_gb = options.frame_cache_gb
-    return Evictor(options.frame_root.absolute(), None if cap_gb is None else int(cap_gb * 1e9))
+    if not command.path.samefile(FRAME_TOOL):
+        return CommandTool(command, asyncio.Semaphore(count), prober)
+    cap_gb = settings.frame_cache_gb
+    evictor = Evictor(settings.frame_root.absolute(), None if cap_gb is None else int(cap_gb * 1e9))
+    return WorkerTool(command, workers, limits, evictor, prober, settings.frame_format)
 
 
 def store_cap(tool: FrameTool) -> float:
@@ -110,31 +105,24 @@ def store_cap(tool: FrameTool) -> float:
 
 
 def make_sample_runner(
-    agent: Agent,
-    transcribe: Transcribe,
-    tool: FrameTool,
-    video_root: Path,
-    *,
-    options: Options,
-    report: Callable[[str], None],
+    agent: Agent, transcribe: Transcribe, tool: FrameTool, video_root: Path, *, options: Options
 ) -> SampleRunner:
-    """What runs one sample with these flags."""
+    """What runs one sample with these settings."""
     return SampleRunner(
         agent=agent,
         call_runner=CallRunner(tool, call_settings(options)),
         transcribe=transcribe,
         video_root=video_root,
         max_turns=options.max_turns,
-        report=report,
     )
 
 
-def call_settings(options: Options) -> CallSettings:
-    """How the calls of these flags are cut, labelled and sent."""
+def call_settings(settings: FrameSettings) -> CallSettings:
+    """How calls are cut, labelled and sent."""
     return CallSettings(
-        max_visual_tokens=options.max_visual_tokens,
-        maxp=options.maxp,
-        timestamps=options.timestamps,
-        image_transport=options.image_transport or "file",
-        pixels_per_token=options.pixels_per_token,
+        max_visual_tokens=settings.max_visual_tokens,
+        maxp=settings.maxp,
+        timestamps=settings.timestamps,
+        image_transport=settings.image_transport or "file",
+        pixels_per_token=settings.pixels_per_token,
     )

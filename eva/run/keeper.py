@@ -5,7 +5,7 @@ It says early that the agent does not read what the model writes.
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
@@ -17,6 +17,8 @@ from eva.protocol.stop_reasons import EXCEPTION
 from eva.records.cache import Cache
 from eva.records.schema import Record
 from eva.run.options import Options
+
+log = logging.getLogger(__name__)
 
 # So many replies, and none of them can be read: this is not a coincidence.
 FIRST_REPLIES = 10
@@ -34,29 +36,21 @@ def find_outdated(cache: Cache, items: Sequence[Item], options: Options) -> froz
     return frozenset(index for index, outcome in cache.outcomes.items() if index in chosen and not outcome.settled)
 
 
-def drop_outdated(cache: Cache, indices: Collection[int], options: Options) -> None:
-    """Ask, and take the outdated records out of the cache."""
+def drop_outdated(cache: Cache, indices: Collection[int], options: Options, confirm: Callable[[str], None]) -> None:
+    """Ask by `confirm`, and take the outdated records out of the cache. Raises CalledOffError."""
     if options.new_cache:
-        confirm(f"Delete the cache {cache.path} with its {len(indices)} records?", options)
+        confirm(f"Delete the cache {cache.path} with its {len(indices)} records?")
         cache.clear()
     elif options.retry_error:
-        confirm(f"Drop {len(indices)} failed records from {cache.path} and run them again?", options)
+        confirm(f"Drop {len(indices)} failed records from {cache.path} and run them again?")
         cache.drop(indices)
 
 
-def confirm(question: str, options: Options) -> None:
-    if options.yes:
-        return
-    print(f"{question} (y/N) ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        raise CalledOffError("called off; nothing was changed")
-
-
 class Keeper:
-    """The cache of a run with `choice`. `warn` gets a line when none of the first replies can be read."""
+    """The cache of a run with `choice`."""
 
-    def __init__(self, cache: Cache, choice: AgentChoice, warn: Callable[[str], None]) -> None:
-        self.cache, self._choice, self._warn = cache, choice, warn
+    def __init__(self, cache: Cache, choice: AgentChoice) -> None:
+        self.cache, self._choice = cache, choice
         self._agent = choice.make()
         self._unread: int | None = 0
 
@@ -74,4 +68,4 @@ class Keeper:
             self._unread = unread
         else:
             self._unread = None
-            self._warn(f"none of the first {unread} replies can be read: {describe_unread(record.rounds[-1])}")
+            log.warning("none of the first %d replies can be read: %s", unread, describe_unread(record.rounds[-1]))

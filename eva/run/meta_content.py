@@ -19,7 +19,7 @@ from eva.records.meta import Meta, begin, read_meta, require_equal
 from eva.run.containers import describe_videos
 from eva.run.options import Options
 from eva.run.settings import Dataset
-from eva.run.time_use import MAX_RUNS, TimedExecutor
+from eva.run.time_use import MAX_RUNS, TimeUse
 from eva.scoring.coverage import read_spans, write_spans
 from eva.scoring.score import Score
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
 
 
-def begin_meta(cache: Cache, model: str, dataset: Dataset, *, agent: AgentChoice, options: Options, home: Path) -> Meta:
+def begin_meta(cache: Cache, model: str, dataset: Dataset, *, agent: AgentChoice, options: Options) -> Meta:
     """The meta file of a run of `model`. Raises SettingsDifferError if the cache was made with other settings."""
     settings = {
         "dataset": options.dataset,
@@ -44,7 +44,7 @@ def begin_meta(cache: Cache, model: str, dataset: Dataset, *, agent: AgentChoice
         **_unusual(options),
     }
     has_records = bool(cache.outcomes) and not options.new_cache
-    meta = begin(cache.path, settings, has_records=has_records, force=options.force, home=home)
+    meta = begin(cache.path, settings, has_records=has_records, force=options.force)
     return replace(meta, environment={**meta.environment, "frame_root": str(options.frame_root.absolute())})
 
 
@@ -81,11 +81,11 @@ def with_videos(meta: Meta, video_root: Path) -> Meta:
     return replace(meta, environment={**meta.environment, "videos": videos}) if videos else meta
 
 
-def with_time_use(meta: Meta, executor: TimedExecutor) -> Meta:
+def with_time_use(meta: Meta, times: TimeUse) -> Meta:
     """`meta` with where the time of this run went, if a sample ended in it, beside the runs before."""
-    if not executor.times.samples:
+    if not times.samples.samples:
         return meta
-    figures = {"started": meta.started[-1], **executor.figures()}
+    figures = {"started": meta.started[-1], **times.figures()}
     return replace(meta, time_use=(*meta.time_use, figures)[-MAX_RUNS:])
 
 

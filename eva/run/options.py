@@ -1,332 +1,67 @@
-"""The command line of a run: its flags, their defaults and their checks."""
+"""The settings of a run: each is a keyword of `eva.evaluate` and a flag of `eval-eva.py`. Defaults stand here."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from eva.agents.choice import FRAME_TOKENS, NFRAMES
 from eva.endpoint.completion import MAX_TOKENS, TEMPERATURE, Sampling
+from eva.errors import EvaError
+from eva.files import PROJECT
 from eva.json_text import parse_json
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
-from eva.terminal import CommandParser
 from eva.video.choices import BACKENDS, FORMATS
 
-# The environment variable that holds the key if no flag gives it.
-API_KEY_VARIABLE = "EVA_API_KEY"
-# Where frames go: of eval-eva.py, which writes them, and of report.py, which shows them.
-FRAME_ROOT = Path("/tmp/eva-frames")  # noqa: S108
-
+# The environment variable that holds the key if nothing else gives it, and the key of servers that want none.
+API_KEY_VARIABLE, NO_API_KEY = "EVA_API_KEY", "EMPTY"
+# This project's own frame tool.
+FRAME_TOOL = PROJECT / "select_frame_fallback.py"
 # As OpenAI's interface has it; and what every server takes, with room for the repeats.
 MAX_TEMPERATURE, MAX_SEED = 2.0, 2**31 - 10**6
 
 
-@dataclass(frozen=True)
-class Defaults:
-    """The settings at the top of eval-eva.py. A flag wins over each of them. The other defaults stand in the flags."""
-
-    base_url: str
-    api_key: str
-    tokenizer: str
-    frame_tool: Path
-    frame_root: Path
-    datasets: Sequence[str]
+class SettingsError(EvaError):
+    """Settings with which no run can start."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """The values of the flags, by the names of the flags."""
-
-    dataset: str
-    jsonl: Path | None
-    video_root: Path | None
-    videos: Path | None
-    sample: int | None
-    shuffle: int | None
-    ids: frozenset[int] | None
-    output_dir: Path
-    base_url: tuple[str, ...] = field(repr=False)
-    api_key: str = field(repr=False)
-    model: str | None
-    tokenizer: str
-    data_parallel_ranks: int | None
-    request_timeout: float
-    outage_timeout: float
-    temperature: float
-    seed: int | None
-    repeat: int | None
-    max_tokens: int
-    extra_body: Mapping[str, Any]
-    header: tuple[tuple[str, str], ...] = field(repr=False)
-    agent: str
-    nframes: int | None
-    frame_tokens: int | None
-    match: Path | None
-    tool_images: str | None
-    pixels_per_token: int
-    max_turns: int
-    max_visual_tokens: int
-    maxp: int
-    fallback: bool
-    timestamps: str
-    frame_tool: Path
-    frame_root: Path
-    backend: str
-    image_transport: str | None
-    frame_workers: int | None
-    frame_timeout: float
-    frame_memory_mb: int
-    frame_cache_gb: float | None
-    frame_format: str
-    max_concurrent: int
-    grace: float
-    ray: str | None
-    json: Path | None
-    check: bool
-    list_all: bool
-    replay: Path | None
-    replay_frames: bool
-    new_cache: bool
-    retry_error: bool
-    force: bool
-    yes: bool
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(self.max_tokens, self.temperature, self.seed, self.extra_body)
+def setting(
+    default: Any, read: Callable[[Any], Any] | None = None, *, choices: Sequence[str] = (), secret: bool = False
+) -> Any:
+    """A field with its default. `read` makes its value of the text of a flag, or of a value that it made before. It
+    raises ValueError or ArgumentTypeError."""
+    return field(default=default, metadata={"type": read, "choices": choices}, repr=not secret)
 
 
-_EPILOG = """\
-examples:
-  all questions of a dataset:   eval-eva.py --dataset videomme --base-url http://127.0.0.1:8000/v1
-  what a run needs, before it:  eval-eva.py --dataset videomme --check
-  the first 20 questions:       eval-eva.py --dataset videomme --sample 20
-  failed samples once more:     eval-eva.py --dataset videomme --retry-error
-  questions of your own:        eval-eva.py --dataset mine --jsonl mine.jsonl --video-root videos
-
-exit codes:
-  0    the run finished
-  1    the run was called off, or failed on the way; the same command goes on
-  2    a flag, file or setting cannot be used; nothing has run
-  3    the run finished, but the infrastructure failed for some samples: run them again with --retry-error
-  130  interrupted by Ctrl-C (SIGINT); the same command goes on
-  143  ended by SIGTERM; the same command goes on
-"""
+# --- what flags say as text
 
 
-def parse_options(argv: Sequence[str], defaults: Defaults) -> Options:
-    """Read the flags. Exits with status 2 and one line if they are unusable."""
-    parser = make_parser(defaults)
-    flags = vars(parser.parse_args(argv))
-    _check_modes(parser, flags)
-    key = flags["api_key"] or os.environ.get(API_KEY_VARIABLE, "").strip() or defaults.api_key
-    urls = [url for some in flags["base_url"] or [addresses(defaults.base_url)] for url in some]
-    return Options(
-        **{**flags, "base_url": tuple(dict.fromkeys(urls)), "api_key": key, "header": tuple(flags["header"])}
-    )
+def positive(value: str | int) -> int:
+    """A whole number above 0."""
+    number = int(value)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not above 0")
+    return number
 
 
-def make_parser(defaults: Defaults) -> CommandParser:
-    """The flags in their groups. `docs/flags.md` has the same texts: tests/helpers/flag_tables.py writes them there."""
-    parser = CommandParser(
-        usage="%(prog)s --dataset NAME [FLAG ...]",
-        description="Evaluate EVA on a multiple-choice video dataset.",
-        epilog=_EPILOG,
-        allow_abbrev=False,
-    )
-    _add_data_options(parser.add_argument_group("questions and videos"), defaults)
-    _add_server_options(parser.add_argument_group("server"), defaults)
-    _add_agent_options(parser.add_argument_group("agent"))
-    _add_frame_options(parser.add_argument_group("frames", "see docs/frames.md"), defaults)
-    _add_run_options(parser.add_argument_group("run"))
-    return parser
+def positive_number(value: str | float) -> float:
+    """A finite number above 0."""
+    number = float(value)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{value} is not a number above 0")
+    return number
 
 
-def _add_data_options(group: argparse._ArgumentGroup, defaults: Defaults) -> None:
-    add = group.add_argument
-    names = f"one of {', '.join(defaults.datasets)}, or any other name with --jsonl and --video-root"
-    add("--dataset", required=True, metavar="NAME", help=names)
-    add("--jsonl", type=Path, metavar="FILE", help="annotation file (default: the dataset's)")
-    add("--video-root", type=Path, metavar="DIR", help="folder of the videos (default: the dataset's)")
-    videos = (
-        "folder above the video folders: the videos are in DIR/NAME of the dataset, where data/fetch.py --videos DIR "
-        "puts them; --video-root wins (default: data/videos)"
-    )
-    add("--videos", type=Path, metavar="DIR", help=videos)
-    add("--sample", **_count(None), help="run the first N questions (default: all)")
-    shuffle = (
-        "with --sample N: run N random questions instead; the same seed always gives the same ones, and a larger N "
-        "holds those of a smaller N"
-    )
-    add("--shuffle", type=int, metavar="SEED", help=shuffle)
-    ids = "run the questions with these indices, such as 3,17,40-60 (default: all)"
-    add("--ids", type=index_set, metavar="I,J-K", help=ids)
-    add("--output-dir", type=Path, default=Path(), metavar="DIR", help="folder of cache and result")
-
-
-def _add_server_options(group: argparse._ArgumentGroup, defaults: Defaults) -> None:
-    add = group.add_argument
-    several = (
-        "the address of a server, with /v1; for several, repeat the flag, use commas, or give a range of ports: "
-        f"http://host:8000-8007/v1 (default: {defaults.base_url})"
-    )
-    add("--base-url", type=addresses, action="append", metavar="URL", help=several)
-    key = (
-        f"the key of the server; where no flag gives it, the variable {API_KEY_VARIABLE} does, and other users cannot "
-        "see that one (default: API_KEY at the top of eval-eva.py)"
-    )
-    add("--api-key", metavar="KEY", help=key)
-    add("--model", metavar="NAME", help="name of the served model (default: the first that the server lists)")
-    tokenizer = "folder or Hub id of the tokenizer of the model; none: records hold the messages themselves"
-    add("--tokenizer", default=defaults.tokenizer, metavar="DIR", help=tokenizer)
-    ranks = (
-        "data-parallel ranks of each server, of which a sample keeps to one (docs/servers.md); auto: ask the server, "
-        "0: leave the choice to the server"
-    )
-    add("--data-parallel-ranks", type=rank_count, default="auto", metavar="N", help=ranks)
-    add("--max-tokens", **_count(MAX_TOKENS), help="most tokens of one reply")
-    extra = "fields that are added to the body of each request; null takes a field out"
-    add("--extra-body", type=json_fields, default={}, metavar="JSON", help=extra)
-    header = "a header of each request, 'NAME: VALUE'; repeat the flag for several"
-    add("--header", type=header_line, action="append", default=[], metavar="HEADER", help=header)
-    add("--request-timeout", **_seconds(600), help="seconds for one completion, from the connection to the last byte")
-    outage = (
-        "seconds without any server after which the run ends; with --ray also without any node, or without a node that "
-        "has the video of a sample"
-    )
-    add("--outage-timeout", **_seconds(1800), help=outage)
-
-
-def _add_agent_options(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    agent = "eva, uniform, blind, tools, hermes, or path/to/mine.py:MyAgent (docs/agents.md)"
-    add("--agent", default="eva", metavar="AGENT", help=agent)
-    add("--nframes", **_count(None), help=f"of uniform: frames of the video (default: {NFRAMES})")
-    frame_tokens = f"of uniform: visual tokens to which a frame is scaled down (default: {FRAME_TOKENS})"
-    add("--frame-tokens", **_count(None, "T"), help=frame_tokens)
-    match = "of uniform: for each question as many visual tokens as the run of this result spent on it"
-    add("--match", type=Path, metavar="RESULT", help=match)
-    images = "of tools: where frames go, in the tool message or in a user message after it (default: tool)"
-    add("--tool-images", choices=("tool", "user"), help=images)
-    side = "width and height in pixels that one visual token covers (28: Qwen2.5-VL, 32: Qwen3-VL)"
-    add("--pixels-per-token", **_count(PIXELS_PER_TOKEN_SIDE, "P"), help=side)
-    degree = f"temperature of each request, up to {MAX_TEMPERATURE:g}; 0: greedy"
-    add("--temperature", type=temperature, default=TEMPERATURE, metavar="T", help=degree)
-    draws = "seed of each request; repeat k of --repeat has the seed S + k - 1 (default: none is sent)"
-    add("--seed", type=seed, metavar="S", help=draws)
-    add("--max-turns", **_count(6), help="most replies per sample")
-    add("-v", "--max-visual-tokens", **_count(12000), help="budget of one tool call, in visual tokens")
-    add("--maxp", **_count(720, "P"), help="the number of lines to which the budget first cuts large frames")
-    fallback = (
-        "pass on four arguments of the model and clamp windows to the video, as published; with --no-fallback pass on "
-        "all and clamp nothing"
-    )
-    # Until 3.12, argparse writes a default that it is given here into the help.
-    add("--fallback", action=argparse.BooleanOptionalAction, help=fallback)
-    group.set_defaults(fallback=True)
-    times = "label frames with the requested times, as published, or with the decoded times"
-    add("--timestamps", choices=("requested", "actual"), default="requested", help=times)
-
-
-def _add_frame_options(group: argparse._ArgumentGroup, defaults: Defaults) -> None:
-    add = group.add_argument
-    add("--frame-tool", type=Path, default=defaults.frame_tool, metavar="FILE", help="the command that cuts frames")
-    root = "where frames go; the server must be allowed to read it"
-    add("--frame-root", type=Path, default=defaults.frame_root, metavar="DIR", help=root)
-    backend = "decoder: auto takes PyAV, then decord where PyAV fails; decord gives the frames of the reference"
-    add("--backend", choices=BACKENDS, default="auto", help=backend)
-    transport = (
-        "send addresses (file://) or the images themselves (default: file; with --ray, what the servers can open)"
-    )
-    add("--image-transport", choices=("file", "base64"), help=transport)
-    workers = "processes of the frame tool (default: the processors that this job may use, by affinity and cgroup)"
-    add("--frame-workers", **_count(None), help=workers)
-    timeout = (
-        "seconds for one call of the frame tool, or for the first look at a video; then its process is ended and "
-        "replaced"
-    )
-    add("--frame-timeout", **_seconds(600), help=timeout)
-    memory = "memory for the same; decord holds all frames of a call at once, and may need more"
-    add("--frame-memory-mb", **_count(4096, "MB"), help=memory)
-    cache = (
-        "size of the frame store above which frames are deleted, least recently used first; without the flag, the run "
-        "says which size it takes (default: half of what is free on its disk at the start, frames of earlier runs "
-        "included; at most 200)"
-    )
-    add("--frame-cache-gb", type=positive_number, metavar="GB", help=cache)
-    format_ = (
-        "format of the frames in the store, both lossless; bmp is faster, png is half as large, which may pay with "
-        "--image-transport base64"
-    )
-    add("--frame-format", choices=FORMATS, default="bmp", help=format_)
-
-
-def _add_run_options(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    repeat = "run N times, each with a cache and a result of its own, such as result_lvbench.1.jsonl (docs/report.md)"
-    add("--repeat", **_count(None), help=repeat)
-    add("--max-concurrent", **_count(30), help="samples at the same time")
-    add("--grace", **_seconds(60), help="seconds for running samples after an interrupt")
-    ray = (
-        "run the samples on the nodes of this Ray cluster, HOST:PORT; without ADDRESS on that of this machine "
-        "(docs/cluster.md)"
-    )
-    add("--ray", nargs="?", const="auto", metavar="ADDRESS", help=ray)
-    add("--check", action="store_true", help="check all that a run needs, play one question, and run nothing")
-    whole = "with --check, name every video that cannot be shown, not only the first ten"
-    add("--list", action="store_true", dest="list_all", help=whole)
-    again = (
-        "run nothing: play the replies of this result file again, and compare what the loop makes of them "
-        "(docs/replay.md)"
-    )
-    add("--replay", type=Path, metavar="RESULT", help=again)
-    add("--replay-frames", action="store_true", help="with --replay, also cut the frames of each call")
-    figures = "write the figures of the summary, or of --replay, to this file as JSON"
-    add("--json", type=Path, metavar="FILE", help=figures)
-    add("--new-cache", action="store_true", help="delete the cache first")
-    add("--retry-error", action="store_true", help="run failed samples again")
-    add("--force", action="store_true", help="go on with a cache that was made with other settings")
-    add("--yes", action="store_true", help="answer the questions of --new-cache and --retry-error with yes")
-
-
-def _check_modes(parser: argparse.ArgumentParser, flags: dict[str, Any]) -> None:
-    if flags["list_all"] and not flags["check"]:
-        parser.error("--list needs --check")
-    if flags["check"] and flags["ray"]:
-        parser.error("--check looks at one machine: leave --ray out, and run it on every node")
-    if flags["replay_frames"] and not flags["replay"]:
-        parser.error("--replay-frames needs --replay")
-    others = [name for name in ("check", "ray", "new_cache", "retry_error") if flags[name]]
-    if flags["replay"] and others:
-        parser.error(f"--replay runs nothing: leave --{others[0].replace('_', '-')} out")
-
-
-def _count(default: int | None, metavar: str = "N") -> dict[str, Any]:
-    return {"type": positive, "default": default, "metavar": metavar}
-
-
-def _seconds(default: float) -> dict[str, Any]:
-    return {"type": positive_number, "default": default, "metavar": "S"}
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def addresses(text: str) -> list[str]:
-    """The addresses between commas; `http://host:8000-8007/v1` stands for eight."""
-    found = [address for part in text.split(",") if part for address in _expand_ports(part)]
-    if not found:
+def addresses(urls: str | Collection[str]) -> tuple[str, ...]:
+    """The addresses, or those between commas; `http://host:8000-8007/v1` stands for eight. Each comes once."""
+    parts = [part for some in ([urls] if isinstance(urls, str) else urls) for part in some.split(",") if part]
+    if not parts:
         raise argparse.ArgumentTypeError("there is no address")
-    return found
+    return tuple(dict.fromkeys(address for part in parts for address in _expand_ports(part)))
 
 
 def _expand_ports(address: str) -> list[str]:
@@ -340,41 +75,36 @@ def _expand_ports(address: str) -> list[str]:
     return [f"{match[1]}{port}{match[4]}" for port in range(first, last + 1)]
 
 
-def rank_count(text: str) -> int | None:
+def rank_count(value: str | int) -> int | None:
     """A number of data-parallel ranks; None for `auto`."""
-    return None if text == "auto" else int(text) if text == "0" else positive(text)
+    return None if value == "auto" else 0 if value in (0, "0") else positive(value)
 
 
-def positive_number(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return value
+def temperature(value: str | float) -> float:
+    """From 0 to MAX_TEMPERATURE."""
+    number = float(value)
+    if not 0 <= number <= MAX_TEMPERATURE:
+        raise argparse.ArgumentTypeError(f"{value} is not from 0 to {MAX_TEMPERATURE:g}")
+    return number
 
 
-def temperature(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= MAX_TEMPERATURE:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {MAX_TEMPERATURE:g}")
-    return value
+def seed(value: str | int) -> int:
+    """From 0 to MAX_SEED."""
+    number = int(value)
+    if not 0 <= number <= MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{value} is not from 0 to {MAX_SEED}")
+    return number
 
 
-def seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= MAX_SEED:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {MAX_SEED}")
-    return value
-
-
-def json_fields(text: str) -> dict[str, Any]:
+def json_fields(value: str | Mapping[str, Any]) -> Mapping[str, Any]:
     """A JSON object, without the fields that the run decides."""
-    fields = parse_json(text)
-    if not isinstance(fields, dict):
-        raise argparse.ArgumentTypeError(f"{text} is not a JSON object")
-    own = fields.keys() & {"messages", "model", "stream", "n", "max_tokens", "max_completion_tokens"}
+    found = parse_json(value) if isinstance(value, str) else value
+    if not isinstance(found, Mapping):
+        raise argparse.ArgumentTypeError(f"{value} is not a JSON object")
+    own = found.keys() & {"messages", "model", "stream", "n", "max_tokens", "max_completion_tokens"}
     if own:
         raise argparse.ArgumentTypeError(f"{', '.join(sorted(own))} cannot be set here")
-    return fields
+    return found
 
 
 def header_line(text: str) -> tuple[str, str]:
@@ -385,10 +115,18 @@ def header_line(text: str) -> tuple[str, str]:
     return name, value.strip()
 
 
-def index_set(text: str) -> frozenset[int]:
+def header_lines(headers: Mapping[str, str] | Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Names and values, checked."""
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    return tuple(header_line(f"{name}: {value}") for name, value in pairs)
+
+
+def index_set(value: str | Collection[int]) -> frozenset[int]:
     """`3,17,40-60` -> the indices."""
+    if not isinstance(value, str):
+        return frozenset(map(int, value))
     indices: set[int] = set()
-    for part in text.split(","):
+    for part in value.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part, re.ASCII)
         if match is None:
             raise argparse.ArgumentTypeError(f"{part!r} is neither an index nor a range such as 40-60")
@@ -397,3 +135,116 @@ def index_set(text: str) -> frozenset[int]:
             raise argparse.ArgumentTypeError(f"the range {part!r} runs backwards or is too long")
         indices.update(range(first, last + 1))
     return frozenset(indices)
+
+
+# --- the settings, by what they are about
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which questions are asked, and where questions, videos and results are."""
+
+    dataset: str = field(kw_only=False)
+    jsonl: Path | None = setting(None, Path)
+    video_root: Path | None = setting(None, Path)
+    videos: Path | None = setting(None, Path)
+    sample: int | None = setting(None, positive)
+    shuffle: int | None = setting(None, int)
+    ids: Collection[int] | None = setting(None, index_set)
+    output_dir: Path = setting(Path(), Path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """The servers, and what each request asks of them. Times are in seconds."""
+
+    base_url: str | Collection[str] = setting(("http://127.0.0.1:8000/v1",), addresses, secret=True)
+    api_key: str | None = setting(None, secret=True)
+    model: str | None = setting(None)
+    tokenizer: str = setting("models/EVA", str)
+    data_parallel_ranks: int | None = setting(None, rank_count)
+    max_tokens: int = setting(MAX_TOKENS, positive)
+    extra_body: Mapping[str, Any] | None = setting(None, json_fields)
+    header: Mapping[str, str] | Sequence[tuple[str, str]] = setting((), header_lines, secret=True)
+    request_timeout: float = setting(600.0, positive_number)
+    outage_timeout: float = setting(1800.0, positive_number)
+    temperature: float = setting(TEMPERATURE, temperature)
+    seed: int | None = setting(None, seed)
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.max_tokens, self.temperature, self.seed, self.extra_body or {})
+
+    @property
+    def key(self) -> str:
+        """The key, of the environment where no setting gives it."""
+        return self.api_key or os.environ.get(API_KEY_VARIABLE, "").strip() or NO_API_KEY
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentSettings:
+    """Who plays."""
+
+    agent: str = setting("eva", str)
+    nframes: int | None = setting(None, positive)
+    frame_tokens: int | None = setting(None, positive)
+    match: Path | None = setting(None, Path)
+    tool_images: str | None = setting(None, choices=("tool", "user"))
+    max_turns: int = setting(6, positive)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameSettings:
+    """How frames are cut, kept and sent. Times are in seconds."""
+
+    max_visual_tokens: int = setting(12000, positive)
+    maxp: int = setting(720, positive)
+    pixels_per_token: int = setting(PIXELS_PER_TOKEN_SIDE, positive)
+    fallback: bool = True
+    timestamps: str = setting("requested", choices=("requested", "actual"))
+    frame_tool: Path = setting(FRAME_TOOL, Path)
+    frame_root: Path = setting(Path("/tmp/eva-frames"), Path)  # noqa: S108
+    backend: str = setting("auto", choices=BACKENDS)
+    image_transport: str | None = setting(None, choices=("file", "base64"))
+    frame_workers: int | None = setting(None, positive)
+    frame_timeout: float = setting(600.0, positive_number)
+    frame_memory_mb: int = setting(4096, positive)
+    frame_cache_gb: float | None = setting(None, positive_number)
+    frame_format: str = setting("bmp", choices=FORMATS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How a run goes on, and how much of it goes on at a time. Times are in seconds."""
+
+    max_concurrent: int = setting(30, positive)
+    grace: float = setting(60.0, positive_number)
+    ray: str | None = setting(None)
+    new_cache: bool = False
+    retry_error: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(RunSettings, FrameSettings, AgentSettings, ServerSettings, DataSettings):
+    """All settings of a run. Each can be given as the text of its flag. Raises SettingsError."""
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value, read, choices = getattr(self, one.name), one.metadata.get("type"), one.metadata.get("choices")
+            if value is None or value is one.default:
+                continue
+            if choices and value not in choices:
+                raise SettingsError(f"{one.name}: {value!r} is not one of {', '.join(choices)}")
+            try:
+                object.__setattr__(self, one.name, read(value) if read else value)
+            except (argparse.ArgumentTypeError, ValueError, TypeError) as error:
+                raise SettingsError(f"{one.name}: {error}") from error
+
+
+def flag(name: str, metavar: str | None = None) -> dict[str, Any]:
+    """What argparse's `add_argument` takes for the setting of this name."""
+    one = next(one for one in fields(Options) if one.name == name)
+    choices = one.metadata["choices"]
+    named = {"choices": choices} if choices else {"type": one.metadata["type"], "metavar": metavar}
+    return {"default": one.default, **named}

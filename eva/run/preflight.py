@@ -8,7 +8,7 @@ import json
 import shutil
 import string
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,8 +30,7 @@ from eva.records.outcome import count_options
 from eva.run.connect import connect_to
 from eva.run.executor import store_cap
 from eva.run.options import Options
-from eva.run.resume_command import without_secrets
-from eva.text import folded, printable
+from eva.text import folded, printable, without_secrets
 
 if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
@@ -95,12 +94,12 @@ def check_tokenizer(options: Options) -> tuple[Finding, Transcribe]:
 
 
 async def check_frames(
-    items: Sequence[Item], video_root: Path, tool: FrameTool, options: Options, report: Callable[[str], None]
+    items: Sequence[Item], video_root: Path, tool: FrameTool, options: Options, *, list_all: bool
 ) -> list[Finding]:
     """Check the videos with the frame tool, and the disk of its frames."""
     try:
-        await tool.start(report)
-        videos = await _check_videos(items, video_root, tool, options)
+        await tool.start()
+        videos = await _check_videos(items, video_root, tool, options, list_all=list_all)
     except EvaError as error:
         return [Finding("videos", FAILED, str(error))]
     finally:
@@ -108,7 +107,9 @@ async def check_frames(
     return [videos, _check_disk(options, len(items), store_cap(tool))]
 
 
-async def _check_videos(items: Sequence[Item], video_root: Path, tool: FrameTool, options: Options) -> Finding:
+async def _check_videos(
+    items: Sequence[Item], video_root: Path, tool: FrameTool, options: Options, *, list_all: bool
+) -> Finding:
     """Open every video and decode its first and last frame with the frame tool.
 
     A JSON file holds the good videos, by path, size and modification time. They are not decoded again. Raises EvaError.
@@ -128,7 +129,7 @@ async def _check_videos(items: Sequence[Item], video_root: Path, tool: FrameTool
         finally:
             replace_text(memory, json.dumps(sorted(good)), "--frame-root")
     if problems:
-        some = problems if options.list_all else problems[:VIDEOS_NAMED]
+        some = problems if list_all else problems[:VIDEOS_NAMED]
         more = [f"and {len(problems) - len(some)} more: --list names all"] if len(some) < len(problems) else []
         count = f"{len(problems)} of {len(names)} cannot be shown:"
         return Finding("videos", FAILED, "\n".join([count, *some, *more]))

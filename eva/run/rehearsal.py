@@ -27,7 +27,7 @@ MOST_TRIED = 10
 
 
 async def check_all(
-    load: Callable[[], list[Item]], dataset: Dataset, options: Options, *, own_tool: Path, report: Callable[[str], None]
+    load: Callable[[], list[Item]], dataset: Dataset, options: Options, *, list_all: bool
 ) -> list[Finding]:
     """What can be found out before a run of hours. What is missing is a row, and the other rows come all the same.
 
@@ -40,10 +40,9 @@ async def check_all(
     findings += [tokenizer, *places]
     playable = [] if places else items
     if playable:
-        tool = make_tool(replace(options, fallback=True), own_tool=own_tool)
-        findings += await check_frames(playable, dataset.video_root, tool, options, report)
-    place = {"video_root": dataset.video_root, "own_tool": own_tool}
-    return findings + await check_servers(playable, transcribe, agent=agent, options=options, **place)
+        tool = make_tool(replace(options, fallback=True))
+        findings += await check_frames(playable, dataset.video_root, tool, options, list_all=list_all)
+    return findings + await check_servers(playable, transcribe, dataset.video_root, agent=agent, options=options)
 
 
 def _check_questions(load: Callable[[], list[Item]]) -> tuple[list[Item], list[Finding]]:
@@ -55,21 +54,15 @@ def _check_questions(load: Callable[[], list[Item]]) -> tuple[list[Item], list[F
 
 
 async def check_servers(
-    items: Sequence[Item],
-    transcribe: Transcribe,
-    *,
-    video_root: Path,
-    agent: AgentChoice,
-    options: Options,
-    own_tool: Path,
+    items: Sequence[Item], transcribe: Transcribe, video_root: Path, *, agent: AgentChoice, options: Options
 ) -> list[Finding]:
     """Check every server, and play one of the questions with the first that has no fault."""
     found = {url: await check_server(url, options) for url in options.base_url}
     findings = [finding for of_server in found.values() for finding in of_server]
     usable = [url for url, of_server in found.items() if all(one.verdict != FAILED for one in of_server)]
     if usable and items:
-        tool = make_tool(options, own_tool=own_tool)
-        runner = make_sample_runner(agent.make(), transcribe, tool, video_root, options=options, report=_pass_over)
+        tool = make_tool(options)
+        runner = make_sample_runner(agent.make(), transcribe, tool, video_root, options=options)
         verdict, reason = await _play(items, usable[0], runner, options)
         findings.append(Finding("one question", verdict, f"--agent {agent.name}: {reason}"))
     return findings
@@ -80,7 +73,7 @@ async def _play(items: Sequence[Item], url: str, runner: SampleRunner, options: 
     tool = runner.call_runner.tool
     try:
         model = await connect_to(url, options)
-        await tool.start(_pass_over)
+        await tool.start()
         for item in items[:MOST_TRIED]:
             record = await runner.run(item, model.complete)
             if record.failure != SAMPLE:
@@ -101,7 +94,3 @@ def _judge(record: Record, runner: SampleRunner) -> tuple[str, str]:
     if not can_read(runner.agent, rounds[-1]):
         return FAILED, f"question {record.index} ended as {record.stop_reason}: {describe_unread(rounds[-1])}"
     return WARNING, f"question {record.index} ended without an answer: {record.stop_reason}"
-
-
-def _pass_over(line: str) -> None:
-    """The record says the same."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -14,6 +15,8 @@ from eva.dataset.items import Item
 from eva.endpoint.errors import FailingError, KeepsFailingError, OutageError, ServerLostError
 from eva.endpoint.pool import Server
 from eva.errors import EvaError
+
+log = logging.getLogger(__name__)
 
 SAMPLE_TRIES = 3
 # The pause before a failing sample waits in line again. Other samples may finish in it.
@@ -78,8 +81,7 @@ class Schedule:
 
     `run` runs a sample on a server, on another one than those named if possible. `serves_others` says whether one of
     the servers answers other samples; None if no sample has finished yet. `give_up` records a sample that keeps
-    failing. `take` takes the next sample out of the waiting ones; None while none of them can run. `report` gets a
-    line for the user.
+    failing. `take` takes the next sample out of the waiting ones; None while none of them can run.
     """
 
     run: Callable[[Item, Collection[Server]], Awaitable[None]]
@@ -87,32 +89,52 @@ class Schedule:
     give_up: Callable[[Item, FailingError], None]
     outage_timeout_s: float
     take: Callable[[deque[Item]], Item | None]
-    report: Callable[[str], None]
     _waiting: deque[Item] = field(default_factory=deque)
     _failures: defaultdict[int, _Failures] = field(default_factory=lambda: defaultdict(_Failures))
     _alone: asyncio.Lock = field(default_factory=asyncio.Lock)
     _running: int = 0
-    _stopping: bool = False
+    _workers: list[asyncio.Task[None]] = field(default_factory=list)
+    _signals: list[int] = field(default_factory=list)
     _last_finish_at: float = field(default_factory=monotonic)
 
-    async def run_all(self, items: Sequence[Item], *, max_concurrent: int, grace_s: float) -> None:
+    async def run_all(self, items: Sequence[Item], *, max_concurrent: int) -> None:
         """Run every item until it has a record. Raises RunInterruptedError, OutageError, or the error that keeps
         records from being written."""
         self._waiting.extend(items)
-        workers = [asyncio.create_task(self._work()) for _ in range(min(max_concurrent, len(items)))]
-        signals = self._catch_signals(workers, grace_s)
+        self._workers = [asyncio.create_task(self._work()) for _ in range(min(max_concurrent, len(items)))]
         try:
-            await asyncio.gather(*workers)
+            await asyncio.gather(*self._workers)
         except asyncio.CancelledError:
-            if not signals:
+            if not self._signals:
                 raise
         finally:
-            await _cancel(workers)
-        if signals:
-            raise RunInterruptedError(signals[0])
+            self._cancel()
+            await asyncio.gather(*self._workers, return_exceptions=True)
+        if self._signals:
+            raise RunInterruptedError(self._signals[0])
+
+    def end(self, number: int, grace_s: float) -> None:
+        """End the run as a signal of this number does. The first one stops new samples and gives the running ones
+        `grace_s`, the second one stops them at once."""
+        again = bool(self._signals)
+        self._signals.append(number)
+        name, running = signal.Signals(number).name, f"{self._running} running sample{'s'[: self._running != 1]}"
+        if again:
+            log.warning("%s again: the %s end now, without a record", name, running)
+        else:
+            log.warning(
+                "%s: no sample starts any more. The %s may finish for up to %g s (--grace). A second Ctrl-C ends them "
+                "now. What has finished is saved.",
+                name, running, grace_s,
+            )  # fmt: skip
+        asyncio.get_running_loop().call_later(0 if again else grace_s, self._cancel)
+
+    def _cancel(self) -> None:
+        for worker in self._workers:
+            worker.cancel()
 
     async def _work(self) -> None:
-        while self._waiting and not self._stopping:
+        while self._waiting and not self._signals:
             item = self.take(self._waiting)
             if item is None:
                 await asyncio.sleep(POLL_S)
@@ -163,41 +185,3 @@ class Schedule:
         """Whether the sample fails, and not its servers."""
         serve_others = await self.serves_others(failures.servers)
         return self._running + len(self._waiting) <= FEW_SAMPLES if serve_others is None else serve_others
-
-    def _catch_signals(self, workers: Sequence[asyncio.Task[None]], grace_s: float) -> list[int]:
-        """The received signals; the list grows. The first SIGINT or SIGTERM stops new samples and gives running ones
-        `grace_s`, the second stops them at once.
-
-        The signals stay caught after the samples, so that none interrupts the merging of the records.
-        """
-        received: list[int] = []
-        loop = asyncio.get_running_loop()
-
-        def cancel() -> None:
-            for worker in workers:
-                worker.cancel()
-
-        def on_signal(number: int) -> None:
-            received.append(number)
-            self._stopping = True
-            self.report(self._what_ends(received, grace_s))
-            loop.call_later(grace_s if len(received) == 1 else 0, cancel)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, on_signal, number)
-        return received
-
-    def _what_ends(self, received: Sequence[int], grace_s: float) -> str:
-        name, running = signal.Signals(received[-1]).name, f"{self._running} running sample{'s'[: self._running != 1]}"
-        if len(received) > 1:
-            return f"{name} again: the {running} end now, without a record"
-        return (
-            f"{name}: no sample starts any more. The {running} may finish for up to {grace_s:g} s (--grace). "
-            "A second Ctrl-C ends them now. What has finished is saved."
-        )
-
-
-async def _cancel(workers: Sequence[asyncio.Task[None]]) -> None:
-    for worker in workers:
-        worker.cancel()
-    await asyncio.gather(*workers, return_exceptions=True)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import re
-import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from eva.dataset.download import load_manifest
 from eva.errors import EvaError
+from eva.files import PROJECT
 from eva.frames.probing import FolderSilentError, is_folder
-from eva.run.options import Options
+from eva.run.options import Options, SettingsError
 
-
-class SettingsError(EvaError):
-    """Settings with which no run can start."""
+# Where the names of cache and result are not made of the dataset's name.
+_STEMS = {"mlvu": "mlvu_mcq"}
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,24 @@ class Dataset:
     result: Path
 
 
-def choose_dataset(options: Options, configured: Mapping[str, Mapping[str, str]], home: Path) -> Dataset:
-    """A configured dataset, or another name with the questions and videos of the flags. Raises SettingsError.
+def known_datasets() -> dict[str, dict[str, str]]:
+    """The six datasets and the demo: the paths of questions and videos, which begin in the checkout, and the names of
+    cache and result."""
+    known = {
+        name: {
+            "jsonl": f"data/{file.name}",
+            "video_root": f"data/videos/{name}",
+            "cache": f"cache_{_STEMS.get(name, name)}.jsonl",
+            "result": f"result_{_STEMS.get(name, name)}.jsonl",
+        }
+        for name, file in load_manifest(PROJECT / "data" / "manifest.json").files.items()
+    }
+    demo = {"jsonl": "demo/data/demo.jsonl", "video_root": "demo/data/videos"}
+    return {**known, "demo": {**demo, "cache": "cache_demo.jsonl", "result": "result_demo.jsonl"}}
 
-    The configured paths of questions and videos begin in `home`.
-    """
+
+def choose_dataset(options: Options, configured: Mapping[str, Mapping[str, str]]) -> Dataset:
+    """A configured dataset, or another name with the questions and videos of the settings. Raises SettingsError."""
     name, config = options.dataset, configured.get(options.dataset, {})
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise SettingsError(f"--dataset {name!r}: the name goes into file names; use letters, digits, '.', '_', '-'")
@@ -45,8 +58,8 @@ def choose_dataset(options: Options, configured: Mapping[str, Mapping[str, str]]
         )
     below_videos = options.videos / name if options.videos else None
     return Dataset(
-        jsonl=options.jsonl or home / config["jsonl"],
-        video_root=_absolute(options.video_root or below_videos or home / config["video_root"]),
+        jsonl=options.jsonl or PROJECT / config["jsonl"],
+        video_root=_absolute(options.video_root or below_videos or PROJECT / config["video_root"]),
         cache=options.output_dir / config.get("cache", f"cache_{name}.jsonl"),
         result=options.output_dir / config.get("result", f"result_{name}.jsonl"),
     )
@@ -59,11 +72,7 @@ def _suggestion(name: str, configured: Collection[str]) -> str:
 
 
 def check_settings(dataset: Dataset, options: Options) -> None:
-    """Raises SettingsError for folders, files, packages or a terminal that the run needs and does not have."""
-    if (options.new_cache or options.retry_error) and not options.yes and not sys.stdin.isatty():
-        raise SettingsError("--new-cache and --retry-error ask first, and there is no terminal to ask on: add --yes")
-    if (options.new_cache or options.retry_error) and options.repeat and not options.yes:
-        raise SettingsError("--new-cache and --retry-error would ask before each run of --repeat: add --yes")
+    """Raises SettingsError for folders, files or packages that the run needs and does not have."""
     if options.ray is not None and importlib.util.find_spec("ray") is None:
         raise SettingsError("--ray needs the package ray: pip install -r requirements/ray.txt")
     for problem in find_problems(dataset, options):
@@ -116,22 +125,12 @@ def with_absolute_paths(options: Options) -> Options:
     )
 
 
-def split_repeats(dataset: Dataset, options: Options) -> list[tuple[Dataset, Options]]:
-    """The files and flags of each run; without --repeat those of the only one."""
-    if options.repeat is None:
-        return [(dataset, options)]
-    return [(_numbered_files(dataset, k), _numbered_flags(options, k)) for k in range(1, options.repeat + 1)]
+def repeat(dataset: Dataset, options: Options, number: int) -> tuple[Dataset, Options]:
+    """The files and the seed of one run of several, counted from 1."""
+    files = replace(dataset, cache=numbered(dataset.cache, number), result=numbered(dataset.result, number))
+    return files, replace(options, seed=None if options.seed is None else options.seed + number - 1)
 
 
-def _numbered_files(dataset: Dataset, number: int) -> Dataset:
-    return replace(dataset, cache=_numbered(dataset.cache, number), result=_numbered(dataset.result, number))
-
-
-def _numbered_flags(options: Options, number: int) -> Options:
-    seed = None if options.seed is None else options.seed + number - 1
-    return replace(options, seed=seed, json=options.json and _numbered(options.json, number))
-
-
-def _numbered(path: Path, number: int) -> Path:
+def numbered(path: Path, number: int) -> Path:
     """`result_x.jsonl` -> `result_x.1.jsonl`."""
     return path.with_suffix(f".{number}{path.suffix}")

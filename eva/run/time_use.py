@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields
 from typing import Any
 
-from eva.dataset.items import Item
 from eva.endpoint.metrics import MEANS, Load, Watch, merge_loads
-from eva.endpoint.pool import Assignment
-from eva.frames.tool import FrameCounts
 from eva.records.schema import Record
-from eva.run.executor import Executor
 
 # So many runs of one cache are kept.
 MAX_RUNS = 10
@@ -55,35 +50,19 @@ class SampleTimes:
 
 
 @dataclass(frozen=True)
-class TimedExecutor:
-    """An executor (see executor.Executor) whose samples are counted; `servers` is to be entered while they run."""
+class TimeUse:
+    """Where the time of a run goes; `servers` is to be entered while its samples run."""
 
-    executor: Executor
     servers: Watch
-    times: SampleTimes = field(default_factory=SampleTimes)
+    samples: SampleTimes = field(default_factory=SampleTimes)
 
-    @property
-    def counts(self) -> FrameCounts:
-        """See Executor."""
-        return self.executor.counts
-
-    def take(self, waiting: deque[Item]) -> Item | None:
-        """See Executor."""
-        return self.executor.take(waiting)
-
-    async def run(self, item: Item, assignment: Assignment) -> Record:
-        """See Executor."""
-        record = await self.executor.run(item, assignment)
-        self.times.add(record, self.servers.block_size)
-        return record
-
-    async def close(self) -> None:
-        """See Executor."""
-        await self.executor.close()
+    def add(self, record: Record) -> None:
+        """A sample has ended."""
+        self.samples.add(record, self.servers.block_size)
 
     def figures(self) -> dict[str, Any]:
         """See time_figures."""
-        return time_figures(self.times, self.servers.loads, queries=self.servers.queries, hits=self.servers.hits)
+        return time_figures(self.samples, self.servers.loads, queries=self.servers.queries, hits=self.servers.hits)
 
 
 def time_figures(times: SampleTimes, loads: Sequence[Load], *, queries: float, hits: float) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from eva.files import PROJECT
 from eva.records.meta import Meta
 from eva.scoring.interval import Interval
 
@@ -35,10 +35,10 @@ class Published:
     annotations_sha256: str
 
 
-def load_published(home: Path) -> dict[str, Published]:
-    """By the dataset's name, from `results-12k/published.json` and `data/manifest.json` of the project's folder."""
-    content = json.loads((home / "results-12k" / "published.json").read_text(encoding="utf-8"))
-    files = json.loads((home / "data" / "manifest.json").read_text(encoding="utf-8"))["files"]
+def load_published() -> dict[str, Published]:
+    """By the dataset's name, from `results-12k/published.json` and `data/manifest.json`."""
+    content = json.loads((PROJECT / "results-12k" / "published.json").read_text(encoding="utf-8"))
+    files = json.loads((PROJECT / "data" / "manifest.json").read_text(encoding="utf-8"))["files"]
     return {
         name: Published(name, entry["rows"], _figures(entry), content["settings"], files[name]["sha256"])
         for name, entry in content["datasets"].items()

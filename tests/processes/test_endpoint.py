@@ -31,10 +31,10 @@ from hostile_server import (
 )
 from scripted_server import Handler, Refusal, Script, ScriptedServer
 
+from eva.commands.resume_command import resume_command
 from eva.endpoint.client import ChatModel, connect, make_client
 from eva.endpoint.errors import ServerError, UnavailableError
 from eva.endpoint.http_client import MAX_REPLY_BYTES
-from eva.run.resume_command import resume_command
 
 ANSWER = "<answer>B</answer>"
 ESCAPE = "\x1b[31m\x1b]0;owned\x07"

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+
+from eva.text import without_secrets
 
 
 def resume_command(argv: Sequence[str]) -> str:
     """The same command without secrets, and without the flags that delete records."""
-    words = [word for word in argv if word not in ("--new-cache", "--retry-error")]
+    # `python -m eva run` calls itself "eva run".
+    program = ["python", "-m", *argv[0].split()] if argv[0].startswith("eva ") else ["python", argv[0]]
+    words = [word for word in argv[1:] if word not in ("--new-cache", "--retry-error")]
     for place, word in enumerate(words):
         name, joined, value = word.partition("=")
         if joined and name in _SECRET_FLAGS:
             words[place] = f"{name}={_SECRET_FLAGS[name](value)}"
         elif place and words[place - 1] in _SECRET_FLAGS:
             words[place] = _SECRET_FLAGS[words[place - 1]](word)
-    return shlex.join(["python", *words])
-
-
-def without_secrets(urls: str) -> str:
-    """Addresses with placeholders for user, password and the values of the query."""
-    urls = re.sub(r"([?&][^=&,]*=)[^&,]*", r"\1YOUR_KEY", urls)
-    return re.sub(r"//[^/,]*@", "//YOUR_USER:YOUR_PASSWORD@", urls)
+    return shlex.join([*program, *words])
 
 
 _SECRET_FLAGS: Mapping[str, Callable[[str], str]] = {

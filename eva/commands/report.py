@@ -1,0 +1,244 @@
+"""Make a page that shows what the agent saw: of results, of two results compared, or of a run that is going on.
+
+Exit codes: 0 the page is written; 2 unusable arguments or input, and nothing is written; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from eva.cpus import available_cpus
+from eva.errors import EvaError
+from eva.files import replacing
+from eva.records.meta import meta_path
+from eva.report.collect import Choice, Collected, collect, differences, read_sources, reading_order
+from eva.report.comparison import comparison_figures
+from eva.report.live import Live, LiveServer
+from eva.report.page import LIVE_SOURCES, Assets, Blocks, Page, render_live, write_page
+from eva.report.rows import STATUSES
+from eva.report.samples import Run
+from eva.report.thumbnail_blocks import ThumbnailBlocks
+from eva.report.thumbnails import FrameRoots
+from eva.run.options import Options, index_set
+from eva.scoring.published import load_published
+from eva.terminal import CommandParser
+from eva.text import printable
+
+if TYPE_CHECKING:
+    from eva.report.charts import Chart
+
+OUTPUT = Path("report.html")
+PORT = 8321
+
+
+class UnusableInputError(EvaError):
+    """Arguments with which no page can be made."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command `argv`, whose first word is its name; gives the exit code."""
+    options = parse_arguments(argv)
+    # Pillow warns of large pictures. eva/report/thumbnails.py checks the size before it decodes one.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    try:
+        return serve(options) if options.live else write(options)
+    except EvaError as error:
+        print(f"{Path(argv[0]).name}: {printable(str(error), limit=2000)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def make_parser(name: str = "report.py") -> CommandParser:
+    parser = CommandParser(
+        prog=name,
+        usage="%(prog)s RESULT [RESULT ...] [FLAG ...]\n       %(prog)s --live --output-dir DIR [FLAG ...]",
+        description="Show what the agent saw, as a page that opens from the disk.",
+    )
+    add = parser.add_argument
+    add("files", type=Path, nargs="*", metavar="RESULT", help="one result file, or several")
+    add("-o", "--output", type=Path, default=OUTPUT, metavar="FILE", help="the page")
+    add("--against", type=Path, metavar="RESULT", help="compare with this older result of the same questions")
+    name = "what a result is called; once for each, that of --against first (default: the dataset, or the folder)"
+    add("--name", action="append", default=[], metavar="NAME", help=name)
+    only = f"show only samples that are {', '.join(STATUSES)}; can be given more than once (default: all)"
+    add("--only", action="append", choices=STATUSES, metavar="STATUS", help=only)
+    add("--ids", type=index_set, metavar="I,J-K", help="show only samples with these indices (default: all)")
+    add("--thumbnails-mb", type=float, default=40.0, metavar="MB", help="most megabytes of thumbnails in the page")
+    root = "a folder of frames, beside those that the meta files name; can be given more than once"
+    add("--frame-root", type=Path, action="append", metavar="DIR", help=f"{root} (default: {Options.frame_root})")
+    add("--live", action="store_true", help="serve the page of a run that goes on, to this machine alone")
+    add("--output-dir", type=Path, metavar="DIR", help="with --live: the folder of a run, or of folders of runs")
+    add("--port", type=int, default=PORT, metavar="PORT", help="with --live; 0 takes any free port")
+    return parser
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = make_parser(Path(argv[0]).name)
+    options = parser.parse_args(argv[1:])
+    options.frame_root = options.frame_root or [Options.frame_root]
+    complaint = unusable(options)
+    if complaint:
+        parser.error(complaint)
+    return options
+
+
+def unusable(options: argparse.Namespace) -> str:
+    """What is wrong with the arguments, '' if nothing is."""
+    results = len(options.files) + bool(options.against)
+    if options.live:
+        chosen = results or options.only or options.name or options.ids is not None
+        wrong = chosen or not options.output_dir
+        return "--live takes --output-dir, and no result files, --against, --only, --ids or --name" if wrong else ""
+    complaints = {
+        "name a result file, or --live --output-dir DIR": not options.files,
+        "--output-dir belongs to --live; the page goes where -o says": options.output_dir,
+        "--against compares one result with one other": options.against and len(options.files) > 1,
+        "give --name once for each result, or not at all": options.name and len(options.name) != results,
+        f"--thumbnails-mb: {options.thumbnails_mb} is not a size": not 0 <= options.thumbnails_mb < math.inf,
+    }
+    return next((text for text, wrong in complaints.items() if wrong), "")
+
+
+# --- a page on disk
+
+
+def write(options: argparse.Namespace) -> int:
+    """Make the page and say what is in it. Raises EvaError; then nothing is written."""
+    paths = [*([options.against] if options.against else []), *options.files]
+    check_output(options.output, paths)
+    published, assets = load_published(), Assets.load()
+    with (
+        ThreadPoolExecutor(available_cpus()) as pool,
+        tempfile.TemporaryFile() as details,
+        replacing(options.output, "--output") as file,
+    ):
+        blocks = Blocks(details)
+        cap_bytes = int(options.thumbnails_mb * 1e6)
+        sources = read_sources(paths, published, names=options.name, compared=bool(options.against))
+        roots = FrameRoots.at(*options.frame_root).with_metas(source.meta for source in sources)
+        thumbnails = ThumbnailBlocks(roots, cap_bytes, blocks, pool)
+        runs = collect_all([Collected(source, published) for source in sources], options, blocks, thumbnails)
+        thumbnails.write(reading_order(runs, compared=bool(options.against)))
+        page = Page(title_of(runs), draw([run.chart_run() for run in runs]), data_of(runs, options, thumbnails))
+        write_page(file, page, assets, details)
+    samples, size_mb = sum(len(run.rows) for run in runs), options.output.stat().st_size / 1e6
+    print(f"{printable(str(options.output))}: {samples} samples, {size_mb:.1f} MB. {thumbnails_line(thumbnails)}")
+    if thumbnails.refused.get("outside the frame root"):
+        print(
+            f"report.py: frames are in another folder than {', '.join(map(str, options.frame_root))}: name it with "
+            "--frame-root",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def check_output(output: Path, inputs: Sequence[Path]) -> None:
+    """The page must not overwrite an input."""
+    for path in inputs:
+        for taken in (path, meta_path(path)):
+            if output.exists() and taken.exists() and output.samefile(taken):
+                raise UnusableInputError(f"{output} is an input of this report: name another file with -o")
+    if not output.parent.is_dir():
+        raise UnusableInputError(f"there is no folder {output.parent} for the page")
+
+
+def collect_all(
+    runs: list[Collected], options: argparse.Namespace, blocks: Blocks, thumbnails: ThumbnailBlocks
+) -> list[Collected]:
+    """Read every run. The last one first: where two are compared, it says which samples the other one shows."""
+    choice = Choice(options.ids, frozenset(options.only) if options.only else None)
+    for number, run in reversed(list(enumerate(runs))):
+        collect(run, number, choice, blocks, thumbnails)
+        if options.against:
+            choice = Choice(frozenset(row.index for row in run.rows))
+    if not any(run.rows for run in runs):
+        raise UnusableInputError("no sample is as --only and --ids say")
+    return runs
+
+
+def title_of(runs: Sequence[Collected]) -> str:
+    return "EVA: " + ", ".join(printable(run.source.key, limit=40) for run in runs[:6])
+
+
+def draw(runs: Sequence[Run]) -> list[Chart]:
+    from eva.report.charts import charts  # noqa: PLC0415  takes a second to import, and not every call comes here
+
+    return charts(runs)
+
+
+def data_of(runs: Sequence[Collected], options: argparse.Namespace, thumbnails: ThumbnailBlocks) -> dict[str, object]:
+    """The JSON blocks of the page's beginning, by name."""
+    made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    data: dict[str, object] = {
+        "settings": {
+            "live": False,
+            "against": bool(options.against),
+            "status": f"Made {made}",
+            "legend": thumbnails_line(thumbnails),
+            "chosen": chosen_line(runs, options),
+        },
+        "heads": [run.head() for run in runs],
+        **{f"rows-{number}": run.columns() for number, run in enumerate(runs)},
+    }
+    if options.against:
+        before, now = runs
+        data["differs"] = differences(before, now)
+        names = printable(before.source.key), printable(now.source.key)
+        data["paired"] = comparison_figures(before.compared(), now.compared(), names)
+    return data
+
+
+def chosen_line(runs: Sequence[Collected], options: argparse.Namespace) -> str:
+    """Which samples the page leaves out."""
+    asked = [*(f"--only {one}" for one in options.only or ()), *(["--ids"] if options.ids is not None else [])]
+    shown, known = sum(len(run.rows) for run in runs), sum(len(run.samples) for run in runs)
+    return f"{shown:,} of {known:,} samples ({', '.join(asked)}). The figures and charts are of all." if asked else ""
+
+
+def thumbnails_line(made: ThumbnailBlocks) -> str:
+    """How many frames the page shows, and from where."""
+    line = f"Thumbnails: {made.embedded} of {made.frames} frames embedded ({made.used_bytes / 1e6:.1f} MB)"
+    if made.linked:
+        line += f", {made.linked} over the cap shown from their files, as long as these are there"
+    return line + "".join(f", {count} {reason}" for reason, count in sorted(made.refused.items()))
+
+
+# --- a page of a run that is going on
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve until interrupted. Raises EvaError where the server cannot start."""
+    if options.output_dir.exists() and not options.output_dir.is_dir():
+        raise UnusableInputError(f"{options.output_dir} is not a folder: --output-dir names that of the run")
+    assets = Assets.load()
+    settings = {"live": True, "against": False, "status": "Live", "legend": ""}
+
+    def make_page(runs: Sequence[Run]) -> str:
+        count = sum(len(run.samples) for run in runs)
+        title = f"Charts of the first {count:,} samples; load the page again for those since"
+        page = Page("EVA, live", draw(runs), {"settings": settings}, LIVE_SOURCES, title)
+        return render_live(page, assets)
+
+    live = Live(options.output_dir, FrameRoots.at(*options.frame_root), load_published(), make_page)
+    try:
+        server = LiveServer(live, options.port)
+    except (OSError, OverflowError) as error:
+        raise UnusableInputError(
+            f"port {options.port} of 127.0.0.1 cannot be served ({error}): choose another with --port"
+        ) from error
+    print(f"{server.url} shows {options.output_dir}; Ctrl-C ends this", flush=True)
+    with server:
+        server.serve_forever(poll_interval=0.2)
+    return 0

@@ -1,0 +1,184 @@
+"""`eval-eva.py`: evaluate an agent on a dataset, check what that needs, or play a result again.
+
+Exit codes: 0 the run finished; 1 the user called it off, it failed on the way, or --check or --replay found a fault;
+2 unusable arguments or settings, found before any model call; 3 it finished, but the infrastructure failed for some
+samples, and these must run again (--retry-error); 130 and 143 interrupted (SIGINT, SIGTERM).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eva.commands.bar import Bar, log_to_terminal
+from eva.commands.resume_command import resume_command
+from eva.commands.run_flags import RunCommand, parse_command
+from eva.dataset.items import Item
+from eva.errors import EvaError
+from eva.files import replace_text
+from eva.protocol.stop_reasons import INFRASTRUCTURE
+from eva.records.cache import Cache
+from eva.run.choices import choose_items
+from eva.run.evaluate import Ended, Host, evaluate, load_annotations
+from eva.run.keeper import CalledOffError
+from eva.run.options import Options, SettingsError
+from eva.run.preflight import FAILED, table
+from eva.run.rehearsal import check_all
+from eva.run.schedule import RunEndedError, RunInterruptedError
+from eva.run.settings import Dataset, choose_dataset, known_datasets, numbered, repeat
+from eva.run.summary import summarize
+from eva.text import folded, printable_lines
+
+log = logging.getLogger(__name__)
+
+# The exit code of a finished run, if some of its samples must run again.
+UNFINISHED = 3
+
+
+def main(
+    argv: Sequence[str],
+    defaults: Mapping[str, Any] | None = None,
+    datasets: Mapping[str, Mapping[str, str]] | None = None,
+) -> int:
+    """The command `argv`, whose first word is its name; gives the exit code.
+
+    `defaults` are settings in the place of the package's own, `datasets` the paths in the place of known_datasets().
+    """
+    datasets = known_datasets() if datasets is None else datasets
+    name = Path(argv[0]).name
+    # Of transformers only the tokenizer is used, and without torch it prints advice at its import.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    command = parse_command(name, argv[1:], defaults or {}, list(datasets))
+    log_to_terminal(name)
+    try:
+        dataset = choose_dataset(command.options, datasets)
+        if command.replay is not None:
+            return asyncio.run(replay(command.replay, dataset, command))
+        return asyncio.run(check(dataset, command) if command.check else run(dataset, command, argv))
+    except EvaError as error:
+        return fail(error, name, argv)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted while no sample ran", file=sys.stderr)
+        return 130
+
+
+def fail(error: EvaError, name: str, argv: Sequence[str]) -> int:
+    """Print what happened, and the command to go on if samples have run; gives the exit code."""
+    message, code = printable_lines(str(error)), 2
+    if isinstance(error, (RunInterruptedError, RunEndedError)):
+        message += f"; to go on:  {resume_command(argv)}"
+        code = 128 + error.number if isinstance(error, RunInterruptedError) else 1
+        # All is saved, and the process ends: one more signal would only change its exit code.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif isinstance(error, CalledOffError):
+        code = 1
+    print(f"{name}: {message}", file=sys.stderr)
+    return code
+
+
+class Terminal(Host):
+    """The person at the terminal: is asked, sees a bar and the summary, and ends the run by Ctrl-C."""
+
+    def __init__(self, command: RunCommand, json_file: Path | None) -> None:
+        self._command, self._json_file = command, json_file
+
+    def confirm(self, question: str) -> None:
+        """See Host."""
+        if self._command.yes:
+            return
+        print(f"{question} (y/N) ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+            raise CalledOffError("called off; nothing was changed")
+
+    def progress(self, name: str, items: Sequence[Item], cache: Cache) -> Bar:
+        """See Host."""
+        return Bar(name, items, cache)
+
+    def catch_signals(self, end_run: Callable[[int], None]) -> None:
+        """See Host. They stay caught after the samples, so that none interrupts the merging of the records."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, end_run, number)
+
+    def end(self, ended: Ended) -> None:
+        """See Host: print the summary."""
+        lines = summarize(ended, self._json_file)
+        if sys.stdout.isatty():
+            columns = shutil.get_terminal_size().columns
+            lines = [part for line in lines for part in folded(line, columns, "  ")]
+        print("\n".join(lines))
+
+
+async def run(dataset: Dataset, command: RunCommand, argv: Sequence[str]) -> int:
+    """The run, or each run of --repeat; gives the exit code. Raises as evaluate."""
+    check_questions(command)
+    if command.repeat is None:
+        ended = await evaluate(dataset, command.options, Terminal(command, command.json))
+        return exit_code(ended, argv)
+    codes, results = [], []
+    for number in range(1, command.repeat + 1):
+        files, options = repeat(dataset, command.options, number)
+        log.info("run %d of %d: %s", number, command.repeat, files.result)
+        ended = await evaluate(files, options, Terminal(command, command.json and numbered(command.json, number)))
+        codes.append(exit_code(ended, argv))
+        results.append(shlex.quote(str(files.result)))
+    if len(results) > 1:
+        print(f"All repeats:  python accuracy.py --repeats {' '.join(results)}")
+    return max(codes)
+
+
+def check_questions(command: RunCommand) -> None:
+    """Raises SettingsError where the command would have to ask, and cannot."""
+    if command.yes or not (command.options.new_cache or command.options.retry_error):
+        return
+    if not sys.stdin.isatty():
+        raise SettingsError("--new-cache and --retry-error ask first, and there is no terminal to ask on: add --yes")
+    if command.repeat:
+        raise SettingsError("--new-cache and --retry-error would ask before each run of --repeat: add --yes")
+
+
+def exit_code(ended: Ended, argv: Sequence[str]) -> int:
+    """The exit code of a run that finished. Says how to go on if the infrastructure failed for some samples."""
+    failed = sum(outcome.failure == INFRASTRUCTURE for outcome in ended.outcomes)
+    if not failed:
+        return 0
+    log.warning(
+        "%d of %d samples ended by failures of the infrastructure and count as wrong; to run them again:  %s "
+        "--retry-error",
+        failed, len(ended.items), resume_command(argv),
+    )  # fmt: skip
+    return UNFINISHED
+
+
+async def check(dataset: Dataset, command: RunCommand) -> int:
+    """Print a table of all that can be found out before a run of hours; 0 if a run can start."""
+    findings = await check_all(
+        lambda: load_chosen(dataset, command.options), dataset, command.options, list_all=command.list_all
+    )
+    print("\n".join(table(findings, columns=shutil.get_terminal_size().columns)))
+    return int(any(finding.verdict == FAILED for finding in findings))
+
+
+async def replay(result: Path, dataset: Dataset, command: RunCommand) -> int:
+    """Play the replies of a result file again, without a server; 0 if its records are what the loop makes of them."""
+    from eva.replay.command import replay_result  # noqa: PLC0415  a run does not need it
+
+    items = load_chosen(dataset, command.options)
+    summary = await replay_result(result, items, dataset, command.options, cut_frames=command.replay_frames)
+    if command.json is not None:
+        replace_text(command.json, json.dumps(summary.to_json(), indent=1) + "\n", "--json")
+    print("\n".join(summary.lines()))
+    return int(not summary.proved)
+
+
+def load_chosen(dataset: Dataset, options: Options) -> list[Item]:
+    return choose_items(load_annotations(dataset.jsonl, options.dataset), options)

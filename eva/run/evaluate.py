@@ -1,0 +1,240 @@
+"""One run, from top to bottom: annotation -> questions without a record -> samples -> cache -> result.
+
+`evaluate` is what the command and the Python interface call. It prints nothing: lines for a person go to the logger
+`eva`, and a `Host` asks, shows and ends the run where there is somebody to ask.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from eva.agent.loop import Episode
+from eva.agent.record import exception_record
+from eva.agent.transcript import Transcribe, load_transcriber
+from eva.agents.choice import AgentChoice
+from eva.dataset.items import Item, load_items
+from eva.endpoint.errors import FailingError
+from eva.endpoint.metrics import Watch
+from eva.endpoint.pool import Server, Servers
+from eva.errors import EvaError
+from eva.files import WriteError
+from eva.frames.tool import FrameCounts
+from eva.records.cache import Cache, CacheError, open_cache
+from eva.records.meta import Meta, write_meta
+from eva.records.outcome import Outcome
+from eva.records.schema import Record
+from eva.run.choices import choose_agent, choose_items
+from eva.run.connect import connect_all
+from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
+from eva.run.keeper import Keeper, drop_outdated, find_outdated
+from eva.run.meta_content import (
+    begin_meta,
+    finished_meta,
+    with_choice,
+    with_coverage,
+    with_servers,
+    with_time_use,
+    with_videos,
+)
+from eva.run.options import Options, SettingsError
+from eva.run.progress import Progress, first_line
+from eva.run.schedule import RunEndedError, RunInterruptedError, Schedule, by_video
+from eva.run.settings import Dataset, check_settings, known_datasets, with_absolute_paths
+from eva.run.time_use import TimeUse
+from eva.scoring.coverage import Coverage, measure
+
+if TYPE_CHECKING:
+    from eva.endpoint.client import ChatModel
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run at its end, finished or not. `outcomes` are those of its `items` that have a record; `coverage` is that of
+    the whole result, in which earlier runs may have put more."""
+
+    items: Sequence[Item]
+    outcomes: Sequence[Outcome]
+    meta: Meta
+    result: Path
+    coverage: Coverage
+    frames: FrameCounts
+    times: dict[str, Any]
+    wall_s: float
+
+
+class Host:
+    """The program around a run. This one is silent and agrees to everything; that of the command asks and shows."""
+
+    def confirm(self, question: str) -> None:
+        """Ask whether records may be dropped. Raises CalledOffError if not."""
+
+    def progress(self, name: str, items: Sequence[Item], cache: Cache) -> Progress:
+        """What is told of each sample that ends."""
+        return Progress()
+
+    def catch_signals(self, end_run: Callable[[int], None]) -> None:
+        """Called when the samples begin. `end_run(number)` ends the run as the signal of this number should: the first
+        one gives the running samples time, the second one none."""
+
+    def end(self, ended: Ended) -> None:
+        """Called when the result is written, also where the run does not finish. Raises WriteError."""
+
+
+async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
+    """Run the chosen questions that have no record, and write the result.
+
+    Raises RunEndedError or RunInterruptedError if samples may have run; cache and result then hold what finished, as
+    they do where this coroutine is cancelled. Every other EvaError comes before the first sample: nothing has changed.
+    """
+    started_at = monotonic()
+    everything = load_annotations(dataset.jsonl, options.dataset)
+    items = choose_items(everything, options)
+    check_settings(dataset, options)
+    agent = choose_agent(options, items)
+    transcribe = load_transcriber(options.tokenizer)
+    with open_cache(dataset.cache) as cache:
+        outdated = find_outdated(cache, items, options)
+        pending = [item for item in items if item.index in outdated or item.index not in cache.outcomes]
+        models = await connect_all(options) if pending else []
+        if models:
+            meta = begin_meta(cache, models[0].name, dataset, agent=agent, options=options)
+            meta = await with_servers(meta, models)
+        else:
+            meta = finished_meta(cache.path, agent, force=options.force)
+        meta = with_choice(meta, everything, items)
+        executor = await make_executor(pending, models, transcribe, dataset, agent=agent, options=options)
+        times = TimeUse(Watch(models))
+        drop_outdated(cache, outdated, options, host.confirm)
+        try:
+            if models:
+                write_meta(cache.path, meta)
+                await run_all(
+                    items, executor, models, keeper=Keeper(cache, agent), times=times, options=options, host=host
+                )
+        finally:
+            meta = with_time_use(meta, times)
+            if options.ray is None:
+                meta = with_videos(meta, dataset.video_root)
+            ended = Ended(
+                items=items,
+                outcomes=outcomes_of(items, cache.outcomes),
+                meta=meta,
+                result=dataset.result,
+                coverage=measure(dataset.result, meta.coverage, cache.outcomes, rows=None),
+                frames=executor.counts,
+                times=times.figures(),
+                wall_s=monotonic() - started_at,
+            )
+            try:
+                write_result(everything, cache, dataset.result, meta)
+            finally:
+                if not cache.lost:
+                    host.end(ended)
+        return ended
+
+
+# --- the stages of a run, in their order
+
+
+def load_annotations(jsonl: Path, name: str) -> list[Item]:
+    """The questions of an annotation file. Raises SettingsError where that of a known dataset is not there yet."""
+    if not jsonl.exists() and name in known_datasets():
+        command = "python -m demo.make_data" if name == "demo" else f"python data/fetch.py {name}"
+        raise SettingsError(f"there is no annotation file {jsonl}: run  {command}")
+    return load_items(jsonl)
+
+
+async def make_executor(
+    items: Sequence[Item],
+    models: Sequence[ChatModel],
+    transcribe: Transcribe,
+    dataset: Dataset,
+    *,
+    agent: AgentChoice,
+    options: Options,
+) -> Executor:
+    """What runs the samples: this process, or the nodes of a Ray cluster."""
+    if options.ray is None or not models:
+        tool = make_tool(options)
+        if models:
+            await tool.start()
+        return LocalExecutor(make_sample_runner(agent.make(), transcribe, tool, dataset.video_root, options=options))
+    from eva.cluster.driver import join_cluster  # noqa: PLC0415  a local run needs no Ray
+    from eva.cluster.node import NodeSettings  # noqa: PLC0415
+
+    settings = NodeSettings(with_absolute_paths(options), models[0].name, str(dataset.video_root), agent)
+    return await join_cluster(options.ray, settings, {item.videos[0] for item in items})
+
+
+async def run_all(
+    items: Sequence[Item],
+    executor: Executor,
+    models: Sequence[ChatModel],
+    *,
+    keeper: Keeper,
+    times: TimeUse,
+    options: Options,
+    host: Host,
+) -> None:
+    """Run the items without a record. The record of each is on disk before its sample counts as done."""
+    pending = [item for item in items if item.index not in keeper.cache.outcomes]
+    log.info(first_line(options.dataset, items, pending, models[0].name, [model.address for model in models]))
+    async with host.progress(options.dataset, items, keeper.cache) as progress:
+        servers = Servers(
+            models,
+            ceiling=options.max_concurrent,
+            outage_timeout_s=options.outage_timeout,
+            ranks=options.data_parallel_ranks,
+            notify=progress.note_outage,
+        )
+
+        def keep(record: Record) -> None:
+            keeper.append(record)
+            progress.count(record.outcome)
+
+        async def run(item: Item, avoiding: Collection[Server]) -> None:
+            async with servers.assign(avoiding=avoiding) as assignment:
+                record = await executor.run(item, assignment)
+                times.add(record)
+                keep(record)
+
+        def give_up(item: Item, failing: FailingError) -> None:
+            log.warning("sample %s keeps failing while others do not: %s", item.index, failing)
+            keep(failing.record or exception_record(item, failing.failure, Episode()))
+
+        schedule = Schedule(run, servers.serves_others, give_up, options.outage_timeout, executor.take)
+        try:
+            async with times.servers:
+                host.catch_signals(lambda number: schedule.end(number, options.grace))
+                await schedule.run_all(by_video(pending), max_concurrent=options.max_concurrent)
+        except RunInterruptedError:
+            raise
+        except EvaError as error:
+            raise RunEndedError(str(error)) from error
+        finally:
+            await servers.close()
+            await executor.close()
+
+
+def write_result(everything: Sequence[Item], cache: Cache, result: Path, meta: Meta) -> None:
+    """Merge the cache into the result, and write its meta file. Raises RunEndedError."""
+    try:
+        cache.merge(result)
+        write_meta(result, with_coverage(meta, everything, cache))
+        if meta.time_use:
+            write_meta(cache.path, meta)
+    except (CacheError, WriteError) as error:
+        raise RunEndedError(str(error)) from error
+
+
+def outcomes_of(items: Sequence[Item], outcomes: Mapping[int, Outcome]) -> list[Outcome]:
+    """The outcomes of those items that have one, with the ground truths of this annotation file."""
+    pairs = [(item, outcomes[item.index]) for item in items if item.index in outcomes]
+    return [replace(one, ground_truth=item.ground_truth, video=item.videos[0]) for item, one in pairs]
