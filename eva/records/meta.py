@@ -18,7 +18,7 @@ from eva.files import replace_text
 from eva.json_text import parse_json
 
 # Raised when a change of this code changes what the model is sent or how its replies are judged.
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 _PACKAGES = ("av", "decord", "numpy", "openai", "opencv-python-headless", "transformers")
 
 
