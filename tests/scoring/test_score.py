@@ -86,6 +86,32 @@ def test_errors_stop_reasons_and_failures_are_counted() -> None:
     assert score.failures == {"model": 1, "sample": 0, "infrastructure": 1}
 
 
+ODD = {
+    "both null": ({"gt": None, "answer": None}, True, 0, "answer_found"),
+    "a null is a text": ({"gt": "none", "answer": None}, True, 0, "answer_found"),
+    "a null and a missing answer": ({"gt": None, "answer": ""}, False, 1, "answer_found"),
+    "both empty": ({"gt": "", "answer": " "}, False, 1, "answer_found"),
+    "a number": ({"gt": 1, "answer": "1"}, True, 0, "answer_found"),
+    "true": ({"gt": True, "answer": "true"}, True, 0, "answer_found"),
+    "lists": ({"gt": ["A"], "answer": "['a']"}, True, 0, "answer_found"),
+    "an object": ({"stop_reason": {"a": 1}}, True, 0, "{'a': 1}"),
+    "a null reason": ({"stop_reason": None}, True, 0, "None"),
+    "an empty reason": ({"stop_reason": ""}, True, 0, ""),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_values_are_judged_as_the_score_script_of_the_reference_judges_them(case: str) -> None:
+    values, right, empty, reason = ODD[case]
+    score = Score([outcome(0, **{"answer": "B", **values})], 0)
+    assert (bool(score.correct), score.empty, list(score.stop_reasons)) == (right, empty, [reason])
+
+
+def test_missing_values_are_judged_as_the_score_script_of_the_reference_judges_them() -> None:
+    score = Score([read_record({"index": 0}).outcome], 0)
+    assert (score.correct, score.empty, list(score.stop_reasons)) == (0, 1, ["missing_stop_reason"])
+
+
 def test_the_interval_of_a_finished_run_is_that_of_its_accuracy_over_videos() -> None:
     outcomes = [outcome(n, "BCBBC"[n % 5], videos=[f"{n % 7}.mp4"]) for n in range(40)]
     owed = clustered_interval([f"{n % 7}.mp4" for n in range(40)], ["BCBBC"[n % 5] == "B" for n in range(40)])
