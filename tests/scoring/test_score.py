@@ -86,7 +86,7 @@ def test_errors_stop_reasons_and_failures_are_counted() -> None:
     assert score.failures == {"model": 1, "sample": 0, "infrastructure": 1}
 
 
-ODD = {
+ODD: dict[str, tuple[dict[str, Any], bool, int, str]] = {
     "both null": ({"gt": None, "answer": None}, True, 0, "answer_found"),
     "a null is a text": ({"gt": "none", "answer": None}, True, 0, "answer_found"),
     "a null and a missing answer": ({"gt": None, "answer": ""}, False, 1, "answer_found"),
