@@ -193,7 +193,7 @@ async def evaluate_once(dataset: Dataset, options: Options) -> int:
             meta = begin_meta(cache, models[0].name, dataset, agent=agent, options=options, home=HOME)
             meta = await with_servers(meta, models)
         else:
-            meta = finished_meta(cache.path, agent, force=options.force)
+            meta = await finished_meta(cache.path, len(items), dataset, agent=agent, options=options, report=warn)
         meta = with_choice(meta, everything, items)
         nodes = await make_executor(pending, models, transcribe, dataset, agent=agent, options=options)
         executor = TimedExecutor(nodes, Watch(models))

@@ -60,7 +60,6 @@ def begin(cache: Path, settings: Mapping[str, Any], *, has_records: bool, force:
     Raises SettingsDifferError if the cache was made with other settings, unless `force`: then both are kept, as mixed.
     """
     before = read_meta(cache) if has_records else None
-    settings = {**settings, "protocol": PROTOCOL_VERSION}
     now = Meta(settings, environment(home), (datetime.now(timezone.utc).isoformat(timespec="seconds"),))
     if before is None:
         return replace(now, adopted=has_records)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # A server that loads its model is asked again after so many seconds.
 LOADING_PAUSE_S = 2.0
+# A run with nothing to do asks the servers only what they serve.
+SOON_S = 2.0
 
 
 async def connect_all(options: Options, report: Callable[[str], None]) -> list[ChatModel]:
@@ -42,6 +45,12 @@ async def connect_all(options: Options, report: Callable[[str], None]) -> list[C
     names = {model.name for model in models}
     if len(names) > 1:
         raise SettingsError(f"the servers serve different models, {', '.join(sorted(names))}: choose one with --model")
+    return models
+
+
+async def connect_soon(options: Options) -> list[ChatModel]:
+    """The models of the servers that answer within SOON_S."""
+    models, _ = await _connect_each(replace(options, request_timeout=min(SOON_S, options.request_timeout)))
     return models
 
 
