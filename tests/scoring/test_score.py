@@ -66,7 +66,7 @@ def test_where_nobody_knows_how_many_are_to_go_the_run_may_be_unfinished() -> No
 def test_no_questions_have_the_accuracy_0_and_no_interval() -> None:
     score = Score([], 0)
     assert (score.accuracy, score.bounds, score.interval) == (0.0, (0.0, 0.0), None)
-    assert (score.average_rounds, score.average_tokens, score.average_seconds) == (0, 0, 0)
+    assert (score.average_rounds, score.average_tokens, score.average_seconds) == (None, None, None)
 
 
 def test_a_run_that_has_asked_nothing_yet_may_end_anywhere() -> None:
