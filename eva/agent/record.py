@@ -133,5 +133,5 @@ def recorded_reply(round_: schema.Round) -> Reply:
     natives = [mapping(call) for call in items(round_.tool_calls)]
     calls = tuple(NativeCall(*(text(native.get(key)) for key in ("id", "name", "arguments"))) for native in natives)
     counts = (round_.usage.prompt_tokens, round_.usage.completion_tokens, round_.usage.total_tokens)
-    usage = Usage(*(int(count or 0) for count in counts))
+    usage = Usage(*(None if count is None else int(count) for count in counts))
     return Reply(round_.reply, usage, round_.finish_reason, calls=calls)

@@ -131,5 +131,5 @@ def to_frame_call(request: FrameRequest, budgeted: Budgeted, arguments: Mapping[
 def _require_time(name: str, value: int | float | None) -> int | float:
     # math.isfinite raises for an integer that no float can hold; `requested_times` refuses such a time later.
     if value is None or isinstance(value, bool) or not abs(value) < math.inf:
-        raise UnusableArgumentError(f"{name} is not a time")
+        raise UnusableArgumentError(f"{name} is not a time that the frame tool takes")
     return value

@@ -9,11 +9,17 @@ from types import MappingProxyType
 from typing import Any
 
 from eva.endpoint.errors import UnavailableError
-from eva.json_text import items, json_text, mapping
+from eva.json_text import items, json_text, mapping, number
 from eva.protocol.messages import Message
 
 TEMPERATURE = 0.0
 MAX_TOKENS = 2048
+# How a completion ends: in OpenAI's words, in those of other servers (TGI, Mistral), and in vLLM's for a text that
+# repeats itself. With any other reason, such as vLLM's "abort", the server broke the reply off.
+FINISHED = frozenset(
+    {"stop", "length", "tool_calls", "function_call", "content_filter"}
+    | {"eos_token", "stop_sequence", "model_length", "repetition"}
+)
 # A request without further fields.
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 # A black PNG image of 28 x 28 pixels: one visual token.
@@ -54,12 +60,12 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Usage:
-    """The numbers of tokens of one completion. `cached_tokens` of the prompt were not computed again; None where the
-    server does not say it."""
+    """The numbers of tokens of one completion, each None where the server does not say it. `cached_tokens` of the
+    prompt were not computed again."""
 
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
     cached_tokens: int | None = None
 
 
@@ -88,22 +94,42 @@ class Reply:
 
 
 def read_reply(completion: Any) -> Reply:
-    """The reply in the JSON of a chat completion. Raises UnavailableError if it is not a chat completion."""
+    """The reply in the JSON of a chat completion. Raises UnavailableError if it is not a chat completion, or not a
+    whole one."""
     # The JSON of a failing server or proxy may lack any field.
     try:
-        choice, usage = completion["choices"][0], completion["usage"]
+        choice = completion["choices"][0]
         message = choice["message"]
-        asked, said, both = (int(usage[name]) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
-        tokens = Usage(asked, said, both, _cached_tokens(usage))
-        content, reason = message.get("content"), choice.get("finish_reason")
-        if content is not None and not isinstance(content, str):
-            raise TypeError("the content is not a text")
-    except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
+        said, reason = _joined(message.get("content")), choice.get("finish_reason")
+    except (AttributeError, LookupError, TypeError):
         shown = json.dumps(completion, ensure_ascii=False)[:200]
         raise UnavailableError(f"the server's reply is not a chat completion: {shown!r}") from None
     calls = tuple(map(_native_call, items(message.get("tool_calls"))))
-    reason = reason if isinstance(reason, str) else None
-    return Reply(content or "", tokens, reason, calls=calls, reasoning=_reasoning(message))
+    # Some servers never name a reason. Then only a reply that says nothing is surely not a whole one.
+    finished = bool(said or calls) if reason is None else str(reason) in FINISHED
+    if not finished:
+        raise UnavailableError(f"the server broke its reply off (finish_reason {str(reason)[:40]!r})")
+    return Reply(said, _usage(completion.get("usage")), reason, calls=calls, reasoning=_reasoning(message))
+
+
+def _joined(content: Any) -> str:
+    """A text, or the texts of a list of parts. Raises TypeError and AttributeError for what is neither."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise TypeError("the content is not a text")
+    return "".join(part if isinstance(part, str) else _only_text(part.get("text")) for part in content)
+
+
+def _usage(usage: object) -> Usage:
+    said = mapping(usage)
+    asked, replied, both = (_count(said.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
+    return Usage(asked, replied, both, _count(mapping(said.get("prompt_tokens_details")).get("cached_tokens")))
+
+
+def _count(value: object) -> int | None:
+    count = number(value)
+    return None if count is None or count < 0 else int(count)
 
 
 def _native_call(value: object) -> NativeCall:
@@ -123,11 +149,6 @@ def _reasoning(message: Mapping[str, Any]) -> str:
 
 def _only_text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _cached_tokens(usage: Any) -> int | None:
-    cached = mapping(usage.get("prompt_tokens_details")).get("cached_tokens")
-    return cached if type(cached) is int and cached >= 0 else None
 
 
 def image_message(url: str, *, count: int = 1) -> Message:

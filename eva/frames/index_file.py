@@ -23,7 +23,7 @@ from eva.video.packets import EntryPoint, VideoIndex
 from eva.video.timeline import Timeline, compact
 
 # Goes up when what an index says of the same video changes.
-VERSION = 4
+VERSION = 5
 
 
 @dataclass(frozen=True)

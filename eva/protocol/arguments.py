@@ -1,20 +1,17 @@
 """A tool call's arguments -> the numbers that they stand for. Pure.
 
-Models sometimes write numbers as strings. The reference crashes on those. Here a string that reads as a number is that
-number, and a value that is not a number fails the call as the model's fault (docs/protocol.md, section 3).
+Models sometimes write numbers as strings. The reference crashes on most of those. Here a string that reads as a number
+is that number, and a value that is not a number fails the call as the model's fault (docs/protocol.md, section 3).
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,400}")
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_CLOCK = re.compile(r"(?:([0-9]+):)?([0-9]+):([0-9]+(?:\.[0-9]*)?)")
+from eva.option_words import is_option
 
 
 class UnusableArgumentError(ValueError):
@@ -53,22 +50,37 @@ def _require_number(name: str, value: object) -> int | float:
 
 
 def _parse_seconds(value: object) -> int | float | None:
-    clock = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
-    if clock is None:
-        return _parse_number(value)
-    hours, minutes, seconds = clock.groups(default="0")
-    return _finite_or_none(float(hours) * 3600 + float(minutes) * 60 + float(seconds))
+    # The reference gives its tool the time as a word of its own: -1e-05 is then no time, but an unknown option.
+    if is_option(str(value)):
+        return None
+    if isinstance(value, str) and ":" in value:
+        try:
+            return _finite_or_none(parse_clock(value))
+        except (ValueError, OverflowError):
+            return None
+    return _parse_number(value)
+
+
+def parse_clock(text: str) -> float:
+    """Seconds of `[[HH:]MM:]SS[.mmm]`. As in the reference, any number may stand between the colons, and more parts
+    may stand before the hours, each worth 60 of the next one. Raises ValueError, OverflowError."""
+    total = 0.0
+    for place, part in enumerate(reversed(text.split(":"))):
+        total += float(part) * 60**place
+    return total
 
 
 def _parse_number(value: object) -> int | float | None:
     if isinstance(value, str):
-        text = value.strip()
-        if _INTEGER.fullmatch(text):
-            return int(text)
-        return _finite_or_none(float(text)) if _NUMBER.fullmatch(text) else None
-    if isinstance(value, (int, float)):
-        return value
-    return None
+        try:
+            return int(value)
+        except ValueError:
+            pass
+        try:
+            return _finite_or_none(float(value))
+        except ValueError:
+            return None
+    return value if isinstance(value, (int, float)) else None
 
 
 def _finite_or_none(value: float) -> float | None:

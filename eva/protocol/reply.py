@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from eva.json_text import parse_json
 from eva.protocol.stop_reasons import (
     ARGUMENTS_NOT_JSON,
     NO_ANSWER_NO_TOOL_CALL,
@@ -128,8 +129,8 @@ def _call_objects(block: str) -> Iterator[str]:
 
 def _parse_call(raw: str) -> CallAttempt:
     try:
-        arguments = json.loads(raw)
-    except (ValueError, RecursionError):
+        arguments = parse_json(raw)
+    except ValueError:
         return CallAttempt(raw, None, ARGUMENTS_NOT_JSON)
     return CallAttempt(raw, arguments, find_missing(arguments))
 

@@ -18,7 +18,7 @@ from eva.files import PROJECT, replace_text
 from eva.json_text import parse_json
 
 # Raised when a change of this code changes what the model is sent or how its replies are judged.
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 _PACKAGES = ("av", "decord", "numpy", "openai", "opencv-python-headless", "transformers")
 
 
@@ -60,7 +60,6 @@ def begin(cache: Path, settings: Mapping[str, Any], *, has_records: bool, force:
     Raises SettingsDifferError if the cache was made with other settings, unless `force`: then both are kept, as mixed.
     """
     before = read_meta(cache) if has_records else None
-    settings = {**settings, "protocol": PROTOCOL_VERSION}
     now = Meta(settings, environment(), (datetime.now(timezone.utc).isoformat(timespec="seconds"),))
     if before is None:
         return replace(now, adopted=has_records)

@@ -38,7 +38,8 @@ class Outcome:
 
     @property
     def correct(self) -> bool:
-        return same_answer(self.ground_truth, self.answer)
+        # An empty answer is never right, also where the ground truth is empty.
+        return bool(self.answer.strip()) and same_answer(self.ground_truth, self.answer)
 
     @property
     def chance(self) -> float | None:

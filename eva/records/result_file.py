@@ -19,7 +19,7 @@ class ResultError(EvaError):
 def read_records(path: Path) -> Iterator[Record]:
     """The record of every line, one at a time, so that a large file need not be held; blank lines are passed over.
 
-    A record without an index gets its line number, counted from 0. Raises ResultError.
+    A record without an integer index gets its line number, counted from 0. Raises ResultError.
     """
     return _read(path, needed=())
 

@@ -231,6 +231,9 @@ class Record:
 
 # A key of the annotation with one of these names is not carried.
 OWN_KEYS = frozenset(field.name for field in fields(Record)) - {"extra"}
+# What is judged, with what stands for a missing key. The score script of the reference reads them in this way: a null
+# is the text "None".
+_JUDGED = {"gt": "", "answer": "", "stop_reason": "missing_stop_reason"}
 # What an older record has under these names is the annotation's.
 _SINCE_SCHEMA_1 = frozenset({"question", "schema", "opening", "agent", "waited"})
 
@@ -238,23 +241,25 @@ _SINCE_SCHEMA_1 = frozenset({"question", "schema", "opening", "agent", "waited"}
 def read_record(line: object, *, default_index: int | None = None) -> Record:
     """The record in a line, or in the JSON value of one.
 
-    Raises ValueError for what is not JSON, not an object, or has no integer index (nor `default_index` in its place).
+    `default_index` stands for an index that is missing or no integer. Raises ValueError for what is not JSON, not an
+    object, or has no index.
     """
     value = parse_json(line) if isinstance(line, (bytes, str)) else line
     if not isinstance(value, dict):
         raise ValueError("a record must be a JSON object")
-    index = value.get("index", default_index)
-    if type(index) is not int:
-        raise ValueError(f"'index' must be an integer, not {index!r:.80}")
+    stated = value.get("index")
+    index = stated if type(stated) is int else default_index
+    if index is None:
+        raise ValueError(f"'index' must be an integer, not {stated!r:.80}")
     return _read_record(value, index)
 
 
 def _read_record(value: Mapping[str, Any], index: int) -> Record:
     found = _read_fields(Record, value)
-    derived: dict[str, Any] = {}
+    derived: dict[str, Any] = {name: str(value.get(name, missing)) for name, missing in _JUDGED.items()}
     own = OWN_KEYS
     if found["schema"] is None:
-        derived = {"question": find_question(transcript(found["messages"]))}
+        derived |= {"question": find_question(transcript(found["messages"]))}
         derived |= {"opening": None, "agent": "", "waited": None}
         own = OWN_KEYS - _SINCE_SCHEMA_1
     if found["video_duration_s"] is None:

@@ -16,7 +16,7 @@ def recorded_replies(record: Record, item: Item) -> list[Reply]:
     """
     if record.trajectory is not None:
         return list(map(recorded_reply, record.rounds))
-    usage = Usage(0, 0, int(record.total_tokens or 0))
+    usage = Usage(total_tokens=None if record.total_tokens is None else int(record.total_tokens))
     return [Reply(text, usage, None) for text in find_replies(transcript(record.messages))[prompted_replies(item) :]]
 
 

@@ -38,7 +38,7 @@ def make_head(run: Run, assessment: Assessment) -> Head:
         "rounds": score.average_rounds,
         "tokens": score.average_tokens,
         "visual_tokens": score.average_visual_tokens,
-        "seconds": score.average_seconds if any(one.seconds is not None for one in score.outcomes) else None,
+        "seconds": score.average_seconds,
         "failures": list(score.failures.items()),
         "stop_reasons": list(score.stop_reasons.items()),
         "evidence": [f"{row.label}: {one}" for row in by_evidence([run]) for one in row.estimates if one],

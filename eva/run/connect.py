@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 # A server that loads its model is asked again after so many seconds.
 LOADING_PAUSE_S = 2.0
+# A run with nothing to do asks the servers only what they serve.
+SOON_S = 2.0
 
 
 async def connect_all(settings: ServerSettings) -> list[ChatModel]:
@@ -44,6 +47,12 @@ async def connect_all(settings: ServerSettings) -> list[ChatModel]:
     names = {model.name for model in models}
     if len(names) > 1:
         raise SettingsError(f"the servers serve different models, {', '.join(sorted(names))}: choose one with --model")
+    return models
+
+
+async def connect_soon(settings: ServerSettings) -> list[ChatModel]:
+    """The models of the servers that answer within SOON_S."""
+    models, _ = await _connect_each(replace(settings, request_timeout=min(SOON_S, settings.request_timeout)))
     return models
 
 

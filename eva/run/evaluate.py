@@ -107,7 +107,7 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
             meta = begin_meta(cache, models[0].name, dataset, agent=agent, options=options)
             meta = await with_servers(meta, models)
         else:
-            meta = finished_meta(cache.path, agent, force=options.force)
+            meta = await finished_meta(cache.path, len(items), dataset, agent=agent, options=options)
         meta = with_choice(meta, everything, items)
         executor = await make_executor(pending, models, transcribe, dataset, agent=agent, options=options)
         times = TimeUse(Watch(models))

@@ -41,7 +41,7 @@ def drop_outdated(cache: Cache, indices: Collection[int], options: Options, conf
     if options.new_cache:
         confirm(f"Delete the cache {cache.path} with its {len(indices)} records?")
         cache.clear()
-    elif options.retry_error:
+    elif indices:
         confirm(f"Drop {len(indices)} failed records from {cache.path} and run them again?")
         cache.drop(indices)
 

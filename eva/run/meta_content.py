@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eva.agents.choice import AGENT_SETTINGS, AgentChoice
+from eva.agents.choice import AgentChoice
 from eva.dataset.items import Item
 from eva.endpoint.facts import read_facts
 from eva.errors import EvaError
 from eva.files import file_sha256
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.records.cache import Cache
-from eva.records.meta import Meta, begin, read_meta, require_equal
+from eva.records.meta import PROTOCOL_VERSION, Meta, begin, read_meta, require_equal
+from eva.run.connect import connect_soon
 from eva.run.containers import describe_videos
 from eva.run.options import Options
 from eva.run.settings import Dataset
@@ -26,10 +28,47 @@ from eva.scoring.score import Score
 if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
 
+log = logging.getLogger(__name__)
+
 
 def begin_meta(cache: Cache, model: str, dataset: Dataset, *, agent: AgentChoice, options: Options) -> Meta:
     """The meta file of a run of `model`. Raises SettingsDifferError if the cache was made with other settings."""
-    settings = {
+    settings = _settings(model, dataset, agent, options)
+    has_records = bool(cache.outcomes) and not options.new_cache
+    meta = begin(cache.path, settings, has_records=has_records, force=options.force)
+    return replace(meta, environment={**meta.environment, "frame_root": str(options.frame_root.absolute())})
+
+
+async def finished_meta(cache: Path, questions: int, dataset: Dataset, *, agent: AgentChoice, options: Options) -> Meta:
+    """The meta file of a cache that has a record of all the questions, which is said first.
+
+    Raises SettingsDifferError if the cache was made with other settings.
+    """
+    meta = read_meta(cache) or Meta.unknown()
+    log.info("all %d done in %s%s", questions, cache, _made(meta))
+    if not meta.settings:
+        return meta
+    model = options.model or await _served_name(options) or meta.settings.get("model")
+    require_equal(meta.settings, _settings(model, dataset, agent, options), cache, force=options.force)
+    return meta
+
+
+def _made(meta: Meta) -> str:
+    """Which model made the records, and on which day."""
+    parts = [str(meta.settings["model"])] if "model" in meta.settings else []
+    parts += [str(started)[:10] for started in meta.started[-1:]]
+    return f" (model {', '.join(parts)})" if parts else " (settings unknown)"
+
+
+async def _served_name(options: Options) -> str | None:
+    """The model that the flags stand for, None where no server answers soon."""
+    models = await connect_soon(options)
+    return models[0].name if models else None
+
+
+def _settings(model: object, dataset: Dataset, agent: AgentChoice, options: Options) -> dict[str, Any]:
+    """All that changes results."""
+    return {
         "dataset": options.dataset,
         "annotations_sha256": file_sha256(dataset.jsonl),
         "model": model,
@@ -40,12 +79,10 @@ def begin_meta(cache: Cache, model: str, dataset: Dataset, *, agent: AgentChoice
         "timestamps": options.timestamps,
         "backend": options.backend,
         "frame_tool": options.frame_tool.name,
+        "protocol": PROTOCOL_VERSION,
         **agent.settings(),
         **_unusual(options),
     }
-    has_records = bool(cache.outcomes) and not options.new_cache
-    meta = begin(cache.path, settings, has_records=has_records, force=options.force)
-    return replace(meta, environment={**meta.environment, "frame_root": str(options.frame_root.absolute())})
 
 
 async def with_servers(meta: Meta, models: Sequence[ChatModel]) -> Meta:
@@ -54,15 +91,6 @@ async def with_servers(meta: Meta, models: Sequence[ChatModel]) -> Meta:
     servers = [{name: value for name, value in asdict(one).items() if value is not None} for one in facts]
     request = {"temperature": models[0].sampling.temperature, "max_tokens": models[0].sampling.max_tokens}
     return replace(meta, environment={**meta.environment, "servers": servers, "request": request})
-
-
-def finished_meta(cache: Path, agent: AgentChoice, *, force: bool) -> Meta:
-    """The meta file of a cache in which nothing is missing. Raises SettingsDifferError if another agent made it."""
-    meta = read_meta(cache) or Meta.unknown()
-    if meta.settings:
-        before = {name: value for name, value in meta.settings.items() if name in AGENT_SETTINGS}
-        require_equal(before, agent.settings(), cache, force=force)
-    return meta
 
 
 def _unusual(options: Options) -> dict[str, Any]:

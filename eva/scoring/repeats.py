@@ -61,8 +61,8 @@ class Repeats:
     runs: int
     left_out: int
     accuracy: Spread
-    rounds: Spread
-    tokens: Spread
+    rounds: Spread | None
+    tokens: Spread | None
     interval: Interval | None
     always: tuple[int, ...]
     sometimes: tuple[int, ...]
@@ -94,8 +94,8 @@ def measure_repeats(results: Sequence[ComparedResult]) -> Repeats:
         runs=runs,
         left_out=len(set().union(*(result.samples for result in results))) - len(common),
         accuracy=Spread(tuple(score.accuracy or 0.0 for score in scores)),
-        rounds=Spread(tuple(score.average_rounds for score in scores)),
-        tokens=Spread(tuple(score.average_tokens for score in scores)),
+        rounds=_spread([score.average_rounds for score in scores]),
+        tokens=_spread([score.average_tokens for score in scores]),
         interval=share_interval([row[0].video for row in rows], [right[index] / runs for index in common]),
         always=tuple(index for index in common if right[index] == runs),
         sometimes=tuple(index for index in common if 0 < right[index] < runs),
@@ -103,6 +103,11 @@ def measure_repeats(results: Sequence[ComparedResult]) -> Repeats:
         majority=fmean(majority_right(row) for row in rows),
         pass_at={k: fmean(pass_at_k(runs, count, k) for count in right.values()) for k in _draws(runs)},
     )
+
+
+def _spread(averages: Sequence[float | None]) -> Spread | None:
+    known = tuple(average for average in averages if average is not None)
+    return Spread(known) if len(known) == len(averages) else None
 
 
 def pass_at_k(runs: int, right: int, k: int) -> float:

@@ -46,8 +46,8 @@ def repeats_json(repeats: Repeats, results: Sequence[ComparedResult]) -> dict[st
         "common": repeats.questions,
         "left_out": repeats.left_out,
         "accuracy": {**_spread_json(repeats.accuracy), "interval_95": interval_json(repeats.interval)},
-        "average_rounds": _spread_json(repeats.rounds),
-        "average_total_tokens": _spread_json(repeats.tokens),
+        "average_rounds": _spread_json(repeats.rounds) or None,
+        "average_total_tokens": _spread_json(repeats.tokens) or None,
         "always_right": list(repeats.always),
         "sometimes_right": list(repeats.sometimes),
         "never_right": list(repeats.never),
@@ -118,13 +118,17 @@ def _percent_spread(spread: Spread) -> str:
     return f"mean {spread.mean:.2%}, standard deviation {100 * spread.deviation:.2f} points, range {ends}"
 
 
-def _spread(spread: Spread, form: str) -> str:
+def _spread(spread: Spread | None, form: str) -> str:
+    if spread is None:
+        return "not known of all runs"
     figures = (spread.mean, spread.deviation, spread.range.low, spread.range.high)
     mean, deviation, low, high = (format(figure, form) for figure in figures)
     return f"mean {mean}, standard deviation {deviation}, range {low} to {high}"
 
 
-def _spread_json(spread: Spread) -> dict[str, Any]:
+def _spread_json(spread: Spread | None) -> dict[str, Any]:
+    if spread is None:
+        return {}
     return {
         "runs": list(spread.values),
         "mean": spread.mean,

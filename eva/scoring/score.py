@@ -17,7 +17,7 @@ class Score:
     """The figures over `outcomes` and over the `to_go` questions that have no record yet. A question without a record
     counts as wrong.
 
-    `to_go` is None where nobody knows how many there are. An average is 0 where no record has a usable value.
+    `to_go` is None where nobody knows how many there are. An average is None where no record has a usable value.
     """
 
     outcomes: Sequence[Outcome]
@@ -86,19 +86,19 @@ class Score:
         return self.correct / self.total, self.correct / self.total + self.pending / self.total
 
     @property
-    def average_rounds(self) -> float:
+    def average_rounds(self) -> float | None:
         return _mean(outcome.num_rounds for outcome in self.outcomes)
 
     @property
-    def average_tokens(self) -> float:
+    def average_tokens(self) -> float | None:
         return _mean(outcome.total_tokens for outcome in self.outcomes)
 
     @property
-    def average_visual_tokens(self) -> float:
+    def average_visual_tokens(self) -> float | None:
         return _mean(outcome.visual_tokens for outcome in self.outcomes)
 
     @property
-    def average_seconds(self) -> float:
+    def average_seconds(self) -> float | None:
         return _mean(outcome.seconds for outcome in self.outcomes)
 
     @cached_property
@@ -109,7 +109,7 @@ class Score:
     @property
     def chance(self) -> float | None:
         """The expected accuracy of guessing among each question's options; None where no options can be read."""
-        return _mean(self.chances) if self.chances else None
+        return _mean(self.chances)
 
     @property
     def stop_reasons(self) -> dict[str, int]:
@@ -134,6 +134,6 @@ class Score:
         }
 
 
-def _mean(values: Iterable[int | float | None]) -> float:
+def _mean(values: Iterable[int | float | None]) -> float | None:
     numbers = [value for value in values if value is not None]
-    return sum(numbers) / len(numbers) if numbers else 0.0
+    return sum(numbers) / len(numbers) if numbers else None

@@ -47,7 +47,7 @@ def rest_lines(score: Score, wall_s: float, *, frames_asked: int, frames_decoded
         f"Pending (infrastructure failures, missing): {score.pending}",
         *([] if score.partial else known),
         *unusable_lines(score),
-        f"Seconds per sample: {score.average_seconds:.2f}",
+        f"Seconds per sample: {figure(score.average_seconds, '.2f')}",
         f"Wall time of this run: {wall_s:.0f} s",
         _frames_line(frames_asked, frames_decoded),
     ]
@@ -162,11 +162,16 @@ def _frames_line(asked: int, decoded: int) -> str:
 
 def _averages(score: Score, form: str) -> list[str]:
     return [
-        f"Average rounds: {score.average_rounds:{form}}",
-        f"Average total tokens: {score.average_tokens:{form}}",
+        f"Average rounds: {figure(score.average_rounds, form)}",
+        f"Average total tokens: {figure(score.average_tokens, form)}",
         "Stop reasons:",
         *(f"  {printable(reason)}: {count}" for reason, count in score.stop_reasons.items()),
     ]
+
+
+def figure(value: float | None, form: str) -> str:
+    """A figure that no record may tell."""
+    return "not known" if value is None else format(value, form)
 
 
 def summary_json(score: Score, wall_s: float, *, frames_asked: int, frames_decoded: int) -> dict[str, Any]:

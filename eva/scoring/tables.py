@@ -133,7 +133,7 @@ def _write_csv(table: Table) -> str:
         score, interval = row.score, row.score.interval
         fractions = (score.accuracy, *((interval.low, interval.high) if interval else (None, None)))
         numbers = [_number(value, 100, ".4f") for value in (*fractions, row.published, row.difference)]
-        averages = [f"{score.average_rounds:.4f}", f"{score.average_tokens:.2f}"]
+        averages = [_number(score.average_rounds, 1, ".4f"), _number(score.average_tokens, 1, ".2f")]
         writer.writerow([*_name_cells(table, row, _spreadsheet), row.count, *numbers, *averages])
     return text.getvalue().rstrip("\n")
 
@@ -182,8 +182,8 @@ def _figures(row: Row) -> list[str]:
         _number(score.accuracy, 100, ".2f") + between,
         _number(row.published, 100, ".2f"),
         _number(row.difference, 100, "+.2f"),
-        f"{score.average_rounds:.2f}",
-        f"{score.average_tokens:.0f}",
+        _number(score.average_rounds, 1, ".2f"),
+        _number(score.average_tokens, 1, ".0f"),
     ]
 
 

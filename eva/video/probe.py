@@ -26,7 +26,8 @@ def probe(path: Path) -> VideoInfo:
 
 def _duration_s(container: InputContainer, stream: VideoStream, path: Path) -> float:
     if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
+        # As ffprobe prints it, from which the reference takes it. Half a second is then cut off.
+        return round(float(stream.duration * stream.time_base), 6)
     # In webm, mkv and flv only the container has a duration; the reference crashed on them.
     if container.duration is not None:
         return container.duration / av.time_base

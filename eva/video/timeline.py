@@ -17,8 +17,9 @@ class Timeline:
     """The times and the size of a video's frames: all that choosing frames needs, without pixels.
 
     The reference has two decoders, and two rules. In a video that decord opens, frames are chosen by the average rate,
-    and the last frame has the average duration. In a video that decord cannot open, frames are chosen by time:
-    `shown_to_s` is then the end of the last frame by its own duration, and None otherwise.
+    the last frame has the average duration, and the times of the first and the last frame are rounded to 32 bits, as
+    decord gives them. In a video that decord cannot open, frames are chosen by time: `shown_to_s` is then the end of
+    the last frame by its own duration, and None otherwise.
     """
 
     width: int
@@ -34,13 +35,15 @@ class Timeline:
 
     @property
     def begin_s(self) -> float:
-        return self.times_s[0]
+        return self.times_s[0] if self.shown_to_s is not None else float(np.float32(self.times_s[0]))
 
     @property
     def end_s(self) -> float:
+        lost_s = self.missing / self.average_fps
         if self.shown_to_s is None:
-            return self.times_s[-1] + (1 + self.missing) / self.average_fps
-        return self.shown_to_s + self.missing / self.average_fps
+            # A window that is clamped to the end samples other frames without this rounding.
+            return float(np.float32(self.times_s[-1] + lost_s)) + 1 / self.average_fps
+        return self.shown_to_s + lost_s
 
     def indices_at(self, times_s: list[float]) -> list[int]:
         """The frame for each time; repeats are kept."""

@@ -110,8 +110,9 @@ def test_a_call_that_failed_when_it_was_read_never_reaches_the_frame_tool(call: 
         ({"end_time": False}, "end_time is not a time"),
         ({"start_time": float("nan")}, "start_time is not a time"),
         ({"end_time": float("-inf")}, "end_time is not a time"),
+        ({"start_time": -1e-5}, "start_time is not a time"),
         ({"end_time": 10**400}, "start_time or end_time is out of range"),
-        ({"start_time": -1e308, "end_time": 1e308}, "start_time or end_time is out of range"),
+        ({"start_time": -(10**308), "end_time": 1e308}, "start_time or end_time is out of range"),
     ],
 )
 def test_a_call_that_no_tool_can_run_fails_with_a_reason_and_never_reaches_it(

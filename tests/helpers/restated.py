@@ -41,11 +41,13 @@ class Decoded:
 
     @property
     def begin_s(self) -> float:
-        return self.times_s[0]
+        return self.times_s[0] if self.shown_to_s is not None else float(np.float32(self.times_s[0]))
 
     @property
     def end_s(self) -> float:
-        return self.times_s[-1] + 1 / self.average_fps if self.shown_to_s is None else self.shown_to_s
+        if self.shown_to_s is not None:
+            return self.shown_to_s
+        return float(np.float32(self.times_s[-1])) + 1 / self.average_fps
 
     def index_at(self, time_s: float) -> int:
         if self.shown_to_s is not None:

@@ -41,7 +41,7 @@ REPLY_KEYS = {
     "calls": "native tool calls, as [name, arguments] or [name, arguments, id]; played only where tools were sent",
     "reasoning_content": "what a reasoning parser took out of the text",
     "status": "an HTTP error in place of the text; without `times` and `text` for ever",
-    "fault": "in place of the text: drop | cut | broken_json | empty_choices | null_usage | hang",
+    "fault": "in place of the text: drop | cut | broken_json | empty_choices | abort | hang",
     "times": "how many requests of this turn get the status or the fault; afterwards the text",
     "message": "of the HTTP error",
     "type": "of the HTTP error",
@@ -100,9 +100,8 @@ class Script:
     with its tiny inline image fails. `context`, `most_images`, `may_read`: the server's limits. `key_of` finds the name
     in a request's messages, for questions that bear no [[name]]. `ranks`: it is a vLLM with so many data-parallel
     ranks, each of which caches its conversations; without, it has neither /metrics nor /version. `tells_cached`: its
-    replies say how much was cached.
-    in a request's messages, for questions that bear no [[name]]. `strict`: as OpenAI's own server (strict_openai.py).
-    `new_limit`: it wants `max_completion_tokens`. `headers` are those that a request must have.
+    replies say how much was cached. `tells_usage`: they have a usage. `strict`: as OpenAI's own server
+    (strict_openai.py). `new_limit`: it wants `max_completion_tokens`. `headers` are those that a request must have.
     """
 
     replies: Mapping[str, Sequence[Reply]] | Callable[[str], Sequence[Reply]]
@@ -116,6 +115,7 @@ class Script:
     may_read: bool = True
     ranks: int | None = None
     tells_cached: bool = False
+    tells_usage: bool = True
     key_of: Callable[[Sequence[Mapping[str, Any]]], str] = question_key
     strict: bool = False
     new_limit: bool = False
@@ -431,7 +431,9 @@ class Handler(BaseHTTPRequestHandler):
             self.server.journal.add_unexpected(f"the script uses unknown keys: {sorted(unknown)}")
         self.server.wait(reply.get("delay_s", self.server.script.default_delay_s))
         whole = completion(reply.get("text"), reply, used)
-        if self.server.script.tells_cached:
+        if not self.server.script.tells_usage:
+            whole["usage"] = None
+        elif self.server.script.tells_cached:
             whole["usage"]["prompt_tokens_details"] = {"cached_tokens": cached}
         if not faulty(reply, attempt):
             self.send(200, whole)
@@ -446,8 +448,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, b'{"choices": [{"index": 0, "message": {"role": "assis')
         elif fault == "empty_choices":
             self.send(200, {**whole, "choices": []})
-        elif fault == "null_usage":
-            self.send(200, {**whole, "usage": None})
+        elif fault == "abort":
+            # As vLLM does it whose engine is stopped in the middle of a reply.
+            whole["choices"][0]["finish_reason"] = "abort"
+            self.send(200, whole)
         elif fault == "cut":
             self.send(200, whole, cut=True)
         elif fault == "hang":

@@ -151,6 +151,52 @@ def test_a_second_run_asks_nothing_and_leaves_the_same_result(place: Place) -> N
     assert place.asked() == {1: 1, 2: 1}
 
 
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (("--temperature", "0.7"), "temperature: None then, 0.7 now"),
+        (("--model", "other"), "model: 'scripted-eva' then, 'other' now"),
+        (("--max-turns", "3", "-v", "300"), "max_turns: 6 then, 3 now"),
+        (("--agent", "blind", "--sample", "2"), "agent: None then, 'blind' now"),
+        (("--max-turns", "3", "--retry-error", "--yes"), "max_turns: 6 then, 3 now"),
+    ],
+)
+def test_a_whole_cache_has_no_accuracy_for_other_settings(place: Place, flags: tuple[str, ...], named: str) -> None:
+    place.bench.write(numbered(3))
+    check_whole(place.bench.run(), 3)
+    place.server.script.models = ("scripted-eva", "other")
+    kept = place.bench.cache.read_bytes(), place.bench.cache.with_suffix(".meta.json").read_bytes()
+    refused = place.bench.run(*flags)
+    assert refused.code == 2, refused.said
+    assert named in refused.stderr
+    assert "100" not in refused.stdout
+    assert (place.bench.cache.read_bytes(), place.bench.cache.with_suffix(".meta.json").read_bytes()) == kept
+    forced = place.bench.run(*flags, "--force")
+    assert forced.code == 0, forced.said
+    assert place.asked() == {0: 1, 1: 1, 2: 1}
+
+
+def test_a_whole_cache_needs_no_server_and_first_says_whose_records_it_has(place: Place) -> None:
+    place.bench.write(numbered(3))
+    check_whole(place.bench.run(), 3)
+    again = place.bench.run("--retry-error", "--yes", base_url="http://127.0.0.1:9/v1")
+    check_whole(again, 3)
+    first = again.stderr.splitlines()[0]
+    started = json.loads(again.cache.with_suffix(".meta.json").read_text())["started"][0]
+    assert f"all 3 done in {again.cache} (model scripted-eva, {started[:10]})" in first
+    refused = place.bench.run("--max-turns", "3", base_url="http://127.0.0.1:9/v1")
+    assert refused.code == 2, refused.said
+
+
+def test_a_whole_cache_is_compared_with_the_model_that_is_served_now(place: Place) -> None:
+    place.bench.write(numbered(1))
+    check_whole(place.bench.run(), 1)
+    place.server.script.models = ("another-model",)
+    refused = place.bench.run()
+    assert refused.code == 2, refused.said
+    assert "model: 'scripted-eva' then, 'another-model' now" in refused.stderr
+
+
 # --- --retry-error and --new-cache
 
 

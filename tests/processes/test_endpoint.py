@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import shutil
 import signal
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Bench, environment, make_video, row, wait_until
+from harness import ROOT, Bench, environment, make_video, row, wait_until
 from hostile_server import (
     MODEL,
     Play,
@@ -33,6 +35,7 @@ from scripted_server import Handler, Refusal, Script, ScriptedServer
 
 from eva.commands.resume_command import resume_command
 from eva.endpoint.client import ChatModel, connect, make_client
+from eva.endpoint.completion import Reply
 from eva.endpoint.errors import ServerError, UnavailableError
 from eva.endpoint.http_client import MAX_REPLY_BYTES
 
@@ -114,6 +117,101 @@ def test_nonsense_is_the_servers_failure_and_read_in_a_moment(name: str) -> None
         failure = failure_of(server.base_url, timeout_s=600)
     assert not failure.unconnected
     assert not failure.timeout
+
+
+def completion(message: Any, reason: object = "stop", **more: Any) -> bytes:
+    return whole(json.dumps({"choices": [{"message": message, "finish_reason": reason}], **more}).encode())
+
+
+def reply_to(body: bytes) -> Reply:
+    """What is read of one completion."""
+
+    async def ask(url: str) -> Reply:
+        model = ChatModel(make_client(url, "EMPTY", 60), MODEL)
+        try:
+            return await model.complete(MESSAGES)
+        finally:
+            await model.client.close()
+
+    with hostile_server(answers(body)) as server:
+        return asyncio.run(ask(server.base_url))
+
+
+@pytest.mark.parametrize("reason", ["abort", "error", "insufficient_system_resource", "", 7, ["stop"], "abort\x1b[2J"])
+def test_a_reply_that_the_server_broke_off_is_its_failure(reason: object) -> None:
+    with hostile_server(answers(completion({"content": ANSWER}, reason))) as server:
+        failure = failure_of(server.base_url, timeout_s=60)
+    assert "broke its reply off" in str(failure)
+    assert "\x1b" not in str(failure)
+
+
+def test_without_a_reason_a_reply_must_say_something() -> None:
+    assert reply_to(completion({"content": ANSWER}, None)).text == ANSWER
+    assert reply_to(completion({"content": None, "tool_calls": [{"id": "a"}]}, None)).calls
+    with pytest.raises(UnavailableError, match="broke its reply off"):
+        reply_to(completion({"content": ""}, None))
+
+
+@pytest.mark.parametrize("reason", ["stop", "length", "tool_calls", "function_call", "content_filter", "repetition"])
+def test_a_reply_that_ended_is_a_reply_even_if_it_says_nothing(reason: str) -> None:
+    reply = reply_to(completion({"content": None}, reason))
+    assert (reply.text, reply.finish_reason) == ("", reason)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [{"type": "text", "text": "<answer>"}, {"type": "text", "text": "B</answer>"}],
+        ["<answer>", "B</answer>"],
+        [{"type": "thinking", "thinking": "?"}, {"type": "text", "text": ANSWER}, {"type": "text", "text": None}],
+    ],
+)
+def test_a_text_in_parts_is_joined(parts: list[Any]) -> None:
+    assert reply_to(completion({"content": parts})).text == ANSWER
+
+
+@pytest.mark.parametrize("content", [{"text": ANSWER}, [7], [[ANSWER]], 7])
+def test_what_is_neither_a_text_nor_parts_is_no_completion(content: Any) -> None:
+    with pytest.raises(UnavailableError, match="not a chat completion"):
+        reply_to(completion({"content": content}))
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        (None, (None, None, None)),
+        ({}, (None, None, None)),
+        ([5], (None, None, None)),
+        ({"total_tokens": 9}, (None, None, 9)),
+        ({"prompt_tokens": "5", "completion_tokens": -1, "total_tokens": True}, (None, None, None)),
+        ({"prompt_tokens": 5, "completion_tokens": 4.0, "total_tokens": 1e400}, (5, 4, None)),
+    ],
+)
+def test_a_usage_that_says_little_costs_no_reply(usage: Any, counts: tuple[int | None, ...]) -> None:
+    read = reply_to(completion({"content": ANSWER}, usage=usage)).usage
+    assert (read.prompt_tokens, read.completion_tokens, read.total_tokens) == counts
+
+
+def test_tokens_that_no_reply_tells_are_null_and_no_figure_is_made_of_them(bench_at: Callable[..., Bench]) -> None:
+    with ScriptedServer(Script(lambda key: [ANSWER], tells_usage=False)) as server:
+        bench = bench_at(server.base_url)
+        run = bench.run("--outage-timeout", "3", "--json", str(bench.folder / "run.json"))
+    assert run.code == 0, run.said
+    assert [(record["answer"], record["total_tokens"]) for record in run.records()] == [("B", None)] * 3
+    assert run.said.count("3 records have no usable total_tokens: 0, 1, 2") == 1
+    assert "Average total tokens: not known" in run.stdout
+    assert json.loads((bench.folder / "run.json").read_text())["average_total_tokens"] is None
+    scored = score(run.result)
+    assert scored.returncode == 0, scored.stderr
+    assert "Average total tokens: not known" in scored.stdout
+    lines = [{key: value for key, value in record.items() if key != "total_tokens"} for record in run.records()]
+    run.result.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "'total_tokens' is missing" in score(run.result).stderr
+
+
+def score(result: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "accuracy.py"), str(result)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_a_server_that_sends_a_byte_now_and_then_costs_no_sample(bench_at: Callable[..., Bench]) -> None:

@@ -79,22 +79,25 @@ LINES = st.dictionaries(FIELDS, DEEP).flatmap(
 
 
 def old_outcome(record: dict[str, Any]) -> Outcome:
-    """What the version before the schema made of a record."""
+    """What the version before the schema made of a record, with what is judged as the reference judges it."""
 
     def said(name: str) -> str:
         return "" if record.get(name) is None else str(record[name])
+
+    def judged(name: str, missing: str = "") -> str:
+        return str(record.get(name, missing))
 
     def counted(name: str) -> int | float | None:
         value: Any = record.get(name)
         return value if is_number(value) and 0 <= value <= 2**53 else None
 
     videos = record.get("videos")
-    failure = INFRASTRUCTURE if said("stop_reason") == EXCEPTION else "" if said("answer").strip() else MODEL
+    failure = INFRASTRUCTURE if judged("stop_reason") == EXCEPTION else "" if judged("answer").strip() else MODEL
     return Outcome(
         index=record["index"],
-        ground_truth=said("gt"),
-        answer=said("answer"),
-        stop_reason=said("stop_reason"),
+        ground_truth=judged("gt"),
+        answer=judged("answer"),
+        stop_reason=judged("stop_reason", "missing_stop_reason"),
         num_rounds=counted("num_rounds"),
         total_tokens=counted("total_tokens"),
         error=said("error"),

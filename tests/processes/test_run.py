@@ -147,7 +147,7 @@ FAULTS: Mapping[str, Mapping[str, Any]] = {
     "a cut-off body": {"fault": "cut", "times": 1},
     "broken JSON": {"fault": "broken_json", "times": 1},
     "empty choices": {"fault": "empty_choices", "times": 1},
-    "null usage": {"fault": "null_usage", "times": 1},
+    "an abort": {"fault": "abort", "times": 1},
     "429 once": {"status": 429, "times": 1},
     "no fault": {},
 }

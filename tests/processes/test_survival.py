@@ -140,7 +140,7 @@ TROUBLES: tuple[dict[str, Any], ...] = (
     {"fault": "cut", "times": 1},
     {"fault": "broken_json", "times": 1},
     {"fault": "empty_choices", "times": 2},
-    {"fault": "null_usage", "times": 1},
+    {"fault": "abort", "times": 1},
     {"fault": "drop", "times": 2},
     {"fault": "hang", "times": 1},
     {"status": 404, "times": 1},

@@ -160,7 +160,7 @@ def test_a_rank_that_it_does_not_have_is_refused_by_name_and_its_pages_say_what_
         model = ChatModel(openai.AsyncOpenAI(base_url=usual.url, api_key="EMPTY", max_retries=0, timeout=120), NAME)
         with pytest.raises(RankRefusedError, match=r"data_parallel_rank 1 is out of range \[0, 1\)"):
             await replace(model, rank=1).complete([{"role": "user", "content": "?"}])
-        assert (await replace(model, rank=0).complete([{"role": "user", "content": "?"}])).usage.prompt_tokens > 0
+        assert (await replace(model, rank=0).complete([{"role": "user", "content": "?"}])).usage.prompt_tokens
         return await read_facts(model), await read_metrics(model)
 
     facts, metrics = asyncio.run(ask())

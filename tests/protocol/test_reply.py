@@ -357,3 +357,10 @@ def test_json_that_python_cannot_hold_is_an_error_of_the_call(name: str) -> None
     kind, calls = got_reply(HOSTILE[name](FIVE_MB))
     assert kind == "calls"
     assert [error for _, error in calls] == ["arguments_not_json"]
+
+
+def test_json_that_only_some_versions_of_python_can_read_is_an_error_of_the_call() -> None:
+    for levels, error in ((199, None), (200, "arguments_not_json"), (3000, "arguments_not_json")):
+        nested = f'{{"start_time": {"[" * levels}{"]" * levels}, "end_time": 1, "nframes": 2}}'
+        _, calls = got_reply(f'<tool_call>{{"tool": "frame_select", "arguments": {nested}}}</tool_call>')
+        assert [found for _, found in calls] == [error]

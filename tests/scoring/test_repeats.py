@@ -88,8 +88,18 @@ def test_the_figures_of_three_runs_are_those_of_their_questions(tmp_path: Path) 
 def test_rounds_and_tokens_have_a_spread_of_their_own(tmp_path: Path) -> None:
     found = [result(tmp_path / f"{n}.jsonl", "BC", {}, num_rounds=n, total_tokens=10 * n) for n in (2, 4, 6)]
     measured = measure_repeats(found)
+    assert measured.rounds is not None
     assert (measured.rounds.mean, measured.rounds.deviation) == (4, 2)
+    assert measured.tokens is not None
     assert (measured.tokens.mean, measured.tokens.deviation) == (40, 20)
+
+
+def test_tokens_that_one_run_does_not_tell_have_no_spread(tmp_path: Path) -> None:
+    found = [result(tmp_path / f"{n}.jsonl", "BC", {}, total_tokens=n) for n in (2, None)]
+    measured = measure_repeats(found)
+    assert measured.tokens is None
+    assert "Total tokens: not known of all runs" in repeats_lines(measured, found)
+    assert repeats_json(measured, found)["average_total_tokens"] is None
 
 
 def test_one_more_run_falls_into_the_interval_as_often_as_it_says() -> None:

@@ -66,7 +66,7 @@ def test_where_nobody_knows_how_many_are_to_go_the_run_may_be_unfinished() -> No
 def test_no_questions_have_the_accuracy_0_and_no_interval() -> None:
     score = Score([], 0)
     assert (score.accuracy, score.bounds, score.interval) == (0.0, (0.0, 0.0), None)
-    assert (score.average_rounds, score.average_tokens, score.average_seconds) == (0, 0, 0)
+    assert (score.average_rounds, score.average_tokens, score.average_seconds) == (None, None, None)
 
 
 def test_a_run_that_has_asked_nothing_yet_may_end_anywhere() -> None:
@@ -84,6 +84,32 @@ def test_errors_stop_reasons_and_failures_are_counted() -> None:
     assert score.error_indices == [1, 9]
     assert list(score.stop_reasons.items()) == [("answer_found", 3), ("max_turns_exceeded", 1), ("exception", 1)]
     assert score.failures == {"model": 1, "sample": 0, "infrastructure": 1}
+
+
+ODD: dict[str, tuple[dict[str, Any], bool, int, str]] = {
+    "both null": ({"gt": None, "answer": None}, True, 0, "answer_found"),
+    "a null is a text": ({"gt": "none", "answer": None}, True, 0, "answer_found"),
+    "a null and a missing answer": ({"gt": None, "answer": ""}, False, 1, "answer_found"),
+    "both empty": ({"gt": "", "answer": " "}, False, 1, "answer_found"),
+    "a number": ({"gt": 1, "answer": "1"}, True, 0, "answer_found"),
+    "true": ({"gt": True, "answer": "true"}, True, 0, "answer_found"),
+    "lists": ({"gt": ["A"], "answer": "['a']"}, True, 0, "answer_found"),
+    "an object": ({"stop_reason": {"a": 1}}, True, 0, "{'a': 1}"),
+    "a null reason": ({"stop_reason": None}, True, 0, "None"),
+    "an empty reason": ({"stop_reason": ""}, True, 0, ""),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_values_are_judged_as_the_score_script_of_the_reference_judges_them(case: str) -> None:
+    values, right, empty, reason = ODD[case]
+    score = Score([outcome(0, **{"answer": "B", **values})], 0)
+    assert (bool(score.correct), score.empty, list(score.stop_reasons)) == (right, empty, [reason])
+
+
+def test_missing_values_are_judged_as_the_score_script_of_the_reference_judges_them() -> None:
+    score = Score([read_record({"index": 0}).outcome], 0)
+    assert (score.correct, score.empty, list(score.stop_reasons)) == (0, 1, ["missing_stop_reason"])
 
 
 def test_the_interval_of_a_finished_run_is_that_of_its_accuracy_over_videos() -> None:

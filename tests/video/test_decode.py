@@ -137,6 +137,8 @@ def test_count_rate_times_and_pixels_equal_decords_where_decord_is_right(encoded
     assert ours.timeline.count == decords.timeline.count
     assert ours.timeline.average_fps == pytest.approx(decords.timeline.average_fps, rel=1e-12)
     assert ours.timeline.times_s == pytest.approx(decords.timeline.times_s, abs=1e-5)
+    if ours.timeline.shown_to_s is None:
+        assert (ours.timeline.begin_s, ours.timeline.end_s) == (decords.timeline.begin_s, decords.timeline.end_s)
     for (index, rgb), (same, decords_rgb) in zip(pixels(ours, indices), pixels(decords, indices), strict=True):
         assert index == same
         assert np.array_equal(rgb, decords_rgb)

@@ -10,7 +10,7 @@ import av
 import pytest
 from videos import Recipe
 
-from eva.protocol.messages import VideoInfo
+from eva.protocol.messages import VideoInfo, user_prompt
 from eva.video.probe import probe
 
 Encoded = Callable[[Recipe], Path]
@@ -42,3 +42,15 @@ def test_a_streamed_video_is_as_long_as_its_frames_are_shown(
 def test_a_stated_length_is_taken_as_it_is_stated(encoded: Encoded, suffix: str) -> None:
     recipe = Recipe(f"stated.{suffix}", "libx264", options=X264)
     assert probe(encoded(recipe)) == VideoInfo(pytest.approx(2.4, abs=2e-3), 160, 120)  # type: ignore[arg-type]
+
+
+def test_a_length_is_rounded_to_six_decimals_as_ffprobe_prints_it(encoded: Encoded) -> None:
+    # The last frame is shown for 0.04 s.
+    fine, times = Fraction(1, 10_000_000), [0, 44_599_998]
+    timescale = {"video_track_timescale": "10000000"}
+    path = encoded(Recipe("fine.mp4", "libx264", 2, time_base=fine, pts=times, container_options=timescale))
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.duration, stream.time_base) == (44_999_998, fine)
+    assert probe(path).duration_s == 4.5
+    assert user_prompt("?", probe(path)).startswith("Video Length: 4 seconds.")

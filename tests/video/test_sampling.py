@@ -160,6 +160,16 @@ def test_a_stream_ends_one_frame_at_the_average_rate_after_its_last_frame() -> N
     assert (timeline.count, timeline.begin_s, timeline.end_s) == (3, 0.5, pytest.approx(0.62))
 
 
+def test_the_bounds_are_as_decord_gives_them_in_32_bits_where_the_rate_decides() -> None:
+    times = tuple(k / 25 for k in range(125))
+    by_rate, by_time = Timeline(640, 360, 25.0, times), Timeline(640, 360, 25.0, times, shown_to_s=5.0)
+    assert (by_rate.end_s, by_time.end_s) == (4.960000038146973 + 1 / 25, 5.0)
+    assert Timeline(640, 360, 25.0, (0.1, 0.14)).begin_s == 0.10000000149011612
+    # The middle, 2.5 s, is half a frame after frame 62: a little later, it is rounded up.
+    middles = [timeline.indices_at(sample_times(Window(0, timeline.end_s), 1)) for timeline in (by_rate, by_time)]
+    assert middles == [[63], [62]]
+
+
 def test_lost_frames_count_and_reach_to_where_the_stream_would_have_ended() -> None:
     timeline = Timeline(640, 360, 25.0, (0.0, 0.04), missing=8)
     assert (timeline.count, timeline.end_s) == (10, pytest.approx(0.4))
