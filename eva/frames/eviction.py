@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eva.errors import EvaError
-from eva.frames.store import PARTIAL_SUFFIX, STORE, try_lock
+from eva.frames.store import PARTIAL_SUFFIX, STORE, set_lock, try_lock
 from eva.frames.store_size import SizeFile, locked_size
 from eva.video.choices import FORMATS
 
@@ -165,19 +165,19 @@ class Evictor:
                 return False
             with suppress(FileNotFoundError):
                 file.path.unlink()
-            fcntl.lockf(self._open(), fcntl.LOCK_UN, 1, byte)
+            set_lock(self._open(), fcntl.F_UNLCK, length=1, start=byte)
         return True
 
     def _lock(self, byte: int) -> None:
         if not self._holders[byte]:
-            fcntl.lockf(self._open(), fcntl.LOCK_SH, 1, byte)
+            set_lock(self._open(), fcntl.F_RDLCK, length=1, start=byte, wait=True)
         self._holders[byte] += 1
 
     def _unlock(self, byte: int) -> None:
         self._holders[byte] -= 1
         if not self._holders[byte]:
             del self._holders[byte]
-            fcntl.lockf(self._open(), fcntl.LOCK_UN, 1, byte)
+            set_lock(self._open(), fcntl.F_UNLCK, length=1, start=byte)
 
     def _open(self) -> int:
         """The file of the locks."""

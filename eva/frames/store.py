@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -131,7 +132,7 @@ class FrameFolder:
         with (self.folder / ".claims").open("wb") as file:
             claimed = [index for index in indices if try_lock(file.fileno(), length=1, start=index)]
             if not claimed:
-                fcntl.lockf(file, fcntl.LOCK_EX, 1, indices[0])
+                set_lock(file.fileno(), fcntl.F_WRLCK, length=1, start=indices[0], wait=True)
                 claimed = [indices[0]]
             yield claimed
 
@@ -160,11 +161,20 @@ def booted_at() -> float:
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def set_lock(file: int, kind: int, *, length: int = 0, start: int = 0, wait: bool = False) -> None:
+    """Lock or unlock `length` bytes of a file (0: all from `start` on); `kind` is F_RDLCK, F_WRLCK or F_UNLCK.
+
+    The lock belongs to this opening of the file, and not to the process: two runs of one process are kept apart, too.
+    """
+    command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
+    fcntl.fcntl(file, command, struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0))
+
+
 def try_lock(file: int, *, length: int = 0, start: int = 0) -> bool:
-    """Lock `length` bytes of a file (0: all from `start` on) for this process alone, unless another process has a lock
-    there. Returns whether it has the lock now."""
+    """Lock `length` bytes of a file alone (see set_lock), unless somebody else has a lock there. Returns whether it is
+    locked now."""
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
+        set_lock(file, fcntl.F_WRLCK, length=length, start=start)
     except (BlockingIOError, PermissionError):  # which of the two is the system's choice
         return False
     return True

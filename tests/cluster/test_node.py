@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
-import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from scripted_server import Script, ScriptedServer
 from eva.cluster.node import Node, NodeError, NodeSettings, on_this_machine, versions
 from eva.dataset.items import Item, parse_item
 from eva.endpoint.errors import RankRefusedError, UnavailableError
-from eva.run.options import Defaults, parse_options
+from eva.run.options import Options
 
 T = TypeVar("T")
 LOOK = block(call(0, 1, 2))
@@ -38,9 +37,15 @@ def server() -> Iterator[ScriptedServer]:
 
 @pytest.fixture
 def settings(videos: Path, tokenizer_dir: Path, tmp_path: Path, server: ScriptedServer) -> NodeSettings:
-    defaults = Defaults(server.base_url, "EMPTY", str(tokenizer_dir), FRAME_TOOL, tmp_path / "frames", ())
-    options = parse_options(["--dataset", "own", "--request-timeout", "20", "--frame-workers", "1"], defaults)
-    return NodeSettings(options, "scripted-eva", str(videos), FRAME_TOOL)
+    options = Options(
+        "own",
+        base_url=server.base_url,
+        tokenizer=str(tokenizer_dir),
+        frame_root=tmp_path / "frames",
+        request_timeout=20,
+        frame_workers=1,
+    )
+    return NodeSettings(options, "scripted-eva", str(videos))
 
 
 def item(key: str) -> Item:
@@ -200,11 +205,11 @@ def test_a_machine_that_cannot_play_says_why(settings: NodeSettings, server: Scr
         return asyncio.run(Node(of).start([])).problem
 
     options, root = settings.options, settings.video_root
-    missing = NodeSettings(options, "scripted-eva", str(tmp_path / "none"), FRAME_TOOL)
+    missing = NodeSettings(options, "scripted-eva", str(tmp_path / "none"))
     assert problem(missing).startswith("there is no video folder")
-    assert "is the variable set" in problem(NodeSettings(options, "scripted-eva", "$EVA_NOT_SET/videos", FRAME_TOOL))
+    assert "is the variable set" in problem(NodeSettings(options, "scripted-eva", "$EVA_NOT_SET/videos"))
     server.script.down = True
-    assert "no server can be used from here" in problem(NodeSettings(options, "scripted-eva", root, FRAME_TOOL))
+    assert "no server can be used from here" in problem(NodeSettings(options, "scripted-eva", root))
 
 
 def test_only_a_path_that_begins_with_a_variable_is_the_nodes_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,14 +220,13 @@ def test_only_a_path_that_begins_with_a_variable_is_the_nodes_own(monkeypatch: p
         on_this_machine("videos")
 
 
-def test_other_code_has_another_version(tmp_path: Path) -> None:
-    (tmp_path / FRAME_TOOL.name).write_bytes(FRAME_TOOL.read_bytes())
-    shutil.copytree(FRAME_TOOL.parent / "eva", tmp_path / "eva")
-    same = versions(tmp_path / FRAME_TOOL.name)
-    assert same == versions(FRAME_TOOL)
-    (tmp_path / "eva" / "protocol" / "budget.py").write_text("", encoding="utf-8")
-    other = versions(tmp_path / FRAME_TOOL.name)
-    assert {name for name in same if same[name] != other[name]} == {"this code"}
+def test_other_code_has_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eva.cluster.node.PROJECT", Path("/"))
+    same = versions()
+    copy = tmp_path / FRAME_TOOL.name
+    copy.write_bytes(FRAME_TOOL.read_bytes() + b"# changed")
+    monkeypatch.setattr("eva.cluster.node.FRAME_TOOL", copy)
+    assert {name for name, version in versions().items() if version != same[name]} == {"this code"}
 
 
 @pytest.mark.process

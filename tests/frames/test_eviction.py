@@ -107,14 +107,14 @@ def test_the_store_is_listed_only_when_the_known_size_is_above_the_cap(tmp_path:
 
 def test_a_store_above_its_cap_is_cut_before_the_first_call(tmp_path: Path) -> None:
     frames = fill(tmp_path, 20)
-    Evictor(tmp_path, 1000).start(pytest.fail)
+    Evictor(tmp_path, 1000).start()
     assert kept(frames) == 9
 
 
 def test_a_store_that_was_just_below_its_cap_does_not_grow_beyond_it(tmp_path: Path) -> None:
     fill(tmp_path, 98, size=10)
     evictor = Evictor(tmp_path, 1000)
-    evictor.start(pytest.fail)
+    evictor.start()
     frames = fill(tmp_path, 101, size=10)
     evictor.count_written(30)
     assert kept(frames) == 95
@@ -183,17 +183,19 @@ def test_on_a_full_disk_a_store_above_its_cap_is_cut_to_its_cap(tmp_path: Path) 
     assert kept(frames) == 9
 
 
-def test_without_a_cap_half_of_the_room_is_taken_where_stored_frames_count_as_room(tmp_path: Path) -> None:
+def test_without_a_cap_half_of_the_room_is_taken_where_stored_frames_count_as_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert default_cap(tmp_path, 10**15) == MAX_DEFAULT_BYTES
     assert default_cap(tmp_path, 10**11) >= 10**11 // 2
     assert default_cap(tmp_path, 0) < 0.75 * shutil.disk_usage(tmp_path).free
-    said: list[str] = []
     evictor = Evictor(tmp_path, None)
-    evictor.start(said.append)
-    assert len(said) == 1
+    with caplog.at_level("INFO", "eva"):
+        evictor.start()
+    assert len(caplog.messages) == 1
     assert evictor.cap_bytes is not None
     assert 0 < evictor.cap_bytes <= MAX_DEFAULT_BYTES
-    evictor.start(pytest.fail)
+    evictor.start()
 
 
 def test_frames_of_every_format_and_half_written_ones_count_and_nothing_else_does(tmp_path: Path) -> None:
@@ -306,7 +308,7 @@ WHILE_HOLDING: dict[str, Callable[[Evictor, Path], object]] = {
     "close": lambda evictor, frame: evictor.close(),
 }
 WHILE_EVICTING: dict[str, Callable[[Evictor, Path], object]] = {
-    "start": lambda evictor, frame: evictor.start(lambda line: None),
+    "start": lambda evictor, frame: evictor.start(),
     "count": lambda evictor, frame: evictor.count_written(0),
     "make room": lambda evictor, frame: evictor.make_room(time.monotonic()),
 }
@@ -552,3 +554,17 @@ def test_a_png_without_its_end_and_an_end_without_its_png_are_not_whole(tmp_path
     for broken in (data + b"\0", b"\0" + data, b"GIF89a" + data, data[:60], b"BM"):
         path.write_bytes(broken)
         assert whole_size(path) is None
+
+
+def test_two_runs_of_one_process_leave_what_the_other_one_holds(tmp_path: Path) -> None:
+    frames = fill(tmp_path, 4)
+    first, second, third = (Evictor(tmp_path, 1, settled_s=0) for _ in range(3))
+    assert first.hold(0, frames[:2])
+    second.count_written(10**9)
+    assert [frame.exists() for frame in frames] == [True, True, False, False]
+    second.close()  # a lock of the process would end with the first file that it closes
+    third.count_written(10**9)
+    assert [frame.exists() for frame in frames] == [True, True, False, False]
+    first.close()
+    third.count_written(10**9)
+    assert not any(frame.exists() for frame in frames)

@@ -6,12 +6,10 @@ python tests/helpers/flag_tables.py      writes them into the page
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "flags.md"
@@ -20,29 +18,18 @@ HEAD = "| {} | default | meaning |\n|---|---|---|\n"
 
 def with_tables(page: str) -> str:
     """The page, with new tables in place of those that it has."""
-    from eva.run.options import make_parser  # as a command, this file first sets the path
+    from eva.commands import report, run_flags, score  # as a command, this file first sets the path
+    from eva.run.settings import known_datasets
 
-    run, accuracy, report = (load(name) for name in ("eval-eva.py", "accuracy.py", "report.py"))
     for name, tables in {
-        "eval-eva.py": grouped(make_parser(run.DEFAULTS)),
-        "accuracy.py": [table("argument", accuracy.make_parser()._actions)],
+        "eval-eva.py": grouped(run_flags.make_parser({}, list(known_datasets()))),
+        "accuracy.py": [table("argument", score.make_parser()._actions)],
         "report.py": [table("argument", report.make_parser()._actions)],
     }.items():
         before, heading, rest = page.partition(f"\n## {name}\n")
         _, following, after = rest.partition("\n## ")
         page = before + heading + "\n" + "\n".join(tables) + following + after
     return page
-
-
-def load(name: str) -> ModuleType:
-    """A command as a module; its name may hold a hyphen."""
-    spec = importlib.util.spec_from_file_location(name.replace("-", "_").removesuffix(".py"), ROOT / name)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def grouped(parser: argparse.ArgumentParser) -> list[str]:

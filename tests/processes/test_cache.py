@@ -513,7 +513,7 @@ def test_a_record_that_does_not_reach_the_disk_leaves_the_cache_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No half line and no line that is not known, so that the run's result is what its cache says."""
-    with open_cache(tmp_path / "cache_x.jsonl", pytest.fail) as cache:
+    with open_cache(tmp_path / "cache_x.jsonl") as cache:
         cache.append(read_record(old_record(0)))
         before = cache.path.read_bytes()
         with monkeypatch.context() as patch:

@@ -197,7 +197,7 @@ def test_without_a_cap_half_of_the_disk_is_taken_and_said_in_one_line(
 
 def test_an_explicit_cap_is_taken_as_given(tmp_path: Path) -> None:
     evictor = Evictor(tmp_path, 10**15)
-    evictor.start(pytest.fail)
+    evictor.start()
     assert evictor.cap_bytes == 10**15
     evictor.close()
 
@@ -207,7 +207,7 @@ def test_a_store_that_is_there_gets_no_smaller_cap_the_next_time(tmp_path: Path)
         caps = []
         for _ in range(2):
             evictor = Evictor(root, None)
-            evictor.start(lambda line: None)
+            evictor.start()
             caps.append(evictor.cap_bytes)
             evictor.close()
             fill(root, 40, 100_000)
@@ -218,7 +218,7 @@ def test_a_store_that_is_there_gets_no_smaller_cap_the_next_time(tmp_path: Path)
 def test_the_store_is_cut_to_its_cap_before_the_first_call(tmp_path: Path) -> None:
     frames = fill(tmp_path, 10, 100)
     evictor = Evictor(tmp_path, 500)
-    evictor.start(pytest.fail)
+    evictor.start()
     evictor.close()
     assert [frame.exists() for frame in frames] == [False] * 6 + [True] * 4
 
@@ -232,7 +232,7 @@ from pathlib import Path
 from eva.frames.eviction import Evictor
 root, name, count, size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 evictor = Evictor(root, int(sys.argv[5]), settled_s=0)
-evictor.start(print)
+evictor.start()
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(count):
@@ -302,7 +302,7 @@ from pathlib import Path
 from eva.frames.eviction import Evictor
 root, user, group, umask = Path(sys.argv[1]), *map(int, sys.argv[2:])
 os.setgroups([]), os.setgid(group), os.setuid(user), os.umask(umask)
-Evictor(root, 1).start(print)
+Evictor(root, 1).start()
 """
 
 

@@ -103,8 +103,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Ite
             tool = Watched(settings, asyncio.Semaphore(2), Prober(workers, Limits(60, 2**31)))
             result.tools.append(tool)
             call_runner = CallRunner(tool, CallSettings(12000, 720, "requested", "file"))
-            said: list[str] = []
-            runner = SampleRunner(Eva(), call_runner, transcribe, folder / "videos", 6, said.append)
+            runner = SampleRunner(Eva(), call_runner, transcribe, folder / "videos", 6)
             for number in range(int(fallback), REPLIES, 2):
                 item = Item(number, (f"{STEM}.mp4",), ({"role": "user", "content": "Q?"},), "B")
                 text = a_reply(number)

@@ -118,14 +118,14 @@ def test_the_page_grows_with_the_run_and_the_reader_stays_where_they_are(
         page.wait_for_function("() => document.querySelector('#count').textContent === '5 samples'")
         page.wait_for_function("() => document.querySelector('#runs td').textContent.includes(' of 5 answered')")
 
-        with open_cache(served.cache, print) as cache:  # as --retry-error does
+        with open_cache(served.cache) as cache:  # as --retry-error does
             cache.drop([0, 2])
             cache.append(read_record(records[INDEX["wrong"]]))
         page.wait_for_function("() => document.querySelector('#count').textContent === '4 samples'")
         assert page.locator("#table tbody a").all_inner_texts() == ["own/1", "own/3", "own/4", "own/5"]
         assert page.locator("#sample").get_attribute("aria-label") == "Sample own/1"
 
-        with open_cache(served.cache, print) as cache:  # the sample that is being read runs again
+        with open_cache(served.cache) as cache:  # the sample that is being read runs again
             cache.drop([1])
         page.wait_for_function("() => document.querySelector('#count').textContent === '3 samples'")
         assert page.locator(".frames img").count() == 3

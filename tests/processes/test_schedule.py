@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import threading
 import time
@@ -65,7 +64,7 @@ class Samples:
     done: Counter[int] = field(default_factory=Counter)
     given_up: dict[int, str] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
-    reported: list[str] = field(default_factory=list)
+    work: Schedule = field(init=False)
 
     @contextlib.asynccontextmanager
     async def pool(self) -> AsyncIterator[Servers]:
@@ -79,14 +78,13 @@ class Samples:
             outage_timeout_s=self.outage_timeout_s,
             ranks=self.ranks,
             notify=self.said.append,
-            report=self.reported.append,
         )
         try:
             yield pool
         finally:
             await pool.close()
 
-    async def run_all(self, todo: list[Item], *, grace_s: float = 5) -> None:
+    async def run_all(self, todo: list[Item]) -> None:
         async with self.pool() as pool:
 
             async def run(item: Item, avoiding: Collection[Server]) -> None:
@@ -97,8 +95,8 @@ class Samples:
             def give_up(item: Item, failing: FailingError) -> None:
                 self.given_up[item.index] = str(failing)
 
-            work = Schedule(run, pool.serves_others, give_up, self.outage_timeout_s, first_come, self.said.append)
-            await work.run_all(todo, max_concurrent=self.ceiling, grace_s=grace_s)
+            self.work = Schedule(run, pool.serves_others, give_up, self.outage_timeout_s, first_come)
+            await self.work.run_all(todo, max_concurrent=self.ceiling)
 
     async def play(self, item: Item, assignment: Assignment) -> None:
         messages = question(f"{item.index}")
@@ -106,9 +104,9 @@ class Samples:
             reply = await assignment.complete(messages)
             messages = [*messages, {"role": "assistant", "content": reply.text}, {"role": "user", "content": "go on"}]
 
-    def run(self, count: int, *, timeout_s: float = 60, grace_s: float = 5) -> None:
+    def run(self, count: int, *, timeout_s: float = 60) -> None:
         async def timed() -> None:
-            await asyncio.wait_for(self.run_all(items(count), grace_s=grace_s), timeout_s)
+            await asyncio.wait_for(self.run_all(items(count)), timeout_s)
 
         asyncio.run(timed())
 
@@ -214,9 +212,9 @@ def test_a_run_whose_samples_cannot_be_played_yet_ends_at_once_when_it_is_told_t
         async def serves(servers: Collection[Server]) -> bool:
             return True
 
-        work = Schedule(run, serves, lambda item, failing: None, 20, take=lambda waiting: None, report=print)
-        asyncio.get_running_loop().call_later(0.2, os.kill, os.getpid(), signal.SIGINT)
-        await work.run_all(items(3), max_concurrent=2, grace_s=300)
+        work = Schedule(run, serves, lambda item, failing: None, 20, take=lambda waiting: None)
+        asyncio.get_running_loop().call_later(0.2, work.end, signal.SIGINT, 300)
+        await work.run_all(items(3), max_concurrent=2)
 
     with pytest.raises(RunInterruptedError, match="SIGINT"):
         asyncio.run(asyncio.wait_for(wait_in_vain(), 60))
@@ -288,7 +286,13 @@ def ranks_of(server: ScriptedServer) -> dict[str, set[int | None]]:
 SHORT = {"text": ANSWER, "delay_s": 0.02}
 
 
-def test_all_rounds_of_a_sample_go_to_one_rank_and_the_load_is_level_within_one_sample() -> None:
+def said_of_ranks(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [line.getMessage() for line in caplog.records if line.name == "eva.endpoint.ranks"]
+
+
+def test_all_rounds_of_a_sample_go_to_one_rank_and_the_load_is_level_within_one_sample(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     delays = Script(lambda key: [{"text": ANSWER, "delay_s": 0.01 * (int(key) % 4)}], ranks=8)
     with serving(delays) as (server,):
         samples = OnRanks([server.base_url], rounds=3, ceiling=30)
@@ -298,25 +302,25 @@ def test_all_rounds_of_a_sample_go_to_one_rank_and_the_load_is_level_within_one_
     assert all(len(named) == 1 for named in ranks.values()), ranks
     assert {rank for named in ranks.values() for rank in named} == set(range(8))
     assert samples.uneven == []
-    assert samples.reported == []
+    assert said_of_ranks(caplog) == []
 
 
 @pytest.mark.parametrize(
     ("ranks", "configured"), [(None, None), (1, None), (8, 0)], ids=["no /metrics", "one rank", "switched off"]
 )
 def test_a_server_without_ranks_to_choose_from_gets_no_header_and_no_complaint(
-    ranks: int | None, configured: int | None
+    ranks: int | None, configured: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serving(Script(lambda key: [ANSWER], ranks=ranks)) as (server,):
         samples = Samples([server.base_url], rounds=2, ranks=configured)
         samples.run(20)
     assert samples.done == Counter(range(20))
     assert {rank for named in ranks_of(server).values() for rank in named} == {None}
-    assert samples.reported == []
+    assert said_of_ranks(caplog) == []
     assert server.journal.paths["/metrics"] == (0 if configured == 0 else 1), "asked once, not per sample"
 
 
-def test_a_server_restarted_with_fewer_ranks_costs_no_sample_and_is_said_once() -> None:
+def test_a_server_restarted_with_fewer_ranks_costs_no_sample_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     script = Script(lambda key: [ANSWER], ranks=8)
 
     def replies(key: str) -> list[Any]:
@@ -330,14 +334,14 @@ def test_a_server_restarted_with_fewer_ranks_costs_no_sample_and_is_said_once() 
         samples.run(120)
     assert samples.done == Counter(range(120))
     assert samples.given_up == {}
-    (line,) = samples.reported
+    (line,) = said_of_ranks(caplog)
     assert line == f"{server.base_url} had 8 data-parallel ranks: 4 now"
     late = [named for key, named in ranks_of(server).items() if int(key) >= 60]
     assert all(len(named) == 1 for named in late)
     assert {rank for named in late for rank in named} == {0, 1, 2, 3}
 
 
-def test_after_an_outage_the_ranks_are_looked_up_again() -> None:
+def test_after_an_outage_the_ranks_are_looked_up_again(caplog: pytest.LogCaptureFixture) -> None:
     script = Script(lambda key: [SHORT], ranks=2)
 
     async def out_and_back() -> list[int | None]:
@@ -353,10 +357,10 @@ def test_after_an_outage_the_ranks_are_looked_up_again() -> None:
     with serving(script) as (server,):
         samples = Samples([server.base_url])
         assert asyncio.run(asyncio.wait_for(out_and_back(), 30)) == [0, 1, 2, 3]
-    assert samples.reported == [f"{server.base_url} had 2 data-parallel ranks: 4 now"]
+    assert said_of_ranks(caplog) == [f"{server.base_url} had 2 data-parallel ranks: 4 now"]
 
 
-def test_a_server_that_refuses_a_rank_that_it_claims_to_have_chooses_itself() -> None:
+def test_a_server_that_refuses_a_rank_that_it_claims_to_have_chooses_itself(caplog: pytest.LogCaptureFixture) -> None:
     """As one that several machines share, and that takes only the ranks of its own machine."""
     script = Script(lambda key: [SHORT], ranks=4)
     with serving(script) as (server,):
@@ -365,7 +369,7 @@ def test_a_server_that_refuses_a_rank_that_it_claims_to_have_chooses_itself() ->
         journal_of_eight = "".join(f'vllm:prefix_cache_queries_total{{engine="{n}"}} 1.0\n' for n in range(8))
         samples.run(20)
     assert samples.done == Counter(range(20))
-    (line,) = samples.reported
+    (line,) = said_of_ranks(caplog)
     assert line.endswith("had 6 data-parallel ranks: none now that a request can name")
 
 
@@ -457,7 +461,7 @@ def test_a_sample_whose_server_is_lost_while_the_run_stops_stays_unrecorded() ->
 
         async def play(item: Item, assignment: Assignment) -> None:
             if item.index == 0:
-                os.kill(os.getpid(), signal.SIGTERM)
+                samples.work.end(signal.SIGTERM, 5)
                 await asyncio.sleep(0.3)
                 raise ServerLostError(UnavailableError("gone"), assignment.server)
             await assignment.complete(question(f"{item.index}"))

@@ -94,7 +94,7 @@ def test_an_own_tool_that_cannot_be_started_is_refused_at_the_start(tmp_path: Pa
 
     async def start(tool: WorkerTool) -> None:
         with pytest.raises(FrameToolUnusableError, match=r"broken\.py cannot be started: it ended.*no_such_module"):
-            await tool.start(print)
+            await tool.start()
 
     run(make_tool(tmp_path / "frames", script=broken), start)
 

@@ -95,12 +95,12 @@ def test_retry_error_and_new_cache_are_noticed(cache: Path) -> None:
     tail = CacheFollower(cache)
     tail.follow()
     before = tail.generation
-    with open_cache(cache, print) as writer:
+    with open_cache(cache) as writer:
         writer.drop([0])
     assert indices(tail) == [1] and tail.generation != before
     assert tail.record(0) is None
     before = tail.generation
-    with open_cache(cache, print) as writer:
+    with open_cache(cache) as writer:
         writer.clear()
         writer.append(read_record({"index": 8, "gt": "B", "answer": "B", "padding": "x" * 1000}))
     assert indices(tail) == [8] and tail.generation != before

@@ -3,45 +3,43 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eva.dataset.items import Item
 from eva.run.choices import choose_items, draw
-from eva.run.options import Defaults, Options, parse_options
-from eva.run.settings import SettingsError
+from eva.run.options import Options, SettingsError
 
 # Three questions for each video, and the videos in groups, as in Video-MME.
 ITEMS = [Item(n, (f"{n // 3}.mp4",), ({"role": "user", "content": "?"},), "A") for n in range(2700)]
 
 
-def options(*flags: str) -> Options:
-    defaults = Defaults("http://127.0.0.1:1/v1", "k", "models/EVA", Path("tool.py"), Path("frames"), ("own",))
-    return parse_options(["--dataset", "own", *flags], defaults)
+def options(**settings: Any) -> Options:
+    return Options("own", **settings)
 
 
-def indices(*flags: str) -> list[int]:
-    return [item.index for item in choose_items(ITEMS, options(*flags))]
+def indices(**settings: Any) -> list[int]:
+    return [item.index for item in choose_items(ITEMS, options(**settings))]
 
 
 def test_a_seed_names_the_same_questions_on_every_machine() -> None:
-    assert indices("--sample", "6", "--shuffle", "1") == [613, 952, 1308, 1570, 1647, 2405]
-    assert indices("--sample", "6", "--shuffle", "2") != indices("--sample", "6", "--shuffle", "1")
+    assert indices(sample=6, shuffle=1) == [613, 952, 1308, 1570, 1647, 2405]
+    assert indices(sample=6, shuffle=2) != indices(sample=6, shuffle=1)
 
 
 def test_without_the_flag_the_sample_is_the_first_questions() -> None:
-    assert indices("--sample", "4") == [0, 1, 2, 3]
+    assert indices(sample=4) == [0, 1, 2, 3]
     assert len(indices()) == 2700
 
 
 def test_a_larger_sample_of_a_seed_holds_the_smaller_one() -> None:
-    assert set(indices("--sample", "20", "--shuffle", "7")) < set(indices("--sample", "90", "--shuffle", "7"))
-    assert indices("--sample", "9999", "--shuffle", "7") == list(range(2700))
+    assert set(indices(sample=20, shuffle=7)) < set(indices(sample=90, shuffle=7))
+    assert indices(sample=9999, shuffle=7) == list(range(2700))
 
 
 def test_it_draws_from_the_questions_of_ids_alone() -> None:
-    assert set(indices("--ids", "100-140", "--sample", "20", "--shuffle", "0")) < set(range(100, 141))
+    assert set(indices(ids="100-140", sample=20, shuffle=0)) < set(range(100, 141))
 
 
 def test_twenty_of_videomme_are_of_many_videos_and_of_each_third() -> None:
@@ -59,4 +57,4 @@ def test_every_question_is_drawn_equally_often() -> None:
 
 def test_a_seed_without_a_sample_is_refused_with_the_missing_flag_named() -> None:
     with pytest.raises(SettingsError, match="--sample N"):
-        indices("--shuffle", "3")
+        indices(shuffle=3)

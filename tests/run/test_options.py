@@ -21,7 +21,7 @@ from eva.run.options import addresses, rank_count
     ],
 )
 def test_a_range_of_ports_stands_for_a_server_on_each(text: str, meant: list[str]) -> None:
-    assert addresses(text) == meant
+    assert addresses(text) == tuple(meant)
 
 
 def test_ranks_are_a_number_or_left_to_the_server_or_off() -> None:

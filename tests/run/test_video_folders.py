@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import row, write_rows
@@ -12,11 +13,12 @@ from videos import Recipe, encode
 
 from eva.agents.choice import AgentChoice
 from eva.errors import EvaError
+from eva.files import PROJECT
 from eva.records.cache import open_cache
 from eva.run.containers import describe_videos, write_containers
 from eva.run.meta_content import begin_meta, with_videos
-from eva.run.options import Defaults, Options, parse_options
-from eva.run.settings import SettingsError, choose_dataset
+from eva.run.options import Options, SettingsError
+from eva.run.settings import choose_dataset
 
 # The table is read in a process that is left behind if it blocks.
 pytestmark = pytest.mark.process
@@ -24,36 +26,35 @@ pytestmark = pytest.mark.process
 CONFIGURED = {"mlvu": {"jsonl": "mlvu.jsonl", "video_root": "data/videos/mlvu"}}
 
 
-def options(*argv: str) -> Options:
-    defaults = Defaults("http://127.0.0.1:9/v1", "EMPTY", "none", Path("tool.py"), Path("frames"), ("mlvu",))
-    return parse_options(["--dataset", "mlvu", *argv], defaults)
+def options(dataset: str = "mlvu", **settings: Any) -> Options:
+    return Options(dataset, **settings)
 
 
 @pytest.mark.parametrize(
-    ("argv", "folder"),
+    ("settings", "folder"),
     [
-        ([], "/home/data/videos/mlvu"),
-        (["--videos", "/disk"], "/disk/mlvu"),
-        (["--videos", "/disk", "--video-root", "/own"], "/own"),
-        (["--videos", "/disk", "--dataset", "mine", "--jsonl", "mine.jsonl"], "/disk/mine"),
-        (["--videos", "$SCRATCH/videos"], "$SCRATCH/videos/mlvu"),
+        ({}, f"{PROJECT}/data/videos/mlvu"),
+        ({"videos": "/disk"}, "/disk/mlvu"),
+        ({"videos": "/disk", "video_root": "/own"}, "/own"),
+        ({"videos": "/disk", "dataset": "mine", "jsonl": "mine.jsonl"}, "/disk/mine"),
+        ({"videos": "$SCRATCH/videos"}, "$SCRATCH/videos/mlvu"),
     ],
 )
-def test_one_flag_names_the_folder_of_all_datasets(argv: list[str], folder: str) -> None:
-    assert choose_dataset(options(*argv), CONFIGURED, Path("/home")).video_root == Path(folder)
+def test_one_setting_names_the_folder_of_all_datasets(settings: dict[str, str], folder: str) -> None:
+    assert choose_dataset(options(**settings), CONFIGURED).video_root == Path(folder)
 
 
 def test_a_set_of_ones_own_needs_a_folder_of_videos() -> None:
     with pytest.raises(SettingsError, match="needs --jsonl and --video-root"):
-        choose_dataset(options("--dataset", "mine", "--jsonl", "mine.jsonl"), CONFIGURED, Path("/home"))
+        choose_dataset(options("mine", jsonl="mine.jsonl"), CONFIGURED)
 
 
 def test_the_meta_file_names_the_table_of_containers_where_there_is_one(tmp_path: Path) -> None:
     jsonl = write_rows(tmp_path / "questions.jsonl", [row("a")])
-    chosen = options("--video-root", str(tmp_path), "--jsonl", str(jsonl), "--output-dir", str(tmp_path))
-    dataset = choose_dataset(chosen, CONFIGURED, tmp_path)
-    with open_cache(dataset.cache, print) as cache:
-        begin = partial(begin_meta, cache, "model", dataset, agent=AgentChoice(), options=chosen, home=tmp_path)
+    chosen = options(video_root=tmp_path, jsonl=jsonl, output_dir=tmp_path, frame_tool=Path("tool.py"))
+    dataset = choose_dataset(chosen, CONFIGURED)
+    with open_cache(dataset.cache) as cache:
+        begin = partial(begin_meta, cache, "model", dataset, agent=AgentChoice(), options=chosen)
         assert "videos" not in with_videos(begin(), tmp_path).environment
         write_containers(tmp_path, [encode(Recipe("clip.mp4", "libx264", count=5), tmp_path)], "a/repo at 1234")
         said = with_videos(begin(), tmp_path).environment["videos"]

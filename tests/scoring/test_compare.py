@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from harness import ROOT, environment, only_sentence, write_rows
 
-from accuracy import comparison, comparison_content
+from eva.commands.score import comparison, comparison_content
 from eva.records.meta import Meta, write_meta
 from eva.records.schema import read_record
 from eva.scoring.assessment import assess_file
@@ -22,7 +22,7 @@ from eva.scoring.compare_files import read_compared
 from eva.scoring.published import load_published
 
 Record = dict[str, Any]
-PUBLISHED = load_published(ROOT)
+PUBLISHED = load_published()
 SETTINGS = {"dataset": "own", "model": "EVA", "max_turns": 6}
 
 

@@ -23,7 +23,7 @@ from eva.scoring.interval import Interval, clustered_interval
 from eva.scoring.origin import dataset_of
 from eva.scoring.published import Figure, load_published, published_lines
 
-PUBLISHED = load_published(ROOT)
+PUBLISHED = load_published()
 ROWS = {
     "videomme": 2700,
     "longvideobench": 1337,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import ROOT, write_rows
+from harness import write_rows
 from scipy.stats import binom
 
 from eva.records.meta import Meta, write_meta
@@ -21,7 +21,7 @@ from eva.scoring.published import load_published
 from eva.scoring.repeats import NotRepeatsError, Spread, majority_right, measure_repeats, pass_at_k
 from eva.scoring.repeats_summary import repeats_json, repeats_lines
 
-PUBLISHED = load_published(ROOT)
+PUBLISHED = load_published()
 
 
 def record(index: int, answer: str, **more: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from eva.scoring.compare_files import read_answered
 from eva.scoring.published import load_published
 from eva.scoring.tables import FORMATS, Table, make_table
 
-PUBLISHED = load_published(ROOT)
+PUBLISHED = load_published()
 HOSTILE = "a|b \\ *c* `d` <script>x</script> [l](http://e) & 5% $x$ #1 {y} ^~_z"
 
 
