@@ -32,6 +32,7 @@ from eva.run.executor import store_cap
 from eva.run.options import Options
 from eva.run.resume_command import without_secrets
 from eva.text import folded, printable
+from eva.video.choices import WHOLE_SHARE
 
 if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
@@ -43,8 +44,6 @@ IMAGES_PER_REQUEST = 256
 BYTES_PER_TOKEN = PIXELS_PER_TOKEN_SIDE**2 * 3
 # The published runs take up to 2.75 rounds per question, and the last round has no tool call.
 CALLS_PER_QUESTION = 1.75
-# Sound may be longer than the pictures. A file with pictures for less than this share of its duration is truncated.
-MIN_PICTURE_SHARE = 0.9
 # The text of a sample in tokens, beside the replies: question, labels of the frames, the question again in each round.
 TEXT_TOKENS = 4096
 
@@ -145,9 +144,10 @@ async def _video_problem(item: Item, video_root: Path, tool: FrameTool, good: se
             extraction = await tool.extract(found.path, whole, sample=item.index)
             if extraction.folder is not None:
                 shutil.rmtree(extraction.folder)
-            promised_s, end_s = found.info.duration_s, extraction.details.get("end_s", float("inf"))
-            if end_s < promised_s * MIN_PICTURE_SHARE:
-                return f"{item.videos[0]}: truncated: pictures end at {end_s:.1f} s of {promised_s:.1f} s"
+            promised_s, details = found.info.duration_s, extraction.details
+            shown_s = details.get("end_s", float("inf")) - details.get("start_s", 0.0)
+            if shown_s < promised_s * WHOLE_SHARE:
+                return f"{item.videos[0]}: truncated: pictures end at {shown_s:.1f} s of {promised_s:.1f} s"
             good.add(identity)
     except (VideoError, CallFailedError, FrameToolError, OSError) as error:
         # The name stands in front: the whole path again would only fill the screen.
