@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -50,7 +51,7 @@ from eva.run.meta_content import (
     with_videos,
 )
 from eva.run.options import FRAME_ROOT, Defaults, Options, parse_options
-from eva.run.preflight import FAILED, table
+from eva.run.preflight import FAILED, find_doubts, table
 from eva.run.progress import Progress, first_line
 from eva.run.rehearsal import check_all
 from eva.run.resume_command import resume_command
@@ -185,6 +186,8 @@ async def evaluate_once(dataset: Dataset, options: Options) -> int:
     check_settings(dataset, options)
     agent = choose_agent(options, items)
     transcribe = load_transcriber(options.tokenizer)
+    for doubt in find_doubts(items, everything, dataset.jsonl, load_published(HOME).get(options.dataset)):
+        warn(f"{doubt.what}: {doubt.detail}")
     with open_cache(dataset.cache, warn) as cache:
         outdated = find_outdated(cache, items, options)
         pending = [item for item in items if item.index in outdated or item.index not in cache.outcomes]
@@ -220,10 +223,11 @@ async def check(options: Options) -> int:
     """Print a table of all that can be found out before a run of hours; 0 if a run can start."""
     dataset = choose_dataset(options, DATASET_CONFIG, HOME)
 
-    def load() -> list[Item]:
-        return choose_items(load_annotations(dataset.jsonl, options.dataset), options)
-
-    findings = await check_all(load, dataset, options, own_tool=HOME / FRAME_TOOL_PATH, report=warn)
+    load = partial(load_annotations, dataset.jsonl, options.dataset)
+    published = load_published(HOME).get(options.dataset)
+    findings = await check_all(
+        load, dataset, options, published=published, own_tool=HOME / FRAME_TOOL_PATH, report=warn
+    )
     print("\n".join(table(findings, columns=shutil.get_terminal_size().columns)))
     return int(any(finding.verdict == FAILED for finding in findings))
 

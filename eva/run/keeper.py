@@ -68,10 +68,11 @@ class Keeper:
 
     def _count(self, record: Record, unread: int) -> None:
         unread += len(record.rounds)
-        if any(can_read(self._agent, round_) for round_ in record.rounds):
+        if any(can_read(self._agent, round_, record.question) for round_ in record.rounds):
             self._unread = None
         elif unread < FIRST_REPLIES:
             self._unread = unread
         else:
             self._unread = None
-            self._warn(f"none of the first {unread} replies can be read: {describe_unread(record.rounds[-1])}")
+            described = describe_unread(record.rounds[-1], record.question)
+            self._warn(f"none of the first {unread} replies can be read: {described}")

@@ -15,25 +15,32 @@ from eva.dataset.items import Item
 from eva.errors import EvaError
 from eva.protocol.stop_reasons import SAMPLE
 from eva.records.schema import Record
-from eva.run.choices import choose_agent
+from eva.run.choices import choose_agent, choose_items
 from eva.run.connect import connect_to
 from eva.run.executor import make_sample_runner, make_tool
 from eva.run.options import Options
-from eva.run.preflight import FAILED, OK, WARNING, Finding, check_frames, check_items, check_server, check_tokenizer
+from eva.run.preflight import FAILED, OK, WARNING, Finding, check_frames, check_server, check_tokenizer, find_doubts
 from eva.run.settings import Dataset, find_problems
+from eva.scoring.published import Published
 
 # Questions whose video cannot be shown are passed over; another check names them.
 MOST_TRIED = 10
 
 
 async def check_all(
-    load: Callable[[], list[Item]], dataset: Dataset, options: Options, *, own_tool: Path, report: Callable[[str], None]
+    load: Callable[[], list[Item]],
+    dataset: Dataset,
+    options: Options,
+    *,
+    published: Published | None,
+    own_tool: Path,
+    report: Callable[[str], None],
 ) -> list[Finding]:
     """What can be found out before a run of hours. What is missing is a row, and the other rows come all the same.
 
-    Raises AgentError.
+    `load` gives all items of the annotation file. Raises AgentError.
     """
-    items, findings = _check_questions(load)
+    items, findings = _check_questions(load, dataset, options, published)
     agent = choose_agent(options, items)
     tokenizer, transcribe = check_tokenizer(options)
     places = [Finding("settings", FAILED, str(problem)) for problem in find_problems(dataset, options)]
@@ -46,10 +53,14 @@ async def check_all(
     return findings + await check_servers(playable, transcribe, agent=agent, options=options, **place)
 
 
-def _check_questions(load: Callable[[], list[Item]]) -> tuple[list[Item], list[Finding]]:
+def _check_questions(
+    load: Callable[[], list[Item]], dataset: Dataset, options: Options, published: Published | None
+) -> tuple[list[Item], list[Finding]]:
     try:
-        items = load()
-        return items, check_items(items)
+        everything = load()
+        items = choose_items(everything, options)
+        counts = f"{len(items)} on {len({item.videos[0] for item in items})} videos"
+        return items, [Finding("questions", OK, counts), *find_doubts(items, everything, dataset.jsonl, published)]
     except EvaError as error:
         return [], [Finding("questions", FAILED, str(error))]
 
@@ -98,8 +109,9 @@ def _judge(record: Record, runner: SampleRunner) -> tuple[str, str]:
         return FAILED, f"question {record.index}: {record.error_detail or record.error}"
     if record.answer:
         return OK, f"question {record.index}: answered {record.answer!r} after {len(rounds)} replies"
-    if not can_read(runner.agent, rounds[-1]):
-        return FAILED, f"question {record.index} ended as {record.stop_reason}: {describe_unread(rounds[-1])}"
+    if not can_read(runner.agent, rounds[-1], record.question):
+        described = describe_unread(rounds[-1], record.question)
+        return FAILED, f"question {record.index} ended as {record.stop_reason}: {described}"
     return WARNING, f"question {record.index} ended without an answer: {record.stop_reason}"
 
 

@@ -108,7 +108,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path, video
             bench.write(rows)
             return bench.run("--check", *flags, video_root=str(videos))
 
-        hopeless = [row("a", truth="@"), row("b", truth="E")]
+        hopeless = [row("a", truth="@"), row("b", truth="E"), row("c", truth="(B)"), row("d"), row("e", truth="\uff22")]
         names = [*VIDEO_TROUBLES, *(recipe.name for recipe in SHOWN_SHORTER_THAN_SOUND)]
         broken = [row("a"), *(row(name, video=name) for name in names)]
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -164,7 +164,9 @@ def test_a_server_that_does_not_answer_is_a_line_of_the_table(checked: Checked) 
 
 def test_hopeless_truths_are_a_warning_and_fewer_turns_fit_a_small_context(checked: Checked) -> None:
     run = checked.runs["small"]
-    assert has_row(r"^warning ground truths 2 can never be right, such as 0 \('@'\), 1 \('E'\)", run), run.said
+    assert has_row(
+        r"^warning ground truths 4 can never be right, such as 0 \('@'\), 1 \('E'\), 2 \('\(B\)'\), 4 ", run
+    ), run.said
     assert has_row("^ok context 32768 tokens", run), run.said
     check_verdict(run, code=0)
 
