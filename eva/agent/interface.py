@@ -56,7 +56,7 @@ class Agent:
 
     def read(self, reply: Reply) -> Action:
         """What a reply asks for. By itself, an agent reads an answer and no calls."""
-        answer = find_option(reply.text)
+        answer = find_option(reply.text, reply.letters)
         return Answer(answer) if answer else NoAction(NO_ANSWER_NO_TOOL_CALL)
 
     def respond(self, task: Task, outcomes: Sequence[ToolCallOutcome]) -> list[Message] | NoAction:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -19,6 +19,7 @@ from eva.endpoint.completion import Reply
 from eva.endpoint.errors import BadRequestError
 from eva.errors import VideoError
 from eva.protocol.messages import Message
+from eva.protocol.option import option_letters
 from eva.protocol.reply import Answer, CallAttempt, NoAction
 from eva.protocol.stop_reasons import ANSWER_FOUND, BAD_REQUEST, MAX_TURNS_EXCEEDED
 
@@ -112,7 +113,8 @@ async def step(
     if last:
         episode.messages.extend(agent.last_words())
     asked_at = monotonic()
-    reply = await complete(episode.messages, agent.fields(last=last))
+    completed = await complete(episode.messages, agent.fields(last=last))
+    reply = replace(completed, letters=option_letters(task.question))
     episode.waits.seat_s += max(0.0, monotonic() - asked_at - reply.seconds)
     episode.waits.server_s += reply.seconds
     episode.messages.append(agent.repeat(reply))

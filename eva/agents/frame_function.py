@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eva.agent.interface import Task
+from eva.endpoint.completion import Reply
 from eva.json_text import parse_json
 from eva.protocol.messages import Message, replace_question, user_prompt
 from eva.protocol.option import ANSWER_FORM, find_option, find_tagged
@@ -66,9 +67,9 @@ def parse_call(name: object, arguments: object, *, raw: str, call_id: str = "") 
     return CallAttempt(raw, value, error, REASONS[error] if error else None, call_id)
 
 
-def choose_action(text: str, calls: tuple[CallAttempt, ...]) -> Action:
+def choose_action(reply: Reply, calls: tuple[CallAttempt, ...]) -> Action:
     """An `<answer>` counts before a call, and a call before any other form of an answer."""
-    answer = "" if calls and not find_tagged(text) else find_option(text)
+    answer = "" if calls and not find_tagged(reply.text) else find_option(reply.text, reply.letters)
     if answer:
         return Answer(answer)
     return Calls(calls) if calls else NoAction(NO_ANSWER_NO_TOOL_CALL)

@@ -40,7 +40,7 @@ class Hermes(Agent):
 
     def read(self, reply: Reply) -> Action:
         """See Agent."""
-        return choose_action(reply.text, tuple(islice(_calls(reply.text), MOST_CALLS)))
+        return choose_action(reply, tuple(islice(_calls(reply.text), MOST_CALLS)))
 
     def respond(self, task: Task, outcomes: Sequence[ToolCallOutcome]) -> list[Message]:
         """See Agent."""

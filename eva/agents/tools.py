@@ -47,7 +47,7 @@ class Tools(Agent):
 
     def read(self, reply: Reply) -> Action:
         """See Agent."""
-        return choose_action(reply.text, _calls(reply))
+        return choose_action(reply, _calls(reply))
 
     def respond(self, task: Task, outcomes: Sequence[ToolCallOutcome]) -> list[Message]:
         """See Agent."""

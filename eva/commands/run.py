@@ -30,7 +30,7 @@ from eva.records.cache import Cache
 from eva.run.choices import choose_items
 from eva.run.evaluate import Ended, Host, evaluate, load_annotations
 from eva.run.keeper import CalledOffError
-from eva.run.options import Options, SettingsError
+from eva.run.options import SettingsError
 from eva.run.preflight import FAILED, table
 from eva.run.rehearsal import check_all
 from eva.run.schedule import RunEndedError, RunInterruptedError
@@ -161,9 +161,7 @@ def exit_code(ended: Ended, argv: Sequence[str]) -> int:
 
 async def check(dataset: Dataset, command: RunCommand) -> int:
     """Print a table of all that can be found out before a run of hours; 0 if a run can start."""
-    findings = await check_all(
-        lambda: load_chosen(dataset, command.options), dataset, command.options, list_all=command.list_all
-    )
+    findings = await check_all(dataset, command.options, list_all=command.list_all)
     print("\n".join(table(findings, columns=shutil.get_terminal_size().columns)))
     return int(any(finding.verdict == FAILED for finding in findings))
 
@@ -172,13 +170,9 @@ async def replay(result: Path, dataset: Dataset, command: RunCommand) -> int:
     """Play the replies of a result file again, without a server; 0 if its records are what the loop makes of them."""
     from eva.replay.command import replay_result  # noqa: PLC0415  a run does not need it
 
-    items = load_chosen(dataset, command.options)
+    items = choose_items(load_annotations(dataset.jsonl, command.options.dataset), command.options)
     summary = await replay_result(result, items, dataset, command.options, cut_frames=command.replay_frames)
     if command.json is not None:
         replace_text(command.json, json.dumps(summary.to_json(), indent=1) + "\n", "--json")
     print("\n".join(summary.lines()))
     return int(not summary.proved)
-
-
-def load_chosen(dataset: Dataset, options: Options) -> list[Item]:
-    return choose_items(load_annotations(dataset.jsonl, options.dataset), options)

@@ -26,6 +26,12 @@ from eva.files import replacing
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = httpx2.Timeout(30.0, connect=10.0)
+# What httpx2 raises where a client cannot be made for the proxies of the environment. Its message may hold a part of a
+# password.
+PROXY_UNUSABLE = (ImportError, ValueError, httpx2.InvalidURL)
+PROXY_ADVICE = (
+    "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used; SOCKS needs  pip install socksio"
+)
 
 
 class FetchError(EvaError):
@@ -128,7 +134,11 @@ def _download(url: str, file: RemoteFile, retries: int) -> bytes:
         reraise=True,
     )
     try:
-        with httpx2.Client(follow_redirects=True, max_redirects=5, timeout=TIMEOUT_S) as client:
+        made = httpx2.Client(follow_redirects=True, max_redirects=5, timeout=TIMEOUT_S)
+    except PROXY_UNUSABLE as error:
+        raise FetchError(f"{url} cannot be fetched: {PROXY_ADVICE}") from error
+    try:
+        with made as client:
             return retrying(_receive, client, url, file)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise FetchError(f"{url} cannot be fetched: {_describe(error)}") from error

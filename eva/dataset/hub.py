@@ -20,11 +20,12 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 
+from eva.dataset.download import PROXY_ADVICE, PROXY_UNUSABLE
 from eva.errors import DISK_FULL, EvaError
 from eva.text import printable
 
 # What its library raises beside its own errors: of the connection, the disk, and for replies that no hub gives.
-_FAILURES = (OSError, httpx2.HTTPError, XetDownloadError, RuntimeError, ValueError, KeyError, TypeError)
+_FAILURES = (OSError, httpx2.HTTPError, XetDownloadError, RuntimeError, KeyError, TypeError, *PROXY_UNUSABLE)
 _REFUSED = (401, 403)
 LOOK_TIMEOUT_S = 10.0
 
@@ -121,4 +122,6 @@ def _explain(repo: str, kind: str, error: BaseException | None) -> HubError:
         return AbsentError(f"the Hub has no {repo} of that revision, or it is private")
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return HubError(f"the disk is full: make room, or choose a folder on another disk ({error.strerror})")
+    if isinstance(error, (ImportError, httpx2.InvalidURL)) or "proxy URL" in str(error):
+        return HubError(f"{repo} cannot be fetched: {PROXY_ADVICE}")
     return HubError(f"{repo} cannot be fetched: {printable(str(error) or type(error).__name__, limit=500)}")

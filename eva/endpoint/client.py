@@ -18,7 +18,7 @@ import openai
 
 from eva.endpoint.completion import BLACK_IMAGE_URL, NOTHING, Reply, Sampling, image_message, read_reply
 from eva.endpoint.errors import BadRequestError, RankRefusedError, ServerError, ServerLoadingError, UnavailableError
-from eva.endpoint.http_client import BoundedClient, UnusableServerError, shown_address
+from eva.endpoint.http_client import BoundedClient, UnusableServerError, naming_proxy, proxy_note, shown_address
 from eva.protocol.messages import Message
 
 PROBE_TIMEOUT_S = 60.0
@@ -29,7 +29,7 @@ PAGE_TIMEOUT_S = 10.0
 RANK_HEADER, RANK_REFUSED = "X-data-parallel-rank", "data_parallel_rank"
 # Statuses below 500 by which a server says that it cannot serve now: the key is not valid any more, the model is not
 # there (404), the server is slow or busy.
-_UNAVAILABLE_STATUS = frozenset({401, 403, 404, 408, 409, 425, 429})
+_UNAVAILABLE_STATUS = frozenset({401, 403, 404, 407, 408, 409, 425, 429})
 _ABSENT, _BUSY, _LOADING = 404, 429, 503
 # The field that limits the tokens of a reply, and its name on servers that refuse the first one.
 MAX_TOKENS_NAME, NEW_MAX_TOKENS_NAME = "max_tokens", "max_completion_tokens"
@@ -67,13 +67,14 @@ class ChatModel:
         Raises BadRequestError (HTTP 400), RankRefusedError, UnavailableError, or openai.APIStatusError for other
         refusals."""
         started = time.monotonic()
-        try:
-            reply = read_reply(await self._create(messages, self.sampling.max_tokens, None, fields))
-        except openai.BadRequestError as error:
-            refused = self.rank is not None and RANK_REFUSED in error.message
-            raise (RankRefusedError if refused else BadRequestError)(error.message) from error
-        except NO_COMPLETION as error:
-            raise as_unavailable(error) or error from error
+        with naming_proxy(self.client.base_url):
+            try:
+                reply = read_reply(await self._create(messages, self.sampling.max_tokens, None, fields))
+            except openai.BadRequestError as error:
+                refused = self.rank is not None and RANK_REFUSED in error.message
+                raise (RankRefusedError if refused else BadRequestError)(error.message) from error
+            except NO_COMPLETION as error:
+                raise as_unavailable(error) or error from error
         return replace(reply, seconds=round(time.monotonic() - started, 3))
 
     async def probe(self) -> str:
@@ -86,7 +87,7 @@ class ChatModel:
         if failure is not None and failure.unconnected:
             await asyncio.sleep(PROBE_PAUSE_S)
             failure = await self._probe()
-        return str(failure or "")
+        return f"{failure}{proxy_note(self.client.base_url)}" if failure else ""
 
     async def _probe(self) -> UnavailableError | None:
         try:
@@ -110,7 +111,7 @@ class ChatModel:
         try:
             read_reply(await self._create(messages, 1, _at_most(PROBE_TIMEOUT_S, self.client)))
         except (UnavailableError, *NO_COMPLETION) as error:
-            return str(error)
+            return f"{error}{proxy_note(self.client.base_url)}"
         return ""
 
     async def fetch_page(self, page: str) -> str:
@@ -207,7 +208,7 @@ def make_client(
         shown = base_url.rpartition("@")[2].partition("?")[0]  # without name, password and query
         raise ServerError(f"--base-url: write http:// or https:// before the address {shown}")
     try:
-        http = BoundedClient(headers={"Accept-Encoding": "identity"})
+        http = BoundedClient(httpx2.URL(base_url))
         return openai.AsyncOpenAI(
             base_url=base_url,
             api_key=api_key,
@@ -226,6 +227,11 @@ def make_client(
 
 
 async def _checked_models(client: openai.AsyncOpenAI) -> dict[str, int | None]:
+    with naming_proxy(client.base_url):
+        return await _explained_models(client)
+
+
+async def _explained_models(client: openai.AsyncOpenAI) -> dict[str, int | None]:
     address = shown_address(client.base_url)
     try:
         return await _served(client)

@@ -11,6 +11,7 @@ from typing import Any
 from eva.endpoint.errors import UnavailableError
 from eva.json_text import items, json_text, mapping, number
 from eva.protocol.messages import Message
+from eva.protocol.option import LETTERS
 
 TEMPERATURE = 0.0
 MAX_TOKENS = 2048
@@ -82,7 +83,8 @@ class NativeCall:
 class Reply:
     """One completion: its text (empty for a null content), its tokens, and how long the request took.
 
-    `calls` are its native tool calls, `reasoning` what the server took out of the text as reasoning.
+    `calls` are its native tool calls, `reasoning` what the server took out of the text as reasoning. `letters` are the
+    options that it may choose; the loop, which knows the question, sets them.
     """
 
     text: str
@@ -91,6 +93,7 @@ class Reply:
     seconds: float = 0.0
     calls: tuple[NativeCall, ...] = ()
     reasoning: str = ""
+    letters: str = LETTERS
 
 
 def read_reply(completion: Any) -> Reply:

@@ -23,8 +23,8 @@ class BadRequestError(EvaError):
 
 
 class UnavailableError(EvaError):
-    """The server failed, not the request: no connection, a timeout, 5xx, 401, 403, 404, 408, 409, 425, 429, or a reply
-    that is not a completion.
+    """The server failed, not the request: no connection, a timeout, 5xx, 401, 403, 404, 407, 408, 409, 425, 429, or a
+    reply that is not a whole completion.
 
     `overload`: it was a timeout, 5xx or 429, so fewer requests at a time may help. `timeout`: it was a timeout.
     `unconnected`: no connection could be made, or the connection broke.

@@ -3,13 +3,19 @@ host that was named."""
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
 import httpx2
 import openai
 
+from eva.endpoint.errors import ServerError
+from eva.errors import EvaError
 from eva.text import printable
 
 # A completion of 2,048 tokens has some kilobytes, a long list of models a megabyte. The worst JSON of this size takes
@@ -25,7 +31,12 @@ class UnusableServerError(openai.APIError):
 
 
 class BoundedClient(openai.DefaultAsyncHttpxClient):
-    """Reads each reply whole, within the request's own timeout and MAX_REPLY_BYTES."""
+    """Reads each reply whole, within the request's own timeout and MAX_REPLY_BYTES. All requests go to the host of
+    `url`, through the proxy that the environment names for it."""
+
+    def __init__(self, url: httpx2.URL) -> None:
+        """Raises ServerError for a proxy that cannot be used, OSError for certificates that cannot be read."""
+        super().__init__(transport=_make_transport(url), headers={"Accept-Encoding": "identity"})
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Raises UnusableServerError, APITimeoutError, and what httpx2 raises if a connection fails or breaks.
@@ -53,6 +64,54 @@ class BoundedClient(openai.DefaultAsyncHttpxClient):
         # The headers do not decide: some character sets of Python unpack data, or take quadratic time.
         whole.encoding = "utf-8"
         return whole
+
+
+def _make_transport(url: httpx2.URL) -> httpx2.AsyncHTTPTransport:
+    try:
+        return httpx2.AsyncHTTPTransport(limits=openai.DEFAULT_CONNECTION_LIMITS, proxy=find_proxy(url))
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:
+        # The message of an invalid address may hold a part of the password.
+        cause = "a SOCKS proxy needs  pip install socksio" if isinstance(error, ImportError) else "it is not valid"
+        raise ServerError(
+            f"the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names for {url.host} cannot be used: {cause}, or set "
+            f"NO_PROXY={url.host} to reach the server without it"
+        ) from error
+
+
+def find_proxy(url: httpx2.URL) -> str | None:
+    """The proxy that the environment names for the host of `url`. This machine is never behind one."""
+    if _is_this_machine(url.host) or urllib.request.proxy_bypass(url.netloc.decode("ascii")):
+        return None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
+
+
+def proxy_note(url: httpx2.URL) -> str:
+    """What each message about the server at `url` ends with: its proxy may be the cause. Empty where there is none."""
+    proxy = find_proxy(url)
+    if proxy is None:
+        return ""
+    shown = shown_address(httpx2.URL(proxy))
+    return f"; requests to it go through the proxy {shown} of the environment, unless you set NO_PROXY={url.host}"
+
+
+@contextmanager
+def naming_proxy(url: httpx2.URL) -> Iterator[None]:
+    """Adds `proxy_note` to the errors that leave it."""
+    try:
+        yield
+    except (EvaError, openai.APIError) as error:
+        error.args = (f"{error}{proxy_note(url)}",)
+        raise
 
 
 def _check_head(response: httpx2.Response) -> None:

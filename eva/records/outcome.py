@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import string
 from dataclasses import dataclass
 
+from eva.protocol.option import can_be_letter
 from eva.protocol.stop_reasons import EXCEPTION, INFRASTRUCTURE, MODEL, SETTLED
 
 # The counts that a record which is scored must have; one with an unusable value is left out of the averages.
 COUNTS = ("num_rounds", "total_tokens")
-# `A. `, `A: ` or `(A) ` at the start of a line. In some annotation files a line ends with a backslash and an n.
-_LABEL = re.compile(r"(?:^|\n|\\n)[ \t]*\(?([A-Z])[.:)]")
 
 
 @dataclass(frozen=True)
@@ -45,12 +42,11 @@ class Outcome:
     def chance(self) -> float | None:
         """How likely a guess among the options is right; None where that is unknown.
 
-        A single character that is none of the letters, as `@` in two questions of MLVU, is never right.
+        A ground truth that is none of the letters, as `@` in two questions of MLVU, is never right.
         """
-        truth = self.ground_truth.strip().upper()
-        if self.options is None or len(truth) != 1:
+        if self.options is None:
             return None
-        return 1 / self.options if truth in string.ascii_uppercase[: self.options] else 0.0
+        return 1 / self.options if can_be_letter(self.ground_truth, self.options) else 0.0
 
     @property
     def settled(self) -> bool:
@@ -59,15 +55,6 @@ class Outcome:
 
 def same_answer(ground_truth: str, answer: str) -> bool:
     return ground_truth.strip().upper() == answer.strip().upper()
-
-
-def count_options(question: str) -> int | None:
-    """The number of options at the end of a question: lines that begin with A, B, C, ... None of fewer than two."""
-    count = 0
-    for letter in _LABEL.findall(question):
-        expected = letter == chr(ord("A") + count)
-        count = count + 1 if expected else int(letter == "A")
-    return count if count >= 2 else None
 
 
 def derive_failure(stop_reason: str, answer: str) -> str:

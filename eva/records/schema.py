@@ -15,7 +15,8 @@ from eva.json_text import is_number, items, mapping, number, parse_json, text
 from eva.protocol.arguments import FrameRequest, UnusableArgumentError, read_request
 from eva.protocol.budget import Budgeted
 from eva.protocol.messages import requested_times
-from eva.records.outcome import Outcome, count_options, derive_failure
+from eva.protocol.option import count_options
+from eva.records.outcome import Outcome, derive_failure
 from eva.records.read_transcript import find_question, find_video_length_s
 
 # Written into each new record. The records of the reference have no number, and those of our versions before 1 neither.

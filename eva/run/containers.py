@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -71,20 +72,11 @@ def _row(root: Path, path: Path, known: dict[Any, dict[str, Any]]) -> dict[str, 
 
 def _header(path: Path) -> dict[str, Any]:
     """Codec, size in pixels, frames per second, and duration in seconds of the first video stream."""
-    import av  # noqa: PLC0415 - a run only reads the table
-
+    # A run only reads the table.
     from eva.video.container import moving_pictures, open_container  # noqa: PLC0415
+    from eva.video.probe import probe  # noqa: PLC0415
 
     with open_container(path) as container:
         stream = moving_pictures(container, path)[0]
-        if stream.duration is not None and stream.time_base is not None:
-            duration_s: float | None = float(stream.duration * stream.time_base)
-        else:
-            duration_s = container.duration / av.time_base if container.duration is not None else None
-        return {
-            "codec": stream.codec_context.name,
-            "width": stream.width,
-            "height": stream.height,
-            "fps": float(stream.average_rate) if stream.average_rate else None,
-            "duration_s": duration_s,
-        }
+        codec, rate = stream.codec_context.name, stream.average_rate
+    return {"codec": codec, "fps": float(rate) if rate else None, **asdict(probe(path))}

@@ -42,11 +42,13 @@ from eva.run.meta_content import (
     with_videos,
 )
 from eva.run.options import Options, SettingsError
+from eva.run.preflight import find_doubts
 from eva.run.progress import Progress, first_line
 from eva.run.schedule import RunEndedError, RunInterruptedError, Schedule, by_video
 from eva.run.settings import Dataset, check_settings, known_datasets, with_absolute_paths
 from eva.run.time_use import TimeUse
 from eva.scoring.coverage import Coverage, measure
+from eva.scoring.published import load_published
 
 if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
@@ -99,6 +101,8 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
     check_settings(dataset, options)
     agent = choose_agent(options, items)
     transcribe = load_transcriber(options.tokenizer)
+    for doubt in find_doubts(items, everything, dataset.jsonl, load_published().get(options.dataset)):
+        log.warning("%s: %s", doubt.what, doubt.detail)
     with open_cache(dataset.cache) as cache:
         outdated = find_outdated(cache, items, options)
         pending = [item for item in items if item.index in outdated or item.index not in cache.outcomes]

@@ -62,10 +62,11 @@ class Keeper:
 
     def _count(self, record: Record, unread: int) -> None:
         unread += len(record.rounds)
-        if any(can_read(self._agent, round_) for round_ in record.rounds):
+        if any(can_read(self._agent, round_, record.question) for round_ in record.rounds):
             self._unread = None
         elif unread < FIRST_REPLIES:
             self._unread = unread
         else:
             self._unread = None
-            log.warning("none of the first %d replies can be read: %s", unread, describe_unread(record.rounds[-1]))
+            described = describe_unread(record.rounds[-1], record.question)
+            log.warning("none of the first %d replies can be read: %s", unread, described)

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import shutil
-import string
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,15 +21,17 @@ from eva.dataset.items import Item, video_path
 from eva.endpoint.completion import BLACK_IMAGE_URL, BLACK_PNG_BASE64, MAX_TOKENS, image_message
 from eva.endpoint.errors import ServerError
 from eva.errors import EvaError, VideoError
-from eva.files import replace_text
+from eva.files import file_sha256, replace_text
 from eva.frames.tool import CallFailedError, FrameCall, FrameTool, FrameToolError
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.protocol.messages import first_question
-from eva.records.outcome import count_options
+from eva.protocol.option import can_be_letter, count_options
 from eva.run.connect import connect_to
 from eva.run.executor import store_cap
 from eva.run.options import Options
+from eva.scoring.published import Published, published_questions
 from eva.text import folded, printable, without_secrets
+from eva.video.choices import WHOLE_SHARE
 
 if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
@@ -42,8 +43,6 @@ IMAGES_PER_REQUEST = 256
 BYTES_PER_TOKEN = PIXELS_PER_TOKEN_SIDE**2 * 3
 # The published runs take up to 2.75 rounds per question, and the last round has no tool call.
 CALLS_PER_QUESTION = 1.75
-# Sound may be longer than the pictures. A file with pictures for less than this share of its duration is truncated.
-MIN_PICTURE_SHARE = 0.9
 # The text of a sample in tokens, beside the replies: question, labels of the frames, the question again in each round.
 TEXT_TOKENS = 4096
 
@@ -63,24 +62,21 @@ class Finding:
     of: str = ""
 
 
-def check_items(items: Sequence[Item]) -> list[Finding]:
-    """The numbers of questions and videos, and the ground truths that no answer can equal."""
-    videos = {item.videos[0] for item in items}
-    unanswerable = [item for item in items if not _can_be_right(item)]
-    findings = [Finding("questions", OK, f"{len(items)} on {len(videos)} videos")]
-    if unanswerable:
-        examples = ", ".join(f"{item.index} ({item.ground_truth!r:.20})" for item in unanswerable[:5])
-        detail = f"{len(unanswerable)} can never be right, such as {examples}; they stay in the denominator"
-        findings.append(Finding("ground truths", WARNING, detail))
+def find_doubts(
+    items: Sequence[Item], everything: Sequence[Item], jsonl: Path, published: Published | None
+) -> list[Finding]:
+    """What makes a figure over `items` mislead: an annotation file that is not the published one, and ground truths
+    that no letter can equal. `everything` are all items of the file."""
+    different = published_questions(published, file_sha256(jsonl), len(everything)) if published else []
+    hopeless = [
+        item for item in items if not can_be_letter(item.ground_truth, count_options(first_question(item.prompt)))
+    ]
+    findings = [Finding("annotations", WARNING, line) for line in different]
+    if hopeless:
+        some = ", ".join(f"{item.index} ({item.ground_truth!r:.20})" for item in hopeless[:5])
+        detail = f"{len(hopeless)} can never be right, such as {some}, if the answer is a letter"
+        findings.append(Finding("ground truths", WARNING, f"{detail}; they stay in the denominator"))
     return findings
-
-
-def _can_be_right(item: Item) -> bool:
-    truth = item.ground_truth.strip().upper()
-    options = count_options(first_question(item.prompt))
-    if options is not None and len(truth) == 1:
-        return truth in string.ascii_uppercase[:options]
-    return any(character.isalnum() for character in truth)
 
 
 def check_tokenizer(options: Options) -> tuple[Finding, Transcribe]:
@@ -146,9 +142,10 @@ async def _video_problem(item: Item, video_root: Path, tool: FrameTool, good: se
             extraction = await tool.extract(found.path, whole, sample=item.index)
             if extraction.folder is not None:
                 shutil.rmtree(extraction.folder)
-            promised_s, end_s = found.info.duration_s, extraction.details.get("end_s", float("inf"))
-            if end_s < promised_s * MIN_PICTURE_SHARE:
-                return f"{item.videos[0]}: truncated: pictures end at {end_s:.1f} s of {promised_s:.1f} s"
+            promised_s, details = found.info.duration_s, extraction.details
+            shown_s = details.get("end_s", float("inf")) - details.get("start_s", 0.0)
+            if shown_s < promised_s * WHOLE_SHARE:
+                return f"{item.videos[0]}: truncated: pictures end at {shown_s:.1f} s of {promised_s:.1f} s"
             good.add(identity)
     except (VideoError, CallFailedError, FrameToolError, OSError) as error:
         # The name stands in front: the whole path again would only fill the screen.

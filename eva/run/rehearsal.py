@@ -3,7 +3,7 @@ another form is seen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,25 +15,25 @@ from eva.dataset.items import Item
 from eva.errors import EvaError
 from eva.protocol.stop_reasons import SAMPLE
 from eva.records.schema import Record
-from eva.run.choices import choose_agent
+from eva.run.choices import choose_agent, choose_items
 from eva.run.connect import connect_to
+from eva.run.evaluate import load_annotations
 from eva.run.executor import make_sample_runner, make_tool
 from eva.run.options import Options
-from eva.run.preflight import FAILED, OK, WARNING, Finding, check_frames, check_items, check_server, check_tokenizer
+from eva.run.preflight import FAILED, OK, WARNING, Finding, check_frames, check_server, check_tokenizer, find_doubts
 from eva.run.settings import Dataset, find_problems
+from eva.scoring.published import load_published
 
 # Questions whose video cannot be shown are passed over; another check names them.
 MOST_TRIED = 10
 
 
-async def check_all(
-    load: Callable[[], list[Item]], dataset: Dataset, options: Options, *, list_all: bool
-) -> list[Finding]:
+async def check_all(dataset: Dataset, options: Options, *, list_all: bool) -> list[Finding]:
     """What can be found out before a run of hours. What is missing is a row, and the other rows come all the same.
 
     Raises AgentError.
     """
-    items, findings = _check_questions(load)
+    items, findings = _check_questions(dataset, options)
     agent = choose_agent(options, items)
     tokenizer, transcribe = check_tokenizer(options)
     places = [Finding("settings", FAILED, str(problem)) for problem in find_problems(dataset, options)]
@@ -45,10 +45,13 @@ async def check_all(
     return findings + await check_servers(playable, transcribe, dataset.video_root, agent=agent, options=options)
 
 
-def _check_questions(load: Callable[[], list[Item]]) -> tuple[list[Item], list[Finding]]:
+def _check_questions(dataset: Dataset, options: Options) -> tuple[list[Item], list[Finding]]:
     try:
-        items = load()
-        return items, check_items(items)
+        everything = load_annotations(dataset.jsonl, options.dataset)
+        items = choose_items(everything, options)
+        published = load_published().get(options.dataset)
+        counts = f"{len(items)} on {len({item.videos[0] for item in items})} videos"
+        return items, [Finding("questions", OK, counts), *find_doubts(items, everything, dataset.jsonl, published)]
     except EvaError as error:
         return [], [Finding("questions", FAILED, str(error))]
 
@@ -91,6 +94,7 @@ def _judge(record: Record, runner: SampleRunner) -> tuple[str, str]:
         return FAILED, f"question {record.index}: {record.error_detail or record.error}"
     if record.answer:
         return OK, f"question {record.index}: answered {record.answer!r} after {len(rounds)} replies"
-    if not can_read(runner.agent, rounds[-1]):
-        return FAILED, f"question {record.index} ended as {record.stop_reason}: {describe_unread(rounds[-1])}"
+    if not can_read(runner.agent, rounds[-1], record.question):
+        described = describe_unread(rounds[-1], record.question)
+        return FAILED, f"question {record.index} ended as {record.stop_reason}: {described}"
     return WARNING, f"question {record.index} ended without an answer: {record.stop_reason}"

@@ -117,11 +117,12 @@ def caveat_lines(meta: Meta, published: Published | None) -> list[str]:
 
     A meta file without settings counts like a missing meta file.
     """
-    different = _differences(meta.settings, published) if published and meta.settings else []
+    different = _differences(meta, published) if published and meta.settings else []
     return [*different, *([MIXED] if meta.mixed else [])]
 
 
-def _differences(settings: Mapping[str, Any], published: Published) -> list[str]:
+def _differences(meta: Meta, published: Published) -> list[str]:
+    settings = meta.settings
     lines = []
     # A meta file names the temperature only where it is another one.
     now = {"temperature": published.settings["temperature"], **settings}
@@ -131,10 +132,17 @@ def _differences(settings: Mapping[str, Any], published: Published) -> list[str]
             lines.append(f"Not the published settings: {name} is {shown}, published with {published.settings[name]}")
     lines += [f"Not the published settings: {name} is {settings[name]}" for name in UNPUBLISHED if name in settings]
     if "annotations_sha256" not in settings:
-        lines.append("Not known whether these are the published questions: the meta file names no annotation file")
-    elif settings["annotations_sha256"] != published.annotations_sha256:
-        lines.append("Not the published questions: the annotation file of this run has another SHA-256")
-    return lines
+        return [*lines, "Not known whether these are the published questions: the meta file names no annotation file"]
+    return lines + published_questions(published, settings["annotations_sha256"], meta.coverage.get("items"))
+
+
+def published_questions(published: Published, annotations_sha256: object, questions: object) -> list[str]:
+    """What shows that an annotation file is not that of the published figures. `questions` is how many it has."""
+    if annotations_sha256 == published.annotations_sha256:
+        return []
+    other = type(questions) is int and questions != published.rows
+    count = f" and {questions} questions instead of {published.rows}" if other else ""
+    return [f"Not the published questions: the annotation file of this run has another SHA-256{count}"]
 
 
 def _figure_line(figure: Figure, accuracy: float | None, interval: Interval | None) -> str:

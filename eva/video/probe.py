@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.error import FFmpegError
 from av.video.stream import VideoStream
 
-from eva.errors import VideoError
+from eva.errors import UndecodableError, VideoError
 from eva.protocol.messages import VideoInfo
+from eva.video.choices import WHOLE_SHARE
 from eva.video.container import Identity, moving_pictures, open_container
+
+# It says the length of a stream in a tag alone. To a stream that begins late, FFmpeg gives the length of the file.
+MATROSKA = "matroska,webm"
+TAG = re.compile(r"([0-9]{1,6}):([0-9]{2}):([0-9]{2}(?:\.[0-9]{1,20})?)")
 
 
 def probe(path: Path) -> VideoInfo:
@@ -21,18 +28,53 @@ def probe(path: Path) -> VideoInfo:
         stream = moving_pictures(container, path)[0]
         if not stream.width or not stream.height:
             raise VideoError(f"the video stream of {path} does not say its size")
-        return VideoInfo(_duration_s(container, stream, path), stream.width, stream.height)
+        # ffprobe prints six decimals, and the reference takes the length from it: half a second is then cut off.
+        return VideoInfo(round(_duration_s(container, stream, path), 6), stream.width, stream.height)
 
 
 def _duration_s(container: InputContainer, stream: VideoStream, path: Path) -> float:
+    if container.format.name == MATROSKA:
+        return _tagged_s(stream) or _shown_s(container, path)
     if stream.duration is not None and stream.time_base is not None:
-        # As ffprobe prints it, from which the reference takes it. Half a second is then cut off.
-        return round(float(stream.duration * stream.time_base), 6)
-    # In webm, mkv and flv only the container has a duration; the reference crashed on them.
-    if container.duration is not None:
-        return container.duration / av.time_base
-    # A streamed file says nowhere how long it is.
-    from eva.video.decode_pyav import read_index  # noqa: PLC0415 - it takes OpenCV along, and such files are rare
+        return float(stream.duration * stream.time_base)
+    return _shown_s(container, path)
 
-    timeline = read_index(path, Identity.of(path), recount=False).timeline
-    return timeline.end_s - timeline.begin_s
+
+def _tagged_s(stream: VideoStream) -> float | None:
+    """The length by the tag of a Matroska stream; None where no tag says it for certain."""
+    tag = next((text for key, text in stream.metadata.items() if key.partition("-")[0] == "DURATION"), "")
+    clock = TAG.fullmatch(tag)
+    if clock is None or stream.duration is not None or stream.start_time is None or stream.time_base is None:
+        return None
+    begin_s = float(stream.start_time * stream.time_base)
+    if begin_s and "_STATISTICS_TAGS" in stream.metadata:
+        return None  # mkvmerge writes the length, and FFmpeg writes the end
+    hours, minutes, seconds = clock.groups()
+    length_s = 3600 * int(hours) + 60 * int(minutes) + float(seconds) - begin_s
+    return length_s if length_s > 0 else None
+
+
+def _shown_s(container: InputContainer, path: Path) -> float:
+    """The time for which the frames are shown; the length of the container where frames are not in the file."""
+    from eva.video.decode_pyav import read_index  # noqa: PLC0415 - it takes OpenCV along, and few files need it
+
+    stated_s = 0.0 if container.duration is None else container.duration / av.time_base
+    try:
+        shown_s = read_index(path, Identity.of(path), recount=False).timeline.length_s
+    except UndecodableError:
+        if stated_s:
+            return stated_s  # another decoder may know it
+        raise
+    whole_s = WHOLE_SHARE * stated_s
+    return shown_s if shown_s >= whole_s or _reaches(container, whole_s) else stated_s
+
+
+def _reaches(container: InputContainer, length_s: float) -> bool:
+    """Whether anything in the file, such as its sound, is so long."""
+    end_s = length_s + (container.start_time or 0) / av.time_base
+    try:
+        return any(
+            packet.pts is not None and float(packet.pts * packet.time_base) >= end_s for packet in container.demux()
+        )
+    except FFmpegError:  # the file is cut off
+        return False

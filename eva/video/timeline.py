@@ -45,6 +45,12 @@ class Timeline:
             return float(np.float32(self.times_s[-1] + lost_s)) + 1 / self.average_fps
         return self.shown_to_s + lost_s
 
+    @property
+    def length_s(self) -> float:
+        """The time for which the frames are shown, without the rounding of the bounds."""
+        shown_to_s = self.times_s[-1] + 1 / self.average_fps if self.shown_to_s is None else self.shown_to_s
+        return shown_to_s + self.missing / self.average_fps - self.times_s[0]
+
     def indices_at(self, times_s: list[float]) -> list[int]:
         """The frame for each time; repeats are kept."""
         if self.shown_to_s is None:

@@ -18,7 +18,9 @@ from strict_openai import find_fault
 from eva.agent.interface import Agent, Task
 from eva.agent.loop import Episode, open_episode, run_episode
 from eva.agent.record import episode_record
-from eva.agent.tool_call import CallRunner, CallSettings
+from eva.agent.tool_call import CallRunner, CallSettings, ToolCallOutcome
+from eva.agents.blind import Blind
+from eva.agents.eva import Eva
 from eva.agents.frame_function import MOST_CALLS
 from eva.agents.hermes import Hermes
 from eva.agents.tools import Tools
@@ -26,7 +28,7 @@ from eva.dataset.items import Item
 from eva.endpoint.completion import NativeCall, Reply, Usage, read_reply
 from eva.frames.tool import CallFailedError, Extraction, FrameCall, FrameTool
 from eva.protocol.messages import Message, VideoInfo
-from eva.protocol.reply import Answer, Calls, NoAction
+from eva.protocol.reply import Answer, CallAttempt, Calls, NoAction
 from eva.records.cache import encode
 from eva.records.schema import read_record, record_json
 
@@ -89,6 +91,22 @@ def test_an_answer_in_its_tags_counts_before_a_call_and_a_call_before_other_answ
     assert isinstance(agent.read(said(f"The answer is B, I think. {call[0]}", call[1])), Calls)
     assert agent.read(said("The answer is B, I think.")) == Answer("B")
     assert isinstance(agent.read(said("Hm.")), NoAction)
+
+
+@pytest.mark.parametrize(
+    "agent", [Blind(), Hermes(), Tools(images_for_user=False), Eva()], ids=lambda one: type(one).__name__
+)
+def test_every_agent_reads_a_letter_that_the_question_has_beyond_h(agent: Agent) -> None:
+    async def complete(_: Sequence[Message], __: Mapping[str, Any]) -> Reply:
+        return said("Answer: J.")
+
+    async def run_call(_: CallAttempt) -> ToolCallOutcome:
+        raise AssertionError("there is no call")
+
+    question = "Which?\n" + "\n".join(f"{letter}. it" for letter in "ABCDEFGHIJ")
+    task, episode = Task(0, [{"role": "user", "content": question}], VIDEO), Episode()
+    asyncio.run(run_episode(episode, agent, task, complete=complete, run_call=run_call, max_turns=1))
+    assert episode.answer == "J"
 
 
 def test_ids_that_a_server_left_out_or_gave_twice_are_replaced_the_same_way_in_both_messages() -> None:

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
 import numpy as np
+from av.container import OutputContainer
 from numpy.typing import NDArray
 from priority import no_real_time
 
@@ -25,6 +27,7 @@ from eva.video.decode_decord import DecordVideo
 from eva.video.decode_pyav import AvVideo, read_index
 
 BIT_ROWS, BIT_COLUMNS = 3, 4
+SOUND_RATE = 48000
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ class Recipe:
     color_range: int | None = None
     first_pts: int = 0  # shifts all times; below 0 the MP4 muxer cuts frames off with an edit list
     rotation: int = 0  # degrees, as the container tells the player
+    sound_s: float = 0  # of silence, from the container's beginning on
+    sound_codec: str = "aac"
+    tags: dict[str, str] = field(default_factory=dict)  # of the video stream
 
 
 def picture(number: int, *, width: int, height: int) -> NDArray[np.uint8]:
@@ -93,6 +99,7 @@ def encode(recipe: Recipe, folder: Path) -> Path:
         stream = container.add_stream(recipe.codec, rate=recipe.rate, options=recipe.options)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = recipe.width, recipe.height, recipe.pix_fmt
+        stream.metadata.update(recipe.tags)
         time_base = recipe.time_base or 1 / recipe.rate
         stream.codec_context.time_base = time_base
         if recipe.rotation:
@@ -101,14 +108,28 @@ def encode(recipe: Recipe, folder: Path) -> Path:
             stream.codec_context.colorspace = recipe.colorspace
         if recipe.color_range is not None:
             stream.codec_context.color_range = recipe.color_range
+        packets = _silence(container, recipe)
         for number in range(recipe.count):
             pixels = picture(number, width=recipe.width, height=recipe.height)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = recipe.first_pts + (recipe.pts[number] if recipe.pts is not None else number)
             frame.time_base = time_base
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+            packets += stream.encode(frame)
+        packets += stream.encode(None)
+        container.mux(sorted(packets, key=lambda packet: (packet.dts or 0) * packet.time_base))
     return path
+
+
+def _silence(container: OutputContainer, recipe: Recipe) -> list[av.Packet[Any]]:
+    """The packets of the video's sound. Its stream is added to the container."""
+    if not recipe.sound_s:
+        return []
+    stream = container.add_stream(recipe.sound_codec, rate=SOUND_RATE)
+    assert isinstance(stream, av.AudioStream)
+    stream.layout = "mono"
+    silence = av.AudioFrame.from_ndarray(np.zeros((1, int(recipe.sound_s * SOUND_RATE)), np.int16), "s16", "mono")
+    silence.sample_rate, silence.pts = SOUND_RATE, 0
+    return [*stream.encode(silence), *stream.encode(None)]
 
 
 def open_video(path: Path, *, backend: str = "auto", recount: bool = False) -> Video:

@@ -18,6 +18,7 @@ import pytest
 from agent_replies import hermes, native, window
 from harness import Bench, Run, block, call, make_video, row
 from scripted_server import Script, ScriptedServer
+from videos import Recipe, encode
 
 ANSWER = "<answer>B</answer>"
 NEEDED_TOKENS = 5 * 12000 + 6 * 2048 + 4096
@@ -33,9 +34,17 @@ VIDEO_TROUBLES = {
     "absent.mp4": r" absent.mp4: is missing, in another container too",
     "truncated.mp4": r" truncated.mp4: .+",
     "half.mkv": r" half.mkv: truncated: pictures end at [0-9.]+ s of 12.0 s",
+    "half.flv": r" half.flv: truncated: pictures end at [0-9.]+ s of 12.2 s",
     "audio.mp4": r" audio.mp4: .+",
     "../clip.mp4": r" ../clip.mp4: .*leaves the video root",
 }
+# Sound is longer than the pictures, or begins before them.
+SHOWN_SHORTER_THAN_SOUND = [
+    Recipe("sound.mkv", "libx264", sound_s=12),
+    Recipe("sound.flv", "libx264", sound_s=12),
+    Recipe("sound.ts", "libx264", sound_s=60),
+    Recipe("after-sound.webm", "libvpx", first_pts=50, sound_s=12, sound_codec="libopus"),
+]
 SERVERS = {
     "only lists its model": (script(down=True), r"^failed +a frame by file:// .*the engine is dead$"),
     "has too small a context": (
@@ -69,8 +78,11 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
     whole = make_video(folder / "clip.mp4", frames=20)
     (folder / "truncated.mp4").write_bytes(whole.read_bytes()[:-200])
-    lasting = make_video(folder / "whole.mkv", frames=120)
-    (folder / "half.mkv").write_bytes(lasting.read_bytes()[: lasting.stat().st_size // 2])
+    for suffix in ("mkv", "flv"):
+        lasting = make_video(folder / f"whole.{suffix}", frames=120)
+        (folder / f"half.{suffix}").write_bytes(lasting.read_bytes()[: lasting.stat().st_size // 2])
+    for recipe in SHOWN_SHORTER_THAN_SOUND:
+        encode(recipe, folder)
     make_audio(folder / "audio.mp4")
     return folder
 
@@ -96,8 +108,9 @@ def checked(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path, video
             bench.write(rows)
             return bench.run("--check", *flags, video_root=str(videos))
 
-        hopeless = [row("a", truth="@"), row("b", truth="E")]
-        broken = [row("a"), *(row(name, video=name) for name in VIDEO_TROUBLES)]
+        hopeless = [row("a", truth="@"), row("b", truth="E"), row("c", truth="(B)"), row("d"), row("e", truth="\uff22")]
+        names = [*VIDEO_TROUBLES, *(recipe.name for recipe in SHOWN_SHORTER_THAN_SOUND)]
+        broken = [row("a"), *(row(name, video=name) for name in names)]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             jobs = {
                 "videos": pool.submit(check, "videos", broken),
@@ -133,7 +146,7 @@ def test_a_video_that_cannot_be_shown_is_named_with_its_reason(checked: Checked,
 
 def test_broken_videos_fail_the_check(checked: Checked) -> None:
     run = checked.runs["videos"]
-    assert has_row(r"^failed videos 5 of 6 cannot be shown:", run), run.said
+    assert has_row(r"^failed videos 6 of 11 cannot be shown:", run), run.said
     check_verdict(run, code=1)
 
 
@@ -151,7 +164,9 @@ def test_a_server_that_does_not_answer_is_a_line_of_the_table(checked: Checked) 
 
 def test_hopeless_truths_are_a_warning_and_fewer_turns_fit_a_small_context(checked: Checked) -> None:
     run = checked.runs["small"]
-    assert has_row(r"^warning ground truths 2 can never be right, such as 0 \('@'\), 1 \('E'\)", run), run.said
+    assert has_row(
+        r"^warning ground truths 4 can never be right, such as 0 \('@'\), 1 \('E'\), 2 \('\(B\)'\), 4 ", run
+    ), run.said
     assert has_row("^ok context 32768 tokens", run), run.said
     check_verdict(run, code=0)
 

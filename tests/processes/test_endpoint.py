@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from harness import ROOT, Bench, environment, make_video, row, wait_until
 from hostile_server import (
@@ -34,10 +35,13 @@ from hostile_server import (
 from scripted_server import Handler, Refusal, Script, ScriptedServer
 
 from eva.commands.resume_command import resume_command
+from eva.dataset.download import FetchError, RemoteFile, fetch
+from eva.dataset.hub import HubError, look_up
 from eva.endpoint.client import ChatModel, connect, make_client
 from eva.endpoint.completion import Reply
 from eva.endpoint.errors import ServerError, UnavailableError
 from eva.endpoint.http_client import MAX_REPLY_BYTES
+from eva.errors import EvaError
 
 ANSWER = "<answer>B</answer>"
 ESCAPE = "\x1b[31m\x1b]0;owned\x07"
@@ -425,6 +429,92 @@ def test_a_servers_escape_codes_reach_the_records_and_no_terminal(bench_at: Call
         assert "\x07" not in said
     assert "does not serve" in refused.stderr
     assert "does not serve" in " ".join(checked.stdout.split())
+
+
+# --- proxies
+
+
+class RefusingProxy(Handler):
+    """Refuses every request, as a proxy that does not know the host."""
+
+    def do_GET(self) -> None:
+        self.server.journal.count_path(self.path)
+        self.send_refusal(Refusal(self.server.script.most_images, "unknown host"))
+
+    do_POST = do_GET
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
+    """A proxy that the environment names, with a password. Other hosts are only reached through it."""
+    for name in ("NO_PROXY", "no_proxy", "http_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with ScriptedServer(Script({}, most_images=503)) as server:
+        server.RequestHandlerClass = RefusingProxy
+        address = server.base_url.removesuffix("/v1").replace("//", f"//user:{SECRET}@")
+        monkeypatch.setenv("HTTP_PROXY", address)
+        yield server
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "0.0.0.0"])  # noqa: S104
+def test_no_request_to_this_machine_goes_through_a_proxy(proxy: ScriptedServer, host: str) -> None:
+    async def ask(url: str) -> str:
+        model = await connect(base_url=url, api_key="EMPTY", model=None, timeout_s=60)
+        return await model.probe() + await model.fetch_page("../version")
+
+    with ScriptedServer(Script({}, ranks=1), host="0.0.0.0") as server:  # noqa: S104
+        url = f"http://{host}:{server.server_address[1]}/v1"
+        assert "0.0.scripted" in asyncio.run(ask(url))
+    assert not proxy.journal.paths
+
+
+@pytest.mark.parametrize("status", [400, 407, 422, 503])
+def test_every_message_about_a_server_names_its_proxy_and_how_to_go_without(proxy: ScriptedServer, status: int) -> None:
+    proxy.script.most_images = status
+    url = "http://far.example:8000/v1"
+
+    async def ask() -> list[str]:
+        model = ChatModel(make_client(url, SECRET, 60), MODEL)
+        said = [await model.ask_one_token(MESSAGES)]
+        for request in (model.complete(MESSAGES), connect(base_url=url, api_key=SECRET, model=None, timeout_s=60)):
+            with pytest.raises((EvaError, openai.APIStatusError)) as raised:
+                await request
+            said.append(str(raised.value))
+        # The server serves whoever is refused for what it asks.
+        return [*said, *filter(None, [await model.probe()])]
+
+    said = asyncio.run(ask())
+    assert len(said) == (4 if status in (407, 503) else 3)
+    shown = proxy.base_url.removesuffix("/v1")
+    assert [text for text in said if text.count(f"proxy {shown} ") != 1 or "NO_PROXY=far.example" not in text] == []
+    assert SECRET not in "".join(said)
+    assert f"{url}/models" in proxy.journal.paths
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        ("ALL_PROXY", f"socks5://user:{SECRET}@far.example:1080"),
+        ("HTTP_PROXY", f"ftp://user:{SECRET}@far.example:21"),
+        ("HTTP_PROXY", f"http://user:{SECRET}/word@far.example:3128"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_one_sentence_and_none_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, address: str
+) -> None:
+    for unset in ("NO_PROXY", "no_proxy", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(unset, raising=False)
+    monkeypatch.setenv(name, address)
+    with pytest.raises(ServerError, match=r"names for far\.example cannot be used") as raised:
+        make_client("http://far.example/v1", "EMPTY", 60)
+    assert not any(part in str(raised.value) for part in (SECRET, "word"))
+    make_client("http://127.0.0.1:8000/v1", "EMPTY", 60)
+    file = RemoteFile("x", "sha256", "", 1)
+    with pytest.raises(FetchError, match="ALL_PROXY names cannot be used") as refused:
+        fetch(file, source="http://far.example", folder=tmp_path, force=False, retries=0)
+    with pytest.raises(HubError, match="ALL_PROXY names cannot be used") as unheard:
+        look_up("a/b", "main")
+    assert not any(part in f"{refused.value}{unheard.value}" for part in (SECRET, "word"))
 
 
 # --- addresses and names that are not quite right

@@ -193,6 +193,16 @@ def test_both_runs_and_the_scoring_end_with_exit_code_0(case: Case) -> None:
     assert case.scored.stderr == ""
 
 
+def test_a_run_says_first_that_its_annotations_are_not_the_published_ones_and_which_truths_no_letter_equals(
+    case: Case, dataset: str
+) -> None:
+    rows = len(annotation_rows(dataset))
+    other = rows != DATASETS[dataset][1]
+    said = f"annotations: Not the published questions: .* and {rows} questions instead of {DATASETS[dataset][1]}"
+    assert bool(re.search(said, case.second.stderr.partition(" to go; model ")[0])) is other
+    assert ("such as" in case.second.stderr) is ("@" in [row["reward_model"]["ground_truth"] for row in case.rows])
+
+
 def test_every_prompt_arrives_byte_for_byte(case: Case) -> None:
     assert case.journal.unexpected == []
     for number, row in enumerate(case.rows):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hostile_replies import HOSTILE, check_linear
 
-from eva.protocol.option import find_option
+from eva.protocol.option import can_be_letter, find_option, option_letters
 
 CHOSEN = {
     "<answer>B</answer>": "B",
@@ -113,6 +113,45 @@ def test_the_option_that_a_person_reads_is_the_answer(text: str) -> None:
 @pytest.mark.parametrize("text", NOT_CHOSEN)
 def test_a_reply_that_chooses_nothing_is_not_an_answer(text: str) -> None:
     assert find_option(text) == ""
+
+
+TEN = "Which?\n" + "\n".join(f"{letter}. it" for letter in "ABCDEFGHIJ")
+OF_TEN = {
+    "<answer>J. it</answer>": "J",
+    "The answer is (I).": "I",
+    r"\boxed{J}": "J",
+    "I": "I",
+    "J, because it is.": "J",
+    "I. it": "I",
+    "Answer: J, I think.": "J",
+    "I, as a language model, cannot see videos.": "",
+    "J or I": "",
+    "I. it\nJ. it": "",
+    "K": "",
+}
+
+
+@pytest.mark.parametrize("text", OF_TEN)
+def test_of_a_question_with_ten_options_the_last_ones_can_be_chosen_too(text: str) -> None:
+    assert find_option(text, option_letters(TEN)) == OF_TEN[text]
+
+
+def test_a_question_with_few_options_or_none_that_can_be_read_has_the_usual_letters() -> None:
+    assert option_letters("Which?\nA. it\nB. it") == option_letters("Which?") == "ABCDEFGH"
+
+
+@pytest.mark.parametrize(
+    ("truth", "options", "owed"),
+    [
+        *((truth, 3, True) for truth in ("C", " c ")),
+        *((truth, 3, False) for truth in ("D", "(B)", "B. two", "\uff22", "@", "", "AB", "three", "1")),
+        *((truth, 10, True) for truth in ("I", "j")),
+        *((truth, None, True) for truth in ("B", "J", "three", "A man walks", "1", "\u4e09")),
+        *((truth, None, False) for truth in ("(B)", "b. two", "B:", "[B]", "\uff22", "@", "")),
+    ],
+)
+def test_whether_a_letter_can_equal_a_ground_truth(truth: str, options: int | None, owed: bool) -> None:
+    assert can_be_letter(truth, options) is owed
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -6,7 +6,7 @@ import pytest
 from harness import SHARED
 
 from eva.dataset.items import load_items
-from eva.records.outcome import count_options
+from eva.protocol.option import count_options
 from eva.records.schema import read_record
 from eva.scoring.coverage import Coverage
 from eva.scoring.score import Score
@@ -41,7 +41,9 @@ def test_the_options_are_the_lines_that_begin_with_the_letters_in_their_order(qu
     assert count_options(question) == count
 
 
-@pytest.mark.parametrize(("truth", "owed"), [("B", 1 / 3), (" c ", 1 / 3), ("D", 0), ("@", 0), ("three", None)])
+@pytest.mark.parametrize(
+    ("truth", "owed"), [("B", 1 / 3), (" c ", 1 / 3), ("D", 0), ("@", 0), ("(B)", 0), ("three", 0)]
+)
 def test_a_guess_is_right_once_in_the_number_of_options(truth: str, owed: float | None) -> None:
     assert of("Who?\nA. one\nB. two\nC. three", truth) == owed
 

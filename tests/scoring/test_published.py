@@ -21,7 +21,7 @@ from eva.scoring.assessment import assess_file
 from eva.scoring.coverage import write_spans
 from eva.scoring.interval import Interval, clustered_interval
 from eva.scoring.origin import dataset_of
-from eva.scoring.published import Figure, load_published, published_lines
+from eva.scoring.published import Figure, load_published, published_lines, published_questions
 
 PUBLISHED = load_published()
 ROWS = {
@@ -373,6 +373,15 @@ def test_a_run_unlike_the_published_one_says_so(
     path = write_rows(tmp_path / "result_x.jsonl", LSDBENCH)
     write_meta(path, Meta({"dataset": "lsdbench", **AS_PUBLISHED, **changed}, {}, (), mixed=mixed))
     assert owed in said(path)[-1]
+
+
+def test_another_annotation_file_is_told_by_its_hash_and_its_number_of_questions() -> None:
+    lsdbench = PUBLISHED["lsdbench"]
+    assert published_questions(lsdbench, LSDBENCH_SHA256, 1304) == []
+    (changed,) = published_questions(lsdbench, "0" * 64, 1304)
+    assert "another SHA-256" in changed and "1304" not in changed
+    (shorter,) = published_questions(lsdbench, "0" * 64, 12)
+    assert "12 questions instead of 1304" in shorter
 
 
 def test_settings_that_the_meta_file_does_not_name_are_said_to_be_unknown(tmp_path: Path) -> None:

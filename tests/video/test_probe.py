@@ -54,3 +54,52 @@ def test_a_length_is_rounded_to_six_decimals_as_ffprobe_prints_it(encoded: Encod
         assert (stream.duration, stream.time_base) == (44_999_998, fine)
     assert probe(path).duration_s == 4.5
     assert user_prompt("?", probe(path)).startswith("Video Length: 4 seconds.")
+
+
+VPX = {"cpu-used": "8"}
+OPUS = "libopus"
+SILENT_AFTER = [
+    Recipe("sound.mkv", "libx264", options=X264, sound_s=12),
+    Recipe("sound.webm", "libvpx", options=VPX, sound_s=12, sound_codec=OPUS),
+    Recipe("sound-vp9.webm", "libvpx-vp9", options=VPX, sound_s=12, sound_codec=OPUS),
+    Recipe("sound.flv", "libx264", options=X264, sound_s=12),
+    Recipe("sound.ts", "libx264", options=X264, sound_s=60),
+    Recipe("sound.mpg", "mpeg2video", sound_s=60, sound_codec="mp2"),
+    Recipe("sound.ogg", "libvpx", options=VPX, sound_s=12, sound_codec=OPUS),
+    Recipe("sound.nut", "libx264", options=X264, sound_s=12),
+    Recipe("sound.mp4", "libx264", options=X264, sound_s=12),
+    Recipe("sound.avi", "mpeg4", sound_s=12, sound_codec="mp2"),
+    Recipe("sound-fragmented.mp4", "libx264", container_options={"movflags": "frag_keyframe+empty_moov"}, sound_s=12),
+    # The pictures begin after 2 s, or so late that FFmpeg sees none when it opens the file.
+    Recipe("after-sound.mkv", "libx264", options=X264, first_pts=50, sound_s=12),
+    Recipe("after-sound.webm", "libvpx", options=VPX, first_pts=50, sound_s=12, sound_codec=OPUS),
+    Recipe("after-sound.flv", "libx264", options=X264, first_pts=50, sound_s=12),
+    Recipe("after-sound.ts", "libx264", options=X264, first_pts=50, sound_s=60),
+    Recipe("long-after-sound.mkv", "libx264", options=X264, first_pts=1000, sound_s=60),
+    Recipe("long-after-sound.webm", "libvpx", options=VPX, first_pts=1000, sound_s=60, sound_codec=OPUS),
+    Recipe("long-after-sound.flv", "libx264", options=X264, first_pts=1000, sound_s=60),
+]
+
+
+@pytest.mark.parametrize("recipe", SILENT_AFTER, ids=lambda recipe: recipe.name)
+def test_the_length_is_that_of_the_pictures_and_not_that_of_the_sound(encoded: Encoded, recipe: Recipe) -> None:
+    assert probe(encoded(recipe)).duration_s == pytest.approx(2.4, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("tags", "written", "said"),
+    [
+        ({}, b"DURATION", b"OTHER_ID"),  # no tag
+        ({}, b"00:00:04.4", b"half a min"),
+        ({}, b"00:00:04.4", b"00:00:00.0"),
+        ({"_STATISTICS_TAGS": "DURATION"}, b"00:00:04.4", b"00:00:02.4"),  # mkvmerge writes the length, not the end
+    ],
+)
+def test_a_tag_that_does_not_say_when_the_pictures_end_is_not_believed(
+    encoded: Encoded, tmp_path: Path, tags: dict[str, str], written: bytes, said: bytes
+) -> None:
+    late = Recipe(f"late{len(tags)}.mkv", "libx264", options=X264, first_pts=50, sound_s=12, tags=tags)
+    whole, path = encoded(late).read_bytes(), tmp_path / "tagged.mkv"
+    assert written in whole
+    path.write_bytes(whole.replace(written, said))
+    assert probe(path).duration_s == pytest.approx(2.4, abs=2e-3)
