@@ -121,7 +121,7 @@ class Nodes:
         node = start_actor(host, self._settings)
         try:
             arrival = await asyncio.wait_for(self._start_node(node), START_TIMEOUT_S)
-        except (EvaError, asyncio.TimeoutError) as error:
+        except (TimeoutError, EvaError) as error:
             node.kill()
             if isinstance(error, VersionsDifferError):
                 raise

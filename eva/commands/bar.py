@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from time import monotonic
 from types import TracebackType
 
@@ -37,12 +37,20 @@ class LinesAboveBar(logging.Handler):
         tqdm.write(f"{self._command}: {printable(record.getMessage(), limit=2000)}", file=sys.stderr)
 
 
-def log_to_terminal(command: str) -> None:
-    """The lines of the package go to standard error, with the command's name. Called once, by the command."""
-    log = logging.getLogger("eva")
-    log.addHandler(LinesAboveBar(command))
+@contextmanager
+def logged_to_terminal(command: str) -> Iterator[None]:
+    """In the block, the lines of the package go to standard error, with the command's name."""
+    log, handler = logging.getLogger("eva"), LinesAboveBar(command)
+    level, propagate = log.level, log.propagate
+    log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagate
 
 
 class Bar(Progress):

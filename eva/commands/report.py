@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -180,7 +180,7 @@ def draw(runs: Sequence[Run]) -> list[Chart]:
 
 def data_of(runs: Sequence[Collected], options: argparse.Namespace, thumbnails: ThumbnailBlocks) -> dict[str, object]:
     """The JSON blocks of the page's beginning, by name."""
-    made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     data: dict[str, object] = {
         "settings": {
             "live": False,

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eva.commands.bar import Bar, log_to_terminal
+from eva.commands.bar import Bar, logged_to_terminal
 from eva.commands.resume_command import resume_command
 from eva.commands.run_flags import RunCommand, parse_command
 from eva.dataset.items import Item
@@ -58,17 +58,17 @@ def main(
     # Of transformers only the tokenizer is used, and without torch it prints advice at its import.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     command = parse_command(name, argv[1:], defaults or {}, list(datasets))
-    log_to_terminal(name)
-    try:
-        dataset = choose_dataset(command.options, datasets)
-        if command.replay is not None:
-            return asyncio.run(replay(command.replay, dataset, command))
-        return asyncio.run(check(dataset, command) if command.check else run(dataset, command, argv))
-    except EvaError as error:
-        return fail(error, name, argv)
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted while no sample ran", file=sys.stderr)
-        return 130
+    with logged_to_terminal(name):
+        try:
+            dataset = choose_dataset(command.options, datasets)
+            if command.replay is not None:
+                return asyncio.run(replay(command.replay, dataset, command))
+            return asyncio.run(check(dataset, command) if command.check else run(dataset, command, argv))
+        except EvaError as error:
+            return fail(error, name, argv)
+        except KeyboardInterrupt:
+            print(f"{name}: interrupted while no sample ran", file=sys.stderr)
+            return 130
 
 
 def fail(error: EvaError, name: str, argv: Sequence[str]) -> int:

@@ -101,7 +101,7 @@ class CommandTool:
             raise FrameToolUnusableError(start_failure(self.settings.path, error)) from error
         try:
             out, err = await asyncio.wait_for(process.communicate(), self.settings.timeout_s)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise FrameToolError(f"the frame tool took over {self.settings.timeout_s:g} s on {video}") from None
         finally:
             await kill_process(process)

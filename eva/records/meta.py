@@ -7,7 +7,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def begin(cache: Path, settings: Mapping[str, Any], *, has_records: bool, force:
     Raises SettingsDifferError if the cache was made with other settings, unless `force`: then both are kept, as mixed.
     """
     before = read_meta(cache) if has_records else None
-    now = Meta(settings, environment(), (datetime.now(timezone.utc).isoformat(timespec="seconds"),))
+    now = Meta(settings, environment(), (datetime.now(UTC).isoformat(timespec="seconds"),))
     if before is None:
         return replace(now, adopted=has_records)
     return _go_on(before, now, cache, force=force)

@@ -3,13 +3,16 @@ of eval-eva.py as a process."""
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+
+from eva.commands.run import main
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
@@ -120,9 +125,12 @@ def read_whole_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
+QUIET = {"HF_HUB_OFFLINE": "1", "NO_PROXY": "*", "no_proxy": "*", "PYTHONUNBUFFERED": "1"}
+os.environ.update(QUIET)  # for the commands that are called in this process, before they import anything
+
+
 def environment(**more: str) -> dict[str, str]:
-    quiet = {"HF_HUB_OFFLINE": "1", "NO_PROXY": "*", "no_proxy": "*", "PYTHONUNBUFFERED": "1"}
-    return {**os.environ, **quiet, **more}
+    return {**os.environ, **more}
 
 
 @dataclass
@@ -203,7 +211,39 @@ class Bench:
         return Run(process.returncode, stdout, stderr, self.cache, self.result)
 
     def run(self, *flags: str, timeout_s: float = 120, **settings: str | None) -> Run:
+        """The command in this process: all of it but the interpreter's start and the process's end."""
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        code, stdout, stderr = called(main, self.command(*flags, **settings)[1:], self.folder, timeout_s)
+        return Run(code, stdout, stderr, self.cache, self.result)
+
+    def run_process(self, *flags: str, timeout_s: float = 120, **settings: str | None) -> Run:
         return self.finish(self.start(*flags, **settings), timeout_s=timeout_s)
+
+
+def called(
+    command: Callable[[Sequence[str]], int], argv: Sequence[str], folder: Path, timeout_s: float = 120
+) -> tuple[int, str, str]:
+    """A command called in `folder`: its exit code, and what it printed on both streams."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError(f"the command did not end within {timeout_s} s: {stderr.getvalue()[-4000:]}")
+
+    stdout, stderr = io.StringIO(), io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(math.ceil(timeout_s))
+    stdin, sys.stdin = sys.stdin, io.StringIO()
+    try:
+        with redirect_stdout(stdout), redirect_stderr(stderr), chdir(folder):
+            code = command(argv)
+    except SystemExit as exited:
+        code = int(exited.code or 0)
+    finally:
+        sys.stdin = stdin
+        signal.alarm(0)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return code, stdout.getvalue(), stderr.getvalue()
 
 
 def kill_group(process: subprocess.Popen[Any]) -> None:
