@@ -20,7 +20,6 @@ import argparse
 import hashlib
 import io
 import json
-import math
 import os
 import re
 import secrets
@@ -42,7 +41,9 @@ from eva.errors import DISK_FULL, EXIT_CANNOT_WRITE, ChangedError, EvaError, Mis
 from eva.frames.index_file import Indexes
 from eva.frames.store import FrameFolder, VideoFile, folder_name, video_folder
 from eva.frames.worker_loop import serve
-from eva.video.choices import BACKENDS, FORMATS
+from eva.option_words import in_full, is_option
+from eva.protocol.arguments import parse_clock
+from eva.video.choices import BACKENDS, FORMATS, REFERENCE_OPTIONS
 from eva.video.container import Identity
 from eva.video.decode import Video, open_video
 from eva.video.probe import probe
@@ -51,7 +52,6 @@ from eva.video.selection import Plan, Selection, SelectionRequest, make_plan, ma
 Result = TypeVar("Result")
 
 NEGATIVE = re.compile(r"-[\d.]")
-CLOCK = re.compile(r"(-?)(?:(?:(\d+):)?(\d+):)(\d+(?:\.\d*)?)")
 
 
 def main() -> int:
@@ -112,41 +112,35 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """The command line as a namespace. Exits with status 2 where it is unusable."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("-i", "--video-path", "--video_path", type=Path, required=True)
-    parser.add_argument("--start", "--start-time", "--start_time", type=seconds, default=0.0)
-    parser.add_argument("--end", "--end-time", "--end_time", type=seconds, help="default: the stream's end")
+    parser.add_argument("--start", "--start-time", "--start_time", default="0")
+    parser.add_argument("--end", "--end-time", "--end_time", help="default: the stream's end")
     parser.add_argument("--nframes", type=int, default=32)
     parser.add_argument("--resize", type=float, help="ratio; default: full size, untouched")
     parser.add_argument("--factor", type=int, default=1, help="width and height become multiples of this")
     parser.add_argument("--backend", choices=BACKENDS, default="auto")
     parser.add_argument("--format", choices=FORMATS, default="png", help="of the frames; all are lossless")
     parser.add_argument("--clamp", action="store_true", help="cut the window to the stream instead of refusing it")
-    parser.add_argument("--save-root", "--save_root", type=Path, default=Path("/tmp"))  # noqa: S108 - documented
-    parser.add_argument("--save-dir", "--save_dir", type=Path, help="the folder itself")
-    return parser.parse_args(join_negatives(argv))
-
-
-def join_negatives(argv: Sequence[str]) -> list[str]:
-    """`--start -1e-05` as `--start=-1e-05`, because argparse takes some negative values for options."""
-    joined: list[str] = []
+    parser.add_argument("--save-root", type=Path, default=Path("/tmp"))  # noqa: S108 - documented
+    parser.add_argument("--save-dir", type=Path, help="the folder itself")
     for word in argv:
-        if joined and NEGATIVE.match(word) and joined[-1].startswith("-") and "=" not in joined[-1]:
-            joined[-1] += f"={word}"
-        else:
-            joined.append(word)
-    return joined
+        if NEGATIVE.match(word) and is_option(word):  # argparse of later versions of Python takes -1e-05 for a value
+            parser.error(f"{word} reads as an option: write it behind the name of one, with =")
+    arguments = parser.parse_args(in_full(argv, REFERENCE_OPTIONS))
+    # Of several times, only the last one has to be one.
+    for name in ("start", "end"):
+        try:
+            setattr(arguments, name, seconds(getattr(arguments, name) or ""))
+        except (ValueError, OverflowError):
+            parser.error(f"argument --{name}: {getattr(arguments, name)!r} is not a time")
+    if arguments.start is None:
+        parser.error("argument --start: there is no time")
+    return arguments
 
 
-def seconds(text: str) -> float:
-    """Seconds from `12.5` or `[[HH:]MM:]SS[.mmm]`. Raises ValueError for anything else, infinities included."""
-    clock = CLOCK.fullmatch(text.strip())
-    if clock is None:
-        value = float(text)
-        if not math.isfinite(value):
-            raise ValueError(text)
-        return value
-    sign, hours, minutes, rest = clock.groups()
-    total = 3600 * int(hours or 0) + 60 * int(minutes) + float(rest)
-    return -total if sign else total
+def seconds(text: str) -> float | None:
+    """Seconds from `12.5` or `[[HH:]MM:]SS[.mmm]`; None for nothing. Raises ValueError, OverflowError for anything
+    else."""
+    return parse_clock(text) if text.strip() else None
 
 
 def request_of(arguments: argparse.Namespace) -> SelectionRequest:

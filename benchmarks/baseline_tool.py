@@ -21,7 +21,7 @@ def main(open_video: Callable[[str], Any]) -> None:
     parser.add_argument("--nframes", type=int)
     parser.add_argument("--resize", type=float)
     parser.add_argument("--factor", type=int)
-    parser.add_argument("--save_root", type=Path)
+    parser.add_argument("--save-root", type=Path)
     parser.add_argument("--clamp", action="store_true")
     arguments = parser.parse_args()
     arguments.save_root.mkdir(parents=True, exist_ok=True)

@@ -116,7 +116,7 @@ def one_round(row: Row, video: Path) -> dict[str, Cost]:
 
 def words(row: Row, video: Path, root: Path) -> list[str]:
     numbers = [f"--start_time={row.start_s}", f"--end_time={row.end_s}", f"--nframes={row.nframes}", "--resize=1.0"]
-    return [f"--video_path={video}", *numbers, "--factor=28", "--clamp", f"--save_root={root}"]
+    return [f"--video_path={video}", *numbers, "--factor=28", "--clamp", f"--save-root={root}"]
 
 
 def by_process(script: Path, arguments: Sequence[str]) -> Cost:
@@ -137,7 +137,7 @@ def by_worker(row: Row, video: Path, root: Path) -> dict[str, Cost]:
         [sys.executable, str(TOOL), "--worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     arguments = [*words(row, video, root), "--format=bmp"]
-    warm_up = ["--video_path=/", f"--save_root={root}"]
+    warm_up = ["--video_path=/", f"--save-root={root}"]
     ask(process, warm_up)
     try:
         first = worker_cost(process, arguments, root)

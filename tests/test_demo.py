@@ -290,7 +290,7 @@ def test_the_control_shows_the_right_video_at_another_time(dataset: Path, tmp_pa
     item = load_items(dataset / "demo.jsonl")[0]
     look_s, video = item.extra["looks_s"][0], dataset / "videos" / item.videos[0]
     window = [f"--video_path={video}", f"--start_time={look_s}", f"--end_time={look_s + 0.5}"]
-    options = ["--nframes=1", "--resize=0.15", "--factor=28", f"--save_root={tmp_path}", "--clamp"]
+    options = ["--nframes=1", "--resize=0.15", "--factor=28", f"--save-root={tmp_path}", "--clamp"]
     done = subprocess.run(
         [sys.executable, ROOT / "demo" / "other_frames.py", *window, *options],
         env={"DEMO_QUESTIONS": str(dataset / "demo.jsonl"), "PATH": ""},

@@ -10,16 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from eva.agent.images import data_url, file_url
-from eva.frames.tool import CallFailedError, Extraction, FrameCall, FrameTool, FrameToolError
+from eva.frames.tool import MAX_FRAMES, CallFailedError, Extraction, FrameCall, FrameTool, FrameToolError
 from eva.protocol.arguments import FrameRequest, UnusableArgumentError, read_request
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE, Budgeted, fit_budget
 from eva.protocol.messages import ShownFrame, VideoInfo, requested_times
 from eva.protocol.reply import CallAttempt
 from eva.protocol.stop_reasons import CALL_FAILED
-
-# The image limit of the published server command. A call for more frames fails before one is decoded.
-MAX_FRAMES = 9999
-_NUMERIC = frozenset({"start_time", "end_time", "nframes", "resize"})
 
 
 @dataclass(frozen=True)
@@ -124,8 +120,7 @@ def to_frame_call(request: FrameRequest, budgeted: Budgeted, arguments: Mapping[
         requested_times(start_s, end_s, budgeted.nframes)
     except (OverflowError, ValueError) as error:
         raise UnusableArgumentError(f"start_time or end_time is out of range: {error}") from error
-    extra = {name: value for name, value in arguments.items() if name not in _NUMERIC}
-    return FrameCall(start_s, end_s, budgeted.nframes, budgeted.resize, extra)
+    return FrameCall(start_s, end_s, budgeted.nframes, budgeted.resize, arguments)
 
 
 def _require_time(name: str, value: int | float | None) -> int | float:

@@ -100,6 +100,7 @@ def _videos(value: object) -> tuple[str, ...]:
 def _prompt(value: object) -> tuple[Mapping[str, str], ...]:
     if not isinstance(value, list) or not all(map(_is_turn, value)):
         raise ValueError('not an item: "prompt" must be a list of {"role": text, "content": text}')
+    # Strict servers refuse a request with keys that they do not know, such as "name".
     return tuple({"role": turn["role"], "content": turn["content"]} for turn in value)
 
 
@@ -127,7 +128,10 @@ def video_path(item: Item, video_root: Path) -> Path:
     path = Path(video_root, relative)
     # An absolute path replaces the root when it is joined. It is inside only if it names the root itself.
     if not path.is_relative_to(video_root):
-        raise VideoError(f"item {item.index}: the video path {name!r} is not inside the video root {video_root}")
+        raise VideoError(
+            f"item {item.index}: the video path {name!r} is not inside the video root {video_root}: "
+            "give a root that holds it (--video-root / holds every absolute path)"
+        )
     return path
 
 

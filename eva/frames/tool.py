@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import sys
 from collections.abc import Mapping
@@ -13,21 +12,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from eva.errors import EvaError
+from eva.option_words import full_names, is_option
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.protocol.messages import VideoInfo
-from eva.video.choices import BACKENDS
+from eva.video.choices import REFERENCE_BACKENDS, REFERENCE_OPTIONS
 
 # How long a killed process may take to end.
 END_S = 5.0
+# The image limit of the published server command. A call for more frames fails before one is decoded.
+MAX_FRAMES = 9999
 # Far below the length of one word that Linux accepts on a command line.
 MAX_ARGUMENT_BYTES = 16384
 
-# The harness decides what the tool reads and where it writes, never the model.
-_RESERVED = ("i", "help", "video_path", "save_root", "save_dir", "factor", "format", "backend", "clamp", "worker")
-# The model may name a backend of the reference's tool or of ours; it changes no pixel here.
-_NAMED_BACKENDS = frozenset({*BACKENDS, "torchcodec"})
-_INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*")
-_OPTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+# The harness decides what the tool reads and where it writes, never the model. The last two take no value.
+_REFUSED = frozenset({"--video-path", "--video_path", "--save-dir", "--clamp", "--help"})
+# What only this project's tool knows: the reference's fails for it.
+_OWN = frozenset({"--format", "--worker"})
+_OPTION = re.compile(r"--[A-Za-z][A-Za-z0-9_-]*")
 
 
 class CallFailedError(Exception):
@@ -53,13 +54,14 @@ class NoRoomForFramesError(FrameToolUnusableError):
 
 @dataclass(frozen=True)
 class FrameCall:
-    """One extraction in numbers; `extra` holds the model's further arguments, passed on without `--fallback`."""
+    """One extraction in numbers. `asked`: all arguments as the model gave them, in its order; without `--fallback`, the
+    tool gets all of them."""
 
     start_s: int | float
     end_s: int | float
     nframes: int
     resize: int | float
-    extra: Mapping[str, Any]
+    asked: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -157,52 +159,64 @@ class ToolSettings:
         """The words of the command line for one call. Raises CallFailedError for an argument that cannot be passed
         on."""
         # name=value in one word: a value that begins with a dash cannot become an option.
-        options: dict[str, object] = {
-            "video_path": video,
+        numbers = {
             "start_time": call.start_s,
             "end_time": call.end_s,
             "nframes": call.nframes,
             "resize": call.resize,
-            "factor": self.factor,
-            "save_root": self.save_root,
         }
+        words = [f"--video_path={video}"]
         if self.backend != "auto":
-            options["backend"] = self.backend
-        passed_on = {} if self.fallback else _check_extra(call.extra)
-        words = [f"--{name}={value}" for name, value in {**passed_on, **options}.items()]
+            words.append(f"--backend={self.backend}")
+        if self.fallback:
+            words += [f"--{name}={value}" for name, value in numbers.items()]
+        else:
+            # A number stands where the model has it. Of two names for one thing, the tool takes the later one.
+            words += _pass_on({**call.asked, **numbers})
+        words += [f"--factor={self.factor}", f"--save-root={self.save_root}"]
         return [*words, "--clamp"] if self.fallback else words
 
 
-def _check_extra(extra: Mapping[str, Any]) -> dict[str, str]:
-    """The model's further arguments as words of a command line. Raises CallFailedError."""
-    words = {}
-    for name, value in extra.items():
-        word = _check_word(name, value if isinstance(value, str) else json.dumps(value))
-        if _has_no_effect(name.replace("-", "_"), word):
+def _pass_on(arguments: Mapping[str, Any]) -> list[str]:
+    """The model's arguments as words of a command line, each option with its full name. Raises CallFailedError."""
+    words = []
+    for name, value in arguments.items():
+        option, text = _full_name(name), _check_value(name, str(value))
+        if option == "--backend" and text not in REFERENCE_BACKENDS:
+            raise CallFailedError(f"argument {name!r}: there is no backend {text[:80]!r}")
+        if option == "--nframes" and _integer(text) > MAX_FRAMES:
+            raise CallFailedError(
+                f"argument {name!r}: {text[:80]} frames are more than a prompt may hold ({MAX_FRAMES})"
+            )
+        if option in ("--backend", "--save-root"):
             continue
-        plain = name.replace("-", "_").lower()
-        # Argument parsers take abbreviations, so the beginning of a reserved name is reserved too.
-        if not _OPTION_NAME.fullmatch(name) or any(option.startswith(plain) for option in _RESERVED):
-            raise CallFailedError(f"the frame tool takes no argument {name[:80]!r} from the model")
-        words[name] = word
+        words.append(f"{option}={text}")
     return words
 
 
-def _has_no_effect(name: str, word: str) -> bool:
-    """Whether the reference's tool accepts this argument of the model, and the frames are the same without it: the
-    harness's own `factor` and `save_root` come after the model's."""
-    if name == "backend":
-        return word in _NAMED_BACKENDS
-    return name == "save_root" or (name == "factor" and _INTEGER.fullmatch(word) is not None)
+def _full_name(name: str) -> str:
+    """The option that the model means by the name of an argument. An unknown one may be an option of a foreign tool."""
+    options = full_names(f"--{name}", REFERENCE_OPTIONS) or [f"--{name}"]
+    if len(options) > 1 or options[0] in _REFUSED | _OWN or not _OPTION.fullmatch(options[0]):
+        raise CallFailedError(f"the frame tool takes no argument {name[:80]!r} from the model")
+    return options[0]
 
 
-def _check_word(name: str, text: str) -> str:
+def _integer(text: str) -> int:
+    """0 for what is no integer: the tool refuses it."""
+    try:
+        return int(text)
+    except ValueError:
+        return 0
+
+
+def _check_value(name: str, text: str) -> str:
     try:
         fits = len(text.encode()) <= MAX_ARGUMENT_BYTES and "\0" not in text
     except UnicodeEncodeError:
         fits = False
-    if not fits:
-        raise CallFailedError(f"argument {name!r} is not a text that a command can take")
+    if not fits or is_option(text):
+        raise CallFailedError(f"argument {name!r} has a value that a command cannot take: {text[:80]!r}")
     return text
 
 

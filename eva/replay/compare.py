@@ -8,9 +8,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from eva.agent.tool_call import MAX_FRAMES
 from eva.dataset.items import Item
 from eva.errors import VideoError
+from eva.frames.tool import MAX_FRAMES
 from eva.protocol.messages import TURN_START
 from eva.protocol.stop_reasons import CALL_FAILED, EXCEPTION
 from eva.records.schema import Call, Executed, Record, Round

@@ -138,7 +138,7 @@ async def _video_problem(item: Item, video_root: Path, tool: FrameTool, good: se
         identity = f"{found.path}|{found.size}|{found.mtime_ns}|{tool.settings.backend}"
         if identity not in good:
             # The end is beyond any video: clamping makes it the time of the last frame.
-            whole = FrameCall(start_s=0, end_s=1e9, nframes=2, resize=0.1, extra={})
+            whole = FrameCall(start_s=0, end_s=1e9, nframes=2, resize=0.1, asked={})
             extraction = await tool.extract(found.path, whole, sample=item.index)
             if extraction.folder is not None:
                 shutil.rmtree(extraction.folder)

@@ -1,9 +1,15 @@
-"""What a user may choose: the decoder and the format of the frames; and what the harness and its workers both judge by.
+"""What a user, or a model, may choose of the frame tool; and what the harness and its workers both judge by.
 A module that imports nothing heavy."""
 
 BACKENDS = ("auto", "av", "decord")
 # All are lossless. Of a film's frame at 1288x728: PNG takes 71 ms of CPU to write, 47 ms to read and 1.5 MB, BMP 5 ms,
 # 8 ms and 2.8 MB.
 FORMATS = ("png", "bmp")
+# What the frame tool of the reference knows. `--format` and `av` are additions of this project.
+REFERENCE_OPTIONS = (
+    "--help", "--video-path", "--video_path", "--start", "--start-time", "--start_time", "--end", "--end-time",
+    "--end_time", "--nframes", "--resize", "--factor", "--backend", "--clamp", "--save-root", "--save-dir",
+)  # fmt: skip
+REFERENCE_BACKENDS = ("auto", "decord", "torchcodec")
 # A file that holds less than this share of its length was cut off. No length is exact.
 WHOLE_SHARE = 0.9

@@ -34,13 +34,11 @@ class Window:
 def clamp_window(window: Window, *, begin_s: float, end_s: float) -> Window:
     """The part of `window` within the stream's bounds; the whole stream where nothing is left of it."""
     clamped = Window(max(window.start_s, begin_s), min(window.end_s, end_s))
-    return clamped if clamped.end_s > clamped.start_s else Window(begin_s, end_s)
+    return Window(begin_s, end_s) if clamped.end_s <= clamped.start_s else clamped
 
 
 def check_window(window: Window) -> None:
-    """Raises SelectionError for a window that does not end after its start, or that is not made of numbers."""
-    if not (math.isfinite(window.start_s) and math.isfinite(window.end_s)):
-        raise SelectionError(f"a window from {window.start_s} s to {window.end_s} s is not made of finite times")
+    """Raises SelectionError for a window that does not end after its start."""
     if window.end_s <= window.start_s:
         raise SelectionError(f"the window ends at {window.end_s} s, not after its start at {window.start_s} s")
 
@@ -53,7 +51,10 @@ def sample_times(window: Window, nframes: int) -> list[float]:
         return [(window.start_s + window.end_s) / 2]
     # Both ends are sampled, the last one a little early: no frame is shown at the very end of the stream.
     margin_s = min(0.001, (window.end_s - window.start_s) / (4 * nframes))
-    times: list[float] = np.linspace(window.start_s, window.end_s - margin_s, nframes).tolist()
+    # An end that is NaN becomes the start, as in the reference.
+    last_s = max(window.start_s, window.end_s - margin_s)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite times become NaN, and no frame has such a time
+        times: list[float] = np.linspace(window.start_s, last_s, nframes).tolist()
     return times
 
 
@@ -61,9 +62,13 @@ def frame_indices(times_s: list[float], *, begin_s: float, average_fps: float, c
     """The frame, counted in presentation order, for each time; repeats are kept.
 
     The average rate decides, also where the rate varies, so the frame may be another than the one that is shown at
-    that time. The published numbers were measured so.
+    that time. The published numbers were measured so. Raises SelectionError for times that are not finite.
     """
-    return [min(max(round((time_s - begin_s) * average_fps), 0), count - 1) for time_s in times_s]
+    places = [(time_s - begin_s) * average_fps for time_s in times_s]
+    for time_s, place in zip(times_s, places, strict=True):
+        if not math.isfinite(place):
+            raise SelectionError(f"{time_s} s is not a time at which a frame can be shown")
+    return [min(max(round(place), 0), count - 1) for place in places]
 
 
 def shown_indices(times_s: list[float], *, shown_at_s: Sequence[float]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +63,12 @@ def make_plan(video: Video, request: SelectionRequest) -> Plan:
     if request.clamp:
         window = clamp_window(window, begin_s=timeline.begin_s, end_s=timeline.end_s)
     check_window(window)
-    indices = timeline.indices_at(sample_times(window, request.nframes))
+    times_s = sample_times(window, request.nframes)
+    indices = timeline.indices_at(times_s)
     size = output_size(timeline.width, timeline.height, resize=request.resize, factor=request.factor)
-    return Plan(window, indices, *size)
+    # An end that is NaN, see sample_times, is no time to write down.
+    executed = Window(window.start_s, times_s[-1]) if math.isnan(window.end_s) else window
+    return Plan(executed, indices, *size)
 
 
 def make_selection(video: Video, request: SelectionRequest, plan: Plan) -> Selection:

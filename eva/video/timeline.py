@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from eva.video.sampling import frame_indices, shown_indices
+from eva.video.sampling import SelectionError, frame_indices, shown_indices
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,14 @@ class Timeline:
         return shown_to_s + self.missing / self.average_fps - self.times_s[0]
 
     def indices_at(self, times_s: list[float]) -> list[int]:
-        """The frame for each time; repeats are kept."""
+        """The frame for each time; repeats are kept. Raises SelectionError for times at which there is no frame."""
         if self.shown_to_s is None:
             return frame_indices(times_s, begin_s=self.begin_s, average_fps=self.average_fps, count=self.count)
+        for time_s in times_s:
+            if not self.begin_s <= time_s < self.end_s:  # torchcodec refuses it, where decord takes the nearest frame
+                raise SelectionError(
+                    f"no frame is shown at {time_s} s: the video is from {self.begin_s} to {self.end_s} s"
+                )
         if not self.missing:
             return shown_indices(times_s, shown_at_s=self.times_s)
         lost_s = (self.shown_to_s + place / self.average_fps for place in range(self.missing))

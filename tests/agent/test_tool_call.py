@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from eva.agent.tool_call import MAX_FRAMES, CallRunner, CallSettings, ToolCallOutcome
-from eva.frames.tool import CallFailedError, Extraction, FrameCall, FrameTool, FrameToolError, ToolSettings
+from eva.agent.tool_call import CallRunner, CallSettings, ToolCallOutcome
+from eva.frames.tool import MAX_FRAMES, CallFailedError, Extraction, FrameCall, FrameTool, FrameToolError, ToolSettings
 from eva.protocol.messages import ShownFrame, VideoInfo
 from eva.protocol.reply import CallAttempt
 
@@ -52,7 +52,7 @@ def attempt(**arguments: Any) -> CallAttempt:
 def test_a_call_is_run_after_the_budget_and_its_frames_are_labelled_with_the_requested_times() -> None:
     tool = Scripted()
     outcome = run(tool, attempt(resize="0.5", why="look"))
-    assert tool.asked == [(VIDEO, FrameCall(0, 20, 3, 0.5, {"why": "look"}), 7)]
+    assert tool.asked == [(VIDEO, FrameCall(0, 20, 3, 0.5, CALL | {"resize": "0.5", "why": "look"}), 7)]
     assert outcome.shown == tuple(ShownFrame(t, f"file:///frames/{n}.png") for n, t in enumerate((0, 10, 20)))
     assert outcome.budgeted is not None
     assert (outcome.budgeted.tokens, outcome.error, outcome.reason) == (3 * 6 * 11, None, None)

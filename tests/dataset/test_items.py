@@ -100,6 +100,26 @@ def test_a_line_becomes_an_item_with_its_extra_keys(tmp_path: Path) -> None:
     assert one.extra == {"question_type": ["x"]}
 
 
+@pytest.mark.parametrize(("truth", "owed"), [(1, "1"), (1.5, "1.5"), (True, "True"), (False, "False"), ("", "")])
+def test_a_ground_truth_that_is_no_text_becomes_the_text_that_is_compared(
+    tmp_path: Path, truth: Any, owed: str
+) -> None:
+    (one,) = load(tmp_path, json.dumps({**row("q"), "reward_model": {"ground_truth": truth}}))
+    assert one.ground_truth == owed
+
+
+def test_of_a_turn_role_and_content_are_sent_and_no_other_key(tmp_path: Path) -> None:
+    raw = row("q")
+    raw["prompt"][0] |= {"name": "Ann", "weight": float("nan")}
+    (one,) = load(tmp_path, json.dumps(raw))
+    assert dict(one.prompt[0]) == {"role": "user", "content": raw["prompt"][0]["content"]}
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    (one,) = load(tmp_path, "\ufeff" + json.dumps(row("q")))
+    assert one.index == 0
+
+
 def test_the_first_video_of_an_item_is_the_one_that_is_shown(tmp_path: Path) -> None:
     (one,) = load(tmp_path, json.dumps({**row("q"), "videos": ["a.mp4", "b.mp4"]}))
     assert one.videos == ("a.mp4", "b.mp4")
@@ -152,6 +172,9 @@ def test_unicode_line_separators_inside_a_line_do_not_split_it(tmp_path: Path) -
         json.dumps({**row("q"), "prompt": [{"role": "user", "content": "Q?"}, {"role": "user"}]}),
         json.dumps({**row("q"), "reward_model": {}}),
         json.dumps({**row("q"), "reward_model": None}),
+        json.dumps({**row("q"), "prompt": [{"role": "user", "content": [{"type": "text", "text": "Q?"}]}]}),
+        json.dumps({**row("q"), "prompt": [{"role": "system", "content": []}, {"role": "user", "content": "Q?"}]}),
+        json.dumps({**row("q"), "reward_model": {"ground_truth": None}}),
         json.dumps({**row("q"), "reward_model": {"ground_truth": ["A"]}}),
         json.dumps({**row("q"), "reward_model": {"ground_truth": {"A": 1}}}),
         json.dumps({k: v for k, v in row("q").items() if k != "videos"}),
@@ -230,6 +253,13 @@ def test_the_first_mlvu_prefix_of_an_absolute_path_counts_and_none_of_a_relative
 def test_an_absolute_path_with_nothing_after_the_mlvu_prefix_is_not_inside_the_root(name: str, tmp_path: Path) -> None:
     with pytest.raises(EvaError, match="is not inside the video root"):
         video_path(item(name), tmp_path)
+
+
+def test_an_absolute_path_elsewhere_is_refused_with_the_root_that_holds_it(tmp_path: Path) -> None:
+    with pytest.raises(EvaError, match="--video-root /"):
+        video_path(item("/data/clip.mp4"), tmp_path)
+    assert video_path(item("/data/clip.mp4"), Path("/")) == Path("/data/clip.mp4")
+    assert video_path(item("/data/clip.mp4"), Path("/data")) == Path("/data/clip.mp4")
 
 
 HOSTILE = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import signal
@@ -195,12 +196,30 @@ def test_every_name_of_an_argument_means_the_same(video: str, start: str, end: s
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
-        ("0", 0), ("12.5", 12.5), ("1e1", 10), ("-3", -3), ("-1e-05", -1e-05), ("00:10", 10), ("1:02:03", 3723),
-        ("75:07", 4507), ("01:02.250", 62.25), ("00:00:01.", 1), ("-0:05", -5), (" 5 ", 5),
+        ("0", 0), ("12.5", 12.5), ("1e1", 10), ("-3", -3), ("-.5", -0.5), ("00:10", 10), ("1:02:03", 3723),
+        ("75:07", 4507), ("01:02.250", 62.25), ("00:00:01.", 1), (" -1:05 ", -55), (" 5 ", 5), ("1_0", 10),
+        ("0:0:0:1", 1), ("1:30:00:00", 324000), ("0:1e0", 1), ("1:-2", 58), ("inf", math.inf),
     ],
 )  # fmt: skip
 def test_times_are_seconds_or_clock_strings(text: str, seconds: float) -> None:
-    assert tool.parse_arguments(["-i", "v.mp4", "--start", text]).start == seconds
+    arguments = tool.parse_arguments(["-i", "v.mp4", "--start", text, "--end", text])
+    assert (arguments.start, arguments.end) == (seconds, seconds)
+
+
+def test_an_empty_end_is_the_streams_end_and_of_several_times_the_last_one_counts() -> None:
+    words = ["-i", "v.mp4", "--start", "soon", "--start-time=-1e-05", "--end_time", "3", "--end", ""]
+    arguments = tool.parse_arguments(words)
+    assert (arguments.start, arguments.end) == (-1e-05, None)
+
+
+@pytest.mark.parametrize(
+    ("short", "name", "value"),
+    [("--start-", "start", 1), ("--end_t", "end", 1), ("--n", "nframes", 1), ("--r", "resize", 1),
+     ("--f", "factor", 1), ("--save-r", "save_root", Path("1")), ("--save-d", "save_dir", Path("1"))],
+)  # fmt: skip
+def test_the_beginning_of_one_name_of_the_reference_is_that_name(short: str, name: str, value: object) -> None:
+    for words in ([short, "1"], [f"{short}=1"]):
+        assert getattr(tool.parse_arguments(["-i", "v.mp4", *words]), name) == value
 
 
 @given(total=st.integers(0, 359_999_999))
@@ -213,14 +232,15 @@ def test_a_clock_string_is_hours_minutes_seconds_and_milliseconds(total: int) ->
 @pytest.mark.parametrize(
     "words",
     [
-        ["--start", "soon"], ["--start", "nan"], ["--end", "inf"], ["--end", "None"], ["--end", ""],
-        ["--start", "1:-2"], ["--start", "1:2:3:4"], ["--nframes", "4.0"], ["--nframes", "many"], ["--resize", "half"],
-        ["--backend", "ffmpeg"], ["--crop", "[0,0,1,1]"], ["--nfram", "4"], ["--sta", "1"], ["--clamp=yes"],
+        ["--start", "soon"], ["--start", ""], ["--end", "None"], ["--start", "1:"], ["--start", "0:" * 999 + "0"],
+        ["--start", "-1e-05"], ["--start", "-1:00"], ["--end", "-1e20"], ["--nframes", "4.0"], ["--nframes", "many"],
+        ["--resize", "half"], ["--backend", "ffmpeg"], ["--crop", "[0,0,1,1]"], ["--form", "png"], ["--sta", "1"],
+        ["--save_root", "x"], ["--save_dir", "x"], ["--vid", "v.mp4"], ["--clamp=yes"], ["--cl=yes"],
         ["--nframes"], ["extra"],
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_an_unusable_argument_or_an_abbreviation_ends_with_exit_code_2(
+def test_an_unusable_argument_or_the_beginning_of_several_names_ends_with_exit_code_2(
     words: Sequence[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -251,6 +271,9 @@ def test_an_unusable_argument_ends_the_process_before_anything_is_written(call: 
         (["--start", "2", "--end", "1"], "not after its start"),
         (["--start", "1", "--end", "1"], "not after its start"),
         (["--start", "100"], "not after its start"),
+        (["--end", "inf"], "not a time at which"),
+        (["--start", "nan", "--clamp"], "not a time at which"),
+        (["--end", "nan", "--clamp", "--nframes", "1"], "not a time at which"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -269,6 +292,16 @@ def test_clamped_such_a_window_becomes_the_whole_stream(
     words = ["-i", encoded(CLIP), "--start", window[0], "--end", window[1], "--nframes", 2, "--clamp"]
     folder = save(*words, root=tmp_path / "frames")
     assert [read_number(picture) for picture in read_pictures(folder)] == [0, 59]
+
+
+@pytest.mark.parametrize(("end", "owed"), [("inf", [50, 59]), ("nan", [50, 50])])
+def test_clamped_an_infinite_end_is_the_streams_and_with_nan_every_frame_is_the_first(
+    encoded: Encoded, tmp_path: Path, end: str, owed: list[int]
+) -> None:
+    words = ["-i", encoded(CLIP), "--start", 2, "--end", end, "--nframes", 2, "--clamp"]
+    folder = save(*words, root=tmp_path / "frames")
+    assert [read_number(picture) for picture in read_pictures(folder)] == owed
+    assert math.isfinite(json.loads((folder / "frames.json").read_text())["end_s"])
 
 
 def test_unclamped_times_outside_the_stream_give_its_first_and_last_frame(encoded: Encoded, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ SIDE = 56
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("video_path", "start_time", "end_time", "nframes", "resize", "factor", "save_root"):
+    for name in ("video_path", "start_time", "end_time", "nframes", "resize", "factor", "save-root"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--clamp", action="store_true")
     args = parser.parse_args()

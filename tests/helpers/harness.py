@@ -71,7 +71,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     return path
 
 
-def call(start: Any, end: Any, nframes: Any, resize: Any = 1.0, *, key: str = "arguments", **more: Any) -> str:
+def call(start: Any, end: Any, nframes: Any, resize: Any = 1.0, /, *, key: str = "arguments", **more: Any) -> str:
     arguments = {"start_time": start, "end_time": end, "nframes": nframes, "resize": resize, **more}
     return json.dumps({"tool": "frame_select", key: arguments})
 

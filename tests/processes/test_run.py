@@ -115,14 +115,31 @@ ATTACKS: Mapping[str, Mapping[str, Any]] = {
 WITHOUT_EFFECT: Mapping[str, Mapping[str, Any]] = {
     "a factor": {"factor": 1},
     "a factor in words": {"factor": "14"},
-    "a save root": {"save_root": "/nowhere"},
-    "a save root with a dash": {"save-root": "/nowhere"},
+    "a factor as Python reads it": {"fact": "2_8"},
+    "a save root": {"save-root": "/nowhere"},
+    "the beginning of a save root": {"save-r": "/nowhere"},
     "backend auto": {"backend": "auto"},
     "backend decord": {"backend": "decord"},
     "backend torchcodec": {"backend": "torchcodec"},
 }
+# These say another thing than the arguments before them, and the later name wins. The labels stay.
+LATER: Mapping[str, tuple[Mapping[str, Any], tuple[float, float, int, float]]] = {
+    "another start": ({"start": 2}, (2, 4, 2, 1.0)),
+    "another start and end": ({"start-time": "0:00", "end": "0:02"}, (0, 2, 2, 1.0)),
+    "another size": ({"res": 0.5}, (1, 4, 2, 0.5)),
+    "the beginnings of names": ({"end_t": 2, "nfr": 2}, (1, 2, 2, 1.0)),
+    "an end that is the stream's": ({"end": ""}, (1, 6, 2, 1.0)),
+}
 # And these it refuses.
 UNUSABLE: Mapping[str, Mapping[str, Any]] = {
+    "a save root with an underscore": {"save_root": "/nowhere"},
+    "a backend of this project's tool": {"backend": "av"},
+    "an option of this project's tool": {"format": "png"},
+    "a flag with a value": {"clamp": True},
+    "the beginning of three names": {"star": 2},
+    "a value that is taken for an option": {"start": -1e-5},
+    "a time that is none": {"end": None},
+    "too many frames": {"nfr": 10_000},
     "an extra argument": {"why": "look"},
     "a factor that is no integer": {"factor": "many"},
     "a factor with a point": {"factor": 28.0},
@@ -132,6 +149,7 @@ UNUSABLE: Mapping[str, Mapping[str, Any]] = {
 NO_FALLBACK_SCRIPT = {
     **WINDOWS_SCRIPT,
     **{key: [block(call(1, 4, 2, **more)), ANSWER] for key, more in {**WITHOUT_EFFECT, **UNUSABLE}.items()},
+    **{key: [block(call(1, 4, 2, **more)), ANSWER] for key, (more, _) in LATER.items()},
 }
 MANY = {f"item {number}": [ANSWER] for number in range(12)}
 MANY_ROWS = [row(key, index=number) for number, key in enumerate(MANY)]
@@ -403,6 +421,13 @@ def test_without_fallback_an_argument_that_changes_no_frame_fails_no_call(flagge
     assert flagged.record("no fallback", key)["stop_reason"] == "answer_found"
     assert flagged.images("no fallback", key) == owed_images(flagged.video, 1, 4, 2, 1.0)
     assert not Path("/nowhere").exists()
+
+
+@pytest.mark.parametrize("key", LATER)
+def test_without_fallback_the_later_of_two_names_for_one_thing_wins(flagged: Flagged, key: str) -> None:
+    _, window = LATER[key]
+    assert flagged.images("no fallback", key) == owed_images(flagged.video, *window)
+    assert flagged.labels("no fallback", key) == stamps(1, 4, 2)
 
 
 @pytest.mark.parametrize("key", ATTACKS)

@@ -135,7 +135,7 @@ def test_no_more_workers_run_than_were_asked_for(encoded: Encoded, tmp_path: Pat
         (look(nframes=0), "positive, not 0"),
         (look(nframes=-2), "positive, not -2"),
         (look(resize=-1), "positive number"),
-        (look(start_s=1e999), "invalid seconds value"),
+        (look(start_s=float("nan")), "not a time at which"),
     ],
 )
 def test_what_the_tool_refuses_is_a_failed_call_and_the_worker_goes_on(

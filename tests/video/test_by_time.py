@@ -14,6 +14,7 @@ from videos import Recipe, open_decord, open_video, read_number, read_picture
 
 import select_frame_fallback as tool
 from eva.errors import VideoError
+from eva.video.sampling import SelectionError
 from eva.video.selection import SelectionRequest, make_plan
 
 Encoded = Callable[[Recipe], Path]
@@ -169,7 +170,10 @@ def test_decord_fails_on_vp9_with_hidden_frames_and_all_vp9_is_chosen_by_time(en
 def test_the_last_frame_that_begins_at_or_before_the_time_is_shown(encoded: Encoded) -> None:
     timeline = open_video(encoded(av1("uneven.mkv", time_base=Fraction(1, 1000), pts=UNEVEN))).timeline
     assert list(timeline.times_s[:4]) == [0, 0.04, 0.12, 0.24]
-    assert timeline.indices_at([-1, 0, 0.039, 0.04, 0.119, 0.12, 1e6]) == [0, 0, 0, 1, 1, 2, 59]
+    assert timeline.indices_at([0, 0.039, 0.04, 0.119, 0.12]) == [0, 0, 1, 1, 2]
+    for outside in (-0.001, timeline.end_s, 1e6, float("nan")):
+        with pytest.raises(SelectionError):
+            timeline.indices_at([0, outside])
 
 
 def numbers(path: Path, window: Window, tmp_path: Path) -> list[int]:

@@ -49,10 +49,37 @@ def test_a_window_over_a_bound_is_cut_at_that_bound(start: float, end: float) ->
     assert clamp_window(Window(start, end), begin_s=0, end_s=42) == Window(max(start, 0), min(end, 42))
 
 
-@pytest.mark.parametrize("window", [Window(5, 5), Window(5, 4), Window(math.nan, 4), Window(0, math.inf)])
+@pytest.mark.parametrize("window", [Window(5, 5), Window(5, 4), Window(math.inf, 4), Window(0, -math.inf)])
 def test_unclamped_a_window_that_does_not_go_forward_is_an_error(window: Window) -> None:
     with pytest.raises(SelectionError):
         check_window(window)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "clamped"),
+    [(0, math.inf, (0, 42)), (-math.inf, 3, (0, 3)), (math.inf, 3, (0, 42)), (5, -math.inf, (0, 42))],
+)
+def test_an_infinite_time_is_clamped_as_any_other(start: float, end: float, clamped: tuple[float, float]) -> None:
+    assert clamp_window(Window(start, end), begin_s=0, end_s=42) == Window(*clamped)
+
+
+@pytest.mark.parametrize("start", [3, 50])
+def test_an_end_that_is_nan_takes_every_frame_at_the_start(start: float) -> None:
+    """As in the reference, whose arithmetic makes this of it."""
+    window = clamp_window(Window(start, math.nan), begin_s=0, end_s=42)
+    check_window(window)
+    assert sample_times(window, 3) == [start] * 3
+
+
+@pytest.mark.parametrize("window", [(math.nan, 4), (0, math.inf), (-math.inf, 4), (0, 1e308)])
+@pytest.mark.parametrize("nframes", [1, 3])
+@pytest.mark.parametrize("shown_to_s", [None, 4.0])
+def test_no_frame_is_shown_at_a_time_that_is_not_finite(
+    window: tuple[float, float], nframes: int, shown_to_s: float | None
+) -> None:
+    timeline = Timeline(64, 48, 25.0, [0.0, 1.0, 2.0], shown_to_s=shown_to_s)
+    with pytest.raises(SelectionError):
+        timeline.indices_at(sample_times(Window(*window), nframes))
 
 
 @given(start=times, length=lengths)
