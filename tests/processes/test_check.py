@@ -7,7 +7,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from videos import Recipe, encode
 
 ANSWER = "<answer>B</answer>"
 NEEDED_TOKENS = 5 * 12000 + 6 * 2048 + 4096
-AT_ONCE = 3
 
 
 def script(**settings: Any) -> Script:
@@ -111,17 +109,9 @@ def checked(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path, video
         hopeless = [row("a", truth="@"), row("b", truth="E"), row("c", truth="(B)"), row("d"), row("e", truth="\uff22")]
         names = [*VIDEO_TROUBLES, *(recipe.name for recipe in SHOWN_SHORTER_THAN_SOUND)]
         broken = [row("a"), *(row(name, video=name) for name in names)]
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            jobs = {
-                "videos": pool.submit(check, "videos", broken),
-                "servers": pool.submit(
-                    check, "servers", [row("a")], "--model", "scripted-eva", base_url=",".join(urls.values())
-                ),
-                "small": pool.submit(
-                    check, "small", hopeless, "--max-turns", "2", base_url=urls["has too small a context"]
-                ),
-            }
-            yield Checked({name: job.result() for name, job in jobs.items()}, urls)
+        servers = check("servers", [row("a")], "--model", "scripted-eva", base_url=",".join(urls.values()))
+        small = check("small", hopeless, "--max-turns", "2", base_url=urls["has too small a context"])
+        yield Checked({"videos": check("videos", broken), "servers": servers, "small": small}, urls)
 
 
 def rows_of(run: Run, server: str | None = None) -> list[str]:

@@ -208,7 +208,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Iterat
         bench.output_dir.mkdir()
         for name in ("cache_own.jsonl", "cache_own.meta.json"):
             (bench.output_dir / name).write_bytes((OLD / name).read_bytes())
-        run = bench.run("--retry-error", "--yes")
+        run = bench.run("--retry-error", "--yes", "--force")  # the older protocol is another setting
         assert run.code == 0, run.said
         assert set(server.journal.keys()) == {"two calls", "bad call"}
         yield bench, run

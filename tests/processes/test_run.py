@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +23,6 @@ from tokenizer import CHAT_TEMPLATE, build_tokenizer
 ANSWER = "<answer>B</answer>"
 FAILED = "call_frame_select_failed"
 LOOK = block(call(1, 4, 2))
-AT_ONCE = 3  # processes that the tests start at a time
 
 # Everything a file name may hold that a shell, an address, an option parser or a line-wise reader could trip over.
 NAMES = (
@@ -56,12 +54,6 @@ def test_the_help_comes_without_waiting_for_the_libraries_of_a_run() -> None:
 
 def journey(bench: Bench, *flags: str, **settings: Any) -> Callable[[], Run]:
     return lambda: bench.run(*flags, **settings)
-
-
-def run_together(jobs: Mapping[str, Callable[[], Run]]) -> dict[str, Run]:
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        futures = {name: pool.submit(job) for name, job in jobs.items()}
-        return {name: future.result() for name, future in futures.items()}
 
 
 @dataclass(frozen=True)
@@ -302,7 +294,7 @@ def flagged(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> It
     slow = Script(MANY, models=("first", "second"), default_delay_s=0.3)
     add("defaults", slow, MANY_ROWS, tokenizer=str(marked))
     add("ids", Script(MANY), MANY_ROWS, "--ids", "1,3,5-7", dataset="named.set-2")
-    runs = run_together(jobs)
+    runs = {name: job() for name, job in jobs.items()}
     yield Flagged(runs, {name: server.journal for name, server in servers.items()}, decode_all(clip), folder)
     for server in servers.values():
         server.__exit__()
@@ -564,7 +556,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> It
             settings = {key: addresses.get(str(value), value) for key, value in settings.items()}
             jobs[name] = journey(bench, *flags, **settings)
         jobs[KNOWN_DATASET] = journey(Bench(folder / "known", good.base_url, tokenizer_dir, "mlvu"), jsonl=None)
-        runs = run_together(jobs)
+        runs = {name: job() for name, job in jobs.items()}
         yield Refused(runs, (good.journal, empty.journal, locked.journal), addresses, folder)
 
 
