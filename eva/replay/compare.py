@@ -161,6 +161,7 @@ def _cause_of_failure(record: Record, video: ShownVideo, *, frames_cut: bool) ->
 def _is_unknown_to_decord(path: Path) -> bool:
     try:
         with open_container(path) as container:
-            return is_chosen_by_time(container, moving_pictures(container, path)[0])
+            stream = moving_pictures(container, path)[0]
+            return is_chosen_by_time(container, stream, stream.width)
     except VideoError:
         return False

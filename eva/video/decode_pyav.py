@@ -138,7 +138,7 @@ class AvVideo:
         self, groups: Sequence[Pass], make: Callable[[Rgb], Made], *, sparsely: bool, threads: int | None = None
     ) -> Iterator[tuple[int, Made]]:
         """(index, what `make` makes of it) for the targets of each pass."""
-        to_rgb = RgbConverter()
+        to_rgb = RgbConverter(upright=self.timeline.shown_to_s is None)
         with _open_stream(self._path, self.identity) as (container, stream):
             one = self.index.gap or stream.codec_context.name in VP8  # whose threads differ where bits are damaged
             decoding = Decoding(container, stream, threads=1 if one else threads or threads_at_most(), strict=sparsely)
@@ -217,12 +217,12 @@ def read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
 
 
 def _read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
-    with _open_stream(path, identity) as (container, stream):
-        clock = _make_clock(container, stream)
-        survey, first = _survey(path, identity, container, stream)
     undecodable = UndecodableError(f"no frame of the video {path} can be decoded")
-    if first is None:
-        raise undecodable
+    with _open_stream(path, identity) as (container, stream):
+        survey, first = _survey(path, identity, container, stream)
+        if first is None:
+            raise undecodable
+        clock = _make_clock(container, stream, first)
     counted = _count_frames(path, identity, threads=1) if survey.gap else None
     if not recount and _is_as_surveyed(survey, first, counted):
         times_s = clock.all_seconds(survey.pts)
@@ -245,8 +245,7 @@ def _is_as_surveyed(survey: Survey, first: VideoFrame, counted: Counted | None) 
 def _make_timeline(
     first: VideoFrame, clock: Clock, times_s: Sequence[float], shown_to_s: float, missing: int = 0
 ) -> Timeline:
-    turned = _quarter_turns(first) % 2 == 1
-    size = (first.height, first.width) if turned else (first.width, first.height)
+    size = (first.width, first.height) if clock.by_time else _shown_size(first)
     average_fps = clock.average_fps or _mean_fps(times_s)
     if shown_to_s <= times_s[0]:  # one frame whose duration is unknown
         shown_to_s = times_s[-1] + 1 / average_fps
@@ -358,16 +357,24 @@ def passes(indices: Iterable[int], entries: Sequence[EntryPoint]) -> Iterator[Pa
 
 
 class RgbConverter:
-    """8-bit RGB as FFmpeg's swscale gives it by default, turned as the container says the video is shown."""
+    """8-bit RGB as FFmpeg's swscale gives it by default.
 
-    def __init__(self) -> None:
-        self._reformatter = VideoReformatter()
+    `upright`: turned as the container says the video is shown. The second decoder of the reference does not turn.
+    """
+
+    def __init__(self, *, upright: bool) -> None:
+        self._reformatter, self._upright = VideoReformatter(), upright
 
     def __call__(self, frame: VideoFrame) -> Rgb:
         """RGB of height x width x 3, uint8."""
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray().astype(np.uint8, copy=False)
-        turns = _quarter_turns(frame)
+        turns = _quarter_turns(frame) if self._upright else 0
         return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+
+def _shown_size(frame: VideoFrame) -> tuple[int, int]:
+    """(width, height) of the frame shown upright."""
+    return (frame.height, frame.width) if _quarter_turns(frame) % 2 else (frame.width, frame.height)
 
 
 def _quarter_turns(frame: VideoFrame) -> int:
@@ -378,11 +385,9 @@ def _quarter_turns(frame: VideoFrame) -> int:
 
 @contextmanager
 def _open_stream(path: Path, identity: Identity) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and the video stream that FFmpeg chooses; they are closed at the end of the block."""
+    """The container and its first video stream; they are closed at the end of the block."""
     with open_container(path, identity) as container:
-        moving = moving_pictures(container, path)
-        best = container.streams.best("video")
-        stream = next((stream for stream in moving if stream is best), moving[0])
+        stream = moving_pictures(container, path)[0]
         if stream.codec_context is None:
             raise UndecodableError(f"no decoder for the video stream of {path} is known")
         for other in container.streams:
@@ -391,9 +396,9 @@ def _open_stream(path: Path, identity: Identity) -> Iterator[tuple[InputContaine
         yield container, stream
 
 
-def _make_clock(container: InputContainer, stream: VideoStream) -> Clock:
+def _make_clock(container: InputContainer, stream: VideoStream, first: VideoFrame) -> Clock:
     rate = stream.average_rate or stream.guessed_rate
-    by_time = is_chosen_by_time(container, stream)
+    by_time = is_chosen_by_time(container, stream, _shown_size(first)[0])
     return Clock(
         time_base=stream.time_base or Fraction(1, 1000),
         start_pts=0 if by_time else stream.start_time or 0,

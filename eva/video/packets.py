@@ -25,7 +25,10 @@ VP9 = {"vp9", "libvpx-vp9"}
 MAY_HIDE = VP8 | VP9  # frames
 AV1 = {"av1", "libdav1d"}
 BY_TIME_CODECS = {"av1", "vp9"}
-BY_TIME_FORMATS = {"gif"}
+BY_TIME_FORMATS = {"gif", "ivf"}
+# decord takes the bytes of a row of RGB, which are padded to a multiple of 32, for width x channels.
+PADDED_WIDTH = 32
+RGB_CHANNELS = 3
 H264_IDR = {5}
 H264_SLICES = set(range(1, 6))
 H264_EXTRAS = {6, 9, 12}  # supplemental information, delimiters, filler
@@ -112,18 +115,33 @@ class NoteTaker:
         return Notes(pts, dts, np.array(self._entries, np.bool_), self._shown_to or 0)
 
 
-def is_chosen_by_time(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether decord cannot open such a video, so that the reference's second decoder chooses its frames by time.
+def is_chosen_by_time(container: InputContainer, stream: VideoStream, width: int) -> bool:
+    """Whether decord cannot use such a video, so that the reference's second decoder chooses its frames by time.
 
-    decord 0.6.0 has no decoder for AV1. It opens VP9, but once all its threads have work, it fails on the first packet
-    with a hidden frame: in all but short videos and live recordings. That depends on the number of processors, which
-    cannot be a rule, so all VP9 counts. decord also refuses a file that neither lists its frames nor says a length of
-    at least one frame: streamed files, APNG, and GIF, whose length only a newer FFmpeg finds out.
+    `width` is that of the picture as it is shown. decord 0.6.0 has no decoder for AV1. It opens VP9, but once all its
+    threads have work, it fails on the first packet with a hidden frame: in all but short videos and live recordings.
+    That depends on the number of processors, which cannot be a rule, so all VP9 counts. decord also refuses a file that
+    neither lists its frames nor says an average rate and a length of at least one frame: streamed files, Theora in Ogg,
+    APNG, and GIF and IVF, of which only a newer FFmpeg finds that out. It fails on the rows of some narrow pictures.
     """
-    if stream.codec_context.codec.canonical_name in BY_TIME_CODECS or container.format.name in BY_TIME_FORMATS:
+    codec = stream.codec_context.codec.canonical_name
+    if codec in BY_TIME_CODECS or container.format.name in BY_TIME_FORMATS:
         return True
-    rate = stream.average_rate or stream.guessed_rate or 0
-    return stream.frames < 1 and float(rate) * (container.duration or 0) / av.time_base < 1
+    return not _says_length(container, stream) or _misreads_rows(width)
+
+
+def _says_length(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether decord finds out how many frames there are."""
+    if container.format.name == "mpegts":  # an older FFmpeg knows the rate of MPEG-1 there
+        return True
+    rate = stream.average_rate or 0
+    return stream.frames > 0 or float(rate) * (container.duration or 0) / av.time_base >= 1
+
+
+def _misreads_rows(width: int) -> bool:
+    """Whether decord reads another number of channels than three out of the length of a row."""
+    row = -(-width // PADDED_WIDTH) * PADDED_WIDTH * RGB_CHANNELS
+    return row % width == 0 and row // width != RGB_CHANNELS
 
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from corpus import AV1, CORPUS, DECORD_IS_RIGHT, ENTERED, FROM_THE_START, VPX, Encoded, full_decode, h264, named
 from numpy.typing import NDArray
-from videos import Recipe, encode, open_av, open_decord, open_video, read_number
+from videos import Recipe, encode, open_av, open_decord, open_video, picture, read_number
 
 from eva.errors import MiscountedError, UndecodableError, VideoError
 from eva.video import decode
@@ -21,6 +21,7 @@ from eva.video import decode_pyav as decode_av
 from eva.video.decode import Video
 from eva.video.decode_pyav import passes
 from eva.video.packets import EntryPoint, is_disposable, packets_of, shows_frame
+from eva.video.probe import probe
 
 
 def pixels(video: Video, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -327,6 +328,34 @@ def song_with_cover(folder: Path) -> Path:
 def test_cover_art_is_no_video(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"song\.mp3 holds no video stream"):
         open_video(song_with_cover(tmp_path))
+
+
+def two_videos(folder: Path) -> Path:
+    """An MP4 with two video streams, of which the second one is the default. The first one has the higher bit rate."""
+    path = folder / "two.mp4"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("libx264", rate=25, options={"crf": crf}) for crf in ("10", "45")]
+        for stream, width, disposition in zip(streams, (160, 320), (0, 1), strict=True):
+            stream.width, stream.height, stream.pix_fmt = width, 120, "yuv420p"
+            stream.disposition = av.stream.Disposition(disposition)
+        for number in range(30):
+            for stream in streams:
+                shown = picture(number, width=stream.width, height=stream.height)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        for stream in streams:
+            container.mux(stream.encode(None))
+    return path
+
+
+def test_of_two_video_streams_the_first_one_is_meant_also_where_the_other_one_is_the_default(tmp_path: Path) -> None:
+    path = two_videos(tmp_path)
+    assert probe(path).width == 160
+    video = opened(path)
+    assert (video.timeline.width, video.timeline.count) == (160, 30)
+    (_, rgb), *_ = pixels(video, [20])
+    assert read_number(rgb) == 20
+    pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    assert open_decord(path).timeline.width == 160
 
 
 def text_file(folder: Path) -> Path:
