@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from harness import called
 
 from eva.dataset.convert import Columns, Dropped, convert_rows
 from eva.dataset.items import load_items
@@ -23,15 +24,7 @@ FLAGS = ("--video", "video", "--question", "question", "--options", "options", "
 
 
 def convert(table: Path, output: Path, *flags: str, kind: str = "jsonl") -> subprocess.CompletedProcess[str]:
-    script = ROOT / "data" / "convert.py"
-    return subprocess.run(
-        [sys.executable, script, "--format", kind, table, "-o", output, *flags],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=table.parent,
-        check=False,
-    )
+    return called("data/convert.py", "--format", kind, table, "-o", output, *flags, cwd=table.parent)
 
 
 def write_jsonl(path: Path, *rows: object) -> Path:

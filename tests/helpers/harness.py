@@ -3,6 +3,7 @@ of eval-eva.py as a process."""
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import math
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-
-from eva.commands.run import main
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
@@ -213,29 +212,41 @@ class Bench:
     def run(self, *flags: str, timeout_s: float = 120, **settings: str | None) -> Run:
         """The command in this process: all of it but the interpreter's start and the process's end."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        code, stdout, stderr = called(main, self.command(*flags, **settings)[1:], self.folder, timeout_s)
-        return Run(code, stdout, stderr, self.cache, self.result)
+        words = self.command(*flags, **settings)[2:]
+        done = called("eval-eva.py", *words, cwd=self.folder, timeout_s=timeout_s)
+        return Run(done.returncode, done.stdout, done.stderr, self.cache, self.result)
 
     def run_process(self, *flags: str, timeout_s: float = 120, **settings: str | None) -> Run:
         return self.finish(self.start(*flags, **settings), timeout_s=timeout_s)
 
 
+# What the scripts call.
+COMMANDS = {
+    "eval-eva.py": "run",
+    "accuracy.py": "score",
+    "report.py": "report",
+    "data/convert.py": "convert",
+}
+
+
 def called(
-    command: Callable[[Sequence[str]], int], argv: Sequence[str], folder: Path, timeout_s: float = 120
-) -> tuple[int, str, str]:
-    """A command called in `folder`: its exit code, and what it printed on both streams."""
+    script: str, *arguments: object, cwd: Path | None = None, timeout_s: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """A script's command, called in this process and in the folder `cwd`."""
 
     def give_up(*_: object) -> None:
         raise TimeoutError(f"the command did not end within {timeout_s} s: {stderr.getvalue()[-4000:]}")
 
+    argv = [str(ROOT / script), *map(str, arguments)]
+    main = importlib.import_module(f"eva.commands.{COMMANDS[script]}").main
     stdout, stderr = io.StringIO(), io.StringIO()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     signal.signal(signal.SIGALRM, give_up)
     signal.alarm(math.ceil(timeout_s))
     stdin, sys.stdin = sys.stdin, io.StringIO()
     try:
-        with redirect_stdout(stdout), redirect_stderr(stderr), chdir(folder):
-            code = command(argv)
+        with redirect_stdout(stdout), redirect_stderr(stderr), chdir(cwd or Path.cwd()):
+            code = main(argv)
     except SystemExit as exited:
         code = int(exited.code or 0)
     finally:
@@ -243,7 +254,7 @@ def called(
         signal.alarm(0)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    return code, stdout.getvalue(), stderr.getvalue()
+    return subprocess.CompletedProcess(argv, code, stdout.getvalue(), stderr.getvalue())
 
 
 def kill_group(process: subprocess.Popen[Any]) -> None:

@@ -1,16 +1,15 @@
-"""report.py as a process, and how a test walks the pages that it makes."""
+"""report.py, and how a test walks the pages that it makes."""
 
 from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from browser import Watched
-from harness import ROOT, environment
+from harness import called
 from page_runs import INDEX
 from playwright.sync_api import Page
 
@@ -27,8 +26,7 @@ class Pair:
 
 
 def report(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "report.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120, cwd=cwd, check=False)
+    return called("report.py", *arguments, cwd=cwd)
 
 
 def made(*arguments: object, cwd: Path) -> Path:

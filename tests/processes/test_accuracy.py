@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ROOT, environment, only_sentence
+from harness import called, only_sentence
 
 
 def record(**more: Any) -> dict[str, Any]:
@@ -26,8 +25,7 @@ def score(folder: Path, *records: Any) -> subprocess.CompletedProcess[str]:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "accuracy.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
+    return called("accuracy.py", *arguments)
 
 
 def test_the_pieces_of_the_report_stand_in_their_order(tmp_path: Path) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from browser import needs_chromium
-from harness import ROOT, environment, only_sentence, read_records, write_rows
+from harness import called, only_sentence, read_records, write_rows
 from many_samples import ALL_READ, MANY, write_many
 from page_runs import INDEX, LONG, NASTY, PWN
 from report_pages import Open, Pair, made, report, rows_shown, sample
@@ -32,8 +30,7 @@ def figures_in(pattern: str, text: str) -> tuple[str, ...]:
 
 
 def test_the_figures_are_those_of_accuracy_py(runs: Pair, page_file: Path, open_page: Open) -> None:
-    command = [sys.executable, str(ROOT / "accuracy.py"), str(runs.first)]
-    said = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True).stdout
+    said = called("accuracy.py", runs.first).stdout
     correct, total, accuracy = figures_in(r"Accuracy: (\d+)/(\d+) = ([\d.]+)%", said)
     rounds, tokens = (
         float(figures_in(rf"{name}: ([\d.]+)", said)[0]) for name in ("Average rounds", "Average total tokens")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ROOT, Bench, Run, environment, make_video, read_whole_lines, row, wait_until, write_rows
+from harness import Bench, Run, called, environment, make_video, read_whole_lines, row, wait_until, write_rows
 from scripted_server import Script, ScriptedServer
 
 from eva.records.meta import Meta, write_meta
@@ -69,8 +69,7 @@ def interrupted(bench: Bench, *flags: str) -> Run:
 
 
 def tool(name: str, *arguments: object, code: int = 0) -> str:
-    command = [sys.executable, str(ROOT / name), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120, check=False)
+    done = called(name, *arguments)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 

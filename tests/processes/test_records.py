@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ROOT, Bench, Run, block, call, environment, make_video, read_records, row
+from harness import Bench, Run, block, call, called, make_video, read_records, row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_server import Script, ScriptedServer
@@ -290,8 +288,7 @@ def test_records_of_the_reference_score_and_show_their_question_and_their_length
 def test_old_files_score_and_open_beside_new_ones(ran: tuple[Bench, Run], tmp_path: Path, script: str) -> None:
     more = ["--against"] if script == "report.py" else []
     for old in (OLD / "result_reference.jsonl", ran[0].result):
-        command = [sys.executable, str(ROOT / script), str(ran[0].result), *more, str(old)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment(), check=False)
+        done = called(script, ran[0].result, *more, old, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "5" in done.stdout
 

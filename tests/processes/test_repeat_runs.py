@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ROOT, Bench, environment, make_video, read_records, row
+from harness import Bench, called, make_video, read_records, row
 from scripted_server import Script, ScriptedServer
 
 COUNT = 6
@@ -33,8 +31,7 @@ def bench(tmp_path: Path, tokenizer_dir: Path, server: ScriptedServer) -> Bench:
 
 
 def accuracy(*arguments: object, code: int = 0) -> str:
-    command = [sys.executable, str(ROOT / "accuracy.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120, check=False)
+    done = called("accuracy.py", *arguments)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import GOLDEN, Bench, block, call, environment, make_video, row, write_rows
+from harness import GOLDEN, Bench, block, call, called, make_video, row, write_rows
 from scripted_server import Script, ScriptedServer
 
 Record = dict[str, Any]
@@ -48,12 +47,10 @@ class Replayed:
 
 
 def replay(bench: Bench, result: Path, *flags: str, **settings: str | None) -> Replayed:
-    command = bench.command("--replay", str(result), "--json", "replay.json", *flags, **settings)
+    words = bench.command("--replay", str(result), "--json", "replay.json", *flags, **settings)[2:]
     told = bench.folder / "replay.json"
     told.unlink(missing_ok=True)
-    done = subprocess.run(
-        command, cwd=bench.folder, env=environment(), capture_output=True, text=True, timeout=300, check=False
-    )
+    done = called("eval-eva.py", *words, cwd=bench.folder, timeout_s=300)
     summary = json.loads(told.read_text()) if told.exists() else {}
     return Replayed(done.returncode, done.stdout, done.stderr, summary)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import ROOT, environment, write_rows
+from harness import ROOT, called, write_rows
 
 from eva.records.meta import Meta, write_meta
 from eva.scoring.assessment import assess_file
@@ -106,8 +105,7 @@ def write_result(path: Path, records: Sequence[Record], dataset: str | None, *, 
 
 
 def run(path: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "accuracy.py"), str(path)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120, check=False)
+    return called("accuracy.py", path)
 
 
 def reference_lines(records: Sequence[Record]) -> list[str]:

@@ -6,13 +6,12 @@ import csv
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ROOT, environment, write_rows
+from harness import called, write_rows
 from markdown_it import MarkdownIt
 
 from eva.records.meta import Meta, write_meta
@@ -165,8 +164,7 @@ def test_a_part_of_a_dataset_has_no_difference_from_the_figure_over_all_of_it(tm
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command: Sequence[str] = [sys.executable, str(ROOT / "accuracy.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120, check=False)
+    return called("accuracy.py", *arguments)
 
 
 @pytest.mark.process
