@@ -43,6 +43,7 @@ from eva.video.packets import (
     first_slice,
     is_chosen_by_time,
     is_disposable,
+    is_undated,
     make_survey,
     packets_of,
 )
@@ -58,8 +59,8 @@ MAX_LISTED = 1_000_000
 Made = TypeVar("Made")
 # A keyframe to start at (None: the file's start), and the indices to decode from it, in ascending order.
 Pass = tuple[EntryPoint | None, list[int]]
-# A decoded frame's presentation time and duration.
-Shown = tuple[int | None, int]
+# A decoded frame's presentation time and duration, and whether it is a keyframe.
+Shown = tuple[int | None, int, bool]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Clock:
     start_pts: int
     average_fps: float | None
     by_time: bool  # frames are chosen by their times, see timeline.Timeline
+    delay: int | None  # in a stream without presentation times: how many frames late the decoder gives each; else None
 
     def seconds(self, pts: int) -> float:
         # This division is as exact as that by a Fraction.
@@ -224,7 +226,7 @@ def _read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
             raise undecodable
         clock = _make_clock(container, stream, first)
     counted = _count_frames(path, identity, threads=1) if survey.gap else None
-    if not recount and _is_as_surveyed(survey, first, counted):
+    if not recount and clock.delay is None and _is_as_surveyed(survey, first, counted):
         times_s = clock.all_seconds(survey.pts)
         timeline = _make_timeline(first, clock, times_s, clock.seconds(survey.shown_to), survey.missing)
         return VideoIndex(timeline, compact(survey.pts), survey.entries, survey.gap)
@@ -237,7 +239,7 @@ def _read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
 def _is_as_surveyed(survey: Survey, first: VideoFrame, counted: Counted | None) -> bool:
     """Whether the packets map one to one to frames. This is certain only where all frames were decoded (`counted`). A
     packet that the decoder refuses keeps its place."""
-    if counted is not None and not counted.damaged and [pts for pts, _ in counted.shown] != survey.pts.tolist():
+    if counted is not None and not counted.damaged and [pts for pts, *_ in counted.shown] != survey.pts.tolist():
         return False
     return survey.one_each and first.pts == survey.pts[0]
 
@@ -259,17 +261,30 @@ def _mean_fps(times_s: Sequence[float]) -> float:
 def _count_frames(path: Path, identity: Identity, *, threads: int) -> Counted:
     with _open_stream(path, identity) as (container, stream):
         decoding = Decoding(container, stream, threads=threads)
-        shown = [(frame.pts, frame.duration or 0) for frame in decoding]
+        shown = [(frame.pts, frame.duration or 0, frame.key_frame) for frame in decoding]
         return Counted(shown, decoding.damaged)
 
 
 def _times_s(shown: Sequence[Shown], clock: Clock) -> tuple[array[float], float]:
     """When each frame begins, and when the last one ends; evenly spaced where the times are missing or do not rise."""
-    known = [pts for pts, _ in shown if pts is not None]
-    if len(known) < len(shown) or any(time >= later for time, later in pairwise(known)):
+    known = [pts for pts, *_ in shown if pts is not None]
+    if clock.delay is not None or len(known) < len(shown) or any(time >= later for time, later in pairwise(known)):
         evenly = [index / (clock.average_fps or 25.0) for index in range(len(shown) + 1)]
-        return array("d", evenly[:-1]), evenly[-1]
+        return _given_at(shown, evenly, clock.delay or 0), evenly[-1]
     return array("d", map(clock.seconds, known)), clock.seconds(known[-1] + shown[-1][1])
+
+
+def _given_at(shown: Sequence[Shown], evenly: Sequence[float], delay: int) -> array[float]:
+    """When the second decoder of the reference shows each frame of a stream without presentation times.
+
+    It takes a frame for shown when it comes out of the decoder, `delay` frames late. At each keyframe it seeks, and
+    shows the keyframe at once. The frames that would come after that are not shown.
+    """
+    times_s, next_s = array("d", evenly[:-1]), evenly[-1]
+    for index in range(len(shown) - 1, -1, -1):
+        late_s = evenly[min(index + delay, len(shown))]
+        times_s[index] = next_s = evenly[index] if shown[index][2] else min(late_s, next_s)
+    return times_s
 
 
 class Decoding:
@@ -399,11 +414,14 @@ def _open_stream(path: Path, identity: Identity) -> Iterator[tuple[InputContaine
 def _make_clock(container: InputContainer, stream: VideoStream, first: VideoFrame) -> Clock:
     rate = stream.average_rate or stream.guessed_rate
     by_time = is_chosen_by_time(container, stream, _shown_size(first)[0])
+    time_base = stream.time_base or Fraction(1, 1000)
+    undated = is_undated(container, stream)
     return Clock(
-        time_base=stream.time_base or Fraction(1, 1000),
+        time_base=time_base,
         start_pts=0 if by_time else stream.start_time or 0,
         average_fps=float(rate) if rate else None,
         by_time=by_time,
+        delay=round((first.dts or 0) * time_base * rate) if undated and rate else None,
     )
 
 
