@@ -140,7 +140,7 @@ class AvVideo:
         self, groups: Sequence[Pass], make: Callable[[Rgb], Made], *, sparsely: bool, threads: int | None = None
     ) -> Iterator[tuple[int, Made]]:
         """(index, what `make` makes of it) for the targets of each pass."""
-        to_rgb = RgbConverter(upright=self.timeline.shown_to_s is None)
+        to_rgb = RgbConverter(self.timeline)
         with _open_stream(self._path, self.identity) as (container, stream):
             one = self.index.gap or stream.codec_context.name in VP8  # whose threads differ where bits are damaged
             decoding = Decoding(container, stream, threads=1 if one else threads or threads_at_most(), strict=sparsely)
@@ -224,16 +224,19 @@ def _read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
         survey, first = _survey(path, identity, container, stream)
         if first is None:
             raise undecodable
-        clock = _make_clock(container, stream, first)
+        coded = (stream.width, stream.height)
+        shown = _upright(coded, _quarter_turns(first))
+        clock = _make_clock(container, stream, first, shown[0])
+        size = coded if clock.by_time else shown
     counted = _count_frames(path, identity, threads=1) if survey.gap else None
     if not recount and clock.delay is None and _is_as_surveyed(survey, first, counted):
         times_s = clock.all_seconds(survey.pts)
-        timeline = _make_timeline(first, clock, times_s, clock.seconds(survey.shown_to), survey.missing)
+        timeline = _make_timeline(size, clock, times_s, clock.seconds(survey.shown_to), survey.missing)
         return VideoIndex(timeline, compact(survey.pts), survey.entries, survey.gap)
     counted = counted or _count_frames(path, identity, threads=threads_at_most())
     if not counted.shown:
         raise undecodable
-    return VideoIndex(_make_timeline(first, clock, *_times_s(counted.shown, clock)), None, (), survey.gap)
+    return VideoIndex(_make_timeline(size, clock, *_times_s(counted.shown, clock)), None, (), survey.gap)
 
 
 def _is_as_surveyed(survey: Survey, first: VideoFrame, counted: Counted | None) -> bool:
@@ -245,9 +248,8 @@ def _is_as_surveyed(survey: Survey, first: VideoFrame, counted: Counted | None) 
 
 
 def _make_timeline(
-    first: VideoFrame, clock: Clock, times_s: Sequence[float], shown_to_s: float, missing: int = 0
+    size: tuple[int, int], clock: Clock, times_s: Sequence[float], shown_to_s: float, missing: int = 0
 ) -> Timeline:
-    size = (first.width, first.height) if clock.by_time else _shown_size(first)
     average_fps = clock.average_fps or _mean_fps(times_s)
     if shown_to_s <= times_s[0]:  # one frame whose duration is unknown
         shown_to_s = times_s[-1] + 1 / average_fps
@@ -372,24 +374,29 @@ def passes(indices: Iterable[int], entries: Sequence[EntryPoint]) -> Iterator[Pa
 
 
 class RgbConverter:
-    """8-bit RGB as FFmpeg's swscale gives it by default.
+    """8-bit RGB as FFmpeg's swscale gives it by default, in the size of the video.
 
-    `upright`: turned as the container says the video is shown. The second decoder of the reference does not turn.
+    As in decord, a frame of another size is scaled: FFmpeg does not cut off a few columns on the left, because rows
+    must begin at aligned addresses. And frames are turned as the container says the video is shown, except where they
+    are chosen by time: the second decoder of the reference does not turn.
     """
 
-    def __init__(self, *, upright: bool) -> None:
-        self._reformatter, self._upright = VideoReformatter(), upright
+    def __init__(self, timeline: Timeline) -> None:
+        self._reformatter, self._size = VideoReformatter(), (timeline.width, timeline.height)
+        self._turns = timeline.shown_to_s is None
 
     def __call__(self, frame: VideoFrame) -> Rgb:
         """RGB of height x width x 3, uint8."""
-        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray().astype(np.uint8, copy=False)
-        turns = _quarter_turns(frame) if self._upright else 0
+        turns = _quarter_turns(frame) if self._turns else 0
+        width, height = _upright(self._size, turns)
+        converted = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
+        rgb = converted.to_ndarray().astype(np.uint8, copy=False)
         return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
 
 
-def _shown_size(frame: VideoFrame) -> tuple[int, int]:
-    """(width, height) of the frame shown upright."""
-    return (frame.height, frame.width) if _quarter_turns(frame) % 2 else (frame.width, frame.height)
+def _upright(size: tuple[int, int], turns: int) -> tuple[int, int]:
+    """(width, height) of a picture of this size after quarter turns, and back."""
+    return (size[1], size[0]) if turns % 2 else size
 
 
 def _quarter_turns(frame: VideoFrame) -> int:
@@ -411,9 +418,9 @@ def _open_stream(path: Path, identity: Identity) -> Iterator[tuple[InputContaine
         yield container, stream
 
 
-def _make_clock(container: InputContainer, stream: VideoStream, first: VideoFrame) -> Clock:
+def _make_clock(container: InputContainer, stream: VideoStream, first: VideoFrame, width: int) -> Clock:
     rate = stream.average_rate or stream.guessed_rate
-    by_time = is_chosen_by_time(container, stream, _shown_size(first)[0])
+    by_time = is_chosen_by_time(container, stream, width)
     time_base = stream.time_base or Fraction(1, 1000)
     undated = is_undated(container, stream)
     return Clock(

@@ -330,6 +330,32 @@ def test_cover_art_is_no_video(tmp_path: Path) -> None:
         open_video(song_with_cover(tmp_path))
 
 
+def cropped(source: Path, target: Path, crop: str) -> Path:
+    """An H.264 file whose pictures the decoder is told to crop, such as "crop_left=16"."""
+    with av.open(str(source)) as read, av.open(str(target), "w") as write:
+        stream = read.streams.video[0]
+        copied = write.add_stream_from_template(stream)
+        tell = av.BitStreamFilterContext(f"h264_metadata={crop}", stream, copied)
+        for packet in read.demux(stream):
+            for changed in tell.filter(packet):
+                changed.stream = copied
+                write.mux(changed)
+    return target
+
+
+def test_what_is_cropped_from_the_left_is_scaled_to_the_size_of_the_video_as_decord_scales_it(
+    encoded: Encoded, tmp_path: Path
+) -> None:
+    path = cropped(encoded(h264("h264.mp4")), tmp_path / "cropped.mp4", "crop_left=16:crop_top=10")
+    video = opened(path)
+    assert (video.timeline.width, video.timeline.height) == (144, 110) == (probe(path).width, probe(path).height)
+    (_, rgb), *_ = pixels(video, [20])
+    assert rgb.shape == (110, 144, 3)
+    pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    (_, decords), *_ = pixels(open_decord(path), [20])
+    assert np.abs(rgb.astype(int) - decords).mean() < 4  # FFmpeg scales a little otherwise today
+
+
 def two_videos(folder: Path) -> Path:
     """An MP4 with two video streams, of which the second one is the default. The first one has the higher bit rate."""
     path = folder / "two.mp4"
