@@ -216,8 +216,7 @@ class Node:
         _check_folders(root, frame_root)
         models = [make_model(url, self._settings.model, options) for url in options.base_url]
         self._models = {model.base_url: model for model in models}
-        await self._check_reach()
-        transport, why = await self._transport(options.image_transport, frame_root)
+        transport, why = await self._transport(options.image_transport, frame_root, await self._reachable())
         here = replace(options, frame_root=frame_root, image_transport=transport)
         transcribe = await asyncio.to_thread(load_transcriber, options.tokenizer)
         self._tool = make_tool(here)
@@ -229,19 +228,20 @@ class Node:
         workers = options.frame_workers or available_cpus()
         return Arrival(workers=workers, videos=found, transport=transport, transport_reason=why)
 
-    async def _check_reach(self) -> None:
+    async def _reachable(self) -> list[ChatModel]:
         failures = await asyncio.gather(*(model.probe() for model in self._models.values()))
         if all(failures):
             raise NodeError(f"no server can be used from here: {failures[0]}")
+        return [model for model, failure in zip(self._models.values(), failures, strict=True) if not failure]
 
-    async def _transport(self, chosen: str | None, frame_root: Path) -> tuple[str, str]:
-        """file, if every server can open an image in the frame root of this node, and the reason."""
+    async def _transport(self, chosen: str | None, frame_root: Path, models: Sequence[ChatModel]) -> tuple[str, str]:
+        """file, if each of these servers can open an image in the frame root of this node, and the reason."""
         if chosen is not None:
             return chosen, "--image-transport says so"
         with black_frame(frame_root) as frame:
             question = image_message(file_url(frame))
-            refusals = await asyncio.gather(*(model.ask_one_token([question]) for model in self._models.values()))
-        for model, refusal in zip(self._models.values(), refusals, strict=True):
+            refusals = await asyncio.gather(*(model.ask_one_token([question]) for model in models))
+        for model, refusal in zip(models, refusals, strict=True):
             if refusal:
                 return "base64", f"{model.address} cannot open a frame of this node: {refusal}"
         return "file", "every server opens a frame of this node"

@@ -22,8 +22,8 @@ from eva.endpoint.http_client import BoundedClient, UnusableServerError, naming_
 from eva.protocol.messages import Message
 
 PROBE_TIMEOUT_S = 60.0
-LISTING_TIMEOUT_S = 30.0
 PROBE_PAUSE_S = 0.2
+# For the list of models, and for every other page.
 PAGE_TIMEOUT_S = 10.0
 # vLLM's header, and the word in its refusal of a rank that it does not have.
 RANK_HEADER, RANK_REFUSED = "X-data-parallel-rank", "data_parallel_rank"
@@ -43,7 +43,8 @@ class ChatModel:
     """A model on a server. The default of `sampling` is that of the published figures.
 
     `rank` is the data-parallel rank that is to answer; None leaves the choice to the server. `limit_name` holds the
-    name of the field that limits the tokens of a reply. The server may teach another one.
+    name of the field that limits the tokens of a reply. The server may teach another one. `down` says why the server
+    did not answer at the start of the run.
     """
 
     client: openai.AsyncOpenAI
@@ -51,6 +52,7 @@ class ChatModel:
     sampling: Sampling = field(default_factory=Sampling)
     rank: int | None = None
     limit_name: list[str] = field(default_factory=lambda: [MAX_TOKENS_NAME])
+    down: str = ""
 
     @property
     def base_url(self) -> str:
@@ -257,7 +259,7 @@ def _hint_at_v1(address: str) -> str:
 
 async def _served(client: openai.AsyncOpenAI) -> dict[str, int | None]:
     """Model names in the order of the server, with their context in tokens; None where the server does not say it."""
-    timeout: Any = {"timeout": _at_most(LISTING_TIMEOUT_S, client)}
+    timeout: Any = {"timeout": _at_most(PAGE_TIMEOUT_S, client)}
     listing = json.loads((await client.get("/models", cast_to=httpx2.Response, options=timeout)).content)
     try:
         return {str(model["id"]): _context(model.get("max_model_len")) for model in listing["data"]}

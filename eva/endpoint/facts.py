@@ -25,14 +25,16 @@ class ServerFacts:
     """
 
     address: str
-    vllm: str | None
-    ranks: int | None
-    model_path: str | None
-    context_length: int | None
+    vllm: str | None = None
+    ranks: int | None = None
+    model_path: str | None = None
+    context_length: int | None = None
 
 
 async def read_facts(model: ChatModel) -> ServerFacts:
-    """Ask the server of `model`."""
+    """Ask the server of `model`, unless it is down."""
+    if model.down:
+        return ServerFacts(model.address)
     version, listing, metrics = await asyncio.gather(
         model.fetch_page("../version"), model.fetch_page("models"), read_metrics(model)
     )

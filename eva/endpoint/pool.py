@@ -89,7 +89,7 @@ class Server:
     samples: int = 0
     last_reply_at: float = field(default_factory=time.monotonic)
     failure: str = ""
-    down_at: float = 0.0
+    down_at: float = field(default_factory=time.monotonic)
     known_good: ChatRequest[object] | None = None
     probing: asyncio.Task[bool] | None = None
 
@@ -101,7 +101,7 @@ class Server:
 class Servers:
     """All servers. `notify` gets what the run waits for, and the empty text when it goes on.
 
-    `ranks`: see Ranks.
+    `ranks`: see Ranks. A server that is down at the start is probed until it answers.
     """
 
     def __init__(
@@ -113,12 +113,17 @@ class Servers:
         ranks: int | None,
         notify: Callable[[str], None],
     ) -> None:
-        self._servers = [Server(model, AdaptiveLimit(ceiling), Ranks(model, ranks)) for model in models]
+        self._servers = [
+            Server(model, AdaptiveLimit(ceiling), Ranks(model, ranks), failure=model.down) for model in models
+        ]
         self._outage_timeout_s = outage_timeout_s
         self._notify = notify
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._end: Exception | None = None
+        for server in self._servers:
+            if not server.up:
+                self._spawn(self._watch(server))
 
     @asynccontextmanager
     async def assign(self, *, avoiding: Collection[Server]) -> AsyncIterator[Assignment]:

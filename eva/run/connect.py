@@ -27,8 +27,8 @@ SOON_S = 2.0
 
 
 async def connect_all(settings: ServerSettings) -> list[ChatModel]:
-    """One model per server; all servers must serve the same. A server that does not answer may come later, if another
-    one answers now. Where servers only load their models, the run waits for them.
+    """One model per server; all servers must serve the same. A server that does not answer is down, and may come later,
+    if another one answers now. Where servers only load their models, the run waits for them.
 
     Raises ServerError if no server answers, SettingsError if they serve different models.
     """
@@ -43,7 +43,7 @@ async def connect_all(settings: ServerSettings) -> list[ChatModel]:
         raise next(iter(failures.values()))
     for url, failure in failures.items():
         log.warning("the run starts without one server: %s", failure)
-        models.append(make_model(url, models[0].name, settings))
+        models.append(replace(make_model(url, models[0].name, settings), down=str(failure)))
     names = {model.name for model in models}
     if len(names) > 1:
         raise SettingsError(f"the servers serve different models, {', '.join(sorted(names))}: choose one with --model")
@@ -58,14 +58,17 @@ async def connect_soon(settings: ServerSettings) -> list[ChatModel]:
 
 async def _connect_each(settings: ServerSettings) -> tuple[list[ChatModel], dict[str, ServerError]]:
     """The models of the servers that answer, and why the others do not, by their addresses."""
-    models: list[ChatModel] = []
+    models: dict[str, ChatModel] = {}
     failures: dict[str, ServerError] = {}
-    for url in settings.base_url:
+
+    async def connect_one(url: str) -> None:
         try:
-            models.append(await connect_to(url, settings))
+            models[url] = await connect_to(url, settings)
         except ServerError as error:
             failures[url] = error
-    return models, failures
+
+    await asyncio.gather(*map(connect_one, settings.base_url))
+    return [models[url] for url in settings.base_url if url in models], failures
 
 
 def _loading(failures: Mapping[str, ServerError]) -> list[ServerError]:

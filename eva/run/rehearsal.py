@@ -3,6 +3,7 @@ another form is seen."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +61,8 @@ async def check_servers(
     items: Sequence[Item], transcribe: Transcribe, video_root: Path, *, agent: AgentChoice, options: Options
 ) -> list[Finding]:
     """Check every server, and play one of the questions with the first that has no fault."""
-    found = {url: await check_server(url, options) for url in options.base_url}
+    tables = await asyncio.gather(*(check_server(url, options) for url in options.base_url))
+    found = dict(zip(options.base_url, tables, strict=True))
     findings = [finding for of_server in found.values() for finding in of_server]
     usable = [url for url, of_server in found.items() if all(one.verdict != FAILED for one in of_server)]
     if usable and items:

@@ -43,6 +43,7 @@ from eva.video.packets import (
     first_slice,
     is_chosen_by_time,
     is_disposable,
+    is_undated,
     make_survey,
     packets_of,
 )
@@ -58,8 +59,8 @@ MAX_LISTED = 1_000_000
 Made = TypeVar("Made")
 # A keyframe to start at (None: the file's start), and the indices to decode from it, in ascending order.
 Pass = tuple[EntryPoint | None, list[int]]
-# A decoded frame's presentation time and duration.
-Shown = tuple[int | None, int]
+# A decoded frame's presentation time and duration, and whether it is a keyframe.
+Shown = tuple[int | None, int, bool]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Clock:
     start_pts: int
     average_fps: float | None
     by_time: bool  # frames are chosen by their times, see timeline.Timeline
+    delay: int | None  # in a stream without presentation times: how many frames late the decoder gives each; else None
 
     def seconds(self, pts: int) -> float:
         # This division is as exact as that by a Fraction.
@@ -138,7 +140,7 @@ class AvVideo:
         self, groups: Sequence[Pass], make: Callable[[Rgb], Made], *, sparsely: bool, threads: int | None = None
     ) -> Iterator[tuple[int, Made]]:
         """(index, what `make` makes of it) for the targets of each pass."""
-        to_rgb = RgbConverter(upright=self.timeline.shown_to_s is None)
+        to_rgb = RgbConverter(self.timeline)
         with _open_stream(self._path, self.identity) as (container, stream):
             one = self.index.gap or stream.codec_context.name in VP8  # whose threads differ where bits are damaged
             decoding = Decoding(container, stream, threads=1 if one else threads or threads_at_most(), strict=sparsely)
@@ -222,30 +224,32 @@ def _read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
         survey, first = _survey(path, identity, container, stream)
         if first is None:
             raise undecodable
-        clock = _make_clock(container, stream, first)
+        coded = (stream.width, stream.height)
+        shown = _upright(coded, _quarter_turns(first))
+        clock = _make_clock(container, stream, first, shown[0])
+        size = coded if clock.by_time else shown
     counted = _count_frames(path, identity, threads=1) if survey.gap else None
-    if not recount and _is_as_surveyed(survey, first, counted):
+    if not recount and clock.delay is None and _is_as_surveyed(survey, first, counted):
         times_s = clock.all_seconds(survey.pts)
-        timeline = _make_timeline(first, clock, times_s, clock.seconds(survey.shown_to), survey.missing)
+        timeline = _make_timeline(size, clock, times_s, clock.seconds(survey.shown_to), survey.missing)
         return VideoIndex(timeline, compact(survey.pts), survey.entries, survey.gap)
     counted = counted or _count_frames(path, identity, threads=threads_at_most())
     if not counted.shown:
         raise undecodable
-    return VideoIndex(_make_timeline(first, clock, *_times_s(counted.shown, clock)), None, (), survey.gap)
+    return VideoIndex(_make_timeline(size, clock, *_times_s(counted.shown, clock)), None, (), survey.gap)
 
 
 def _is_as_surveyed(survey: Survey, first: VideoFrame, counted: Counted | None) -> bool:
     """Whether the packets map one to one to frames. This is certain only where all frames were decoded (`counted`). A
     packet that the decoder refuses keeps its place."""
-    if counted is not None and not counted.damaged and [pts for pts, _ in counted.shown] != survey.pts.tolist():
+    if counted is not None and not counted.damaged and [pts for pts, *_ in counted.shown] != survey.pts.tolist():
         return False
     return survey.one_each and first.pts == survey.pts[0]
 
 
 def _make_timeline(
-    first: VideoFrame, clock: Clock, times_s: Sequence[float], shown_to_s: float, missing: int = 0
+    size: tuple[int, int], clock: Clock, times_s: Sequence[float], shown_to_s: float, missing: int = 0
 ) -> Timeline:
-    size = (first.width, first.height) if clock.by_time else _shown_size(first)
     average_fps = clock.average_fps or _mean_fps(times_s)
     if shown_to_s <= times_s[0]:  # one frame whose duration is unknown
         shown_to_s = times_s[-1] + 1 / average_fps
@@ -259,17 +263,30 @@ def _mean_fps(times_s: Sequence[float]) -> float:
 def _count_frames(path: Path, identity: Identity, *, threads: int) -> Counted:
     with _open_stream(path, identity) as (container, stream):
         decoding = Decoding(container, stream, threads=threads)
-        shown = [(frame.pts, frame.duration or 0) for frame in decoding]
+        shown = [(frame.pts, frame.duration or 0, frame.key_frame) for frame in decoding]
         return Counted(shown, decoding.damaged)
 
 
 def _times_s(shown: Sequence[Shown], clock: Clock) -> tuple[array[float], float]:
     """When each frame begins, and when the last one ends; evenly spaced where the times are missing or do not rise."""
-    known = [pts for pts, _ in shown if pts is not None]
-    if len(known) < len(shown) or any(time >= later for time, later in pairwise(known)):
+    known = [pts for pts, *_ in shown if pts is not None]
+    if clock.delay is not None or len(known) < len(shown) or any(time >= later for time, later in pairwise(known)):
         evenly = [index / (clock.average_fps or 25.0) for index in range(len(shown) + 1)]
-        return array("d", evenly[:-1]), evenly[-1]
+        return _given_at(shown, evenly, clock.delay or 0), evenly[-1]
     return array("d", map(clock.seconds, known)), clock.seconds(known[-1] + shown[-1][1])
+
+
+def _given_at(shown: Sequence[Shown], evenly: Sequence[float], delay: int) -> array[float]:
+    """When the second decoder of the reference shows each frame of a stream without presentation times.
+
+    It takes a frame for shown when it comes out of the decoder, `delay` frames late. At each keyframe it seeks, and
+    shows the keyframe at once. The frames that would come after that are not shown.
+    """
+    times_s, next_s = array("d", evenly[:-1]), evenly[-1]
+    for index in range(len(shown) - 1, -1, -1):
+        late_s = evenly[min(index + delay, len(shown))]
+        times_s[index] = next_s = evenly[index] if shown[index][2] else min(late_s, next_s)
+    return times_s
 
 
 class Decoding:
@@ -357,24 +374,29 @@ def passes(indices: Iterable[int], entries: Sequence[EntryPoint]) -> Iterator[Pa
 
 
 class RgbConverter:
-    """8-bit RGB as FFmpeg's swscale gives it by default.
+    """8-bit RGB as FFmpeg's swscale gives it by default, in the size of the video.
 
-    `upright`: turned as the container says the video is shown. The second decoder of the reference does not turn.
+    As in decord, a frame of another size is scaled: FFmpeg does not cut off a few columns on the left, because rows
+    must begin at aligned addresses. And frames are turned as the container says the video is shown, except where they
+    are chosen by time: the second decoder of the reference does not turn.
     """
 
-    def __init__(self, *, upright: bool) -> None:
-        self._reformatter, self._upright = VideoReformatter(), upright
+    def __init__(self, timeline: Timeline) -> None:
+        self._reformatter, self._size = VideoReformatter(), (timeline.width, timeline.height)
+        self._turns = timeline.shown_to_s is None
 
     def __call__(self, frame: VideoFrame) -> Rgb:
         """RGB of height x width x 3, uint8."""
-        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray().astype(np.uint8, copy=False)
-        turns = _quarter_turns(frame) if self._upright else 0
+        turns = _quarter_turns(frame) if self._turns else 0
+        width, height = _upright(self._size, turns)
+        converted = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
+        rgb = converted.to_ndarray().astype(np.uint8, copy=False)
         return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
 
 
-def _shown_size(frame: VideoFrame) -> tuple[int, int]:
-    """(width, height) of the frame shown upright."""
-    return (frame.height, frame.width) if _quarter_turns(frame) % 2 else (frame.width, frame.height)
+def _upright(size: tuple[int, int], turns: int) -> tuple[int, int]:
+    """(width, height) of a picture of this size after quarter turns, and back."""
+    return (size[1], size[0]) if turns % 2 else size
 
 
 def _quarter_turns(frame: VideoFrame) -> int:
@@ -396,14 +418,17 @@ def _open_stream(path: Path, identity: Identity) -> Iterator[tuple[InputContaine
         yield container, stream
 
 
-def _make_clock(container: InputContainer, stream: VideoStream, first: VideoFrame) -> Clock:
+def _make_clock(container: InputContainer, stream: VideoStream, first: VideoFrame, width: int) -> Clock:
     rate = stream.average_rate or stream.guessed_rate
-    by_time = is_chosen_by_time(container, stream, _shown_size(first)[0])
+    by_time = is_chosen_by_time(container, stream, width)
+    time_base = stream.time_base or Fraction(1, 1000)
+    undated = is_undated(container, stream)
     return Clock(
-        time_base=stream.time_base or Fraction(1, 1000),
+        time_base=time_base,
         start_pts=0 if by_time else stream.start_time or 0,
         average_fps=float(rate) if rate else None,
         by_time=by_time,
+        delay=round((first.dts or 0) * time_base * rate) if undated and rate else None,
     )
 
 

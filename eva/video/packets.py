@@ -122,12 +122,18 @@ def is_chosen_by_time(container: InputContainer, stream: VideoStream, width: int
     threads have work, it fails on the first packet with a hidden frame: in all but short videos and live recordings.
     That depends on the number of processors, which cannot be a rule, so all VP9 counts. decord also refuses a file that
     neither lists its frames nor says an average rate and a length of at least one frame: streamed files, Theora in Ogg,
-    APNG, and GIF and IVF, of which only a newer FFmpeg finds that out. It fails on the rows of some narrow pictures.
+    APNG, and GIF and IVF, of which only a newer FFmpeg finds that out. And it fails on the rows of some narrow
+    pictures, and where no frame has a time.
     """
     codec = stream.codec_context.codec.canonical_name
-    if codec in BY_TIME_CODECS or container.format.name in BY_TIME_FORMATS:
+    if codec in BY_TIME_CODECS or container.format.name in BY_TIME_FORMATS or is_undated(container, stream):
         return True
     return not _says_length(container, stream) or _misreads_rows(width)
+
+
+def is_undated(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether no packet has a presentation time. A newer FFmpeg makes times up, which are not in order."""
+    return container.format.name == "avi" and stream.codec_context.codec.canonical_name == "h264"
 
 
 def _says_length(container: InputContainer, stream: VideoStream) -> bool:

@@ -8,21 +8,23 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from scripted_server import Script, ScriptedServer
+from scripted_server import Handler, Script, ScriptedServer
 
 from eva.dataset.items import Item
+from eva.endpoint import client, metrics
 from eva.endpoint import limit as limits
-from eva.endpoint import metrics
 from eva.endpoint import pool as servers
 from eva.endpoint.client import ChatModel, connect, make_client
 from eva.endpoint.errors import FailingError, OutageError, ServerLostError, UnavailableError
 from eva.endpoint.pool import Assignment, Server, Servers
 from eva.run import schedule
+from eva.run.connect import connect_all
+from eva.run.options import Options
 from eva.run.schedule import NodeLostError, RunInterruptedError, Schedule, first_come
 
 ANSWER = "<answer>B</answer>"
@@ -67,8 +69,8 @@ class Samples:
     work: Schedule = field(init=False)
 
     @contextlib.asynccontextmanager
-    async def pool(self) -> AsyncIterator[Servers]:
-        models = [
+    async def pool(self, models: Sequence[ChatModel] = ()) -> AsyncIterator[Servers]:
+        models = models or [
             await connect(base_url=url, api_key="k", model=None, timeout_s=self.request_timeout_s)
             for url in self.addresses
         ]
@@ -84,8 +86,8 @@ class Samples:
         finally:
             await pool.close()
 
-    async def run_all(self, todo: list[Item]) -> None:
-        async with self.pool() as pool:
+    async def run_all(self, todo: list[Item], models: Sequence[ChatModel] = ()) -> None:
+        async with self.pool(models) as pool:
 
             async def run(item: Item, avoiding: Collection[Server]) -> None:
                 async with pool.assign(avoiding=avoiding) as assignment:
@@ -249,6 +251,50 @@ def test_a_server_that_is_down_at_the_start_is_taken_in_when_it_answers() -> Non
     assert samples.done == Counter(range(160))
     assert any("waiting for" in text for text in samples.said)
     assert samples.said[-1] == ""
+
+
+class Silent(Handler):
+    """Takes every connection and answers nothing while it is `down`, as a machine whose server hangs."""
+
+    def do_GET(self) -> None:
+        self.server.wait(float("inf") if self.server.script.down else 0)
+        super().do_GET()
+
+    def do_POST(self) -> None:
+        if self.server.script.down:
+            self.server.journal.add_unexpected("a request to a server that was down")
+        super().do_POST()
+
+
+def options_for(*servers: ScriptedServer) -> Options:
+    return Options("own", base_url=[server.base_url for server in servers], request_timeout=600)
+
+
+def test_servers_that_are_silent_at_the_start_get_no_sample_until_they_answer_and_are_waited_for_together(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(client, "PAGE_TIMEOUT_S", 1.0)
+
+    def replies(key: str) -> list[Any]:
+        one.script.down = one.script.down and int(key) < 20
+        return [{"text": ANSWER, "delay_s": 0.1}]
+
+    async def play() -> float:
+        started = time.monotonic()
+        models = await connect_all(options_for(one, there, other))
+        took_s = time.monotonic() - started
+        await samples.run_all(items(80), models=models)
+        return took_s
+
+    silent = [Script(lambda key: [{"text": ANSWER, "delay_s": 0.1}], down=True) for _ in range(2)]
+    with serving(*silent, Script(replies)) as (one, other, there):
+        one.RequestHandlerClass = other.RequestHandlerClass = Silent
+        samples = Samples([], ceiling=4)
+        assert asyncio.run(asyncio.wait_for(play(), 30)) < 1.9, "they were asked side by side"
+        assert (len(other.journal.seen), other.journal.unexpected, one.journal.unexpected) == (0, [], [])
+        assert len(one.journal.seen) > 5
+    assert samples.done == Counter(range(80))
+    assert sum("starts without one server" in line for line in caplog.messages) == 2
 
 
 # --- which rank of a server

@@ -79,6 +79,18 @@ RECORDED: list[tuple[Recipe, dict[Window, list[int]]]] = [
         (1.01, 1.49, 5): [25, 28, 31, 34, 37],
         (0.3, 2.9, 1): [33],
     }),
+    # No frame of these two has a time: torchcodec shows a frame when it comes out of the decoder, 2 frames late, but
+    # keyframes (every 20 frames) at once.
+    (Recipe("recorded-undated.avi", "libx264", options=X264), {
+        (0, 1e9, 8): [0, 6, 15, 23, 32, 40, 49, 57],
+        (1.01, 1.49, 5): [23, 26, 29, 32, 35],
+        (0.7, 0.95, 4): [15, 17, 20, 21],
+    }),
+    (Recipe("recorded-undated-in-order.avi", "libx264", options={**X264, "bf": "0"}), {
+        (0, 1e9, 8): [0, 8, 17, 25, 34, 42, 51, 59],
+        (1.01, 1.49, 5): [25, 28, 31, 34, 37],
+        (0.7, 0.95, 4): [17, 19, 21, 23],
+    }),
 ]  # fmt: skip
 CODED = [
     *by_both("24fps", rate=Fraction(24000, 1001)),
@@ -110,7 +122,6 @@ BY_RATE = [
     Recipe("h264.mkv", "libx264", options=X264),
     Recipe("h264.flv", "libx264", options=X264),
     Recipe("h264.ts", "libx264", options=X264),
-    Recipe("h264.avi", "libx264", options=X264),
     Recipe("h264-one.mkv", "libx264", options=X264, count=1),
     Recipe("h264-fragmented.mp4", "libx264", container_options={"movflags": "frag_keyframe+empty_moov"}),
     Recipe("hevc.mkv", "libx265", options={"preset": "ultrafast", "x265-params": "log-level=none"}),
@@ -181,6 +192,15 @@ def test_decord_fails_on_the_rows_of_some_narrow_pictures(encoded: Encoded) -> N
     by_time = {width for width, path in zip(widths, paths, strict=True) if is_chosen_by_time(path)}
     assert by_time == {2, 6, 8, 12, 16, 24, 48, 72}
     assert by_time == {width for width, path in zip(widths, paths, strict=True) if not decord_opens(path)}
+
+
+def test_decord_knows_no_times_of_h264_in_avi(encoded: Encoded) -> None:
+    path = encoded(RECORDED[-1][0])
+    timeline = open_video(path).timeline
+    assert (timeline.begin_s, timeline.end_s, timeline.times_s[1]) == (0, 2.4, 0.04)
+    pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    decords = open_decord(path).timeline
+    assert decords.begin_s == decords.end_s < -1e17
 
 
 def test_a_video_that_is_chosen_by_time_is_not_turned(encoded: Encoded) -> None:
