@@ -36,6 +36,7 @@ from eva.video.encode import Rgb
 from eva.video.gaps import VP8, GapFinder, Integers
 from eva.video.interleave import in_turns
 from eva.video.packets import (
+    MPEG_TS,
     EntryPoint,
     NoteTaker,
     Survey,
@@ -419,7 +420,8 @@ def _open_stream(path: Path, identity: Identity) -> Iterator[tuple[InputContaine
 
 
 def _make_clock(container: InputContainer, stream: VideoStream, first: VideoFrame, width: int) -> Clock:
-    rate = stream.average_rate or stream.guessed_rate
+    # Of MPEG-1 in MPEG-TS, the guess is the rate of fields.
+    rate = stream.average_rate or (None if container.format.name == MPEG_TS else stream.guessed_rate)
     by_time = is_chosen_by_time(container, stream, width)
     time_base = stream.time_base or Fraction(1, 1000)
     undated = is_undated(container, stream)

@@ -25,6 +25,7 @@ VP9 = {"vp9", "libvpx-vp9"}
 MAY_HIDE = VP8 | VP9  # frames
 AV1 = {"av1", "libdav1d"}
 BY_TIME_CODECS = {"av1", "vp9"}
+MPEG_TS = "mpegts"
 BY_TIME_FORMATS = {"gif", "ivf"}
 # decord takes the bytes of a row of RGB, which are padded to a multiple of 32, for width x channels.
 PADDED_WIDTH = 32
@@ -138,7 +139,7 @@ def is_undated(container: InputContainer, stream: VideoStream) -> bool:
 
 def _says_length(container: InputContainer, stream: VideoStream) -> bool:
     """Whether decord finds out how many frames there are."""
-    if container.format.name == "mpegts":  # an older FFmpeg knows the rate of MPEG-1 there
+    if container.format.name == MPEG_TS:  # an older FFmpeg knows the rate of MPEG-1 there
         return True
     rate = stream.average_rate or 0
     return stream.frames > 0 or float(rate) * (container.duration or 0) / av.time_base >= 1

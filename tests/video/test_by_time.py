@@ -194,6 +194,11 @@ def test_decord_fails_on_the_rows_of_some_narrow_pictures(encoded: Encoded) -> N
     assert by_time == {width for width, path in zip(widths, paths, strict=True) if not decord_opens(path)}
 
 
+def test_mpeg1_in_a_transport_stream_has_the_rate_of_its_frames_not_of_its_fields(encoded: Encoded) -> None:
+    timeline = open_video(encoded(Recipe("mpeg1.ts", "mpeg1video")), backend="av").timeline
+    assert timeline.average_fps == pytest.approx(25, rel=1e-6)
+
+
 def test_decord_knows_no_times_of_h264_in_avi(encoded: Encoded) -> None:
     path = encoded(RECORDED[-1][0])
     timeline = open_video(path).timeline
