@@ -7,8 +7,6 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jinja2.exceptions import TemplateError
-
 from eva.errors import EvaError
 from eva.protocol.messages import Message, ShownFrame, assistant_message, tool_response
 from eva.records.schema import Transcript
@@ -97,6 +95,8 @@ def _try_out(transcribe: Transcribe, tokenizer: str) -> None:
         assistant_message("a"),
         tool_response([ShownFrame(0, "file:///frame.png")], "q"),
     ]
+    from jinja2.exceptions import TemplateError  # noqa: PLC0415  `--help` does not need it
+
     try:
         transcribe(messages)
     except (TemplateError, ValueError, TypeError) as error:

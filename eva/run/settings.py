@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import json
 import re
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from eva.dataset.download import load_manifest
 from eva.errors import EvaError
 from eva.files import PROJECT
 from eva.frames.probing import FolderSilentError, is_folder
@@ -33,14 +33,15 @@ class Dataset:
 def known_datasets() -> dict[str, dict[str, str]]:
     """The six datasets and the demo: the paths of questions and videos, which begin in the checkout, and the names of
     cache and result."""
+    files = json.loads((PROJECT / "data" / "manifest.json").read_text(encoding="utf-8"))["files"]
     known = {
         name: {
-            "jsonl": f"data/{file.name}",
+            "jsonl": f"data/{file['name']}",
             "video_root": f"data/videos/{name}",
             "cache": f"cache_{_STEMS.get(name, name)}.jsonl",
             "result": f"result_{_STEMS.get(name, name)}.jsonl",
         }
-        for name, file in load_manifest(PROJECT / "data" / "manifest.json").files.items()
+        for name, file in files.items()
     }
     demo = {"jsonl": "demo/data/demo.jsonl", "video_root": "demo/data/videos"}
     return {**known, "demo": {**demo, "cache": "cache_demo.jsonl", "result": "result_demo.jsonl"}}
