@@ -17,6 +17,7 @@ from eva.protocol.stop_reasons import EXCEPTION
 from eva.records.cache import Cache
 from eva.records.schema import Record
 from eva.run.options import Options
+from eva.run.settings import NO_ANSWER, SettingsError
 
 # So many replies, and none of them can be read: this is not a coincidence.
 FIRST_REPLIES = 10
@@ -48,7 +49,10 @@ def confirm(question: str, options: Options) -> None:
     if options.yes:
         return
     print(f"{question} (y/N) ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+    answer = sys.stdin.buffer.readline(80)
+    if not answer:
+        raise SettingsError(NO_ANSWER)
+    if answer.strip().lower() not in {b"y", b"yes"}:
         raise CalledOffError("called off; nothing was changed")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from eva.agents.choice import FRAME_TOKENS, NFRAMES
 from eva.endpoint.completion import MAX_TOKENS, TEMPERATURE, Sampling
 from eva.json_text import parse_json
+from eva.option_words import in_full
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.terminal import CommandParser
 from eva.video.choices import BACKENDS, FORMATS
@@ -21,6 +22,12 @@ from eva.video.choices import BACKENDS, FORMATS
 API_KEY_VARIABLE = "EVA_API_KEY"
 # Where frames go: of eval-eva.py, which writes them, and of report.py, which shows them.
 FRAME_ROOT = Path("/tmp/eva-frames")  # noqa: S108
+
+# The flags of the reference, which its argparse takes by their beginnings too. No flag of ours can spoil a beginning.
+REFERENCE_FLAGS = (
+    "--help", "--dataset", "--max-concurrent", "--new-cache", "--retry-error", "--sample", "--max-visual-tokens",
+    "--maxp", "--max-turns", "--fallback", "--no-fallback", "--output-dir",
+)  # fmt: skip
 
 # As OpenAI's interface has it; and what every server takes, with room for the repeats.
 MAX_TEMPERATURE, MAX_SEED = 2.0, 2**31 - 10**6
@@ -122,7 +129,7 @@ exit codes:
 def parse_options(argv: Sequence[str], defaults: Defaults) -> Options:
     """Read the flags. Exits with status 2 and one line if they are unusable."""
     parser = make_parser(defaults)
-    flags = vars(parser.parse_args(argv))
+    flags = vars(parser.parse_args(in_full(argv, REFERENCE_FLAGS)))
     _check_modes(parser, flags)
     key = flags["api_key"] or os.environ.get(API_KEY_VARIABLE, "").strip() or defaults.api_key
     urls = [url for some in flags["base_url"] or [addresses(defaults.base_url)] for url in some]

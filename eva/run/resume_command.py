@@ -6,10 +6,13 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 
+from eva.option_words import in_full
+from eva.run.options import REFERENCE_FLAGS
+
 
 def resume_command(argv: Sequence[str]) -> str:
     """The same command without secrets, and without the flags that delete records."""
-    words = [word for word in argv if word not in ("--new-cache", "--retry-error")]
+    words = [word for word in in_full(argv, REFERENCE_FLAGS) if word not in ("--new-cache", "--retry-error")]
     for place, word in enumerate(words):
         name, joined, value = word.partition("=")
         if joined and name in _SECRET_FLAGS:

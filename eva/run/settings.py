@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import io
 import re
+import select
 import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TextIO, cast
 
 from eva.errors import EvaError
 from eva.frames.probing import FolderSilentError, is_folder
 from eva.run.options import Options
+
+NO_ANSWER = "--new-cache and --retry-error ask first, and standard input ends without an answer: add --yes"
 
 
 class SettingsError(EvaError):
@@ -60,14 +65,21 @@ def _suggestion(name: str, configured: Collection[str]) -> str:
 
 def check_settings(dataset: Dataset, options: Options) -> None:
     """Raises SettingsError for folders, files, packages or a terminal that the run needs and does not have."""
-    if (options.new_cache or options.retry_error) and not options.yes and not sys.stdin.isatty():
-        raise SettingsError("--new-cache and --retry-error ask first, and there is no terminal to ask on: add --yes")
+    if (options.new_cache or options.retry_error) and not options.yes and _has_ended(sys.stdin):
+        raise SettingsError(NO_ANSWER)
     if (options.new_cache or options.retry_error) and options.repeat and not options.yes:
         raise SettingsError("--new-cache and --retry-error would ask before each run of --repeat: add --yes")
     if options.ray is not None and importlib.util.find_spec("ray") is None:
         raise SettingsError("--ray needs the package ray: pip install -r requirements/ray.txt")
     for problem in find_problems(dataset, options):
         raise problem
+
+
+def _has_ended(stdin: TextIO) -> bool:
+    """Whether it is already certain that nobody answers. An answer may still come through a pipe."""
+    if stdin.isatty() or not select.select([stdin], [], [], 0)[0]:
+        return False
+    return not cast(io.BufferedReader, stdin.buffer).peek(1)
 
 
 def find_problems(dataset: Dataset, options: Options) -> Iterator[EvaError]:
