@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 
+from eva.commands.run_flags import REFERENCE_FLAGS
+from eva.option_words import in_full
 from eva.text import without_secrets
 
 
@@ -12,7 +14,7 @@ def resume_command(argv: Sequence[str]) -> str:
     """The same command without secrets, and without the flags that delete records."""
     # `python -m eva run` calls itself "eva run".
     program = ["python", "-m", *argv[0].split()] if argv[0].startswith("eva ") else ["python", argv[0]]
-    words = [word for word in argv[1:] if word not in ("--new-cache", "--retry-error")]
+    words = [word for word in in_full(argv[1:], REFERENCE_FLAGS) if word not in ("--new-cache", "--retry-error")]
     for place, word in enumerate(words):
         name, joined, value = word.partition("=")
         if joined and name in _SECRET_FLAGS:

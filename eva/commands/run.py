@@ -8,16 +8,18 @@ samples, and these must run again (--retry-error); 130 and 143 interrupted (SIGI
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import os
+import select
 import shlex
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from eva.commands.bar import Bar, logged_to_terminal
 from eva.commands.resume_command import resume_command
@@ -42,6 +44,7 @@ log = logging.getLogger(__name__)
 
 # The exit code of a finished run, if some of its samples must run again.
 UNFINISHED = 3
+NO_ANSWER = "--new-cache and --retry-error ask first, and standard input ends without an answer: add --yes"
 
 
 def main(
@@ -96,7 +99,10 @@ class Terminal(Host):
         if self._command.yes:
             return
         print(f"{question} (y/N) ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        answer = sys.stdin.buffer.readline(80)
+        if not answer:
+            raise SettingsError(NO_ANSWER)
+        if answer.strip().lower() not in {b"y", b"yes"}:
             raise CalledOffError("called off; nothing was changed")
 
     def progress(self, name: str, items: Sequence[Item], cache: Cache) -> Bar:
@@ -140,10 +146,17 @@ def check_questions(command: RunCommand) -> None:
     """Raises SettingsError where the command would have to ask, and cannot."""
     if command.yes or not (command.options.new_cache or command.options.retry_error):
         return
-    if not sys.stdin.isatty():
-        raise SettingsError("--new-cache and --retry-error ask first, and there is no terminal to ask on: add --yes")
+    if _has_ended(sys.stdin):
+        raise SettingsError(NO_ANSWER)
     if command.repeat:
         raise SettingsError("--new-cache and --retry-error would ask before each run of --repeat: add --yes")
+
+
+def _has_ended(stdin: TextIO) -> bool:
+    """Whether it is already certain that nobody answers. An answer may still come through a pipe."""
+    if stdin.isatty() or not select.select([stdin], [], [], 0)[0]:
+        return False
+    return not cast(io.BufferedReader, stdin.buffer).peek(1)
 
 
 def exit_code(ended: Ended, argv: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eva.agents.choice import FRAME_TOKENS, NFRAMES
+from eva.option_words import in_full
 from eva.run.options import (
     API_KEY_VARIABLE,
     MAX_TEMPERATURE,
@@ -21,6 +22,12 @@ from eva.run.options import (
     positive,
 )
 from eva.terminal import CommandParser
+
+# The flags of the reference, which its argparse takes by their beginnings too. No flag of ours can spoil a beginning.
+REFERENCE_FLAGS = (
+    "--help", "--dataset", "--max-concurrent", "--new-cache", "--retry-error", "--sample", "--max-visual-tokens",
+    "--maxp", "--max-turns", "--fallback", "--no-fallback", "--output-dir",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ exit codes:
 def parse_command(name: str, argv: Sequence[str], defaults: Mapping[str, Any], datasets: Sequence[str]) -> RunCommand:
     """Read the flags of the command `name`. Exits with status 2 and one line if they are unusable."""
     parser = make_parser(defaults, datasets, name)
-    flags = vars(parser.parse_args(argv))
+    flags = vars(parser.parse_args(in_full(argv, REFERENCE_FLAGS)))
     _check_modes(parser, flags)
     own = {one.name: flags.pop(one.name) for one in fields(RunCommand) if one.name != "options"}
     # A key in the environment, which other users cannot see, wins over the one in the script.

@@ -128,9 +128,9 @@ class _Stage:
         item = self.asked.get(record.index)
         if item is None:
             return [unexplained(record, None, "index", record.index, "there is no such question")]
-        if _is_plain_exception(record):
-            return compare_exception(record, item)
         video = self._find_video(record)
+        if _is_plain_exception(record):
+            return compare_exception(record, item, video)
         if video is None:
             return [replace(unexplained(record, None, "messages", record.messages[:80], None), cause=MISSING_VIDEO)]
         replayed = await self.replayer.replay(record, item, video)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from eva.agent.loop import Episode
+from eva.agent.record import BAD_REQUEST_ERROR, exception_record
 from eva.dataset.items import Item
-from eva.errors import VideoError
+from eva.errors import EvaError, VideoError
 from eva.frames.tool import MAX_FRAMES
 from eva.protocol.messages import TURN_START
 from eva.protocol.stop_reasons import CALL_FAILED, EXCEPTION
-from eva.records.schema import Call, Executed, Record, Round
+from eva.records.schema import Call, Executed, Record, Round, transcript
 from eva.replay.turns import prompted_replies
-from eva.replay.videos import ShownVideo
+from eva.replay.videos import FRAME_MARK, ShownVideo
 from eva.video.container import moving_pictures, open_container
 from eva.video.packets import is_chosen_by_time
 
@@ -29,10 +33,20 @@ CRASH = DOCUMENTED + "the reference crashes on strings, on values that are not n
 TOO_MANY_FRAMES = DOCUMENTED + f"a call for more than {MAX_FRAMES} frames fails"
 UNKNOWN_TO_DECORD = DOCUMENTED + "the reference opens such a video only with its second decoder"
 
+_OF_ANNOTATION = ("gt", "videos")
+# Also those; the records of the reference lack them.
+_SINCE_SCHEMA_1 = ("question", "extra", "failure")
 _IN_LAST_ROUND = ("answer", "stop_reason", "num_rounds", "total_tokens", "error")
 _OF_CALL = ("asked", "budgeted", "tokens", "error", "labels_s")
 _OF_FRAMES = ("start_s", "end_s", "indices", "times_s", "width", "height")
 _CRASHES = ("TypeError", "ValueError", "OverflowError")
+# What Python says of a length that is None, and of arguments that are no numbers or of a reply that is null.
+_OF_DURATION = re.compile(r"float\(\) argument must be .*'NoneType'")
+_OF_VALUES = re.compile(
+    r"can't multiply sequence|unsupported operand type|'.' not supported between|expected string or bytes-like"
+    r"|cannot convert float (?:NaN|infinity)|(?:int|result) too large|repeated \w+ (?:is|are) too long|cannot fit 'int'"
+    r"|embedded null|Exceeds the limit"
+)
 _WITHOUT_DURATION = (".webm", ".mkv", ".flv")
 _EXCERPT = 60
 
@@ -59,7 +73,7 @@ class Divergence:
 def compare(record: Record, replayed: Record, item: Item, video: ShownVideo, *, frames_cut: bool) -> list[Divergence]:
     """What differs between a record and its replay, with the cause."""
     found = list(_find_divergences(record, replayed, item, frames_cut=frames_cut))
-    if _is_reference(record) and _has_too_many_frames(replayed, found):
+    if _is_reference(record) and _has_too_many_frames(record, replayed, found):
         return _explain(found, TOO_MANY_FRAMES, ("messages", "estimated_visual_tokens", *_IN_LAST_ROUND))
     if _tool_failed(record, replayed):
         cause = _cause_of_failure(record, video, frames_cut=frames_cut)
@@ -72,30 +86,65 @@ def _explain(found: list[Divergence], cause: str, fields: tuple[str, ...]) -> li
     return [replace(one, cause=cause) if one.field in fields else one for one in found]
 
 
-def compare_exception(record: Record, item: Item) -> list[Divergence]:
+def compare_exception(record: Record, item: Item, video: ShownVideo | None) -> list[Divergence]:
     """What is wrong with the record of a sample that ended as an exception, of which there is no conversation."""
-    owed = {"gt": item.ground_truth, "answer": "", "num_rounds": 0, "total_tokens": 0, "estimated_visual_tokens": 0}
-    wrong = [(name, value) for name, value in owed.items() if getattr(record, name) != value]
-    found = [unexplained(record, None, name, getattr(record, name), value) for name, value in wrong]
-    if _is_reference(record) and record.error.partition(":")[0] in _CRASHES:
-        without_duration = record.videos and record.videos[0].lower().endswith(_WITHOUT_DURATION)
-        cause = NO_DURATION if without_duration else CRASH
+    owed = exception_record(item, EvaError(""), Episode())
+    named = _OF_ANNOTATION if record.schema is None else (*_OF_ANNOTATION, "question", "extra")
+    names = (*named, "answer", "num_rounds", "total_tokens", "estimated_visual_tokens")
+    found = [one for name in names for one in _field_divergence(record, owed, None, name)]
+    # A prompt without a user turn ends the sample here too.
+    asks = any(turn["role"] == "user" for turn in item.prompt)
+    if asks and _is_reference(record) and record.error.partition(":")[0] in _CRASHES:
+        cause = _cause_of_crash(record, video)
         found.append(Divergence(record.index, None, "stop_reason", cause, EXCEPTION, None))
     return found
 
 
+def _cause_of_crash(record: Record, video: ShownVideo | None) -> str:
+    """By the words of the error. Measured cases have the name of the error alone."""
+    words = record.error.partition(": ")[2]
+    if (not words or _OF_DURATION.match(words)) and _lacks_duration(record, video):
+        return NO_DURATION
+    return CRASH if not words or _OF_VALUES.match(words) else UNEXPLAINED
+
+
+def _lacks_duration(record: Record, video: ShownVideo | None) -> bool:
+    """Whether the stream names no duration, or, without the file, whether its name says so."""
+    if video is None or video.path is None:
+        return bool(record.videos) and record.videos[0].lower().endswith(_WITHOUT_DURATION)
+    try:
+        with open_container(video.path) as container:
+            return moving_pictures(container, video.path)[0].duration is None
+    except VideoError:
+        return False
+
+
 def _find_divergences(record: Record, replayed: Record, item: Item, *, frames_cut: bool) -> Iterator[Divergence]:
     last = len(replayed.rounds)
-    rounds = {"gt": None, **dict.fromkeys(_IN_LAST_ROUND, last), "estimated_visual_tokens": None}
+    named = _OF_ANNOTATION if record.schema is None else (*_OF_ANNOTATION, *_SINCE_SCHEMA_1)
+    rounds = {**dict.fromkeys(named), **dict.fromkeys(_IN_LAST_ROUND, last), "estimated_visual_tokens": None}
     if record.messages != replayed.messages:
         yield _first_difference(record, replayed, prompted_replies(item))
     for name, number in rounds.items():
-        values = getattr(record, name), getattr(replayed, name)
-        if values[0] != values[1]:
-            yield unexplained(record, number, name, *values)
+        yield from _field_divergence(record, replayed, number, name)
     for number, pair in enumerate(zip(record.rounds, replayed.rounds, strict=False), start=1):
         for said, owed in _call_differences(*pair, frames_cut=frames_cut):
             yield unexplained(record, number, "trajectory", said, owed)
+
+
+def _field_divergence(record: Record, owed: Record, number: int | None, name: str) -> Iterator[Divergence]:
+    values = _comparable(record, name), _comparable(owed, name)
+    if values[0] != values[1]:
+        yield unexplained(record, number, name, *values)
+
+
+def _comparable(record: Record, name: str) -> Any:
+    value = getattr(record, name)
+    if name == "extra":
+        return json.dumps(value, sort_keys=True)  # NaN is not equal to itself
+    if name == "error" and _is_reference(record) and value.startswith(f"{BAD_REQUEST_ERROR}: "):
+        return BAD_REQUEST_ERROR  # only the server knows what it said
+    return value
 
 
 def unexplained(record: Record, number: int | None, name: str, recorded: Any, replayed: Any) -> Divergence:
@@ -142,8 +191,11 @@ def _is_reference(record: Record) -> bool:
     return record.schema is None and record.trajectory is None
 
 
-def _has_too_many_frames(replayed: Record, found: list[Divergence]) -> bool:
-    """Whether the transcripts part at a call that fails here because it asks for more than MAX_FRAMES."""
+def _has_too_many_frames(record: Record, replayed: Record, found: list[Divergence]) -> bool:
+    """Whether the transcripts part at a call that fails here because it asks for more than MAX_FRAMES, which the record
+    shows."""
+    if transcript(record.messages).count(FRAME_MARK) <= MAX_FRAMES:
+        return False
     parted = next((one.round for one in found if one.field == "messages"), None)
     calls = replayed.rounds[parted - 1].calls if parted and parted <= len(replayed.rounds) else ()
     budgets = (call.budgeted for call in calls if call.error == CALL_FAILED)
@@ -153,7 +205,9 @@ def _has_too_many_frames(replayed: Record, found: list[Divergence]) -> bool:
 def _cause_of_failure(record: Record, video: ShownVideo, *, frames_cut: bool) -> str:
     if video.path is None:
         return MISSING_VIDEO
-    if _is_reference(record) and _is_unknown_to_decord(video.path):
+    # Frames of any call show that the reference could open the video.
+    shown = FRAME_MARK in transcript(record.messages)
+    if _is_reference(record) and not shown and _is_unknown_to_decord(video.path):
         return UNKNOWN_TO_DECORD
     return UNEXPLAINED if frames_cut else NOT_CUT
 

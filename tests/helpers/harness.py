@@ -243,9 +243,14 @@ def called(
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     signal.signal(signal.SIGALRM, give_up)
     signal.alarm(math.ceil(timeout_s))
-    stdin, sys.stdin = sys.stdin, io.StringIO()
+    stdin = sys.stdin
     try:
-        with redirect_stdout(stdout), redirect_stderr(stderr), chdir(cwd or Path.cwd()):
+        with (
+            redirect_stdout(stdout),
+            redirect_stderr(stderr),
+            chdir(cwd or Path.cwd()),
+            Path(os.devnull).open() as sys.stdin,
+        ):
             code = main(argv)
     except SystemExit as exited:
         code = int(exited.code or 0)

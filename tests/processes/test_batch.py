@@ -111,7 +111,7 @@ RECORD = {
 }
 
 
-@pytest.mark.parametrize("form", ["--output-dir", "--output-dir="])
+@pytest.mark.parametrize("form", ["--output-dir", "--output-dir=", "--out", "--o="])
 def test_it_ends_with_the_table_of_the_results_of_its_folder(python: Path, tmp_path: Path, form: str) -> None:
     folder = tmp_path / "a folder"
     for name in ("lvbench.1", "lvbench.2", "mlvu_mcq", "demo", "videoholmes"):

@@ -269,6 +269,23 @@ def test_retry_error_runs_again_what_has_an_error_or_another_stop_reason_and_dro
     assert records[:4] == unsettled_cache()[:4]
 
 
+@pytest.mark.parametrize(
+    ("said", "code", "records"),
+    [(b"y\n", 0, 2), (b"Y", 0, 2), (b"n\n", 1, 1), (b"\xff\n", 1, 1), (b"yes please\n", 1, 1), (b"", 2, 1)],
+)
+@pytest.mark.parametrize("flag", ["--new-cache", "--retry"])
+def test_an_answer_that_is_piped_in_counts(place: Place, flag: str, said: bytes, code: int, records: int) -> None:
+    place.cache(line(old_record(1, stop_reason="exception")))
+    place.bench.write(numbered(2))
+    command = place.bench.command(flag)
+    place.bench.output_dir.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(command, input=said, capture_output=True, env=environment(), timeout=60, check=False)
+    assert done.returncode == code, done.stderr
+    assert (b"--yes" in done.stderr) == (not said)
+    assert b"Traceback" not in done.stderr
+    assert len(read_records(place.bench.cache)) == records
+
+
 # --- killed and resumed
 
 

@@ -26,6 +26,14 @@ CRASHED = {
     "crashes on strings": {"times-str-clock", "resize-str", "content-null"},
     "crashes on webm": {"v-vp8.webm"},
 }
+# What the reference says behind the name of an error, which the measured cases lack.
+WORDS = {
+    "times-str-clock": "unsupported operand type(s) for -: 'str' and 'str'",
+    "resize-str": "can't multiply sequence by non-int of type 'str'",
+    "content-null": "expected string or bytes-like object, got 'NoneType'",
+    "v-vp8.webm": "float() argument must be a string or a real number, not 'NoneType'",
+    "http-400-turn2": "Error code: 400 - {'error': {'message': 'too long: it has 40000 tokens', 'code': 400}}",
+}
 NO_SERVER = "http://127.0.0.1:9/v1"
 
 
@@ -57,7 +65,10 @@ def replay(bench: Bench, result: Path, *flags: str, **settings: str | None) -> R
 
 def published(name: str, index: int) -> Record:
     """A measured case in the form of the reference's result files."""
-    return {"index": index, "videos": [CASES[name]["video"]], **copy.deepcopy(CASES[name]["record"])}
+    record = {"index": index, "videos": [CASES[name]["video"]], **copy.deepcopy(CASES[name]["record"])}
+    if name in WORDS:
+        record["error"] += f": {WORDS[name]}"
+    return record
 
 
 def question(name: str) -> Record:
@@ -150,6 +161,7 @@ FALSIFIED: dict[str, tuple[Callable[[Record], Record], set[tuple[int | None, str
     "visual tokens": (changed(estimated_visual_tokens=2323), {(None, "estimated_visual_tokens")}),
     "error": (changed(error="OpenAI BadRequestError after retries"), {(3, "error")}),
     "ground truth": (changed(gt="C"), {(None, "gt")}),
+    "videos": (changed(videos=["another.mp4"]), {(None, "videos")}),
     "reply": (text_changed("<answer>", "<answer>C"), {(3, "answer")}),
     "label": (text_changed("Frame 1 at [00:", "Frame 1 at [01:"), {(2, "messages")}),
     "question": (text_changed("Original video resolution: 360p. ", "Original video resolution: 360p. Say B: "),
@@ -181,6 +193,46 @@ def test_a_falsified_field_is_found_and_named_with_its_index_and_round(
     }
     assert done.code == 1
     assert "index 1, round 3, answer: recorded 'A', replayed 'B'" in done.stdout
+
+
+def failed_second_look(record: Record) -> Record:
+    """A reference that has opened the video before cannot have failed because of its codec."""
+    return {**without_turns(5, 6)(record), "answer": "", "stop_reason": "call_frame_select_failed", "num_rounds": 2}
+
+
+def two_of_too_many(record: Record) -> Record:
+    many = too_many_frames(record)
+    before, _, after = many["messages"].partition("\nFrame 2 at")
+    return {**many, "messages": before + after[after.index("</tool_response>") :]}
+
+
+def crash(words: str) -> Callable[[Record], Record]:
+    return lambda record: {**record, "error": words}
+
+
+NO_FLOAT = f"TypeError: {WORDS['v-vp8.webm']}"
+UNFOUNDED: list[tuple[str, Callable[[Record], Record], str]] = [
+    ("av1-two-looks", failed_second_look, "only --replay-frames can check"),
+    ("two-turns", two_of_too_many, "unexplained"),
+    ("times-str-clock", crash(NO_FLOAT), "unexplained"),
+    ("times-str-clock", crash("ValueError: No user turn found in prompt"), "unexplained"),
+    ("v-vp8.webm", crash(NO_FLOAT), "crashes on webm"),
+    ("v-vp8.webm", crash(f"TypeError: {WORDS['times-str-clock']}"), "crashes on strings"),
+    ("v-vp8.webm", crash("TypeError: the chat template"), "unexplained"),
+]
+
+
+def test_a_documented_cause_explains_a_record_only_where_it_happened_in_it(tmp_path: Path, tokenizer_dir: Path) -> None:
+    bench = Bench(tmp_path, NO_SERVER, tokenizer_dir, "unfounded")
+    asked = [question(name) for name, _, _ in UNFOUNDED]
+    asked.append({**question("times-str-clock"), "prompt": [{"role": "system", "content": "There is no question."}]})
+    bench.write(asked)
+    records = [change(published(name, place)) for place, (name, change, _) in enumerate(UNFOUNDED)]
+    records.append(crash("ValueError: No user turn found in prompt")(published("times-str-clock", len(UNFOUNDED))))
+    done = replay(bench, write_rows(tmp_path / "result.jsonl", records), video_root=str(GOLDEN / "videos"))
+    causes = {index: cause for cause, found in done.by_cause().items() for index in found}
+    assert len(causes) == len(UNFOUNDED), "without a question, a sample is an exception here too"
+    assert all(words in causes[place] for place, (_, _, words) in enumerate(UNFOUNDED)), causes
 
 
 def test_a_choice_of_questions_replays_their_records_and_no_other(measured: tuple[Bench, Path]) -> None:
@@ -249,17 +301,19 @@ def test_what_a_trajectory_says_of_frames_is_found_when_they_are_cut(ran: Bench,
     looks[1]["calls"][0]["executed"]["indices"][1] += 1
     half[0]["calls"][1]["budgeted"]["nframes"] = 3
     records[2]["total_tokens"] += 1
+    records[4] |= {"failure": "model", "question": "Which?", "more": 1}
     records[3]["trajectory"][0]["calls"][0]["error"] = "call_frame_select_failed"
     lies = write_rows(tmp_path / "lies.jsonl", records)
-    in_plan = {(1, 1, "trajectory"), (2, 1, "total_tokens"), (3, 1, "trajectory")}
+    of_question = {(4, None, name) for name in ("failure", "question", "extra")}
+    in_plan = {(1, 1, "trajectory"), (2, 1, "total_tokens"), (3, 1, "trajectory")} | of_question
     planned, cut = replay(ran, lies, *SETTINGS), replay(ran, lies, *SETTINGS, "--replay-frames")
     assert planned.found() == in_plan
     assert cut.found() == {(0, 2, "trajectory"), *in_plan}
     assert planned.by_cause() == {
-        "unexplained": {1, 2},
+        "unexplained": {1, 2, 4},
         "the frame tool failed, which only --replay-frames can check": {3},
     }
-    assert cut.by_cause() == {"unexplained": {0, 1, 2, 3}}
+    assert cut.by_cause() == {"unexplained": {0, 1, 2, 3, 4}}
 
 
 def test_a_result_of_other_settings_is_refused_and_they_are_named(ran: Bench) -> None:

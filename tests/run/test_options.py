@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from eva.commands.resume_command import resume_command
+from eva.commands.run_flags import REFERENCE_FLAGS, RunCommand, make_parser, parse_command
 from eva.run.options import addresses, rank_count
+
+VALUES = {"--dataset": "own", "--output-dir": "x"}
+WITHOUT_VALUE = {"--new-cache", "--retry-error", "--fallback", "--no-fallback"}
+
+
+def parsed(*words: str) -> RunCommand:
+    return parse_command("eval-eva.py", words, {}, ["own"])
 
 
 @pytest.mark.parametrize(
@@ -28,3 +37,28 @@ def test_ranks_are_a_number_or_left_to_the_server_or_off() -> None:
     assert [rank_count(text) for text in ("auto", "8", "0")] == [None, 8, 0]
     with pytest.raises(Exception, match="not above 0"):
         rank_count("-1")
+
+
+@pytest.mark.parametrize("flag", sorted({*REFERENCE_FLAGS} - {"--help"}))
+def test_the_beginning_of_one_flag_of_the_reference_is_that_flag_whatever_other_flags_there_are(flag: str) -> None:
+    value = [] if flag in WITHOUT_VALUE else [VALUES.get(flag, "7")]
+    dataset = [] if flag == "--dataset" else ["--dataset", "own"]
+    for end in range(3, len(flag)):
+        words = [*dataset, flag[:end], *value]
+        if sum(other.startswith(flag[:end]) for other in REFERENCE_FLAGS) == 1:
+            assert parsed(*words) == parsed(*dataset, flag, *value)
+        else:
+            with pytest.raises(SystemExit):
+                parsed(*words)
+
+
+def test_a_flag_of_this_project_has_one_name_that_no_flag_of_the_reference_begins_with() -> None:
+    own = set(make_parser({}, ["own"])._option_string_actions) - {*REFERENCE_FLAGS}
+    assert not any(flag.startswith(name) for name in own for flag in REFERENCE_FLAGS if name.startswith("--"))
+    with pytest.raises(SystemExit):
+        parsed("--dataset", "own", "--base", "http://host/v1")
+
+
+def test_the_command_to_go_on_deletes_nothing_in_short_words_either() -> None:
+    said = resume_command(["eval-eva.py", "--data", "own", "--new", "--retry", "--max-t=3", "--api-key", "sesame"])
+    assert said == "python eval-eva.py --dataset own --max-turns=3 --api-key YOUR_KEY"
