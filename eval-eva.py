@@ -265,7 +265,7 @@ async def make_executor(
     """What runs the samples: this process, or the nodes of a Ray cluster."""
     own_tool = HOME / FRAME_TOOL_PATH
     if options.ray is None or not models:
-        tool = make_tool(options, own_tool=own_tool)
+        tool = make_tool(options, video_root=dataset.video_root, own_tool=own_tool)
         if models:
             await tool.start(warn)
         runner = make_sample_runner(agent.make(), transcribe, tool, dataset.video_root, options=options, report=warn)

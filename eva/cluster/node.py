@@ -209,7 +209,7 @@ class Node:
         transport, why = await self._transport(options.image_transport, frame_root, await self._reachable())
         here = replace(options, frame_root=frame_root, image_transport=transport)
         transcribe = await asyncio.to_thread(load_transcriber, options.tokenizer)
-        self._tool = make_tool(here, own_tool=self._settings.own_tool)
+        self._tool = make_tool(here, video_root=root, own_tool=self._settings.own_tool)
         await self._tool.start(lambda line: self._lines.append(f"node {socket.gethostname()}: {line}"))
         self._sample_runner = make_sample_runner(
             self._settings.agent.make(), transcribe, self._tool, root, options=here, report=self._lines.append

@@ -49,7 +49,8 @@ async def replay_result(
     _check_flags(path, dataset, agent, options)
     settings = replace(call_settings(options), image_transport="file")
     transcribe = load_transcriber(options.tokenizer)
-    tool = make_tool(options if options.replay_frames else replace(options, frame_tool=own_tool), own_tool=own_tool)
+    chosen = options if options.replay_frames else replace(options, frame_tool=own_tool)
+    tool = make_tool(chosen, video_root=dataset.video_root, own_tool=own_tool)
     asked = {item.index: item for item in items}
     try:
         if options.replay_frames:

@@ -77,7 +77,7 @@ class LocalExecutor:
         await self.sample_runner.call_runner.tool.close()
 
 
-def make_tool(options: Options, *, own_tool: Path) -> FrameTool:
+def make_tool(options: Options, *, video_root: Path, own_tool: Path) -> FrameTool:
     """The frame tool. This project's own one keeps its processes; a foreign one is started for each call, and this
     project's own one opens its videos."""
     settings = ToolSettings(
@@ -91,7 +91,7 @@ def make_tool(options: Options, *, own_tool: Path) -> FrameTool:
     count = options.frame_workers or available_cpus()
     workers = Workers([sys.executable, str(own_tool), "--worker"], count)
     limits = Limits(options.frame_timeout, options.frame_memory_mb * 2**20)
-    prober = Prober(workers, limits)
+    prober = Prober(workers, limits, video_root)
     if not settings.path.samefile(own_tool):
         return CommandTool(settings, asyncio.Semaphore(count), prober)
     return WorkerTool(settings, workers, limits, make_evictor(options), prober, options.frame_format)

@@ -48,7 +48,7 @@ async def check_all(
     findings += [tokenizer, *places]
     playable = [] if places else items
     if playable:
-        tool = make_tool(replace(options, fallback=True), own_tool=own_tool)
+        tool = make_tool(replace(options, fallback=True), video_root=dataset.video_root, own_tool=own_tool)
         findings += await check_frames(playable, dataset.video_root, tool, options, report)
     place = {"video_root": dataset.video_root, "own_tool": own_tool}
     return findings + await check_servers(playable, transcribe, agent=agent, options=options, **place)
@@ -81,7 +81,7 @@ async def check_servers(
     findings = [finding for of_server in found.values() for finding in of_server]
     usable = [url for url, of_server in found.items() if all(one.verdict != FAILED for one in of_server)]
     if usable and items:
-        tool = make_tool(options, own_tool=own_tool)
+        tool = make_tool(options, video_root=video_root, own_tool=own_tool)
         runner = make_sample_runner(agent.make(), transcribe, tool, video_root, options=options, report=_pass_over)
         verdict, reason = await _play(items, usable[0], runner, options)
         findings.append(Finding("one question", verdict, f"--agent {agent.name}: {reason}"))
