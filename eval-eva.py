@@ -40,7 +40,7 @@ from eva.run.choices import choose_agent, choose_items
 from eva.run.connect import connect_all
 from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
 from eva.run.final_summary import outcomes_of, result_lines, summarize
-from eva.run.keeper import CalledOffError, Keeper, drop_outdated, find_outdated
+from eva.run.keeper import CalledOffError, Keeper, drop_outdated, end_of_run, find_outdated
 from eva.run.meta_content import (
     begin_meta,
     finished_meta,
@@ -193,7 +193,7 @@ async def evaluate_once(dataset: Dataset, options: Options) -> int:
         pending = [item for item in items if item.index in outdated or item.index not in cache.outcomes]
         models = await connect_all(options, warn) if pending else []
         if models:
-            meta = begin_meta(cache, models[0].name, dataset, agent=agent, options=options, home=HOME)
+            meta = begin_meta(cache, models, dataset, agent=agent, options=options, home=HOME, report=warn)
             meta = await with_servers(meta, models)
         else:
             meta = await finished_meta(cache.path, len(items), dataset, agent=agent, options=options, report=warn)
@@ -300,6 +300,7 @@ async def run_all(
         async def run(item: Item, avoiding: Collection[Server]) -> None:
             async with servers.assign(avoiding=avoiding) as assignment:
                 keep(await executor.run(item, assignment))
+                assignment.server.unproved.append(item.index)
 
         def give_up(item: Item, failing: FailingError) -> None:
             warn(f"sample {item.index} keeps failing while others do not: {failing}")
@@ -309,10 +310,11 @@ async def run_all(
         try:
             async with executor.servers:
                 await schedule.run_all(by_video(pending), max_concurrent=options.max_concurrent, grace_s=options.grace)
+            await servers.check_weights()
         except RunInterruptedError:
             raise
         except EvaError as error:
-            raise RunEndedError(str(error)) from error
+            raise end_of_run(error, keeper.cache, servers.unproved) from error
         finally:
             await servers.close()
             await executor.close()
@@ -323,7 +325,7 @@ def write_result(everything: Sequence[Item], cache: Cache, result: Path, meta: M
     try:
         cache.merge(result)
         write_meta(result, with_coverage(meta, everything, cache))
-        if meta.time_use:
+        if meta.settings:
             write_meta(cache.path, meta)
     except (CacheError, WriteError) as error:
         raise RunEndedError(str(error)) from error

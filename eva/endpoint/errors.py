@@ -69,5 +69,9 @@ class KeepsFailingError(FailingError):
     """A request failed several times on a server that answers others."""
 
 
+class WeightsChangedError(EvaError):
+    """A server states other weights than the run began with: no sample may get a reply of both."""
+
+
 class OutageError(EvaError):
     """No server has answered for longer than the run may wait."""

@@ -39,19 +39,21 @@ async def connect_all(options: Options, report: Callable[[str], None]) -> list[C
             models, failures = await _connect_each(options)
     if not models:
         raise next(iter(failures.values()))
+    # --same-weights stands for the servers that come later, too.
+    expected = frozenset[str]().union(*(model.weights for model in models if not options.same_weights))
     for url, failure in failures.items():
         report(f"the run starts without one server: {failure}")
-        models.append(replace(make_model(url, models[0].name, options), down=str(failure)))
+        late = make_model(url, models[0].name, options)
+        models.append(replace(late, down=str(failure), weights=expected))
     names = {model.name for model in models}
     if len(names) > 1:
         raise SettingsError(f"the servers serve different models, {', '.join(sorted(names))}: choose one with --model")
     return models
 
 
-async def connect_soon(options: Options) -> list[ChatModel]:
-    """The models of the servers that answer within SOON_S."""
-    models, _ = await _connect_each(replace(options, request_timeout=min(SOON_S, options.request_timeout)))
-    return models
+async def connect_soon(options: Options) -> tuple[list[ChatModel], dict[str, ServerError]]:
+    """The models of the servers that answer within SOON_S, and why the others do not, by their addresses."""
+    return await _connect_each(replace(options, request_timeout=min(SOON_S, options.request_timeout)))
 
 
 async def _connect_each(options: Options) -> tuple[list[ChatModel], dict[str, ServerError]]:

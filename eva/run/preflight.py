@@ -175,7 +175,7 @@ async def check_server(url: str, options: Options) -> list[Finding]:
     need."""
     try:
         model = await connect_to(url, options)
-        context = _check_context(await model.context_length(), options)
+        context = _check_context((await model.read_card()).context_length, options)
         rows = [context, *await _check_addresses(model, options), await _check_count(model)]
         return [replace(row, of=f"server {model.address}") for row in rows]
     except ServerError as error:

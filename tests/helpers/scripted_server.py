@@ -102,6 +102,7 @@ class Script:
     ranks, each of which caches its conversations; without, it has neither /metrics nor /version. `tells_cached`: its
     replies say how much was cached. `tells_usage`: they have a usage. `strict`: as OpenAI's own server
     (strict_openai.py). `new_limit`: it wants `max_completion_tokens`. `headers` are those that a request must have.
+    `root` is where it says that its weights are from.
     """
 
     replies: Mapping[str, Sequence[Reply]] | Callable[[str], Sequence[Reply]]
@@ -120,6 +121,7 @@ class Script:
     strict: bool = False
     new_limit: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
+    root: str | None = "/models/EVA"
 
     def turns(self, key: str) -> Sequence[Reply]:
         if callable(self.replies):
@@ -316,8 +318,8 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path.endswith("/models"):
             context = self.server.script.context
             more: dict[str, Any] = {} if context is None else {"max_model_len": context}
-            if self.server.script.ranks:
-                more |= {"root": "/models/EVA"}
+            if self.server.script.root is not None:
+                more |= {"root": self.server.script.root}
             models = [{"id": name, "object": "model", "created": 0, **more} for name in self.server.script.models]
             self.send(200, {"object": "list", "data": models})
         elif self.path == "/health":
