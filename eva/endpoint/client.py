@@ -9,18 +9,19 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import httpx2
 import openai
 
-from eva.endpoint.completion import BLACK_IMAGE_URL, NOTHING, Reply, Sampling, image_message, read_reply
+from eva.endpoint.completion import BLACK_IMAGE_URL, NOTHING, Reply, Sampling, has_images, image_message, read_reply
 from eva.endpoint.errors import (
     BadRequestError,
     RankRefusedError,
+    RefusesAllError,
     ServerError,
     ServerLoadingError,
     UnavailableError,
@@ -41,7 +42,9 @@ RANK_HEADER, RANK_REFUSED = "X-data-parallel-rank", "data_parallel_rank"
 # Statuses below 500 by which a server says that it cannot serve now: the key is not valid any more, the model is not
 # there (404), the server is slow or busy.
 _UNAVAILABLE_STATUS = frozenset({401, 403, 404, 407, 408, 409, 425, 429})
-_ABSENT, _BUSY, _LOADING = 404, 429, 503
+_ABSENT, _BUSY, _BROKEN, _LOADING = 404, 429, 500, 503
+# About 40 tokens: the opening of a sample has more.
+SMALL_TEXT = "What is shown in this video? " * 5
 # The field that limits the tokens of a reply, and its name on servers that refuse the first one.
 MAX_TOKENS_NAME, NEW_MAX_TOKENS_NAME = "max_tokens", "max_completion_tokens"
 # What the client raises where a request brings no completion. Text that is not JSON is a ValueError, JSON that is
@@ -67,7 +70,7 @@ class ChatModel:
     `rank` is the data-parallel rank that is to answer; None leaves the choice to the server. `limit_name` holds the
     name of the field that limits the tokens of a reply. The server may teach another one. `down` says why the server
     did not answer at the start of the run. `weights` are those that it may state; where there are none, it may state
-    any.
+    any. `small_image` gives the address of a small image, as the run sends images.
     """
 
     client: openai.AsyncOpenAI
@@ -77,6 +80,7 @@ class ChatModel:
     limit_name: list[str] = field(default_factory=lambda: [MAX_TOKENS_NAME])
     down: str = ""
     weights: frozenset[str] = frozenset()
+    small_image: Callable[[], AbstractContextManager[str]] = lambda: nullcontext(BLACK_IMAGE_URL)
 
     @property
     def base_url(self) -> str:
@@ -90,18 +94,58 @@ class ChatModel:
     async def complete(self, messages: Sequence[Message], fields: Mapping[str, Any] = NOTHING) -> Reply:
         """Ask once for the next message; `fields` are further ones of the body.
 
-        Raises BadRequestError (HTTP 400), RankRefusedError, UnavailableError, or openai.APIStatusError for other
-        refusals."""
+        Raises BadRequestError (HTTP 400), RankRefusedError, UnavailableError, RefusesAllError, or openai.APIStatusError
+        for other refusals."""
         started = time.monotonic()
         with naming_proxy(self.client.base_url):
             try:
                 reply = read_reply(await self._create(messages, self.sampling.max_tokens, None, fields))
             except openai.BadRequestError as error:
-                refused = self.rank is not None and RANK_REFUSED in error.message
-                raise (RankRefusedError if refused else BadRequestError)(error.message) from error
+                if self.rank is not None and RANK_REFUSED in error.message:
+                    raise RankRefusedError(error.message) from error
+                await self._verify_takes_small(messages, fields)
+                raise BadRequestError(error.message) from error
             except NO_COMPLETION as error:
+                if isinstance(error, openai.APIStatusError) and _is_refusal(error):
+                    await self._verify_takes_small(messages, fields)
                 raise as_unavailable(error) or error from error
         return replace(reply, seconds=round(time.monotonic() - started, 3))
+
+    async def _verify_takes_small(self, messages: Sequence[Message], fields: Mapping[str, Any]) -> None:
+        """After a refusal of `messages`: whether the server takes a small request of their kind, with two images if
+        they have images. Raises RefusesAllError if it does not, UnavailableError if it fails."""
+        if not has_images(messages):
+            refusal = await self._refusal({"role": "user", "content": SMALL_TEXT}, fields)
+            what, cure = "a short question", "--max-model-len and the chat template"
+        else:
+            with self.small_image() as url:
+                refusal = await self._refusal(image_message(url, text=SMALL_TEXT, count=2), fields)
+            what = "two small images"
+            cure = "--max-model-len, --limit-mm-per-prompt, the chat template, and whether the model takes images"
+            inline = image_message(BLACK_IMAGE_URL, text=SMALL_TEXT, count=2)
+            if refusal and url != BLACK_IMAGE_URL and not await self._refusal(inline, fields):
+                raise RefusesAllError(
+                    f"the server at {self.address} cannot read frames by their address: {refusal.message}; start vLLM "
+                    "with --allowed-local-media-path and the folder of --frame-root, or run this with "
+                    "--image-transport base64"
+                )
+        if refusal and refusal.status_code == _BROKEN:
+            raise as_unavailable(refusal) or refusal
+        if refusal:
+            raise RefusesAllError(
+                f"the server at {self.address} does not even take {what}: {refusal.message}; see at the server: {cure}"
+            )
+
+    async def _refusal(self, message: Message, fields: Mapping[str, Any]) -> openai.APIStatusError | None:
+        """How the server refuses one message; None if it answers. Raises UnavailableError if it fails otherwise."""
+        await asyncio.sleep(PROBE_PAUSE_S)  # as in `probe`: this follows a 500
+        try:
+            read_reply(await self._create([message], 1, _at_most(PROBE_TIMEOUT_S, self.client), fields))
+        except NO_COMPLETION as error:
+            if isinstance(error, openai.APIStatusError) and _is_refusal(error):
+                return error
+            raise as_unavailable(error) or error from error
+        return None
 
     async def probe(self) -> str:
         """Why the server cannot serve, or the empty text if it lists the model and completes a tiny image prompt.
@@ -201,6 +245,11 @@ def without_surrogates(body: Mapping[str, Any]) -> dict[str, Any]:
     """The body with `?` for each lone surrogate: UTF-8 has none, and a reply may hold one as a JSON escape."""
     text = json.dumps(body, ensure_ascii=False).encode("utf-8", errors="replace")
     return cast(dict[str, Any], json.loads(text))
+
+
+def _is_refusal(error: openai.APIStatusError) -> bool:
+    """Whether a small request can tell what the error means. vLLM answers 500 where it may not read a file."""
+    return error.status_code == _BROKEN or as_unavailable(error) is None
 
 
 def as_unavailable(error: Exception) -> UnavailableError | None:

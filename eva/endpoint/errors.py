@@ -37,6 +37,10 @@ class UnavailableError(EvaError):
         self.overload, self.timeout, self.unconnected = overload, timeout, unconnected
 
 
+class RefusesAllError(EvaError):
+    """The server refuses what every sample of the run needs. Its settings are at fault, or the flags of the run."""
+
+
 class RankRefusedError(UnavailableError):
     """The server does not have the data-parallel rank that the request names. The request itself is sound."""
 

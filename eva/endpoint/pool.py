@@ -297,7 +297,8 @@ class Assignment:
     async def ask(self, request: ChatRequest[T]) -> T:
         """The answer to the request. Waits while the server is down.
 
-        Raises BadRequestError (HTTP 400), ServerLostError, KeepsFailingError, OutageError, WeightsChangedError.
+        Raises BadRequestError (HTTP 400), RefusesAllError, ServerLostError, KeepsFailingError, OutageError,
+        WeightsChangedError.
         """
         failures = outages = 0
         cause: UnavailableError | None = None

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from eva.agent.images import small_image
 from eva.endpoint.errors import ServerError, ServerLoadingError
 from eva.run.options import Options
 from eva.run.settings import SettingsError
@@ -80,14 +82,21 @@ def make_model(url: str, name: str, options: Options) -> ChatModel:
     from eva.endpoint.client import ChatModel, make_client  # noqa: PLC0415
 
     client = make_client(url, options.api_key, options.request_timeout, dict(options.header))
-    return ChatModel(client, name, options.sampling)
+    return with_small_image(ChatModel(client, name, options.sampling), options)
+
+
+def with_small_image(model: ChatModel, options: Options) -> ChatModel:
+    """The model with a small image that travels as those of the run."""
+    if options.image_transport == "base64":
+        return model
+    return replace(model, small_image=partial(small_image, options.frame_root))
 
 
 async def connect_to(url: str, options: Options) -> ChatModel:
     """The model on one server. Raises ServerError."""
     from eva.endpoint.client import connect  # noqa: PLC0415
 
-    return await connect(
+    model = await connect(
         base_url=url,
         api_key=options.api_key,
         model=options.model,
@@ -95,3 +104,4 @@ async def connect_to(url: str, options: Options) -> ChatModel:
         headers=dict(options.header),
         sampling=options.sampling,
     )
+    return with_small_image(model, options)

@@ -38,6 +38,7 @@ def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same steps with shorter waits between them."""
     monkeypatch.setattr(servers, "PROBE_EVERY_S", 0.05)
     monkeypatch.setattr(servers, "BACKOFF_S", 0.005)
+    monkeypatch.setattr(client, "PROBE_PAUSE_S", 0.02)
     monkeypatch.setattr(schedule, "PAUSE_S", 0.02)
 
 
