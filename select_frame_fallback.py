@@ -5,13 +5,15 @@
 This tool decodes with PyAV, and falls back to decord. It chooses frames by the rules of both decoders of the reference.
 
 It prints one line that names the folder of the frames, and exits with 0. On failure it prints one sentence on stderr,
-exits with 1 (2: unusable arguments; 74: no room or no right to write), and leaves no files.
+exits with 1 (2: unusable arguments; 66: the video is not there, or its disk fails; 74: no room or no right to write),
+and leaves no files.
 
 `--worker`, as the only argument, serves call after call. Each line of standard input is a request, and each line of
 standard output is its reply. A request {"arguments": [...]} has the words of a command line. Its reply is {"ok": ...},
-with what frames.json says and the paths of the frames, or {"error": reason, "kind": "refused", "changed" (the video
-changed meanwhile) or "cannot_write", "full": whether the disk is full}. The request {"probe": path of a video} finds
-the video and reads its header. The reply to {} says that the worker is ready.
+with what frames.json says and the paths of the frames, or {"error": reason, "kind": "refused", "unreadable" (the video
+is gone or changed, or its disk fails) or "cannot_write", "full": whether the disk is full}. The request {"probe": path
+of a video} finds the video and reads its header; its error is of the kind "video" or "unreadable". The reply to {} says
+that the worker is ready.
 """
 
 from __future__ import annotations
@@ -37,7 +39,15 @@ from typing import Any, TypeVar
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from eva.dataset.locate import locate_video
-from eva.errors import DISK_FULL, EXIT_CANNOT_WRITE, ChangedError, EvaError, MiscountedError, VideoError
+from eva.errors import (
+    DISK_FULL,
+    EXIT_CANNOT_READ,
+    EXIT_CANNOT_WRITE,
+    EvaError,
+    MiscountedError,
+    ReadError,
+    VideoError,
+)
 from eva.frames.index_file import Indexes
 from eva.frames.store import FrameFolder, VideoFile, folder_name, video_folder
 from eva.frames.worker_loop import serve
@@ -64,7 +74,7 @@ def main() -> int:
         folder, selection = save_frames(arguments)
     except EvaError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
-        return 1
+        return EXIT_CANNOT_READ if isinstance(error, ReadError) else 1
     except OSError as error:
         print(f"error: {cannot_write(error)}", file=sys.stderr)
         return EXIT_CANNOT_WRITE
@@ -86,7 +96,7 @@ def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
     except SystemExit:
         return {"error": complaints.getvalue().strip().rpartition("\n")[2], "kind": "refused"}
     except EvaError as error:
-        kind = "changed" if isinstance(error, ChangedError) else "refused"
+        kind = "unreadable" if isinstance(error, ReadError) else "refused"
         return {"error": one_line(str(error)), "kind": kind}
     except OSError as error:
         return {"error": cannot_write(error), "kind": "cannot_write", "full": error.errno in DISK_FULL}
@@ -98,9 +108,7 @@ def answer_probe(annotated: Path) -> Mapping[str, Any]:
         path = locate_video(annotated)
         file, info = Identity.of(path), probe(path)
     except VideoError as error:
-        return {"error": str(error), "kind": "video"}
-    except OSError as error:
-        return {"error": f"the video {annotated} cannot be read: {error.strerror}", "kind": "video"}
+        return {"error": str(error), "kind": "unreadable" if isinstance(error, ReadError) else "video"}
     return {"ok": {"path": str(path), "size": file.size, "mtime_ns": file.mtime_ns, "info": asdict(info)}}
 
 

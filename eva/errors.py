@@ -10,6 +10,8 @@ from typing import ClassVar
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # The exit code of a frame tool that has no room or right to write (sysexits' EX_IOERR). The call is not at fault.
 EXIT_CANNOT_WRITE = 74
+# The exit code of a frame tool that cannot read the video (sysexits' EX_NOINPUT). The call is not at fault, either.
+EXIT_CANNOT_READ = 66
 
 
 class EvaError(Exception):
@@ -31,8 +33,13 @@ class UndecodableError(VideoError):
     """One decoder cannot decode the file; another one may."""
 
 
-class ChangedError(VideoError):
-    """The file was changed or replaced while it was read. This does not count against the model."""
+class ReadError(VideoError):
+    """The system does not let a video be read: it is gone, its disk fails, or this machine lacks memory, threads or
+    room for one more open file. This does not count against the model."""
+
+
+class ChangedError(ReadError):
+    """The file was changed or replaced while it was read."""
 
 
 class MiscountedError(VideoError):

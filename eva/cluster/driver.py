@@ -23,7 +23,7 @@ from eva.cluster.placement import LOSSES_BEFORE_ALONE, Placement
 from eva.cluster.ray_actors import NodeActor, NodeGoneError, connect, disconnect
 from eva.dataset.items import Item
 from eva.endpoint.client import ChatModel
-from eva.endpoint.errors import BadRequestError, FailingError, KeepsFailingError, OutageError, UnavailableError
+from eva.endpoint.errors import BadRequestError, FailingError, KeepsFailingError, OutageError
 from eva.endpoint.pool import Assignment
 from eva.errors import EvaError
 from eva.frames.tool import FrameCounts, NoRoomForFramesError
@@ -54,7 +54,7 @@ class RemoteRequest:
     async def send(self, model: ChatModel) -> None:
         """See ChatRequest. The reply, or the refusal, is given to the sample on its node."""
         answer = await self.node.call("ask", self.number, model.base_url, model.rank)
-        if isinstance(answer, UnavailableError):
+        if isinstance(answer, EvaError):
             raise answer
         if not answer:
             raise BadRequestError("the server refused the request")

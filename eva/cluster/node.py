@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import eva
-from eva.agent.images import file_url
+from eva.agent.images import small_image
 from eva.agent.sample import SampleRunner
 from eva.agent.transcript import load_transcriber
 from eva.agents.choice import AgentChoice
@@ -28,7 +28,7 @@ from eva.dataset.items import Item, video_path
 from eva.dataset.locate import locate_video
 from eva.endpoint.client import ChatModel
 from eva.endpoint.completion import Reply, image_message
-from eva.endpoint.errors import UnansweredError, UnavailableError
+from eva.endpoint.errors import RefusesAllError, UnansweredError, UnavailableError
 from eva.endpoint.pool import ChatRequest, Conversation, longest
 from eva.errors import EvaError, VideoError
 from eva.files import PROJECT
@@ -37,10 +37,9 @@ from eva.frames.tool import FrameCounts, FrameToolUnusableError
 from eva.protocol.messages import Message
 from eva.records.meta import package_versions
 from eva.records.schema import Record
-from eva.run.connect import make_model
+from eva.run.connect import make_model, with_small_image
 from eva.run.executor import make_sample_runner, make_tool
 from eva.run.options import FRAME_TOOL, Options
-from eva.run.preflight import black_frame
 
 
 class NodeError(EvaError):
@@ -136,12 +135,12 @@ class RunningSample:
         return self._task.result() if self._task.done() else None
 
     async def ask(self, model: ChatModel) -> None:
-        """Ask the model for the reply. After an UnavailableError the sample still waits; every other error is raised in
-        the sample too."""
+        """Ask the model for the reply. After an UnavailableError or a RefusesAllError the sample still waits; every
+        other error is raised in the sample too."""
         self.request = asyncio.ensure_future(model.complete(self.messages, self._fields))
         try:
             reply = await self.request
-        except UnavailableError:
+        except (UnavailableError, RefusesAllError):
             raise
         except Exception as error:  # raised at the place where a sample in a local run meets it
             self._resume().set_exception(error)
@@ -218,8 +217,9 @@ class Node:
         self._models = {model.base_url: model for model in models}
         transport, why = await self._transport(options.image_transport, frame_root, await self._reachable())
         here = replace(options, frame_root=frame_root, image_transport=transport)
+        self._models = {url: with_small_image(model, here) for url, model in self._models.items()}
         transcribe = await asyncio.to_thread(load_transcriber, options.tokenizer)
-        self._tool = make_tool(here)
+        self._tool = make_tool(here, root)
         await self._tool.start()
         self._sample_runner = make_sample_runner(
             self._settings.agent.make(), transcribe, self._tool, root, options=here
@@ -238,8 +238,8 @@ class Node:
         """file, if each of these servers can open an image in the frame root of this node, and the reason."""
         if chosen is not None:
             return chosen, "--image-transport says so"
-        with black_frame(frame_root) as frame:
-            question = image_message(file_url(frame))
+        with small_image(frame_root) as url:
+            question = image_message(url)
             refusals = await asyncio.gather(*(model.ask_one_token([question]) for model in models))
         for model, refusal in zip(models, refusals, strict=True):
             if refusal:
@@ -268,13 +268,13 @@ class Node:
     def _state(self, *, record: Record | None = None, size: int = 0, full: str = "") -> SampleState:
         return SampleState(record, size, full, self._lines.take(), replace(self._tool.counts))
 
-    async def ask(self, number: int, url: str, rank: int | None = None) -> UnavailableError | bool:
+    async def ask(self, number: int, url: str, rank: int | None = None) -> EvaError | bool:
         """Send the request of the sample to the server at `url`, to that rank of it. True: it has its reply. False: the
-        server refused the request itself. An error: the server failed, and the sample still waits."""
+        server refused the request itself. An error: the server failed or refuses all, and the sample still waits."""
         sample = self._samples[number]
         try:
             await sample.ask(replace(self._models[url], rank=rank))
-        except UnavailableError as failure:
+        except (UnavailableError, RefusesAllError) as failure:
             return failure
         except Exception:  # it is raised in the sample too, and its record says it
             return False

@@ -250,6 +250,8 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
     add("--new-cache", action="store_true", help="delete the cache first")
     add("--retry-error", action="store_true", help="run failed samples again")
     add("--force", action="store_true", help="go on with a cache that was made with other settings")
+    moved = "the weights of the servers are the same and those of the cache, although their paths are not"
+    add("--same-weights", action="store_true", help=moved)
     add("--yes", action="store_true", help="answer the questions of --new-cache and --retry-error with yes")
 
 

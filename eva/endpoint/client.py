@@ -9,28 +9,42 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import httpx2
 import openai
 
-from eva.endpoint.completion import BLACK_IMAGE_URL, NOTHING, Reply, Sampling, image_message, read_reply
-from eva.endpoint.errors import BadRequestError, RankRefusedError, ServerError, ServerLoadingError, UnavailableError
+from eva.endpoint.completion import BLACK_IMAGE_URL, NOTHING, Reply, Sampling, has_images, image_message, read_reply
+from eva.endpoint.errors import (
+    BadRequestError,
+    RankRefusedError,
+    RefusesAllError,
+    ServerError,
+    ServerLoadingError,
+    UnavailableError,
+    WeightsChangedError,
+)
 from eva.endpoint.http_client import BoundedClient, UnusableServerError, naming_proxy, proxy_note, shown_address
 from eva.protocol.messages import Message
+from eva.text import printable
 
 PROBE_TIMEOUT_S = 60.0
 PROBE_PAUSE_S = 0.2
 # For the list of models, and for every other page.
 PAGE_TIMEOUT_S = 10.0
+# Of a stated path. Linux takes no longer one.
+_MOST_CHARACTERS = 4096
 # vLLM's header, and the word in its refusal of a rank that it does not have.
 RANK_HEADER, RANK_REFUSED = "X-data-parallel-rank", "data_parallel_rank"
 # Statuses below 500 by which a server says that it cannot serve now: the key is not valid any more, the model is not
 # there (404), the server is slow or busy.
 _UNAVAILABLE_STATUS = frozenset({401, 403, 404, 407, 408, 409, 425, 429})
-_ABSENT, _BUSY, _LOADING = 404, 429, 503
+_ABSENT, _BUSY, _BROKEN, _LOADING = 404, 429, 500, 503
+# About 40 tokens: the opening of a sample has more.
+SMALL_TEXT = "What is shown in this video? " * 5
 # The field that limits the tokens of a reply, and its name on servers that refuse the first one.
 MAX_TOKENS_NAME, NEW_MAX_TOKENS_NAME = "max_tokens", "max_completion_tokens"
 # What the client raises where a request brings no completion. Text that is not JSON is a ValueError, JSON that is
@@ -39,12 +53,24 @@ NO_COMPLETION = (openai.APIError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True)
+class ModelCard:
+    """What a server says of a model in its list; None for what it does not say. `context_length` is in tokens.
+
+    `weights` is the path or the name that the server has the weights from, vLLM's `root`.
+    """
+
+    context_length: int | None = None
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
 class ChatModel:
     """A model on a server. The default of `sampling` is that of the published figures.
 
     `rank` is the data-parallel rank that is to answer; None leaves the choice to the server. `limit_name` holds the
     name of the field that limits the tokens of a reply. The server may teach another one. `down` says why the server
-    did not answer at the start of the run.
+    did not answer at the start of the run. `weights` are those that it may state; where there are none, it may state
+    any. `small_image` gives the address of a small image, as the run sends images.
     """
 
     client: openai.AsyncOpenAI
@@ -53,6 +79,8 @@ class ChatModel:
     rank: int | None = None
     limit_name: list[str] = field(default_factory=lambda: [MAX_TOKENS_NAME])
     down: str = ""
+    weights: frozenset[str] = frozenset()
+    small_image: Callable[[], AbstractContextManager[str]] = lambda: nullcontext(BLACK_IMAGE_URL)
 
     @property
     def base_url(self) -> str:
@@ -66,21 +94,62 @@ class ChatModel:
     async def complete(self, messages: Sequence[Message], fields: Mapping[str, Any] = NOTHING) -> Reply:
         """Ask once for the next message; `fields` are further ones of the body.
 
-        Raises BadRequestError (HTTP 400), RankRefusedError, UnavailableError, or openai.APIStatusError for other
-        refusals."""
+        Raises BadRequestError (HTTP 400), RankRefusedError, UnavailableError, RefusesAllError, or openai.APIStatusError
+        for other refusals."""
         started = time.monotonic()
         with naming_proxy(self.client.base_url):
             try:
                 reply = read_reply(await self._create(messages, self.sampling.max_tokens, None, fields))
             except openai.BadRequestError as error:
-                refused = self.rank is not None and RANK_REFUSED in error.message
-                raise (RankRefusedError if refused else BadRequestError)(error.message) from error
+                if self.rank is not None and RANK_REFUSED in error.message:
+                    raise RankRefusedError(error.message) from error
+                await self._verify_takes_small(messages, fields)
+                raise BadRequestError(error.message) from error
             except NO_COMPLETION as error:
+                if isinstance(error, openai.APIStatusError) and _is_refusal(error):
+                    await self._verify_takes_small(messages, fields)
                 raise as_unavailable(error) or error from error
         return replace(reply, seconds=round(time.monotonic() - started, 3))
 
+    async def _verify_takes_small(self, messages: Sequence[Message], fields: Mapping[str, Any]) -> None:
+        """After a refusal of `messages`: whether the server takes a small request of their kind, with two images if
+        they have images. Raises RefusesAllError if it does not, UnavailableError if it fails."""
+        if not has_images(messages):
+            refusal = await self._refusal({"role": "user", "content": SMALL_TEXT}, fields)
+            what, cure = "a short question", "--max-model-len and the chat template"
+        else:
+            with self.small_image() as url:
+                refusal = await self._refusal(image_message(url, text=SMALL_TEXT, count=2), fields)
+            what = "two small images"
+            cure = "--max-model-len, --limit-mm-per-prompt, the chat template, and whether the model takes images"
+            inline = image_message(BLACK_IMAGE_URL, text=SMALL_TEXT, count=2)
+            if refusal and url != BLACK_IMAGE_URL and not await self._refusal(inline, fields):
+                raise RefusesAllError(
+                    f"the server at {self.address} cannot read frames by their address: {refusal.message}; start vLLM "
+                    "with --allowed-local-media-path and the folder of --frame-root, or run this with "
+                    "--image-transport base64"
+                )
+        if refusal and refusal.status_code == _BROKEN:
+            raise as_unavailable(refusal) or refusal
+        if refusal:
+            raise RefusesAllError(
+                f"the server at {self.address} does not even take {what}: {refusal.message}; see at the server: {cure}"
+            )
+
+    async def _refusal(self, message: Message, fields: Mapping[str, Any]) -> openai.APIStatusError | None:
+        """How the server refuses one message; None if it answers. Raises UnavailableError if it fails otherwise."""
+        await asyncio.sleep(PROBE_PAUSE_S)  # as in `probe`: this follows a 500
+        try:
+            read_reply(await self._create([message], 1, _at_most(PROBE_TIMEOUT_S, self.client), fields))
+        except NO_COMPLETION as error:
+            if isinstance(error, openai.APIStatusError) and _is_refusal(error):
+                return error
+            raise as_unavailable(error) or error from error
+        return None
+
     async def probe(self) -> str:
         """Why the server cannot serve, or the empty text if it lists the model and completes a tiny image prompt.
+        Raises WeightsChangedError.
 
         Its health page is not requested: that answers 200 on a server that cannot complete anything any more.
         """
@@ -96,6 +165,7 @@ class ChatModel:
             served = await _served(self.client)
             if self.name not in served:
                 return UnavailableError(f"it serves {', '.join(served) or 'no model'}, not {self.name}")
+            self._compare_weights(served[self.name])
             read_reply(await self._create([image_message(BLACK_IMAGE_URL)], 1, _at_most(PROBE_TIMEOUT_S, self.client)))
         except UnavailableError as failure:
             return failure
@@ -104,9 +174,23 @@ class ChatModel:
             return as_unavailable(error)
         return None
 
-    async def context_length(self) -> int | None:
-        """The model's context in tokens; None if the server does not say it (vLLM does). Raises ServerError."""
-        return (await _checked_models(self.client)).get(self.name)
+    async def check_weights(self) -> bool:
+        """Whether the server states its weights now. Raises WeightsChangedError if they are other ones."""
+        with suppress(*NO_COMPLETION):
+            return self._compare_weights((await _served(self.client)).get(self.name, ModelCard()))
+        return False
+
+    def _compare_weights(self, card: ModelCard) -> bool:
+        if self.weights and card.weights and card.weights not in self.weights:
+            raise WeightsChangedError(
+                f"the server at {self.address} now serves {self.name} from {card.weights}, and the run began with "
+                f"{' and '.join(sorted(self.weights))}"
+            )
+        return card.weights is not None
+
+    async def read_card(self) -> ModelCard:
+        """What the server says of the model now. Raises ServerError."""
+        return (await _checked_models(self.client)).get(self.name, ModelCard())
 
     async def ask_one_token(self, messages: Sequence[Message]) -> str:
         """Request one token. Why that failed, or the empty text."""
@@ -163,6 +247,11 @@ def without_surrogates(body: Mapping[str, Any]) -> dict[str, Any]:
     return cast(dict[str, Any], json.loads(text))
 
 
+def _is_refusal(error: openai.APIStatusError) -> bool:
+    """Whether a small request can tell what the error means. vLLM answers 500 where it may not read a file."""
+    return error.status_code == _BROKEN or as_unavailable(error) is None
+
+
 def as_unavailable(error: Exception) -> UnavailableError | None:
     """The error as the failure of the server; None if the request is at fault."""
     name = type(error).__name__
@@ -199,7 +288,9 @@ async def connect(
         raise ServerError(f"the server at {address} serves no model: start vLLM with the model's folder")
     if model is not None and model not in served:
         raise ServerError(f"the server at {address} does not serve {model!r} but {', '.join(served)}: see --model")
-    return ChatModel(client, model or next(iter(served)), sampling or Sampling())
+    name = model or next(iter(served))
+    stated = served[name].weights
+    return ChatModel(client, name, sampling or Sampling(), weights=frozenset({stated} if stated else ()))
 
 
 def make_client(
@@ -228,12 +319,12 @@ def make_client(
         ) from error
 
 
-async def _checked_models(client: openai.AsyncOpenAI) -> dict[str, int | None]:
+async def _checked_models(client: openai.AsyncOpenAI) -> dict[str, ModelCard]:
     with naming_proxy(client.base_url):
         return await _explained_models(client)
 
 
-async def _explained_models(client: openai.AsyncOpenAI) -> dict[str, int | None]:
+async def _explained_models(client: openai.AsyncOpenAI) -> dict[str, ModelCard]:
     address = shown_address(client.base_url)
     try:
         return await _served(client)
@@ -257,18 +348,19 @@ def _hint_at_v1(address: str) -> str:
     return "" if address.endswith("/v1") else f": is it --base-url {address}/v1?"
 
 
-async def _served(client: openai.AsyncOpenAI) -> dict[str, int | None]:
-    """Model names in the order of the server, with their context in tokens; None where the server does not say it."""
+async def _served(client: openai.AsyncOpenAI) -> dict[str, ModelCard]:
+    """The models by their names, in the order of the server."""
     timeout: Any = {"timeout": _at_most(PAGE_TIMEOUT_S, client)}
     listing = json.loads((await client.get("/models", cast_to=httpx2.Response, options=timeout)).content)
     try:
-        return {str(model["id"]): _context(model.get("max_model_len")) for model in listing["data"]}
+        return {str(model["id"]): _card(model.get("max_model_len"), model.get("root")) for model in listing["data"]}
     except (AttributeError, LookupError, TypeError) as error:
         raise ValueError("this is not a list of models") from error
 
 
-def _context(length: object) -> int | None:
-    return length if isinstance(length, int) else None
+def _card(length: object, root: object) -> ModelCard:
+    weights = printable(root, limit=_MOST_CHARACTERS) if isinstance(root, str) else ""
+    return ModelCard(length if type(length) is int else None, weights or None)
 
 
 def _at_most(seconds: float, client: openai.AsyncOpenAI) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -154,7 +154,13 @@ def _only_text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def image_message(url: str, *, count: int = 1) -> Message:
+def image_message(url: str, *, text: str = ".", count: int = 1) -> Message:
     """A user message with one image, `count` times."""
     image = {"type": "image_url", "image_url": {"url": url}}
-    return {"role": "user", "content": [{"type": "text", "text": "."}, *[image] * count]}
+    return {"role": "user", "content": [{"type": "text", "text": text}, *[image] * count]}
+
+
+def has_images(messages: Sequence[Message]) -> bool:
+    """Whether any of the messages has an image."""
+    parts = (part for message in messages for part in items(message.get("content")))
+    return any(mapping(part).get("type") == "image_url" for part in parts)

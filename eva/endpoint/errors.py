@@ -37,6 +37,10 @@ class UnavailableError(EvaError):
         self.overload, self.timeout, self.unconnected = overload, timeout, unconnected
 
 
+class RefusesAllError(EvaError):
+    """The server refuses what every sample of the run needs. Its settings are at fault, or the flags of the run."""
+
+
 class RankRefusedError(UnavailableError):
     """The server does not have the data-parallel rank that the request names. The request itself is sound."""
 
@@ -67,6 +71,10 @@ class ServerLostError(FailingError):
 
 class KeepsFailingError(FailingError):
     """A request failed several times on a server that answers others."""
+
+
+class WeightsChangedError(EvaError):
+    """A server states other weights than the run began with: no sample may get a reply of both."""
 
 
 class OutageError(EvaError):

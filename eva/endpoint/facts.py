@@ -1,4 +1,4 @@
-"""What a server says that it is: for the meta file of a run. Nothing is decided by it."""
+"""What a server says that it is: for the `environment` of a meta file. Nothing is decided by it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from eva.endpoint.errors import ServerError
 from eva.endpoint.metrics import read_metrics
-from eva.json_text import items, mapping, parse_json
+from eva.json_text import mapping, parse_json
 from eva.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from eva.endpoint.client import ChatModel
+    from eva.endpoint.client import ChatModel, ModelCard
 
 
 @dataclass(frozen=True)
@@ -35,19 +36,21 @@ async def read_facts(model: ChatModel) -> ServerFacts:
     """Ask the server of `model`, unless it is down."""
     if model.down:
         return ServerFacts(model.address)
-    version, listing, metrics = await asyncio.gather(
-        model.fetch_page("../version"), model.fetch_page("models"), read_metrics(model)
-    )
-    cards = [mapping(card) for card in items(_parse(listing).get("data"))]
-    card: Mapping[str, Any] = next((card for card in cards if card.get("id") == model.name), {})
-    length = card.get("max_model_len")
+    version, card, metrics = await asyncio.gather(model.fetch_page("../version"), _card(model), read_metrics(model))
     return ServerFacts(
         address=model.address,
         vllm=_text(_parse(version).get("version")),
         ranks=metrics.ranks if metrics else None,
-        model_path=_text(card.get("root")),
-        context_length=length if type(length) is int else None,
+        model_path=card.weights if card else None,
+        context_length=card.context_length if card else None,
     )
+
+
+async def _card(model: ChatModel) -> ModelCard | None:
+    try:
+        return await model.read_card()
+    except ServerError:
+        return None
 
 
 def _parse(text: str) -> Mapping[str, Any]:

@@ -33,6 +33,8 @@ QUICK_TRIES = 3
 REQUEST_TRIES = 4
 # A request under which its server goes down this often may be the cause.
 OUTAGES_PER_REQUEST = 2
+# How often the servers are asked for the weights that they serve.
+WEIGHTS_EVERY_S = 60.0
 # The pause after the first failure of a request. It doubles with each further one.
 BACKOFF_S = 0.5
 
@@ -80,7 +82,8 @@ class Server:
     """One server: how many samples are on it, and when it last answered (`last_reply_at`, monotonic clock).
 
     `failure` says why it is down; it is empty while the server is up. `known_good` is a request of a finished sample
-    that the server answered. If the server answers it again, the server works.
+    that the server answered. If the server answers it again, the server works. `unproved` are the samples, by index,
+    that ended on it since it last stated its weights.
     """
 
     model: ChatModel
@@ -92,6 +95,7 @@ class Server:
     down_at: float = field(default_factory=time.monotonic)
     known_good: ChatRequest[object] | None = None
     probing: asyncio.Task[bool] | None = None
+    unproved: list[int] = field(default_factory=list)
 
     @property
     def up(self) -> bool:
@@ -124,6 +128,7 @@ class Servers:
         for server in self._servers:
             if not server.up:
                 self._spawn(self._watch(server))
+        self._spawn(self._watch_weights())
 
     @asynccontextmanager
     async def assign(self, *, avoiding: Collection[Server]) -> AsyncIterator[Assignment]:
@@ -157,6 +162,10 @@ class Servers:
     async def _wait_for(self, ready: Callable[[], bool]) -> None:
         async with self._changed:
             await self._changed.wait_for(lambda: ready() or self._end)
+        self.raise_end()
+
+    def raise_end(self) -> None:
+        """Raises what ends the run, if anything does."""
         if self._end:
             raise self._end
 
@@ -206,6 +215,25 @@ class Servers:
         server.ranks.forget()
         server.last_reply_at = time.monotonic()
         await self._change(server, failure)
+
+    async def _watch_weights(self) -> None:
+        while True:
+            await asyncio.sleep(WEIGHTS_EVERY_S)
+            await self.check_weights()
+
+    async def check_weights(self) -> None:
+        """Ask each server that is up which weights it serves. Raises WeightsChangedError."""
+        await asyncio.gather(*(self._check_weights(server) for server in self._servers if server.up))
+
+    async def _check_weights(self, server: Server) -> None:
+        before = len(server.unproved)
+        if await server.model.check_weights():
+            del server.unproved[:before]
+
+    @property
+    def unproved(self) -> set[int]:
+        """The samples that ended since their server last stated its weights, of servers that state them."""
+        return {index for server in self._servers if server.model.weights for index in server.unproved}
 
     def _seconds_of_outage(self) -> float:
         if any(server.up for server in self._servers):
@@ -268,7 +296,8 @@ class Assignment:
     async def ask(self, request: ChatRequest[T]) -> T:
         """The answer to the request. Waits while the server is down.
 
-        Raises BadRequestError (HTTP 400), ServerLostError, KeepsFailingError, OutageError.
+        Raises BadRequestError (HTTP 400), RefusesAllError, ServerLostError, KeepsFailingError, OutageError,
+        WeightsChangedError.
         """
         failures = outages = 0
         cause: UnavailableError | None = None
@@ -302,6 +331,7 @@ class Assignment:
 
     async def _ask(self, request: ChatRequest[T]) -> T:
         reply = await request.send(replace(self.server.model, rank=self.rank))
+        self.pool.raise_end()
         self.server.last_reply_at = time.monotonic()
         self.answered = request
         return reply

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eva.errors import EXIT_CANNOT_WRITE
+from eva.errors import EXIT_CANNOT_READ, EXIT_CANNOT_WRITE, ReadError
 from eva.frames.probing import Prober
 from eva.frames.tool import (
     CallFailedError,
@@ -66,7 +66,7 @@ class CommandTool:
     async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
         """See FrameTool."""
         command = [*self.settings.program(), *self.settings.arguments(video, call)]
-        async with self.slots:
+        async with self.slots, self.prober.reading(video):
             started = time.monotonic()
             printed = await self._run(command, video)
             seconds = time.monotonic() - started
@@ -116,6 +116,8 @@ class CommandTool:
             raise NoRoomForFramesError(
                 f"the frame tool cannot write to {self.settings.save_root} (--frame-root): {reason}"
             )
+        if code == EXIT_CANNOT_READ:
+            raise ReadError(reason)
         if code in EXITS_CANNOT_START and not self.counts.asked:
             raise FrameToolUnusableError(f"the frame tool {self.settings.path} cannot be started: {reason}")
         if code is None or code < 0:

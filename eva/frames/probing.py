@@ -1,5 +1,9 @@
 """A video is found, and its header is read, in a worker of the frame tool, never in the harness's own process: a dead
-network mount blocks every process that reads from it, and a decoder may take any amount of memory."""
+network mount blocks every process that reads from it, and a decoder may take any amount of memory.
+
+A video that is missing or broken at the first look is that sample's failure. A video that was found and is not as it
+was, and each error of its disk, is the infrastructure's.
+"""
 
 from __future__ import annotations
 
@@ -7,65 +11,122 @@ import asyncio
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
-from eva.errors import EvaError, VideoError
-from eva.frames.tool import FoundVideo, FrameToolError
+from eva.errors import ReadError, VideoError
+from eva.frames.tool import CallFailedError, FoundVideo, FrameToolError, VideosLostError
 from eva.frames.worker_process import LimitExceededError, Limits, WorkerLostError, Workers
 from eva.protocol.messages import VideoInfo
 
 # How long a folder on a network disk may take to answer, a mount on demand included.
 FOLDER_TIMEOUT_S = 60.0
+# A folder that may not be listed may hold anything.
+FILLED = "(not os.access(p, os.R_OK) or any(os.scandir(p)))"
+# After so many videos that could not be read, and no frames in between, the disk is at fault.
+MAX_UNREADABLE = 3
 
 
-class FolderSilentError(EvaError):
+class FolderSilentError(VideosLostError):
     """A folder whose disk does not answer."""
 
 
 @dataclass
 class Prober:
-    """Probes each video once per run, by workers of this project's own frame tool."""
+    """Probes each video below `root` once per run, by workers of this project's own frame tool."""
 
     workers: Workers
     limits: Limits
+    root: Path
     _found: dict[Path, FoundVideo] = field(default_factory=dict)
     _lost: dict[Path, str] = field(default_factory=dict)
+    _unreadable: set[Path] = field(default_factory=set)  # since a call last gave frames
     _locks: defaultdict[Path, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     async def __call__(self, annotated: Path) -> FoundVideo:
-        """The video, or the file that takes its place. Raises VideoError; FrameToolError where it ends each worker."""
+        """The video, or the file that takes its place.
+
+        Raises VideoError; FrameToolError where its disk fails, or where it ends each worker; VideosLostError.
+        """
         async with self._locks[annotated]:  # many questions are about one video
             if annotated in self._lost:
                 raise FrameToolError(f"{self._lost[annotated]}; it is not tried again in this run")
             if annotated not in self._found:
-                self._found[annotated] = await self._probe(annotated)
+                self._found[annotated] = await self._look_first(annotated)
             return self._found[annotated]
 
-    async def _probe(self, annotated: Path) -> FoundVideo:
+    @asynccontextmanager
+    async def reading(self, video: Path) -> AsyncIterator[None]:
+        """Around a call on a video that was found. A refusal of the call passes only where the video is as it was
+        found. Raises FrameToolError where it is not, and for a ReadError; VideosLostError."""
+        try:
+            yield
+        except ReadError as error:
+            await self._give_up(video, str(error))
+        except CallFailedError:
+            await self._check_is_as_found(video)
+            raise
+        self._unreadable.clear()
+
+    async def _look_first(self, annotated: Path) -> FoundVideo:
+        try:
+            return await self._probe(annotated)
+        except ReadError as error:
+            await self._give_up(annotated, str(error))
+        except VideoError:
+            await self._check_root()
+            raise
+
+    async def _check_is_as_found(self, video: Path) -> None:
+        found = next((found for found in self._found.values() if found.path == video), None)
+        if found is None:
+            return
+        try:
+            now = await self._probe(video)
+        except VideoError as error:
+            await self._give_up(video, str(error))
+        if now != found:
+            await self._give_up(video, f"the video {video} is not the one that was found")
+
+    async def _give_up(self, video: Path, reason: str) -> NoReturn:
+        await self._check_root()
+        self._unreadable.add(video)
+        if len(self._unreadable) < MAX_UNREADABLE:
+            raise FrameToolError(reason)
+        raise VideosLostError(f"{MAX_UNREADABLE} videos in a row cannot be read: is their disk there? {reason}")
+
+    async def _check_root(self) -> None:
+        if not await asyncio.to_thread(is_folder, self.root, filled=True):
+            raise VideosLostError(f"the video folder {self.root} is gone or empty: is its disk there?")
+
+    async def _probe(self, video: Path) -> FoundVideo:
         try:
             try:
-                return await self._ask(annotated)
+                return await self._ask(video)
             except LimitExceededError:
                 raise
             except WorkerLostError:  # killed from outside, perhaps
-                return await self._ask(annotated)
+                return await self._ask(video)
         except WorkerLostError as lost:
-            self._lost[annotated] = f"the frame tool {lost} when it looked at {annotated}"
-            raise FrameToolError(self._lost[annotated]) from lost
+            self._lost[video] = f"the frame tool {lost} when it looked at {video}"
+            raise FrameToolError(self._lost[video]) from lost
 
-    async def _ask(self, annotated: Path) -> FoundVideo:
-        async with self.workers.one(annotated) as worker:
-            reply = await worker.ask({"probe": str(annotated)}, self.limits)
+    async def _ask(self, video: Path) -> FoundVideo:
+        async with self.workers.one(video) as worker:
+            reply = await worker.ask({"probe": str(video)}, self.limits)
         if "error" in reply:
-            raise VideoError(reply["error"])
+            raise (ReadError if reply["kind"] == "unreadable" else VideoError)(reply["error"])
         found = reply["ok"]
         return FoundVideo(Path(found["path"]), found["size"], found["mtime_ns"], VideoInfo(**found["info"]))
 
 
-def is_folder(path: Path, timeout_s: float = FOLDER_TIMEOUT_S) -> bool:
-    """`path.is_dir()`, in a process that is left behind if it blocks. Raises FolderSilentError."""
-    look = "import os, sys; sys.exit(not os.path.isdir(sys.argv[1]))"
+def is_folder(path: Path, timeout_s: float = FOLDER_TIMEOUT_S, *, filled: bool = False) -> bool:
+    """Whether `path` is a folder, and, where it is to be `filled`, not known to be empty. A process finds it out, which
+    is left behind if it blocks. Raises FolderSilentError."""
+    look = f"import os, sys; p = sys.argv[1]; sys.exit(not (os.path.isdir(p) and {FILLED if filled else True}))"
     process = subprocess.Popen([sys.executable, "-I", "-S", "-c", look, str(path)], start_new_session=True)
     try:
         return process.wait(timeout_s) == 0

@@ -44,6 +44,10 @@ class FrameToolUnusableError(EvaError):
     the same way, so the run ends."""
 
 
+class VideosLostError(FrameToolUnusableError):
+    """The videos are gone, or their disk fails: no question could be shown its video."""
+
+
 class NoRoomForFramesError(FrameToolUnusableError):
     """The tool cannot write its frames; `full`: because the disk, or what this user may have of it, is full."""
 

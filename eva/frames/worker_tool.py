@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eva.errors import ReadError
 from eva.frames.eviction import Evictor
 from eva.frames.probing import Prober
 from eva.frames.tool import (
@@ -60,7 +61,8 @@ class WorkerTool:
         """See FrameTool."""
         words = [*self.settings.arguments(video, call), f"--format={self.picture_format}"]
         for _ in range(TRIES):
-            extraction = await self._serve_with_room(video, words)
+            async with self.prober.reading(video):
+                extraction = await self._serve_with_room(video, words)
             frames = set(extraction.frames)
             self.counts.decoded += extraction.details["decoded"]
             with self._store_errors():
@@ -144,6 +146,6 @@ def read_reply(reply: Mapping[str, Any], seconds: float) -> Extraction:
         details = dict(reply["ok"])
         frames = tuple(Path(frame) for frame in details.pop("frames"))
         return Extraction(frames, seconds, details)
-    if reply["kind"] == "changed":
-        raise FrameToolError(reply["error"])
+    if reply["kind"] == "unreadable":
+        raise ReadError(reply["error"])
     raise CallFailedError(reply["error"])

@@ -15,10 +15,12 @@ from typing import Any
 from eva import __version__
 from eva.errors import EvaError
 from eva.files import PROJECT, replace_text
-from eva.json_text import parse_json
+from eva.json_text import items, parse_json
 
 # Raised when a change of this code changes what the model is sent or how its replies are judged.
 PROTOCOL_VERSION = 2
+# The setting that a server may not state: then it is not compared.
+WEIGHTS = "weights"
 _PACKAGES = ("av", "decord", "numpy", "openai", "opencv-python-headless", "transformers")
 
 
@@ -54,12 +56,11 @@ def meta_path(records: Path) -> Path:
     return records.with_suffix(".meta.json")
 
 
-def begin(cache: Path, settings: Mapping[str, Any], *, has_records: bool, force: bool) -> Meta:
-    """The meta to write beside a cache at the start of a run; nothing is written yet.
+def begin(cache: Path, settings: Mapping[str, Any], before: Meta | None, *, has_records: bool, force: bool) -> Meta:
+    """The meta to write beside a cache at the start of a run; nothing is written yet. `before` is that of its records.
 
     Raises SettingsDifferError if the cache was made with other settings, unless `force`: then both are kept, as mixed.
     """
-    before = read_meta(cache) if has_records else None
     now = Meta(settings, environment(), (datetime.now(UTC).isoformat(timespec="seconds"),))
     if before is None:
         return replace(now, adopted=has_records)
@@ -71,6 +72,7 @@ def _go_on(before: Meta, now: Meta, cache: Path, *, force: bool) -> Meta:
     mixed = (*before.mixed, before.settings) if lines else before.mixed
     return replace(
         now,
+        settings=now.settings if lines else with_weights(now.settings, before.settings, now.settings),
         started=before.started + now.started,
         mixed=mixed,
         adopted=before.adopted,
@@ -83,21 +85,38 @@ def require_equal(before: Mapping[str, Any], now: Mapping[str, Any], cache: Path
     """The differences of two settings. Raises SettingsDifferError if there are any, unless `force`."""
     lines = differences(before, now)
     if lines and not force:
+        moved = " If only the place of the weights is another one, say so with --same-weights."
         raise SettingsDifferError(
             f"the cache {cache} was made with other settings:\n  " + "\n  ".join(lines) + "\n"
             "Start over with --new-cache, use another --output-dir, or mix the two with --force."
+            + (moved if WEIGHTS in differing(before, now) else "")
         )
     return lines
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """One line per setting that differs."""
-    names = sorted(before.keys() | now.keys())
-    return [
-        f"{name}: {before.get(name)!r} then, {now.get(name)!r} now"
-        for name in names
-        if before.get(name) != now.get(name)
-    ]
+    return [f"{name}: {before.get(name)!r} then, {now.get(name)!r} now" for name in differing(before, now)]
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The names of the settings that differ. Weights that one of the two does not name are not compared."""
+    names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    then, here = known_weights(before), known_weights(now)
+    same = not then or not here or not set(then).isdisjoint(here)
+    return [name for name in names if name != WEIGHTS or not same]
+
+
+def known_weights(settings: Mapping[str, Any]) -> list[str]:
+    """The paths of the weights. Several are names of the same weights, as --same-weights said. [] if unknown."""
+    value = settings.get(WEIGHTS)
+    return [str(path) for path in items(value)] or ([value] if isinstance(value, str) else [])
+
+
+def with_weights(settings: Mapping[str, Any], *known: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` with all paths that settings in `known` name: they are names of the same weights."""
+    paths = list(dict.fromkeys(path for one in known for path in known_weights(one)))
+    return {**settings, **({WEIGHTS: paths if len(paths) > 1 else paths[0]} if paths else {})}
 
 
 def read_meta(records: Path) -> Meta | None:

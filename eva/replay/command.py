@@ -41,7 +41,8 @@ async def replay_result(
     _check_flags(path, dataset, agent, options, cut_frames=cut_frames)
     settings = replace(call_settings(options), image_transport="file")
     transcribe = load_transcriber(options.tokenizer)
-    tool = make_tool(options if cut_frames else replace(options, frame_tool=FRAME_TOOL))
+    chosen = options if cut_frames else replace(options, frame_tool=FRAME_TOOL)
+    tool = make_tool(chosen, dataset.video_root)
     asked = {item.index: item for item in items}
     try:
         if cut_frames:

@@ -15,7 +15,7 @@ from pathlib import Path
 from eva.agent.tool_call import CallSettings
 from eva.dataset.items import Item, video_path
 from eva.errors import VideoError
-from eva.frames.tool import FrameTool, FrameToolError
+from eva.frames.tool import FrameTool, FrameToolError, VideosLostError
 from eva.protocol.arguments import FrameRequest, UnusableArgumentError, read_request
 from eva.protocol.budget import Budgeted, fit_budget
 from eva.protocol.messages import VideoInfo
@@ -45,7 +45,7 @@ async def open_videos(items: Iterable[Item], video_root: Path, tool: FrameTool) 
     async def open_one(item: Item) -> ShownVideo | None:
         try:
             found = await tool.probe(video_path(item, video_root))
-        except (VideoError, FrameToolError):
+        except (VideoError, FrameToolError, VideosLostError):
             return None
         return ShownVideo(found.info, found.path)
 

@@ -9,11 +9,13 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from eva.agent.images import small_image
 from eva.endpoint.errors import ServerError, ServerLoadingError
-from eva.run.options import ServerSettings, SettingsError
+from eva.run.options import Options, SettingsError
 
 if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
@@ -26,72 +28,82 @@ LOADING_PAUSE_S = 2.0
 SOON_S = 2.0
 
 
-async def connect_all(settings: ServerSettings) -> list[ChatModel]:
+async def connect_all(options: Options) -> list[ChatModel]:
     """One model per server; all servers must serve the same. A server that does not answer is down, and may come later,
     if another one answers now. Where servers only load their models, the run waits for them.
 
     Raises ServerError if no server answers, SettingsError if they serve different models.
     """
-    models, failures = await _connect_each(settings)
+    models, failures = await _connect_each(options)
     if not models and _loading(failures):
-        log.warning("%s: waiting for up to %g s (--outage-timeout)", _loading(failures)[0], settings.outage_timeout)
-        ends_at = monotonic() + settings.outage_timeout
+        log.warning("%s: waiting for up to %g s (--outage-timeout)", _loading(failures)[0], options.outage_timeout)
+        ends_at = monotonic() + options.outage_timeout
         while not models and _loading(failures) and monotonic() < ends_at:
             await asyncio.sleep(LOADING_PAUSE_S)
-            models, failures = await _connect_each(settings)
+            models, failures = await _connect_each(options)
     if not models:
         raise next(iter(failures.values()))
+    # --same-weights stands for the servers that come later, too.
+    expected = frozenset[str]().union(*(model.weights for model in models if not options.same_weights))
     for url, failure in failures.items():
         log.warning("the run starts without one server: %s", failure)
-        models.append(replace(make_model(url, models[0].name, settings), down=str(failure)))
+        late = make_model(url, models[0].name, options)
+        models.append(replace(late, down=str(failure), weights=expected))
     names = {model.name for model in models}
     if len(names) > 1:
         raise SettingsError(f"the servers serve different models, {', '.join(sorted(names))}: choose one with --model")
     return models
 
 
-async def connect_soon(settings: ServerSettings) -> list[ChatModel]:
-    """The models of the servers that answer within SOON_S."""
-    models, _ = await _connect_each(replace(settings, request_timeout=min(SOON_S, settings.request_timeout)))
-    return models
+async def connect_soon(options: Options) -> tuple[list[ChatModel], dict[str, ServerError]]:
+    """The models of the servers that answer within SOON_S, and why the others do not, by their addresses."""
+    return await _connect_each(replace(options, request_timeout=min(SOON_S, options.request_timeout)))
 
 
-async def _connect_each(settings: ServerSettings) -> tuple[list[ChatModel], dict[str, ServerError]]:
+async def _connect_each(options: Options) -> tuple[list[ChatModel], dict[str, ServerError]]:
     """The models of the servers that answer, and why the others do not, by their addresses."""
     models: dict[str, ChatModel] = {}
     failures: dict[str, ServerError] = {}
 
     async def connect_one(url: str) -> None:
         try:
-            models[url] = await connect_to(url, settings)
+            models[url] = await connect_to(url, options)
         except ServerError as error:
             failures[url] = error
 
-    await asyncio.gather(*map(connect_one, settings.base_url))
-    return [models[url] for url in settings.base_url if url in models], failures
+    await asyncio.gather(*map(connect_one, options.base_url))
+    return [models[url] for url in options.base_url if url in models], failures
 
 
 def _loading(failures: Mapping[str, ServerError]) -> list[ServerError]:
     return [failure for failure in failures.values() if isinstance(failure, ServerLoadingError)]
 
 
-def make_model(url: str, name: str, settings: ServerSettings) -> ChatModel:
+def make_model(url: str, name: str, options: Options) -> ChatModel:
     """The model of this name on a server that is not asked yet. Raises ServerError."""
     from eva.endpoint.client import ChatModel, make_client  # noqa: PLC0415
 
-    client = make_client(url, settings.key, settings.request_timeout, dict(settings.header))
-    return ChatModel(client, name, settings.sampling)
+    client = make_client(url, options.key, options.request_timeout, dict(options.header))
+    return with_small_image(ChatModel(client, name, options.sampling), options)
 
 
-async def connect_to(url: str, settings: ServerSettings) -> ChatModel:
+def with_small_image(model: ChatModel, options: Options) -> ChatModel:
+    """The model with a small image that travels as those of the run."""
+    if options.image_transport == "base64":
+        return model
+    return replace(model, small_image=partial(small_image, options.frame_root))
+
+
+async def connect_to(url: str, options: Options) -> ChatModel:
     """The model on one server. Raises ServerError."""
     from eva.endpoint.client import connect  # noqa: PLC0415
 
-    return await connect(
+    model = await connect(
         base_url=url,
-        api_key=settings.key,
-        model=settings.model,
-        timeout_s=settings.request_timeout,
-        headers=dict(settings.header),
-        sampling=settings.sampling,
+        api_key=options.key,
+        model=options.model,
+        timeout_s=options.request_timeout,
+        headers=dict(options.header),
+        sampling=options.sampling,
     )
+    return with_small_image(model, options)

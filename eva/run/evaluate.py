@@ -31,7 +31,7 @@ from eva.records.schema import Record
 from eva.run.choices import choose_agent, choose_items
 from eva.run.connect import connect_all
 from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
-from eva.run.keeper import Keeper, drop_outdated, find_outdated
+from eva.run.keeper import Keeper, drop_outdated, end_of_run, find_outdated
 from eva.run.meta_content import (
     begin_meta,
     finished_meta,
@@ -108,7 +108,7 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
         pending = [item for item in items if item.index in outdated or item.index not in cache.outcomes]
         models = await connect_all(options) if pending else []
         if models:
-            meta = begin_meta(cache, models[0].name, dataset, agent=agent, options=options)
+            meta = begin_meta(cache, models, dataset, agent=agent, options=options)
             meta = await with_servers(meta, models)
         else:
             meta = await finished_meta(cache.path, len(items), dataset, agent=agent, options=options)
@@ -166,7 +166,7 @@ async def make_executor(
 ) -> Executor:
     """What runs the samples: this process, or the nodes of a Ray cluster."""
     if options.ray is None or not models:
-        tool = make_tool(options)
+        tool = make_tool(options, dataset.video_root)
         if models:
             await tool.start()
         return LocalExecutor(make_sample_runner(agent.make(), transcribe, tool, dataset.video_root, options=options))
@@ -208,6 +208,7 @@ async def run_all(
                 record = await executor.run(item, assignment)
                 times.add(record)
                 keep(record)
+                assignment.server.unproved.append(item.index)
 
         def give_up(item: Item, failing: FailingError) -> None:
             log.warning("sample %s keeps failing while others do not: %s", item.index, failing)
@@ -218,10 +219,11 @@ async def run_all(
             async with times.servers:
                 host.catch_signals(lambda number: schedule.end(number, options.grace))
                 await schedule.run_all(by_video(pending), max_concurrent=options.max_concurrent)
+            await servers.check_weights()
         except RunInterruptedError:
             raise
         except EvaError as error:
-            raise RunEndedError(str(error)) from error
+            raise end_of_run(error, keeper.cache, servers.unproved) from error
         finally:
             await servers.close()
             await executor.close()
@@ -232,7 +234,7 @@ def write_result(everything: Sequence[Item], cache: Cache, result: Path, meta: M
     try:
         cache.merge(result)
         write_meta(result, with_coverage(meta, everything, cache))
-        if meta.time_use:
+        if meta.settings:
             write_meta(cache.path, meta)
     except (CacheError, WriteError) as error:
         raise RunEndedError(str(error)) from error

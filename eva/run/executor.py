@@ -76,7 +76,7 @@ class LocalExecutor:
         await self.sample_runner.call_runner.tool.close()
 
 
-def make_tool(settings: FrameSettings) -> FrameTool:
+def make_tool(settings: FrameSettings, video_root: Path) -> FrameTool:
     """The frame tool. This project's own one keeps its processes; a foreign one is started for each call, and this
     project's own one opens its videos."""
     command = ToolSettings(
@@ -90,7 +90,7 @@ def make_tool(settings: FrameSettings) -> FrameTool:
     count = settings.frame_workers or available_cpus()
     workers = Workers([sys.executable, str(FRAME_TOOL), "--worker"], count)
     limits = Limits(settings.frame_timeout, settings.frame_memory_mb * 2**20)
-    prober = Prober(workers, limits)
+    prober = Prober(workers, limits, video_root)
     if not command.path.samefile(FRAME_TOOL):
         return CommandTool(command, asyncio.Semaphore(count), prober)
     cap_gb = settings.frame_cache_gb

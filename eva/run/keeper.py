@@ -12,11 +12,13 @@ from dataclasses import replace
 from eva.agents.choice import AgentChoice
 from eva.agents.readers import can_read, describe_unread
 from eva.dataset.items import Item
+from eva.endpoint.errors import WeightsChangedError
 from eva.errors import EvaError
 from eva.protocol.stop_reasons import EXCEPTION
 from eva.records.cache import Cache
 from eva.records.schema import Record
 from eva.run.options import Options
+from eva.run.schedule import RunEndedError
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,18 @@ def drop_outdated(cache: Cache, indices: Collection[int], options: Options, conf
     elif indices:
         confirm(f"Drop {len(indices)} failed records from {cache.path} and run them again?")
         cache.drop(indices)
+
+
+def end_of_run(error: EvaError, cache: Cache, unproved: Collection[int]) -> RunEndedError:
+    """What ended the samples. Where it is that a server has other weights, the records of `unproved` samples, which may
+    be of either, are taken out of the cache."""
+    if not isinstance(error, WeightsChangedError):
+        return RunEndedError(str(error))
+    try:
+        cache.drop(unproved)
+    except EvaError as failure:
+        return RunEndedError(f"{error}; records that may be of either are not taken out of the cache: {failure}")
+    return RunEndedError(f"{error}; {len(unproved)} records that may be of either are taken out of the cache")
 
 
 class Keeper:

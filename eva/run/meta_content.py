@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,16 @@ from eva.errors import EvaError
 from eva.files import file_sha256
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.records.cache import Cache
-from eva.records.meta import PROTOCOL_VERSION, Meta, begin, read_meta, require_equal
+from eva.records.meta import (
+    PROTOCOL_VERSION,
+    WEIGHTS,
+    Meta,
+    begin,
+    known_weights,
+    read_meta,
+    require_equal,
+    with_weights,
+)
 from eva.run.connect import connect_soon
 from eva.run.containers import describe_videos
 from eva.run.options import Options
@@ -31,11 +40,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def begin_meta(cache: Cache, model: str, dataset: Dataset, *, agent: AgentChoice, options: Options) -> Meta:
-    """The meta file of a run of `model`. Raises SettingsDifferError if the cache was made with other settings."""
-    settings = _settings(model, dataset, agent, options)
+def begin_meta(
+    cache: Cache,
+    models: Sequence[ChatModel],
+    dataset: Dataset,
+    *,
+    agent: AgentChoice,
+    options: Options,
+) -> Meta:
+    """The meta file of a run with `models`. Raises SettingsDifferError if the cache was made with other settings."""
     has_records = bool(cache.outcomes) and not options.new_cache
-    meta = begin(cache.path, settings, has_records=has_records, force=options.force)
+    before = read_meta(cache.path) if has_records else None
+    settings = _settings(models[0].name, models, dataset, agent, options)
+    if before and options.same_weights:
+        settings = with_weights(settings, before.settings, settings)
+    meta = begin(cache.path, settings, before, has_records=has_records, force=options.force)
+    for line in _unknown_weights(models, before, cache.path, options):
+        log.warning("%s", line)
     return replace(meta, environment={**meta.environment, "frame_root": str(options.frame_root.absolute())})
 
 
@@ -48,9 +69,16 @@ async def finished_meta(cache: Path, questions: int, dataset: Dataset, *, agent:
     log.info("all %d done in %s%s", questions, cache, _made(meta))
     if not meta.settings:
         return meta
-    model = options.model or await _served_name(options) or meta.settings.get("model")
-    require_equal(meta.settings, _settings(model, dataset, agent, options), cache, force=options.force)
-    return meta
+    models, failures = await connect_soon(options)
+    if not models:
+        log.warning("no server answered; weights not compared (%s)", next(iter(failures.values())))
+    name = options.model or (models[0].name if models else meta.settings.get("model"))
+    now = _settings(name, models, dataset, agent, options)
+    confirmed = with_weights(meta.settings, meta.settings, now) if options.same_weights else meta.settings
+    require_equal(confirmed, now, cache, force=options.force)
+    for line in _unknown_weights(models, meta, cache, options):
+        log.warning("%s", line)
+    return replace(meta, settings=confirmed)
 
 
 def _made(meta: Meta) -> str:
@@ -60,18 +88,30 @@ def _made(meta: Meta) -> str:
     return f" (model {', '.join(parts)})" if parts else " (settings unknown)"
 
 
-async def _served_name(options: Options) -> str | None:
-    """The model that the flags stand for, None where no server answers soon."""
-    models = await connect_soon(options)
-    return models[0].name if models else None
+def _unknown_weights(models: Sequence[ChatModel], before: Meta | None, cache: Path, options: Options) -> Iterator[str]:
+    """What keeps another checkpoint under the same name from being noticed."""
+    stated, silent = _stated(models), [model.address for model in models if not model.weights and not model.down]
+    if silent:
+        yield f"no weights are stated (`root` of /v1/models) by {', '.join(silent)}: they are not compared"
+    if len(stated) > 1 and not options.same_weights:
+        yield (
+            f"the servers have their weights from several places, {' and '.join(stated)}, and no record says from "
+            "which: if all are the same weights, say so with --same-weights"
+        )
+    if stated and before and before.settings and not known_weights(before.settings):
+        yield f"the weights of the records in {cache} are unknown: they are not compared"
 
 
-def _settings(model: object, dataset: Dataset, agent: AgentChoice, options: Options) -> dict[str, Any]:
+def _settings(
+    model: object, models: Sequence[ChatModel], dataset: Dataset, agent: AgentChoice, options: Options
+) -> dict[str, Any]:
     """All that changes results."""
+    stated = _stated(models)
     return {
         "dataset": options.dataset,
         "annotations_sha256": file_sha256(dataset.jsonl),
         "model": model,
+        **({WEIGHTS: stated if options.same_weights and len(stated) > 1 else " and ".join(stated)} if stated else {}),
         "max_turns": options.max_turns,
         "max_visual_tokens": options.max_visual_tokens,
         "maxp": options.maxp,
@@ -83,6 +123,10 @@ def _settings(model: object, dataset: Dataset, agent: AgentChoice, options: Opti
         **agent.settings(),
         **_unusual(options),
     }
+
+
+def _stated(models: Sequence[ChatModel]) -> list[str]:
+    return sorted({path for model in models for path in model.weights})
 
 
 async def with_servers(meta: Meta, models: Sequence[ChatModel]) -> Meta:

@@ -223,6 +223,7 @@ class RunSettings:
     new_cache: bool = False
     retry_error: bool = False
     force: bool = False
+    same_weights: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from eva.agent.images import file_url
 from eva.agent.transcript import NO_TOKENIZER, TokenizerError, Transcribe, keep_messages, load_transcriber
 from eva.dataset.items import Item, video_path
-from eva.endpoint.completion import BLACK_IMAGE_URL, BLACK_PNG_BASE64, MAX_TOKENS, image_message
+from eva.endpoint.completion import BLACK_IMAGE_URL, MAX_TOKENS, image_message
 from eva.endpoint.errors import ServerError
 from eva.errors import EvaError, VideoError
 from eva.files import file_sha256, replace_text
@@ -176,7 +172,7 @@ async def check_server(url: str, options: Options) -> list[Finding]:
     need."""
     try:
         model = await connect_to(url, options)
-        context = _check_context(await model.context_length(), options)
+        context = _check_context((await model.read_card()).context_length, options)
         rows = [context, *await _check_addresses(model, options), await _check_count(model)]
         return [replace(row, of=f"server {model.address}") for row in rows]
     except ServerError as error:
@@ -189,8 +185,8 @@ async def _check_addresses(model: ChatModel, options: Options) -> list[Finding]:
         return []
     name = "a frame by file://"
     try:
-        with black_frame(options.frame_root) as frame:
-            problem = await model.ask_one_token([image_message(file_url(frame))])
+        with model.small_image() as url:
+            problem = await model.ask_one_token([image_message(url)])
     except OSError as error:
         return [Finding(name, FAILED, f"--frame-root {options.frame_root} cannot be written to: {error.strerror}")]
     if problem and not await model.ask_one_token([image_message(BLACK_IMAGE_URL)]):
@@ -203,17 +199,6 @@ async def _check_count(model: ChatModel) -> Finding:
     """Many images inside one request."""
     problem = await model.ask_one_token([image_message(BLACK_IMAGE_URL, count=IMAGES_PER_REQUEST)])
     return Finding(f"{IMAGES_PER_REQUEST} images", FAILED if problem else OK, problem or "answered")
-
-
-@contextmanager
-def black_frame(folder: Path) -> Iterator[Path]:
-    """A file with an image of one visual token. A server that runs as another user can read it."""
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".png") as file:
-        file.write(base64.b64decode(BLACK_PNG_BASE64))
-        file.flush()
-        frame = Path(file.name)
-        frame.chmod(0o644)
-        yield frame
 
 
 def _check_context(length: int | None, options: Options) -> Finding:

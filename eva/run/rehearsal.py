@@ -41,7 +41,7 @@ async def check_all(dataset: Dataset, options: Options, *, list_all: bool) -> li
     findings += [tokenizer, *places]
     playable = [] if places else items
     if playable:
-        tool = make_tool(replace(options, fallback=True))
+        tool = make_tool(replace(options, fallback=True), dataset.video_root)
         findings += await check_frames(playable, dataset.video_root, tool, options, list_all=list_all)
     return findings + await check_servers(playable, transcribe, dataset.video_root, agent=agent, options=options)
 
@@ -66,7 +66,7 @@ async def check_servers(
     findings = [finding for of_server in found.values() for finding in of_server]
     usable = [url for url, of_server in found.items() if all(one.verdict != FAILED for one in of_server)]
     if usable and items:
-        tool = make_tool(options)
+        tool = make_tool(options, video_root)
         runner = make_sample_runner(agent.make(), transcribe, tool, video_root, options=options)
         verdict, reason = await _play(items, usable[0], runner, options)
         findings.append(Finding("one question", verdict, f"--agent {agent.name}: {reason}"))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from eva.records.meta import read_meta
+from eva.records.meta import differing, known_weights, read_meta
 from eva.records.result_file import read_scored
 from eva.scoring.categories import categories
 from eva.scoring.compare import Answered, Comparison, compare, question_difference
@@ -89,7 +90,7 @@ def same_settings(a: ComparedResult, b: ComparedResult) -> bool:
     before, now = a.origin.meta, b.origin.meta
     if before is None or now is None or any(meta.mixed or meta.adopted for meta in (before, now)):
         return False
-    return bool(before.settings) and before.settings == now.settings
+    return bool(before.settings and now.settings) and not differing(before.settings, now.settings)
 
 
 def partial_lines(a: ComparedResult, b: ComparedResult) -> list[str]:
@@ -109,12 +110,16 @@ def note_lines(a: ComparedResult, b: ComparedResult, names: tuple[str, str] = ("
     if all(datasets) and datasets[0] != datasets[1]:
         notes.append(f"The two are of different datasets: {datasets[0]} and {datasets[1]}")
     if a.origin.meta and b.origin.meta:
-        before, now = a.origin.meta.settings, b.origin.meta.settings
-        keys = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-        notes += [
-            f"Settings: {name} is {before.get(name)!r} in {names[0]}, {now.get(name)!r} in {names[1]}" for name in keys
-        ]
+        notes += _settings_notes(a.origin.meta.settings, b.origin.meta.settings, names)
     return notes
+
+
+def _settings_notes(a: Mapping[str, Any], b: Mapping[str, Any], names: tuple[str, str]) -> list[str]:
+    if different := differing(a, b):
+        one, other = names
+        return [f"Settings: {name} is {a.get(name)!r} in {one}, {b.get(name)!r} in {other}" for name in different]
+    unknown = [name for name, settings in zip(names, (a, b), strict=True) if settings and not known_weights(settings)]
+    return [f"The weights of {' and '.join(unknown)} are unknown, and not compared"] if unknown else []
 
 
 def _notes(name: str, one: ComparedResult) -> list[str]:

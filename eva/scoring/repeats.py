@@ -6,10 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from statistics import fmean, stdev
 from typing import Any
 
 from eva.errors import EvaError
+from eva.records.meta import differing
 from eva.records.outcome import Outcome, same_answer
 from eva.scoring.compare import pair_up
 from eva.scoring.compare_files import ComparedResult
@@ -82,7 +84,9 @@ class Repeats:
 def measure_repeats(results: Sequence[ComparedResult]) -> Repeats:
     """Two results or more of finished runs. Raises DifferentQuestionsError and NotRepeatsError."""
     for result in results:
-        _check(results[0], result)
+        pair_up(results[0].samples, result.samples)
+    for one, other in combinations(results, 2):
+        _check_settings(one, other)
     common = sorted(set.intersection(*(set(result.samples) for result in results)))
     if not common:
         raise NotRepeatsError("these results have no question in common: no index is in all of them")
@@ -134,16 +138,15 @@ def _draws(runs: int) -> list[int]:
     return sorted({1 << power for power in range(runs.bit_length())} | {runs})
 
 
-def _check(first: ComparedResult, other: ComparedResult) -> None:
-    pair_up(first.samples, other.samples)
-    before, now = _settings(first), _settings(other)
-    if before and now:
-        for name in sorted(before.keys() | now.keys()):
-            if before.get(name) != now.get(name):
-                raise NotRepeatsError(
-                    f"these are not repeats of one setting: {name} is {before.get(name)!r} in {first.origin.path}, "
-                    f"{now.get(name)!r} in {other.origin.path}"
-                )
+def _check_settings(one: ComparedResult, other: ComparedResult) -> None:
+    before, now = _settings(one), _settings(other)
+    different = differing(before, now) if before and now else []
+    if different:
+        name = different[0]
+        raise NotRepeatsError(
+            f"these are not repeats of one setting: {name} is {before.get(name)!r} in {one.origin.path}, "
+            f"{now.get(name)!r} in {other.origin.path}"
+        )
 
 
 def _settings(result: ComparedResult) -> dict[str, Any]:

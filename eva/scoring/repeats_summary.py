@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eva.protocol.stop_reasons import INFRASTRUCTURE
+from eva.records.meta import known_weights
 from eva.scoring.compare_files import ComparedResult, named_so_far_lines
 from eva.scoring.published import Figure, caveat_lines, coverage_lines
 from eva.scoring.repeats import Repeats, Spread
@@ -65,7 +66,8 @@ def repeats_notes(repeats: Repeats, results: Sequence[ComparedResult]) -> list[s
     origins, published = [one.origin for one in results], results[0].origin.published
     caveats = (line for one in origins if one.meta for line in caveat_lines(one.meta, one.published))
     covered = coverage_lines(published, repeats.indices) if published else []
-    return [_cause(results), *_same_seeds(results), *lines, *covered, *dict.fromkeys(caveats)]
+    known = [_cause(results), *_unknown_weights(results), *_same_seeds(results)]
+    return [*known, *lines, *covered, *dict.fromkeys(caveats)]
 
 
 def _cause(results: Sequence[ComparedResult]) -> str:
@@ -76,6 +78,11 @@ def _cause(results: Sequence[ComparedResult]) -> str:
     if not temperature:
         return "Temperature 0: these runs differ by the noise of the server alone (rounding, batches)"
     return f"Temperature {temperature}: these runs differ by the draws of the server, and by its noise"
+
+
+def _unknown_weights(results: Sequence[ComparedResult]) -> list[str]:
+    unknown = sum(not known_weights(one.origin.meta.settings) for one in results if one.origin.meta)
+    return [f"The weights of {unknown} of these runs are unknown, and not compared"] if unknown else []
 
 
 def _same_seeds(results: Sequence[ComparedResult]) -> list[str]:

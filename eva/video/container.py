@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from stat import S_ISREG
 
 import av
 from av.container import InputContainer
@@ -15,7 +16,7 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from eva.errors import ChangedError, UndecodableError, VideoError
+from eva.errors import ChangedError, ReadError, UndecodableError, VideoError
 
 # These name other files, which may be any file of this machine.
 PLAYLISTS = {"hls", "dash", "imf"}
@@ -34,11 +35,14 @@ class Identity:
 
     @classmethod
     def of(cls, path: Path) -> Identity:
-        """The identity of the file at `path`. Raises VideoError."""
+        """The identity of the file at `path`. Raises ReadError; VideoError where it is no file."""
         try:
-            return cls.from_stat(path.stat())
+            stat = path.stat()
         except OSError as error:
-            raise VideoError(f"the video {path} cannot be looked at: {error.strerror}") from error
+            raise read_error(path, error) from error
+        if not S_ISREG(stat.st_mode):
+            raise VideoError(f"{path} is not a video but a folder or a device")
+        return cls.from_stat(stat)
 
     @classmethod
     def from_stat(cls, stat: os.stat_result) -> Identity:
@@ -71,44 +75,81 @@ def changed_error(path: Path) -> ChangedError:
     return ChangedError(f"the video {path} was changed or replaced while it was read, and nothing was kept: try again")
 
 
+def read_error(path: Path, error: OSError) -> ReadError:
+    return ReadError(f"the video {path} cannot be read: {error.strerror}")
+
+
 def playlist_error(path: Path) -> VideoError:
     return VideoError(f"{path} is a list of other files, not a video")
 
 
 @contextmanager
-def open_file(path: Path, identity: Identity | None) -> Iterator[BinaryIO]:
-    """The file at `path`, which is closed at the end of the block. Raises OSError; ChangedError where it does not have
-    this identity."""
-    with path.open("rb") as file:
+def open_file(path: Path, identity: Identity | None) -> Iterator[Source]:
+    """The file at `path`, which is closed at the end of the block. Raises ReadError; ChangedError where the file does
+    not have this identity."""
+    try:
+        file = path.open("rb", buffering=0)
+    except OSError as error:
+        raise read_error(path, error) from error
+    with file:
         if identity is not None and Identity.from_stat(os.fstat(file.fileno())) != identity:
             raise changed_error(path)
-        yield file
+        yield Source(path, file)
+
+
+class Source:
+    """A video file as FFmpeg reads it. Most of FFmpeg's demuxers take every error for the end of the file, and say
+    nothing. So Python reads the file for them, and PyAV raises the error where the packet was asked for."""
+
+    def __init__(self, path: Path, file: FileIO) -> None:
+        self._path, self._file, self._failed = path, file, False
+        # The address of relative references in the file: nothing lies there, whatever the folder of this process.
+        self.name = str(OPEN_FILES / str(file.fileno()) if OPEN_FILES.is_dir() else path.absolute())
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes; none at the end of the file. Raises ReadError once; then the file has ended, because a
+        demuxer may read on, and PyAV takes one error at a time."""
+        if self._failed:
+            return b""
+        try:
+            return self._file.read(size)
+        except OSError as error:
+            self._failed = True
+            raise read_error(self._path, error) from error
+
+    def seek(self, offset: int, whence: int) -> int:
+        """The new position."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 @contextmanager
 def open_container(path: Path, identity: Identity | None = None) -> Iterator[InputContainer]:
     """The container at `path`, which is closed at the end of the block. `identity`: the file that it must be.
 
-    Raises VideoError, whose message names the file.
+    Raises VideoError, whose message names the file. In the block, whatever reads packets raises ReadError.
     """
-    try:
-        with open_file(path, identity) as file:
-            # FFmpeg opens the file that is checked here, whatever the path names a moment later.
-            if file.read(len(CONCATENATION)) == CONCATENATION:
-                raise playlist_error(path)
-            container = _open(path, file.fileno())
-    except (FFmpegError, UnicodeError, ValueError, OSError) as error:
-        raise UndecodableError(f"{path} cannot be opened as a video: {_reason(error)}") from error
-    with container:
-        if container.format.name in PLAYLISTS:
+    with open_file(path, identity) as file:
+        if file.read(len(CONCATENATION)) == CONCATENATION:
             raise playlist_error(path)
-        yield container
+        file.seek(0, os.SEEK_SET)
+        with _open(path, file) as container:
+            if container.format.name in PLAYLISTS:
+                raise playlist_error(path)
+            yield container
 
 
-def _open(path: Path, fileno: int) -> InputContainer:
-    # Absolute, or `concat:x.mp4` would be an address. A playlist with another name must not reach the network.
-    name = OPEN_FILES / str(fileno) if OPEN_FILES.is_dir() else path.absolute()
-    return av.open(str(name), metadata_errors="replace", options={"protocol_whitelist": "file"})
+def _open(path: Path, file: Source) -> InputContainer:
+    try:
+        # A playlist with another name must not reach the network.
+        return av.open(file, "r", metadata_errors="replace", options={"protocol_whitelist": "file"})
+    except (FFmpegError, UnicodeError, ValueError) as error:
+        raise UndecodableError(f"{path} cannot be opened as a video: {_reason(error)}") from error
 
 
 def moving_pictures(container: InputContainer, path: Path) -> list[VideoStream]:

@@ -6,12 +6,11 @@ PyAV is the default decoder; decord, the one the published numbers were measured
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from eva.errors import UndecodableError, VideoError
+from eva.errors import ReadError, UndecodableError, VideoError
 from eva.video.container import Identity
 from eva.video.decode_decord import DecordVideo
 from eva.video.decode_pyav import AvVideo, read_index
@@ -59,7 +58,6 @@ def open_video(path: Path, *, backend: str, recount: bool, indexes: IndexStore |
     that av needs is taken from `indexes`, or kept there.
     Raises VideoError, whose message names the file.
     """
-    _check_readable(path)
     identity = Identity.of(path)
     if backend == "decord":
         return DecordVideo(path, identity)
@@ -84,14 +82,7 @@ def _find_index(path: Path, identity: Identity, recount: bool, indexes: IndexSto
 def _open_by_decord(path: Path, identity: Identity, undecodable: UndecodableError) -> Video:
     try:
         return DecordVideo(path, identity)
+    except ReadError:
+        raise
     except VideoError:
         raise undecodable from None  # the reason of the default decoder is the clearer one
-
-
-def _check_readable(path: Path) -> None:
-    if not path.exists():
-        raise VideoError(f"there is no video at {path}")
-    if not path.is_file():
-        raise VideoError(f"{path} is not a video but a folder or a device")
-    if not os.access(path, os.R_OK):
-        raise VideoError(f"the video {path} may not be read by this user")

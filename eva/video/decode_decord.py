@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from eva.errors import UndecodableError, VideoError
-from eva.video.container import Identity, check_unchanged
+from eva.video.container import Identity, check_unchanged, open_file
 from eva.video.encode import Rgb
 from eva.video.timeline import Timeline
 
@@ -26,6 +26,7 @@ class DecordVideo:
     def __init__(self, path: Path, identity: Identity) -> None:
         self._path, self.identity = path, identity
         decord = _import_decord()
+        _read_through(path, identity)
         self._errors = (*DECORD_ERRORS, decord._ffi.base.DECORDError)
         try:
             self._reader = decord.VideoReader(str(path.absolute()), ctx=decord.cpu(0))
@@ -56,8 +57,17 @@ class DecordVideo:
         return Timeline(width, height, self._reader.get_avg_fps(), tuple(times_s))
 
 
+READ_AT_ONCE = 2**20
 # decord raises these besides its own DECORDError; an empty video fails an assertion.
 DECORD_ERRORS = (RuntimeError, IndexError, AssertionError, UnicodeError)
+
+
+def _read_through(path: Path, identity: Identity) -> None:
+    """Read the whole file, because decord takes an error of the disk for the end of the file, or for damage. Then it
+    reads what the system holds in memory. Raises ReadError."""
+    with open_file(path, identity) as file:
+        while file.read(READ_AT_ONCE):
+            pass
 
 
 def _import_decord() -> Any:

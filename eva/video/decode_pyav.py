@@ -30,7 +30,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from eva.cpus import available_cpus
-from eva.errors import MiscountedError, UndecodableError, VideoError
+from eva.errors import MiscountedError, ReadError, UndecodableError, VideoError
 from eva.video.container import Identity, moving_pictures, open_container, unchanged
 from eva.video.encode import Rgb
 from eva.video.gaps import VP8, GapFinder, Integers
@@ -119,6 +119,8 @@ class AvVideo:
             for made in self._decode_sparsely(wanted, make):
                 yield made
                 done += 1
+        except ReadError:
+            raise
         except VideoError:
             # Decoding everything shows whether the file is damaged. What the decoder fills in depends on all that it
             # decoded before, and on its threads.
@@ -347,6 +349,8 @@ class Decoding:
         except FFmpegError as error:
             if self._strict:
                 raise VideoError(f"a packet cannot be decoded: {error.strerror}") from error
+            if isinstance(error, (MemoryError, BlockingIOError)):  # the second where a decoder can start no thread
+                raise ReadError(f"this machine does not let a decoder work: {error.strerror}") from error
             self.damaged = True
             self._unsound_to = math.inf if packet is None or packet.pts is None else packet.pts
             return []

@@ -15,6 +15,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from eva.errors import ReadError
 from eva.video.gaps import HEADER_BYTES, VP8, Integers
 from eva.video.timeline import Timeline
 
@@ -152,11 +153,14 @@ def _misreads_rows(width: int) -> bool:
 
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """The stream's packets; they end where the file is cut off."""
+    """The stream's packets; they end where the file is cut off, or where FFmpeg cannot read on in it. Raises ReadError
+    where it is not the file that is at fault."""
     try:
         for packet in container.demux(stream):
             if packet.size:
                 yield packet
+    except MemoryError as error:
+        raise ReadError("this machine has no memory for the packets of a video") from error
     except FFmpegError:
         return
 

@@ -22,8 +22,6 @@ TAG = re.compile(r"([0-9]{1,6}):([0-9]{2}):([0-9]{2}(?:\.[0-9]{1,20})?)")
 
 def probe(path: Path) -> VideoInfo:
     """Read the header of the first video stream. Raises VideoError, which names the file."""
-    if not path.is_file():
-        raise VideoError(f"the video {path} does not exist or is not a file")
     with open_container(path) as container:
         stream = moving_pictures(container, path)[0]
         if not stream.width or not stream.height:

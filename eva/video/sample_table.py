@@ -19,7 +19,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from eva.video.container import Identity, open_file
+from eva.video.container import Identity, open_file, read_error
 from eva.video.gaps import HEADER_BYTES, WINDOW_BYTES, Bytes, H264Numbers, Integers, numbers_of
 from eva.video.packets import H264_IDR, H264_SLICES, Notes, begins_anew, is_whole, length_size
 
@@ -63,7 +63,7 @@ class _Table:
 
 def listed_notes(path: Path, identity: Identity, container: InputContainer, stream: VideoStream) -> Notes | None:
     """The notes of all packets of a stream that misses none of them. None where only the packets can tell. Raises
-    ChangedError where the file does not have this identity."""
+    ReadError; ChangedError where the file does not have this identity."""
     context, numbers = stream.codec_context, numbers_of(stream.codec_context)
     if not container.format.name.startswith("mov,") or not isinstance(numbers, H264Numbers):
         return None
@@ -72,8 +72,10 @@ def listed_notes(path: Path, identity: Identity, container: InputContainer, stre
             table = _read_table(file.fileno(), stream.id)
             _move_to_times_of_ffmpeg(table, stream)
             entries = _entries(file.fileno(), table, stream, numbers)
-    except (_UnclearError, OSError):  # FFmpeg reads such a file as far as it can be read
+    except _UnclearError:  # FFmpeg reads such a file as far as it can be read
         return None
+    except OSError as error:
+        raise read_error(path, error) from error
     # FFmpeg drops the decoding times of packets that it believes to be mistimed.
     mistimed = context.has_b_frames and bool(np.any(table.pts[entries] == table.dts[entries]))
     # No caller asks when the last frame of such a stream ends: its frames are chosen by the average rate.

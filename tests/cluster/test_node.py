@@ -16,7 +16,7 @@ from scripted_server import Script, ScriptedServer
 
 from eva.cluster.node import Node, NodeError, NodeSettings, on_this_machine, versions
 from eva.dataset.items import Item, parse_item
-from eva.endpoint.errors import RankRefusedError, UnavailableError
+from eva.endpoint.errors import RankRefusedError, RefusesAllError, UnavailableError
 from eva.run.options import Options
 
 T = TypeVar("T")
@@ -118,6 +118,27 @@ def test_a_sample_asks_the_rank_that_the_driver_names_and_waits_for_another_wher
     assert isinstance(refusal, RankRefusedError)
     assert (record.answer, record.num_rounds) == ("B", 2)
     assert [(seen.rank, seen.named_rank) for seen in server.journal.of("q")] == [(3, True)] * 2
+
+
+@pytest.mark.process
+def test_a_server_that_refuses_every_sample_is_told_to_the_driver_and_the_sample_still_waits(
+    settings: NodeSettings, server: ScriptedServer
+) -> None:
+    server.script.replies = {"q": [LOOK, ANSWER]}
+
+    async def play(node: Node) -> list[Any]:
+        await node.begin(1, item("q"))
+        await node.ask(1, server.base_url)
+        await node.go_on(1)
+        server.script.may_read = False
+        refusal = await node.ask(1, server.base_url)
+        server.script.may_read = True
+        return [pickle.loads(pickle.dumps(refusal)), await node.ask(1, server.base_url)]  # noqa: S301  it crosses machines
+
+    refusal, replied = on_node(settings, play)
+    assert isinstance(refusal, RefusesAllError)
+    assert "--allowed-local-media-path" in str(refusal)
+    assert replied is True
 
 
 @pytest.mark.process

@@ -1,20 +1,26 @@
-"""A video that changes while it is read: an error that names it, and never another file's frames or index."""
+"""A video that changes while it is read, or whose disk fails: an error that names it, and never wrong frames or a wrong
+index."""
 
 from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from corpus import VPX
+from disks import FailingDisk, failing
+from harness import ROOT
 from videos import Recipe, encode, open_video, read_number, read_picture
 
 import select_frame_fallback as tool
-from eva.errors import VideoError
-from eva.frames.tool import FrameToolError
+from eva.errors import ReadError, VideoError
 from eva.frames.worker_tool import read_reply
 from eva.video import decode, decode_pyav
 from eva.video.container import Identity, open_container
@@ -22,6 +28,16 @@ from eva.video.packets import packets_of
 
 Change = Callable[[Path, Path], None]
 X264 = {"g": "10", "bf": "2", "preset": "veryfast"}
+LIST_FIRST = {"movflags": "faststart"}
+LONG = [
+    Recipe("clip.mp4", "libx264", count=240, options=X264, container_options=LIST_FIRST),
+    Recipe("clip.mkv", "libx264", count=240, options=X264),
+    Recipe("clip.webm", "libvpx-vp9", count=240, options=VPX),
+    Recipe("clip.mov", "libvpx-vp9", count=240, options=VPX, container="mp4", container_options=LIST_FIRST),
+    Recipe("clip.ts", "libx264", count=240, options=X264),
+    Recipe("clip.avi", "mpeg4", count=240, options={"g": "20"}),
+    Recipe("clip.flv", "libx264", count=240, options=X264),
+]
 CHANGED = r"clip\.mp4 was changed or replaced while it was read"
 
 
@@ -70,9 +86,19 @@ def ask(video: Path, root: Path, *words: str) -> dict[str, object]:
 
 
 def assert_changed(reply: dict[str, object]) -> None:
-    assert re.search(CHANGED, str(reply["error"]))
-    with pytest.raises(FrameToolError, match=CHANGED):  # which is never the model's fault
+    assert_unreadable(reply, CHANGED)
+
+
+def assert_unreadable(reply: dict[str, object], reason: str) -> None:
+    with pytest.raises(ReadError, match=reason):  # which is never the model's fault
         read_reply(reply, 0)
+
+
+def assert_right(reply: dict[str, object], *, last: int) -> None:
+    extraction = read_reply(reply, 0)
+    indices = extraction.details["indices"]
+    assert [read_number(read_picture(path)) for path in extraction.frames] == indices
+    assert max(indices) == last
 
 
 def kept(root: Path) -> list[Path]:
@@ -149,11 +175,7 @@ def test_what_is_wrong_is_said_and_the_next_call_gives_the_new_videos_frames(
     overwrite(video, other)
     with pytest.raises(VideoError, match=CHANGED):
         list(opened.frames([3], lambda rgb: rgb))
-    reply = ask(video, tmp_path / "frames")["ok"]
-    assert isinstance(reply, dict)
-    pictures = [read_picture(path) for path in reply["frames"]]
-    assert [read_number(picture) for picture in pictures] == reply["indices"]
-    assert max(reply["indices"]) == 19
+    assert_right(ask(video, tmp_path / "frames"), last=19)
 
 
 def test_a_link_that_is_switched_to_and_fro_gives_frames_of_the_file_that_was_looked_at(
@@ -168,3 +190,105 @@ def test_a_link_that_is_switched_to_and_fro_gives_frames_of_the_file_that_was_lo
         assert sum(1 for _ in packets_of(container, container.streams.video[0])) == 60
     with pytest.raises(VideoError, match=r"link\.mp4 was changed"), open_container(link, identity):
         pass
+
+
+# --- a disk that fails
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[FailingDisk]:
+    with failing(tmp_path / "disk", tmp_path / "image") as failing_disk:
+        yield failing_disk
+
+
+EIO = r"clip\.\w+ cannot be read: Input/output error"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("recipe", LONG, ids=lambda recipe: recipe.name)
+def test_a_read_error_is_not_the_end_of_a_video(disk: FailingDisk, recipe: Recipe, tmp_path: Path) -> None:
+    video, root = encode(recipe, disk.folder), tmp_path / "frames"
+    disk.fail(video, video.stat().st_size // 2)
+    assert_unreadable(ask(video, root), EIO)
+    assert kept(root) == []
+    disk.heal()
+    assert_right(ask(video, root), last=239)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("recipe", LONG, ids=lambda recipe: recipe.name)
+def test_a_read_error_is_not_damage_of_a_video_whose_index_is_known(
+    disk: FailingDisk, recipe: Recipe, tmp_path: Path
+) -> None:
+    video, root = encode(recipe, disk.folder), tmp_path / "frames"
+    assert_right(ask(video, root, "--end=0.001", "--clamp", "--nframes=1"), last=0)
+    before = kept(root)
+    disk.fail(video, video.stat().st_size // 2)
+    assert_unreadable(ask(video, root), EIO)
+    assert kept(root) == before
+    disk.heal()
+    assert_right(ask(video, root), last=239)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("recipe", [LONG[1], LONG[-1]], ids=lambda recipe: recipe.name)
+def test_a_read_error_is_seen_though_decord_says_nothing_of_it(
+    disk: FailingDisk, recipe: Recipe, tmp_path: Path
+) -> None:
+    pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    video, root = encode(recipe, disk.folder), tmp_path / "frames"
+    disk.fail(video, video.stat().st_size // 2)
+    assert_unreadable(ask(video, root, "--backend=decord"), EIO)
+    assert kept(root) == []
+
+
+@pytest.mark.process
+def test_a_header_that_cannot_be_read_is_not_a_broken_video(disk: FailingDisk, tmp_path: Path) -> None:
+    video = encode(LONG[1], disk.folder)
+    disk.fail(video, 0)
+    reply = tool.answer({"probe": str(video)})
+    assert (reply["kind"], bool(re.search(EIO, reply["error"]))) == ("unreadable", True)
+    disk.heal()
+    assert "ok" in tool.answer({"probe": str(video)})
+
+
+def test_a_video_that_was_cut_off_is_read_to_its_end_and_its_index_is_kept(video: Path, tmp_path: Path) -> None:
+    cut, root = tmp_path / "cut.ts", tmp_path / "frames"
+    data = encode(Recipe("whole.ts", "libx264", count=60, options=X264), tmp_path).read_bytes()
+    cut.write_bytes(data[: len(data) // 2])
+    assert "ok" in ask(cut, root)
+    assert [path.name for path in kept(root) if path.suffix == ".bin"] == ["index.bin"]
+
+
+def test_a_process_that_may_open_no_more_files_has_no_broken_video(video: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with video.open() as next_file:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next_file.fileno(), before[1]))
+    try:
+        reply = tool.answer({"probe": str(video)})
+        with pytest.raises(ReadError, match="Too many open files"):
+            open_video(video)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (reply["kind"], "Too many open files" in reply["error"]) == ("unreadable", True)
+
+
+WITHOUT_MEMORY = """
+import resource, sys
+from pathlib import Path
+from eva.errors import ReadError
+from eva.video.decode import open_video
+held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + 2**20, -1))
+try:
+    open_video(Path(sys.argv[1]), backend="av", recount=True, indexes=None)
+except ReadError as error:
+    print(error)
+"""
+
+
+@pytest.mark.process
+def test_a_decoder_that_gets_no_memory_for_its_threads_finds_no_damage(video: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_MEMORY, str(video)]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "this machine" in said.stdout, said.stderr

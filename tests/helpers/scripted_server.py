@@ -102,6 +102,8 @@ class Script:
     ranks, each of which caches its conversations; without, it has neither /metrics nor /version. `tells_cached`: its
     replies say how much was cached. `tells_usage`: they have a usage. `strict`: as OpenAI's own server
     (strict_openai.py). `new_limit`: it wants `max_completion_tokens`. `headers` are those that a request must have.
+    `root` is where it says that its weights are from. `refuses` finds the refusal of a request in its body and the
+    addresses of its images.
     """
 
     replies: Mapping[str, Sequence[Reply]] | Callable[[str], Sequence[Reply]]
@@ -120,6 +122,8 @@ class Script:
     strict: bool = False
     new_limit: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
+    root: str | None = "/models/EVA"
+    refuses: Callable[[Mapping[str, Any], Sequence[str]], Refusal | None] = lambda body, urls: None
 
     def turns(self, key: str) -> Sequence[Reply]:
         if callable(self.replies):
@@ -316,8 +320,8 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path.endswith("/models"):
             context = self.server.script.context
             more: dict[str, Any] = {} if context is None else {"max_model_len": context}
-            if self.server.script.ranks:
-                more |= {"root": "/models/EVA"}
+            if self.server.script.root is not None:
+                more |= {"root": self.server.script.root}
             models = [{"id": name, "object": "model", "created": 0, **more} for name in self.server.script.models]
             self.send(200, {"object": "list", "data": models})
         elif self.path == "/health":
@@ -351,7 +355,7 @@ class Handler(BaseHTTPRequestHandler):
         if script.sick and not is_tiny(body):
             raise Refusal(500, "out of memory", "InternalServerError")
         self.check_form(body)
-        self.check_images(image_urls(body["messages"]))
+        self.check_images(body, image_urls(body["messages"]))
         if is_probe(body):
             journal.count_probe()
             self.check_caller(body)
@@ -414,8 +418,11 @@ class Handler(BaseHTTPRequestHandler):
             self.server.journal.add_unexpected(fault)
             raise Refusal(400, fault)
 
-    def check_images(self, urls: Sequence[str]) -> None:
+    def check_images(self, body: Mapping[str, Any], urls: Sequence[str]) -> None:
         script = self.server.script
+        refusal = script.refuses(body, urls)
+        if refusal:
+            raise refusal
         if len(urls) > script.most_images:
             raise Refusal(400, f"At most {script.most_images} image(s) may be provided in one prompt.")
         if not script.may_read and any(url.startswith("file:") for url in urls):

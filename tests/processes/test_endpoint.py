@@ -12,13 +12,13 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from harness import ROOT, Bench, environment, make_video, row, wait_until
+from harness import ROOT, Bench, block, call, environment, make_video, row, wait_until
 from hostile_server import (
     MODEL,
     Play,
@@ -247,6 +247,81 @@ def test_a_signal_ends_the_run_while_such_a_server_answers(
     assert run.code == 128 + number, run.said
     assert "to go on:" in run.stderr
     assert run.records() == []
+
+
+# --- settings of a server that refuse every sample
+
+LOOK = block(call(0, 1, 2))
+NO_FILES = "Cannot load local files without `--allowed-local-media-path`."
+
+
+def refusing(condition: Callable[[Mapping[str, Any], Sequence[str]], bool], message: str, status: int = 400) -> Script:
+    def refuse(body: Mapping[str, Any], urls: Sequence[str]) -> Refusal | None:
+        return Refusal(status, message) if condition(body, urls) else None
+
+    return Script(lambda key: [LOOK, ANSWER], refuses=refuse)
+
+
+def has_file(body: Mapping[str, Any], urls: Sequence[str]) -> bool:
+    return any(url.startswith("file:") for url in urls)
+
+
+# Each with what is owed beside its own words. vLLM 0.32 answers 500 where it may not read files, others 400.
+REFUSING = {
+    "may read no file": (refusing(has_file, NO_FILES, 500), "--image-transport base64"),
+    "may read no file, politely": (refusing(has_file, NO_FILES), "--image-transport base64"),
+    "takes one image": (Script(lambda key: [LOOK, ANSWER], most_images=1), "--limit-mm-per-prompt"),
+    "takes no image": (refusing(lambda body, urls: bool(urls), "is not a multimodal model"), "takes images"),
+    "has no chat template": (refusing(lambda body, urls: True, "no chat template"), "chat template"),
+    "does not know a field": (refusing(lambda body, urls: True, "unknown field", 422), "chat template"),
+    "has 16 tokens": (refusing(lambda body, urls: len(json.dumps(body)) > 200, "context"), "--max-model-len"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSING)
+def test_a_server_that_refuses_every_sample_ends_the_run_with_its_words_and_records_nothing(
+    bench_at: Callable[..., Bench], name: str
+) -> None:
+    script, cure = REFUSING[name]
+    with ScriptedServer(script) as server:
+        bench = bench_at(server.base_url, samples=8)
+        run = bench.run("--outage-timeout", "20", "--max-concurrent", "4")
+    assert run.code == 1, run.said
+    assert run.records() == []
+    assert not run.cache.exists()
+    (said,) = [line for line in run.stderr.splitlines() if "to go on:" in line]
+    words = script.refuses({"messages": "x" * 200}, ["file:", "file:"])
+    assert (words.message if words else "At most 1 image") in said
+    assert cure in said.partition("to go on:")[0]
+
+
+def test_tools_that_a_server_does_not_know_are_no_failure_of_the_model(bench_at: Callable[..., Bench]) -> None:
+    with ScriptedServer(refusing(lambda body, urls: "tools" in body, "needs --enable-auto-tool-choice")) as server:
+        run = bench_at(server.base_url).run("--agent", "tools")
+    assert run.code == 1, run.said
+    assert run.records() == []
+    assert "--enable-auto-tool-choice" in run.stderr
+
+
+def test_a_server_of_text_serves_the_agent_that_shows_nothing_and_what_it_refuses_is_the_models(
+    bench_at: Callable[..., Bench],
+) -> None:
+    def no_image_nor_question_1(body: Mapping[str, Any], urls: Sequence[str]) -> bool:
+        return bool(urls) or "question 1" in json.dumps(body)
+
+    with ScriptedServer(refusing(no_image_nor_question_1, "too long")) as server:
+        server.script.replies = lambda key: ["B"]
+        run = bench_at(server.base_url).run("--agent", "blind")
+    assert run.code == 0, run.said
+    assert [one["stop_reason"] for one in run.records()] == ["answer_found", "openai_bad_request", "answer_found"]
+
+
+def test_a_refusal_by_a_server_that_takes_a_small_request_is_the_models(bench_at: Callable[..., Bench]) -> None:
+    with ScriptedServer(Script(lambda key: [LOOK, ANSWER], most_images=3)) as server:
+        server.script.replies = lambda key: [block(call(0, 1, 9)), ANSWER]
+        run = bench_at(server.base_url).run()
+    assert run.code == 0, run.said
+    assert [(one["stop_reason"], one["failure"]) for one in run.records()] == [("openai_bad_request", "model")] * 3
 
 
 # --- from elsewhere, under a false name

@@ -100,7 +100,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Ite
         for fallback in (True, False):
             settings = ToolSettings(FRAME_TOOL, folder / "frames", backend="auto", fallback=fallback, timeout_s=60)
             workers = Workers([sys.executable, str(FRAME_TOOL), "--worker"], 1)
-            tool = Watched(settings, asyncio.Semaphore(2), Prober(workers, Limits(60, 2**31)))
+            tool = Watched(settings, asyncio.Semaphore(2), Prober(workers, Limits(60, 2**31), folder / "videos"))
             result.tools.append(tool)
             call_runner = CallRunner(tool, CallSettings(12000, 720, "requested", "file"))
             runner = SampleRunner(Eva(), call_runner, transcribe, folder / "videos", 6)

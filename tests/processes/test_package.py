@@ -81,12 +81,12 @@ def test_an_extra_is_what_its_requirements_file_says(wheel: zipfile.ZipFile, ext
 
 def test_the_meta_file_names_the_version_and_a_cache_of_another_version_is_continued(tmp_path: Path) -> None:
     cache, settings = tmp_path / "cache_x.jsonl", {"model": "a"}
-    write_meta(cache, begin(cache, settings, has_records=False, force=False))
+    write_meta(cache, begin(cache, settings, None, has_records=False, force=False))
     content = json.loads(meta_path(cache).read_text(encoding="utf-8"))
     assert content["environment"]["eva"] == __version__
     for before in ({**content["environment"], "eva": "0.0.1"}, {}):
         meta_path(cache).write_text(json.dumps({**content, "environment": before}), encoding="utf-8")
-        after = begin(cache, settings, has_records=True, force=False)
+        after = begin(cache, settings, read_meta(cache), has_records=True, force=False)
         assert after.environment["eva"] == __version__
         assert not after.mixed
         assert read_meta(cache) is not None

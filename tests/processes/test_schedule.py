@@ -20,7 +20,7 @@ from eva.endpoint import client, metrics
 from eva.endpoint import limit as limits
 from eva.endpoint import pool as servers
 from eva.endpoint.client import ChatModel, connect, make_client
-from eva.endpoint.errors import FailingError, OutageError, ServerLostError, UnavailableError
+from eva.endpoint.errors import FailingError, OutageError, ServerLostError, UnavailableError, WeightsChangedError
 from eva.endpoint.pool import Assignment, Server, Servers
 from eva.run import schedule
 from eva.run.connect import connect_all
@@ -36,6 +36,7 @@ def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same steps with shorter waits between them."""
     monkeypatch.setattr(servers, "PROBE_EVERY_S", 0.05)
     monkeypatch.setattr(servers, "BACKOFF_S", 0.005)
+    monkeypatch.setattr(client, "PROBE_PAUSE_S", 0.02)
     monkeypatch.setattr(schedule, "PAUSE_S", 0.02)
 
 
@@ -559,6 +560,19 @@ def test_a_probe_is_not_content_with_what_is_no_completion_or_with_a_key_that_no
     with serving(Script({}, api_key="new key"), Script({}, models=["other"])) as (locked, other):
         assert "AuthenticationError" in asyncio.run(said(locked.base_url))
         assert asyncio.run(said(other.base_url)) == "it serves other, not scripted-eva"
+
+
+def test_a_server_that_states_other_weights_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it never fails, and no reply after that counts."""
+    monkeypatch.setattr(servers, "WEIGHTS_EVERY_S", 0.05)
+    with serving(Script(lambda key: [{"text": ANSWER, "delay_s": 0.2}])) as (server,):
+        samples = Samples([server.base_url], ceiling=2)
+        threading.Timer(0.5, lambda: setattr(server.script, "root", "/models/step400")).start()
+        with pytest.raises(WeightsChangedError, match=r"/models/step400, and the run began with /models/EVA"):
+            samples.run(200)
+        server.script.root = None
+        samples.run(3)
+    assert 2 <= samples.done.total() < 50
 
 
 def test_the_pause_of_a_request_doubles_with_each_failure(monkeypatch: pytest.MonkeyPatch) -> None:

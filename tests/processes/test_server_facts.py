@@ -1,15 +1,19 @@
-"""What a run notes about its servers."""
+"""What a run notes about its servers, and whether they serve the weights of its cache."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from harness import Bench, make_video, row
+from harness import Bench, Run, make_video, read_records, row, wait_until
 from scripted_server import Script, ScriptedServer
 
 ANSWER = "<answer>B</answer>"
+STEP_200, STEP_400 = "/models/step200", "/models/step400"
+NOWHERE = "http://127.0.0.1:9/v1"
 
 
 @pytest.fixture
@@ -21,8 +25,8 @@ def bench(tmp_path: Path, tokenizer_dir: Path) -> Bench:
 
 
 def test_the_meta_file_says_what_each_server_is_and_what_was_asked_of_it(bench: Bench) -> None:
-    whole = Script(lambda key: [ANSWER], ranks=2, context=4096)
-    with ScriptedServer(whole) as vllm, ScriptedServer(Script(lambda key: [ANSWER])) as other:
+    whole, plain = Script(lambda key: [ANSWER], ranks=2, context=4096), Script(lambda key: [ANSWER], root=None)
+    with ScriptedServer(whole) as vllm, ScriptedServer(plain) as other:
         run = bench.run(base_url=f"http://me:swordfish@{vllm.base_url[7:]},{other.base_url}")
     assert run.code == 0, run.said
     for file in (run.result, run.cache):
@@ -46,8 +50,137 @@ def test_a_run_goes_on_where_the_server_has_become_another_one(bench: Bench) -> 
     bench.write([row("question"), row("another")])
     with ScriptedServer(Script(lambda key: [ANSWER], ranks=2, context=4096)) as before:
         assert bench.run("--sample", "1", base_url=before.base_url).code == 0
-    with ScriptedServer(Script(lambda key: [ANSWER])) as after:
+    with ScriptedServer(Script(lambda key: [ANSWER], root=None)) as after:
         run = bench.run(base_url=after.base_url)
     assert run.code == 0, run.said
     meta = json.loads(run.result.with_suffix(".meta.json").read_text())
     assert meta["environment"]["servers"] == [{"address": after.base_url}]
+
+
+# --- the weights are a setting
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer(Script(lambda key: [ANSWER], root=STEP_200)) as found:
+        yield found
+
+
+@pytest.fixture
+def asked(bench: Bench, server: ScriptedServer) -> Bench:
+    """A place with four questions; two of them are recorded, of step 200."""
+    bench.base_url = server.base_url
+    bench.write([row(f"question {n}") for n in range(4)])
+    assert bench.run("--sample", "2").code == 0
+    return bench
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(run.cache.with_suffix(".meta.json").read_text())["settings"]
+    return content
+
+
+def test_a_cache_of_one_checkpoint_is_not_finished_with_another_of_its_name(
+    asked: Bench, server: ScriptedServer
+) -> None:
+    server.script.root = STEP_400
+    refused = asked.run()
+    assert refused.code == 2, refused.said
+    assert f"weights: '{STEP_200}' then, '{STEP_400}' now" in refused.stderr
+    assert "--same-weights" in refused.stderr
+    assert len(read_records(asked.cache)) == 2
+    confirmed = asked.run("--sample", "3", "--same-weights")
+    assert confirmed.code == 0, confirmed.said
+    assert settings_of(confirmed)["weights"] == [STEP_200, STEP_400]
+    on = asked.run()
+    assert on.code == 0, on.said
+    assert settings_of(on)["weights"] == [STEP_200, STEP_400]
+    assert json.loads(on.result.with_suffix(".meta.json").read_text())["mixed"] == []
+
+
+def test_a_whole_cache_of_one_checkpoint_has_no_accuracy_for_another(asked: Bench, server: ScriptedServer) -> None:
+    server.script.root = STEP_400
+    refused = asked.run("--sample", "2")
+    assert refused.code == 2, refused.said
+    assert f"weights: '{STEP_200}' then, '{STEP_400}' now" in refused.stderr
+    assert not refused.stdout
+    dead = asked.run("--sample", "2", base_url=NOWHERE)
+    assert dead.code == 0, dead.said
+    assert "no server answered; weights not compared" in dead.stderr
+    confirmed = asked.run("--sample", "2", "--same-weights")
+    assert confirmed.code == 0, confirmed.said
+    assert settings_of(confirmed)["weights"] == [STEP_200, STEP_400]
+    assert asked.run("--sample", "2").code == 0
+
+
+@pytest.mark.parametrize("sample", ["2", "4"])
+def test_unknown_weights_are_said_once_and_refused_never(asked: Bench, server: ScriptedServer, sample: str) -> None:
+    server.script.root = None
+    silent = asked.run("--sample", sample)
+    assert silent.code == 0, silent.said
+    assert silent.stderr.count("no weights are stated") == 1
+    assert settings_of(silent)["weights"] == STEP_200
+    meta = asked.cache.with_suffix(".meta.json")
+    content = json.loads(meta.read_text())
+    del content["settings"]["weights"]  # as of an earlier version
+    meta.write_text(json.dumps(content))
+    server.script.root = STEP_400
+    old = asked.run("--sample", sample)
+    assert old.code == 0, old.said
+    assert old.stderr.count("are unknown: they are not compared") == 1
+
+
+def test_several_weights_in_one_run_are_said_and_are_no_run_of_one_of_them(
+    bench: Bench, server: ScriptedServer
+) -> None:
+    with ScriptedServer(Script(lambda key: [ANSWER], root=STEP_400)) as other:
+        both = f"{server.base_url},{other.base_url}"
+        run = bench.run(base_url=both)
+        assert run.code == 0, run.said
+        assert f"{STEP_200} and {STEP_400}" in run.stderr
+        assert settings_of(run)["weights"] == f"{STEP_200} and {STEP_400}"
+        refused = bench.run(base_url=server.base_url)
+        assert refused.code == 2, refused.said
+        confirmed = bench.run("--new-cache", "--same-weights", "--yes", base_url=both)
+        assert STEP_400 not in confirmed.stderr
+        assert settings_of(confirmed)["weights"] == [STEP_200, STEP_400]
+        assert bench.run(base_url=server.base_url).code == 0
+
+
+@pytest.mark.parametrize("outage", [True, False], ids=["after an outage", "unseen"])
+def test_a_server_that_swaps_its_weights_ends_the_run_and_leaves_no_record_of_either(
+    asked: Bench, server: ScriptedServer, outage: bool
+) -> None:
+    def replies(key: str) -> list[Any]:
+        if key != "question 3":
+            return [ANSWER]
+        server.script.root = STEP_400
+        return [{"status": 500, "times": 3, "text": ANSWER}] if outage else [ANSWER]
+
+    server.script.replies = replies
+    ended = asked.run("--max-concurrent", "1")
+    assert ended.code == 1, ended.said
+    assert f"{STEP_400}, and the run began with {STEP_200}" in ended.stderr
+    assert f"{1 if outage else 2} records that may be of either" in ended.stderr
+    assert [record["index"] for record in read_records(asked.cache)] == [0, 1]
+    assert asked.run().code == 2
+    server.script.root, server.script.replies = STEP_200, lambda key: [ANSWER]
+    on = asked.run()
+    assert on.code == 0, on.said
+    assert settings_of(on)["weights"] == STEP_200
+    assert "4/4" in on.stdout
+
+
+def test_a_server_that_comes_late_with_other_weights_ends_the_run(bench: Bench, server: ScriptedServer) -> None:
+    server.script.default_delay_s = 1
+    bench.write([row(f"question {n}") for n in range(30)])
+    late = ScriptedServer(Script(lambda key: [ANSWER], root=STEP_400))
+    port = late.server_address[1]
+    late.server_close()
+    process = bench.start("--max-concurrent", "1", base_url=f"{server.base_url},http://127.0.0.1:{port}/v1")
+    wait_until(lambda: bool(server.journal.seen))
+    with ScriptedServer(Script(lambda key: [ANSWER], root=STEP_400), port=port) as late:
+        ended = bench.finish(process)
+    assert ended.code == 1, ended.said
+    assert f"{STEP_400}, and the run began with {STEP_200}" in ended.stderr
+    assert not late.journal.seen

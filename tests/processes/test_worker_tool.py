@@ -50,7 +50,7 @@ def make_tool(
     settings_ = ToolSettings(
         FRAME_TOOL, root, **{"backend": "auto", "fallback": True, "timeout_s": timeout_s, **settings}
     )
-    return WorkerTool(settings_, workers, limits, Evictor(root, cap_bytes), Prober(workers, limits), "bmp")
+    return WorkerTool(settings_, workers, limits, Evictor(root, cap_bytes), Prober(workers, limits, root.parent), "bmp")
 
 
 def run(tool: WorkerTool, use: Callable[[WorkerTool], Awaitable[T]]) -> T:

@@ -12,6 +12,7 @@ from harness import row, write_rows
 from videos import Recipe, encode
 
 from eva.agents.choice import AgentChoice
+from eva.endpoint.client import ChatModel, make_client
 from eva.errors import EvaError
 from eva.files import PROJECT
 from eva.records.cache import open_cache
@@ -54,7 +55,8 @@ def test_the_meta_file_names_the_table_of_containers_where_there_is_one(tmp_path
     chosen = options(video_root=tmp_path, jsonl=jsonl, output_dir=tmp_path, frame_tool=Path("tool.py"))
     dataset = choose_dataset(chosen, CONFIGURED)
     with open_cache(dataset.cache) as cache:
-        begin = partial(begin_meta, cache, "model", dataset, agent=AgentChoice(), options=chosen)
+        models = [ChatModel(make_client("http://127.0.0.1:9/v1", "k", 1), "model")]
+        begin = partial(begin_meta, cache, models, dataset, agent=AgentChoice(), options=chosen)
         assert "videos" not in with_videos(begin(), tmp_path).environment
         write_containers(tmp_path, [encode(Recipe("clip.mp4", "libx264", count=5), tmp_path)], "a/repo at 1234")
         said = with_videos(begin(), tmp_path).environment["videos"]

@@ -23,7 +23,7 @@ from eva.scoring.published import load_published
 
 Record = dict[str, Any]
 PUBLISHED = load_published()
-SETTINGS = {"dataset": "own", "model": "EVA", "max_turns": 6}
+SETTINGS = {"dataset": "own", "model": "EVA", "max_turns": 6, "weights": "/models/step200"}
 
 
 def record(index: int, answer: str = "B", **more: Any) -> Record:
@@ -411,10 +411,12 @@ def test_the_same_settings_twice_give_the_noise_floor(twice: tuple[Path, Path]) 
         None,
         Meta.unknown(),
         Meta({**SETTINGS, "model": "EVA-2"}, {}, ()),
+        Meta({**SETTINGS, "weights": "/models/step400"}, {}, ()),
+        Meta({**SETTINGS, "weights": "/models/step200 and /models/step400"}, {}, ()),
         Meta(SETTINGS, {}, (), adopted=True),
         Meta(SETTINGS, {}, (), mixed=({"max_turns": 3},)),
     ],
-    ids=["no meta", "unknown", "another model", "adopted", "mixed"],
+    ids=["no meta", "unknown", "another model", "other weights", "two weights", "adopted", "mixed"],
 )
 def test_other_unknown_or_mixed_settings_are_no_noise_floor(twice: tuple[Path, Path], meta: Meta | None) -> None:
     a, b = twice
@@ -424,6 +426,23 @@ def test_other_unknown_or_mixed_settings_are_no_noise_floor(twice: tuple[Path, P
         write_meta(b, meta)
     assert told(a, b)["noise_floor"] is None
     assert not any("noise floor" in line for line in said(a, b))
+
+
+@pytest.mark.parametrize(
+    ("weights", "notes"),
+    [
+        (["/models/step200", "/copy/step200"], []),
+        (None, ["The weights of B are unknown, and not compared"]),
+        (8, ["The weights of B are unknown, and not compared"]),
+    ],
+)
+def test_weights_of_another_name_are_the_same_ones_and_unknown_ones_are_said(
+    twice: tuple[Path, Path], weights: object, notes: list[str]
+) -> None:
+    write_meta(twice[1], Meta({**SETTINGS, "weights": weights}, {}, ()))
+    content = told(*twice)
+    assert content["noise_floor"] is not None
+    assert content["notes"] == notes
 
 
 # --- hostile files

@@ -162,6 +162,19 @@ def test_where_the_published_figure_lies(tmp_path: Path, shift: int, lies: str) 
     assert "covers only 2 of 1304 questions" in lines_of([read_compared(one.origin.path, PUBLISHED) for one in part])
 
 
+def test_two_checkpoints_are_no_repeats_also_beside_a_run_of_unknown_weights(tmp_path: Path) -> None:
+    weights: list[dict[str, Any]] = [
+        {},
+        {"weights": "/step200"},
+        {"weights": ["/step200", "/copy"]},
+        {"weights": "/copy"},
+    ]
+    found = [result(tmp_path / f"{n}.jsonl", "BB", settings) for n, settings in enumerate(weights)]
+    assert "The weights of 1 of these runs are unknown" in lines_of(found[:3])
+    with pytest.raises(NotRepeatsError, match=r"weights is '/step200' in .*1\.jsonl, '/copy' in .*3\.jsonl"):
+        measure_repeats([found[0], found[1], found[3]])
+
+
 def test_another_setting_is_no_repeat_and_is_named(tmp_path: Path) -> None:
     found = [*results(tmp_path, "BB", "BC", max_turns=6), result(tmp_path / "b.jsonl", "BB", {"max_turns": 8})]
     with pytest.raises(NotRepeatsError, match=r"max_turns is 6 in .*0\.jsonl, 8 in .*b\.jsonl"):
