@@ -23,7 +23,7 @@ from eva.video.packets import EntryPoint, VideoIndex
 from eva.video.timeline import Timeline, compact
 
 # Goes up when what an index says of the same video changes.
-VERSION = 5
+VERSION = 6
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def _serialize(index: VideoIndex, file: VideoFile) -> bytes:
         "average_fps": index.timeline.average_fps,
         "missing": index.timeline.missing,
         "shown_to_s": index.timeline.shown_to_s,
+        "stated_fps": index.timeline.stated_fps,
         "frames": len(times),
         "entries": len(entries),
         "by_pts": index.pts is not None,
@@ -105,6 +106,7 @@ def _index(header: Mapping[str, Any], numbers: np.ndarray[Any, np.dtype[np.int64
         times_s=compact(times.view(np.float64)),
         missing=header["missing"],
         shown_to_s=header["shown_to_s"],
+        stated_fps=header["stated_fps"],
     )
     points = tuple(EntryPoint(*row) for row in entries.reshape(-1, 3).tolist())
     return VideoIndex(timeline, compact(pts) if by_pts else None, points, header["gap"])

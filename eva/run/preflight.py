@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -42,7 +42,10 @@ CALLS_PER_QUESTION = 1.75
 # The text of a sample in tokens, beside the replies: question, labels of the frames, the question again in each round.
 TEXT_TOKENS = 4096
 
-# A table of --check names so many videos that cannot be shown, unless it is to list all.
+# Labels of frames have whole seconds.
+MOST_DRIFT_S = 1.0
+
+# A table of --check names so many videos, unless it is to list all.
 VIDEOS_NAMED = 10
 _VERDICT_WIDTH = 9
 _LIST_INDENT = " " * (_VERDICT_WIDTH + 2)
@@ -96,23 +99,23 @@ async def check_frames(
         return [Finding("videos", FAILED, str(error))]
     finally:
         await tool.close()
-    return [videos, _check_disk(options, len(items), store_cap(tool))]
+    return [*videos, _check_disk(options, len(items), store_cap(tool))]
 
 
 async def _check_videos(
     items: Sequence[Item], video_root: Path, tool: FrameTool, options: Options, *, list_all: bool
-) -> Finding:
+) -> list[Finding]:
     """Open every video and decode its first and last frame with the frame tool.
 
     A JSON file holds the good videos, by path, size and modification time. They are not decoded again. Raises EvaError.
     """
     memory = options.frame_root / "checked_videos.json"
-    good = _read_memory(memory)
+    good, clocks = _read_memory(memory), list[str]()
     names = {item.videos[0]: item for item in items}
     with tqdm(total=len(names), unit="video") as progress:
 
         async def find_problem(item: Item) -> str:
-            problem = await _video_problem(item, video_root, tool, good)
+            problem = await _video_problem(item, video_root, tool, good, clocks)
             progress.update()
             return problem
 
@@ -120,15 +123,23 @@ async def _check_videos(
             problems = [problem for problem in await asyncio.gather(*map(find_problem, names.values())) if problem]
         finally:
             replace_text(memory, json.dumps(sorted(good)), "--frame-root")
+    findings = [Finding("videos", OK, f"all {len(names)} open; first and last frame decode")]
     if problems:
-        some = problems if list_all else problems[:VIDEOS_NAMED]
-        more = [f"and {len(problems) - len(some)} more: --list names all"] if len(some) < len(problems) else []
-        count = f"{len(problems)} of {len(names)} cannot be shown:"
-        return Finding("videos", FAILED, "\n".join([count, *some, *more]))
-    return Finding("videos", OK, f"all {len(names)} open; first and last frame decode")
+        findings = [_name_videos("videos", FAILED, problems, f"of {len(names)} cannot be shown:", list_all=list_all)]
+    if clocks:
+        about = "whose clock does not fit their frames (see docs/frames.md):"
+        findings.append(_name_videos("clocks", WARNING, sorted(clocks), about, list_all=list_all))
+    return findings
 
 
-async def _video_problem(item: Item, video_root: Path, tool: FrameTool, good: set[str]) -> str:
+def _name_videos(what: str, verdict: str, lines: Sequence[str], about: str, *, list_all: bool) -> Finding:
+    some = lines if list_all else lines[:VIDEOS_NAMED]
+    more = [f"and {len(lines) - len(some)} more: --list names all"] if len(some) < len(lines) else []
+    return Finding(what, verdict, "\n".join([f"{len(lines)} {about}", *some, *more]))
+
+
+async def _video_problem(item: Item, video_root: Path, tool: FrameTool, good: set[str], clocks: list[str]) -> str:
+    """Why the video cannot be shown; empty if it can. What is odd about its clock goes to `clocks`."""
     try:
         found = await tool.probe(video_path(item, video_root))
         identity = f"{found.path}|{found.size}|{found.mtime_ns}|{tool.settings.backend}"
@@ -142,12 +153,26 @@ async def _video_problem(item: Item, video_root: Path, tool: FrameTool, good: se
             shown_s = details.get("end_s", float("inf")) - details.get("start_s", 0.0)
             if shown_s < promised_s * WHOLE_SHARE:
                 return f"{item.videos[0]}: truncated: pictures end at {shown_s:.1f} s of {promised_s:.1f} s"
-            good.add(identity)
+            if clock := _describe_clock(details):
+                clocks.append(f"{item.videos[0]}: {clock}")  # to be said by each --check
+            else:
+                good.add(identity)
     except (VideoError, CallFailedError, FrameToolError, OSError) as error:
         # The name stands in front: the whole path again would only fill the screen.
         reason = str(error).replace(f"the video {video_root / item.videos[0]} ", "").replace(f"{video_root}/", "")
         return f"{item.videos[0]}: {reason}"
     return ""
+
+
+def _describe_clock(details: Mapping[str, Any]) -> str:
+    stated_fps, drift_s = details.get("stated_fps"), details.get("drift_s", 0.0)
+    said = []
+    if stated_fps is not None:
+        own_fps = details["average_fps"]
+        said.append(f"states {stated_fps:.4g} frames per second, but has {own_fps:.4g}: the stated rate is not used")
+    if drift_s > MOST_DRIFT_S:
+        said.append(f"the average rate chooses frames up to {drift_s:.1f} s before or after the time that is asked for")
+    return "; ".join(said)
 
 
 def _read_memory(memory: Path) -> set[str]:

@@ -56,6 +56,12 @@ EXACT_IN_FLOATS = 2**53
 MAX_THREADS = 4
 # Each decoder opens the file, and FFmpeg holds 75 bytes for each frame that an MP4 lists.
 MAX_LISTED = 1_000_000
+# decord shows wrong frames in these containers, or knows no times. Their rate may be that of fields or of places for
+# frames, or a guess of FFmpeg. Elsewhere decord chooses frames by the stated rate, so it stays, also where it is wrong.
+MAY_STATE_WRONG_RATE = {"avi", "mpegts", "mpeg", "asf"}
+UNKNOWN_FPS = 25.0
+# A stated rate that differs by more than this share from that of the frames is wrong.
+RATE_TOLERANCE = 0.05
 
 Made = TypeVar("Made")
 # A keyframe to start at (None: the file's start), and the indices to decode from it, in ascending order.
@@ -79,8 +85,9 @@ class Clock:
     time_base: Fraction
     start_pts: int
     average_fps: float | None
+    sure: bool  # whether the average rate stays, whatever the times of the frames
     by_time: bool  # frames are chosen by their times, see timeline.Timeline
-    delay: int | None  # in a stream without presentation times: how many frames late the decoder gives each; else None
+    delay_s: float | None  # in a stream without presentation times: how late the decoder gives each frame; else None
 
     def seconds(self, pts: int) -> float:
         # This division is as exact as that by a Fraction.
@@ -232,14 +239,14 @@ def _read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
         clock = _make_clock(container, stream, first, shown[0])
         size = coded if clock.by_time else shown
     counted = _count_frames(path, identity, threads=1) if survey.gap else None
-    if not recount and clock.delay is None and _is_as_surveyed(survey, first, counted):
+    if not recount and clock.delay_s is None and _is_as_surveyed(survey, first, counted):
         times_s = clock.all_seconds(survey.pts)
         timeline = _make_timeline(size, clock, times_s, clock.seconds(survey.shown_to), survey.missing)
         return VideoIndex(timeline, compact(survey.pts), survey.entries, survey.gap)
     counted = counted or _count_frames(path, identity, threads=threads_at_most())
     if not counted.shown:
         raise undecodable
-    return VideoIndex(_make_timeline(size, clock, *_times_s(counted.shown, clock)), None, (), survey.gap)
+    return VideoIndex(_make_timeline(size, clock, *_times_s(counted.shown, clock, survey.pts)), None, (), survey.gap)
 
 
 def _is_as_surveyed(survey: Survey, first: VideoFrame, counted: Counted | None) -> bool:
@@ -253,14 +260,21 @@ def _is_as_surveyed(survey: Survey, first: VideoFrame, counted: Counted | None) 
 def _make_timeline(
     size: tuple[int, int], clock: Clock, times_s: Sequence[float], shown_to_s: float, missing: int = 0
 ) -> Timeline:
-    average_fps = clock.average_fps or _mean_fps(times_s)
+    average_fps, stated_fps = _rates(clock, len(times_s) - 1, times_s[-1] - times_s[0])
     if shown_to_s <= times_s[0]:  # one frame whose duration is unknown
         shown_to_s = times_s[-1] + 1 / average_fps
-    return Timeline(*size, average_fps, times_s, missing, shown_to_s if clock.by_time else None)
+    return Timeline(*size, average_fps, times_s, missing, shown_to_s if clock.by_time else None, stated_fps)
 
 
-def _mean_fps(times_s: Sequence[float]) -> float:
-    return (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 else 1.0
+def _rates(clock: Clock, steps: int, span_s: float) -> tuple[float, float | None]:
+    """The average rate, and the stated one where it is wrong. From the first frame to the last one there are so many
+    steps, and so many seconds."""
+    stated_fps, own_fps = clock.average_fps, steps / span_s if steps > 0 and span_s > 0 else None
+    if stated_fps is None:
+        return own_fps or UNKNOWN_FPS, None
+    if clock.sure or own_fps is None or abs(stated_fps / own_fps - 1) <= RATE_TOLERANCE:
+        return stated_fps, None
+    return own_fps, stated_fps
 
 
 def _count_frames(path: Path, identity: Identity, *, threads: int) -> Counted:
@@ -270,25 +284,36 @@ def _count_frames(path: Path, identity: Identity, *, threads: int) -> Counted:
         return Counted(shown, decoding.damaged)
 
 
-def _times_s(shown: Sequence[Shown], clock: Clock) -> tuple[array[float], float]:
-    """When each frame begins, and when the last one ends; evenly spaced where the times are missing or do not rise."""
+def _times_s(shown: Sequence[Shown], clock: Clock, packets: Integers) -> tuple[array[float], float]:
+    """When each frame begins, and when the last one ends. `packets`: the times of the packets, which ascend; for frames
+    whose own times are missing or do not rise."""
     known = [pts for pts, *_ in shown if pts is not None]
-    if clock.delay is not None or len(known) < len(shown) or any(time >= later for time, later in pairwise(known)):
-        evenly = [index / (clock.average_fps or 25.0) for index in range(len(shown) + 1)]
-        return _given_at(shown, evenly, clock.delay or 0), evenly[-1]
+    if clock.delay_s is not None or len(known) < len(shown) or any(time >= later for time, later in pairwise(known)):
+        slots, average_fps = _slots(len(shown), clock, packets)
+        return _given_at(shown, slots, round((clock.delay_s or 0) * average_fps)), slots[-1]
     return array("d", map(clock.seconds, known)), clock.seconds(known[-1] + shown[-1][1])
 
 
-def _given_at(shown: Sequence[Shown], evenly: Sequence[float], delay: int) -> array[float]:
+def _slots(count: int, clock: Clock, packets: Integers) -> tuple[Sequence[float], float]:
+    """When each of so many frames begins, when the last one ends, and the average rate: evenly spaced, or as the
+    packets are, whose times count from the first one."""
+    packet_s = [clock.seconds(pts) - clock.seconds(int(packets[0])) for pts in packets.tolist()]
+    average_fps, _ = _rates(clock, count - 1, packet_s[-1] if packet_s else 0.0)
+    if clock.sure or len(packet_s) != count or len(set(packet_s)) < count:
+        return [index / average_fps for index in range(count + 1)], average_fps
+    return [*packet_s, packet_s[-1] + 1 / average_fps], average_fps
+
+
+def _given_at(shown: Sequence[Shown], slots: Sequence[float], delay: int) -> array[float]:
     """When the second decoder of the reference shows each frame of a stream without presentation times.
 
     It takes a frame for shown when it comes out of the decoder, `delay` frames late. At each keyframe it seeks, and
     shows the keyframe at once. The frames that would come after that are not shown.
     """
-    times_s, next_s = array("d", evenly[:-1]), evenly[-1]
+    times_s, next_s = array("d", slots[:-1]), slots[-1]
     for index in range(len(shown) - 1, -1, -1):
-        late_s = evenly[min(index + delay, len(shown))]
-        times_s[index] = next_s = evenly[index] if shown[index][2] else min(late_s, next_s)
+        late_s = slots[min(index + delay, len(shown))]
+        times_s[index] = next_s = slots[index] if shown[index][2] else min(late_s, next_s)
     return times_s
 
 
@@ -433,8 +458,9 @@ def _make_clock(container: InputContainer, stream: VideoStream, first: VideoFram
         time_base=time_base,
         start_pts=0 if by_time else stream.start_time or 0,
         average_fps=float(rate) if rate else None,
+        sure=container.format.name not in MAY_STATE_WRONG_RATE,
         by_time=by_time,
-        delay=round((first.dts or 0) * time_base * rate) if undated and rate else None,
+        delay_s=float((first.dts or 0) * time_base) if undated and rate else None,
     )
 
 

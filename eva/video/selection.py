@@ -43,7 +43,8 @@ class Selection:
     """What was executed, as frames.json says it.
 
     `times_s` are the frames' presentation times, on the clock of the window: from the stream's start, or the
-    container's own in a video whose frames are chosen by time (see timeline.Timeline).
+    container's own in a video whose frames are chosen by time (see timeline.Timeline). What follows them is true of the
+    whole video.
     """
 
     video: str
@@ -54,6 +55,9 @@ class Selection:
     times_s: list[float]
     width: int
     height: int
+    average_fps: float
+    stated_fps: float | None
+    drift_s: float
 
 
 def make_plan(video: Video, request: SelectionRequest) -> Plan:
@@ -82,6 +86,9 @@ def make_selection(video: Video, request: SelectionRequest, plan: Plan) -> Selec
         times_s=[video.timeline.times_s[index] for index in plan.indices],
         width=plan.width,
         height=plan.height,
+        average_fps=video.timeline.average_fps,
+        stated_fps=video.timeline.stated_fps,
+        drift_s=round(video.timeline.drift_s, 3),
     )
 
 

@@ -20,6 +20,8 @@ class Timeline:
     the last frame has the average duration, and the times of the first and the last frame are rounded to 32 bits, as
     decord gives them. In a video that decord cannot open, frames are chosen by time: `shown_to_s` is then the end of
     the last frame by its own duration, and None otherwise.
+
+    `stated_fps` is the rate that the container states, where it is not that of the frames; it is not used.
     """
 
     width: int
@@ -28,6 +30,7 @@ class Timeline:
     times_s: Sequence[float]  # in presentation order
     missing: int = 0  # frames after those that the container lists, but the file does not hold
     shown_to_s: float | None = None
+    stated_fps: float | None = None
 
     @property
     def count(self) -> int:
@@ -50,6 +53,14 @@ class Timeline:
         """The time for which the frames are shown, without the rounding of the bounds."""
         shown_to_s = self.times_s[-1] + 1 / self.average_fps if self.shown_to_s is None else self.shown_to_s
         return shown_to_s + self.missing / self.average_fps - self.times_s[0]
+
+    @property
+    def drift_s(self) -> float:
+        """How far the time of a frame is from the time for which the average rate chooses it, at most."""
+        if self.shown_to_s is not None:
+            return 0.0
+        expected_s = self.times_s[0] + np.arange(len(self.times_s)) / self.average_fps
+        return float(np.abs(np.array(self.times_s) - expected_s).max())
 
     def indices_at(self, times_s: list[float]) -> list[int]:
         """The frame for each time; repeats are kept. Raises SelectionError for times at which there is no frame."""

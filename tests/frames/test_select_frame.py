@@ -122,6 +122,9 @@ def test_frames_json_tells_what_was_executed(call: Callable[..., Called], encode
         "times_s": [1.0, 1.68, 2.36],
         "width": 80,
         "height": 60,
+        "average_fps": 25,
+        "stated_fps": None,
+        "drift_s": 0,
     }
     assert [read_number(picture) for picture in called.pictures()] == [25, 42, 59]
 

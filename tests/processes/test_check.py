@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ SHOWN_SHORTER_THAN_SOUND = [
     Recipe("sound.ts", "libx264", sound_s=60),
     Recipe("after-sound.webm", "libvpx", first_pts=50, sound_s=12, sound_codec="libopus"),
 ]
+# A frame at every second place of those that the stated rate has.
+DOUBLED: dict[str, Any] = {"rate": Fraction(50), "time_base": Fraction(1, 50), "pts": range(0, 240, 2), "count": 120}
+ODD_CLOCKS = {
+    "doubled.avi": "states 50 frames per second, but has 25",
+    "doubled.mkv": r"the average rate chooses frames up to 2\.4 s before or after",
+}
 SERVERS = {
     "only lists its model": (script(down=True), r"^failed +a frame by file:// .*the engine is dead$"),
     "has too small a context": (
@@ -79,7 +86,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for suffix in ("mkv", "flv"):
         lasting = make_video(folder / f"whole.{suffix}", frames=120)
         (folder / f"half.{suffix}").write_bytes(lasting.read_bytes()[: lasting.stat().st_size // 2])
-    for recipe in SHOWN_SHORTER_THAN_SOUND:
+    odd = [Recipe(name, "mpeg4", **DOUBLED) for name in ODD_CLOCKS]
+    for recipe in [*SHOWN_SHORTER_THAN_SOUND, *odd]:
         encode(recipe, folder)
     make_audio(folder / "audio.mp4")
     return folder
@@ -207,6 +215,20 @@ def bench(tmp_path: Path, tokenizer_dir: Path, videos: Path) -> Iterator[Callabl
             return bench.run("--check", **{"video_root": str(videos), **settings})
 
         yield check
+
+
+def test_videos_whose_clock_does_not_fit_their_frames_are_named_by_each_check(
+    tmp_path: Path, tokenizer_dir: Path, videos: Path
+) -> None:
+    with ScriptedServer(script()) as server:
+        bench = Bench(tmp_path, server.base_url, tokenizer_dir)
+        bench.write([row("a"), *(row(name, video=name) for name in ODD_CLOCKS)])
+        runs = [bench.run("--check", video_root=str(videos)) for _ in range(2)]
+    for run in runs:
+        assert has_row("^ok videos all 3 open", run), run.said
+        for name, said in ODD_CLOCKS.items():
+            assert has_row(f"^warning clocks 2 .* {name}: {said}", run), run.said
+        check_verdict(run, code=0)
 
 
 def test_a_second_check_remembers_what_was_good_and_decodes_it_no_more(

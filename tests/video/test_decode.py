@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import random
 import socket
+import struct
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
 import pytest
-from corpus import AV1, CORPUS, DECORD_IS_RIGHT, ENTERED, FROM_THE_START, VPX, Encoded, full_decode, h264, named
+from corpus import (
+    AV1,
+    CORPUS,
+    DECORD_IS_RIGHT,
+    ENTERED,
+    FROM_THE_START,
+    MPEG4,
+    VPX,
+    X264,
+    Encoded,
+    full_decode,
+    h264,
+    named,
+)
 from numpy.typing import NDArray
 from videos import Recipe, encode, open_av, open_decord, open_video, picture, read_number
 
@@ -143,6 +158,87 @@ def test_count_rate_times_and_pixels_equal_decords_where_decord_is_right(encoded
     for (index, rgb), (same, decords_rgb) in zip(pixels(ours, indices), pixels(decords, indices), strict=True):
         assert index == same
         assert np.array_equal(rgb, decords_rgb)
+
+
+# A frame at every second place of those that the stated rate has, as in AVI by stream copy, or where fields count.
+DOUBLED: dict[str, Any] = {"rate": Fraction(50), "time_base": Fraction(1, 50), "pts": range(0, 500, 2), "count": 250}
+STATED_TWICE = [
+    Recipe("doubled-mjpeg.avi", "mjpeg", pix_fmt="yuvj420p", **DOUBLED),
+    Recipe("doubled-mpeg4.avi", "mpeg4", **DOUBLED),
+    Recipe("doubled-mpeg4-b.avi", "mpeg4", options=MPEG4, **DOUBLED),
+    Recipe("doubled-vp8.avi", "libvpx", options=VPX, **DOUBLED),
+    h264("doubled.avi", **DOUBLED),
+    h264("doubled.ts", **DOUBLED),
+    Recipe("doubled-mpeg2.mpg", "mpeg2video", **DOUBLED),
+    Recipe("doubled-mpeg2.ts", "mpeg2video", **DOUBLED),
+]
+
+
+@named(STATED_TWICE)
+def test_frames_are_those_of_their_times_where_the_container_states_another_rate(
+    encoded: Encoded, recipe: Recipe
+) -> None:
+    video = opened(encoded(recipe))
+    times_s = [0.5, 2.3, 4.9, 5.1, 7.7, 8, 9, 9.9]
+    indices = video.timeline.indices_at(times_s)
+    shown = {index: read_number(rgb) for index, rgb in pixels(video, indices)}
+    # MPEG program streams state a time for some of their frames only.
+    assert [shown[index] for index in indices] == pytest.approx([25 * time_s for time_s in times_s], abs=6)
+    assert video.timeline.stated_fps == pytest.approx(50)
+    assert video.timeline.end_s == pytest.approx(10, abs=0.3)
+
+
+def test_h264_in_avi_whose_rate_varies_keeps_the_times_of_its_packets(encoded: Encoded) -> None:
+    slowing = [*range(30), *range(30, 630, 3)]
+    video = opened(encoded(h264("slowing.avi", count=230, pts=slowing, options={**X264, "bf": "0"})))
+    (chosen,) = video.timeline.indices_at([20.01])
+    assert slowing[read_number(dict(pixels(video, [chosen]))[chosen])] == pytest.approx(500, abs=3)
+    assert video.timeline.stated_fps == 25
+
+
+def test_a_rate_that_ffmpeg_guesses_from_the_first_frames_is_not_that_of_all(encoded: Encoded) -> None:
+    slowing = [*range(30), *range(30, 630, 3)]
+    timeline = open_av(encoded(Recipe("slowing.wmv", "wmv2", count=230, pts=slowing))).timeline
+    assert (timeline.stated_fps, timeline.average_fps) == (25, pytest.approx(229 / 627 * 25, rel=0.01))
+
+
+@named([
+    Recipe("doubled-vp8.webm", "libvpx", options=VPX, **DOUBLED),
+    h264("doubled.mkv", **DOUBLED),
+    h264("doubled.flv", **DOUBLED),
+    h264("doubled.mp4", **DOUBLED),
+])  # fmt: skip
+def test_the_stated_rate_stays_where_decord_chooses_by_it_and_the_drift_is_known(
+    encoded: Encoded, recipe: Recipe
+) -> None:
+    timeline = open_av(encoded(recipe)).timeline
+    assert timeline.stated_fps is None
+    assert timeline.average_fps == pytest.approx(25 if recipe.name.endswith("mp4") else 50, rel=0.01)
+    assert timeline.drift_s == pytest.approx(250 * abs(1 / 25 - 1 / timeline.average_fps), abs=0.1)
+    pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    decords = open_decord(encoded(recipe)).timeline
+    times_s = [k / 10 for k in range(110)]
+    assert timeline.indices_at(times_s) == decords.indices_at(times_s)
+
+
+# Rows (a, b) and (c, d) of the display matrix that mirror, and the quarter turns that decord makes of them.
+MIRRORED = {(-1, 0, 0, 1): 2, (1, 0, 0, -1): 0, (0, 1, 1, 0): -1, (0, -1, -1, 0): 1}
+
+
+@pytest.mark.parametrize("matrix", MIRRORED)
+def test_a_video_that_is_shown_mirrored_is_turned_as_decord_turns_it(
+    encoded: Encoded, tmp_path: Path, matrix: tuple[int, int, int, int]
+) -> None:
+    def packed(a: int, b: int, c: int, d: int) -> bytes:
+        return struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+
+    plain, path = encoded(h264("unmirrored.mp4", count=8)), tmp_path / "mirrored.mp4"
+    head, mark, track = plain.read_bytes().partition(b"tkhd")
+    path.write_bytes(head + mark + track.replace(packed(1, 0, 0, 1), packed(*matrix), 1))
+    upright, mirrored = dict(pixels(open_av(plain), [5])), dict(pixels(open_av(path), [5]))
+    assert np.array_equal(mirrored[5], np.rot90(upright[5], MIRRORED[matrix]))
+    pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    assert np.array_equal(mirrored[5], dict(pixels(open_decord(path), [5]))[5])
 
 
 @pytest.mark.parametrize("rotation", [90, 180, -90])

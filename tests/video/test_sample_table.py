@@ -226,6 +226,6 @@ def test_a_gap_is_found_whether_slices_are_noted_alone_or_with_others(
 
 @pytest.mark.parametrize("highest", [10**6, 2**52, 2**60])
 def test_a_time_is_the_same_alone_and_with_others(highest: int) -> None:
-    clock = Clock(Fraction(1001, 30000), start_pts=41, average_fps=None, by_time=False, delay=None)
+    clock = Clock(Fraction(1001, 30000), start_pts=41, average_fps=None, sure=True, by_time=False, delay_s=None)
     pts = sorted(random.Random(highest).sample(range(highest), 1000))
     assert list(clock.all_seconds(np.array(pts, np.int64))) == [clock.seconds(time) for time in pts]
