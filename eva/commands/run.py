@@ -26,7 +26,7 @@ from eva.commands.resume_command import resume_command
 from eva.commands.run_flags import RunCommand, parse_command
 from eva.dataset.items import Item
 from eva.errors import EvaError
-from eva.files import replace_text
+from eva.files import WriteError, replace_text
 from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.cache import Cache
 from eva.run.choices import choose_items
@@ -116,8 +116,11 @@ class Terminal(Host):
             loop.add_signal_handler(number, end_run, number)
 
     def end(self, ended: Ended) -> None:
-        """See Host: print the summary."""
-        lines = summarize(ended, self._json_file)
+        """See Host: print the summary. Raises RunEndedError where the file of --json cannot be written."""
+        try:
+            lines = summarize(ended, self._json_file)
+        except WriteError as error:
+            raise RunEndedError(str(error)) from error
         if sys.stdout.isatty():
             columns = shutil.get_terminal_size().columns
             lines = [part for line in lines for part in folded(line, columns, "  ")]

@@ -269,12 +269,11 @@ class Servers:
             raise
 
     async def close(self) -> None:
+        """End all probes."""
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for server in self._servers:
-            await server.model.client.close()
 
 
 @dataclass

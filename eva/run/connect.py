@@ -56,8 +56,12 @@ async def connect_all(options: Options) -> list[ChatModel]:
 
 
 async def connect_soon(options: Options) -> tuple[list[ChatModel], dict[str, ServerError]]:
-    """The models of the servers that answer within SOON_S, and why the others do not, by their addresses."""
-    return await _connect_each(replace(options, request_timeout=min(SOON_S, options.request_timeout)))
+    """What the servers serve that answer within SOON_S, and why the others do not, by their addresses. The models can
+    no longer be asked."""
+    models, failures = await _connect_each(replace(options, request_timeout=min(SOON_S, options.request_timeout)))
+    for model in models:
+        await model.client.close()
+    return models, failures
 
 
 async def _connect_each(options: Options) -> tuple[list[ChatModel], dict[str, ServerError]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -86,7 +87,7 @@ class Host:
         one gives the running samples time, the second one none."""
 
     def end(self, ended: Ended) -> None:
-        """Called when the result is written, also where the run does not finish. Raises WriteError."""
+        """Called when the result is written, also where the run does not finish."""
 
 
 async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
@@ -103,10 +104,13 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
     transcribe = load_transcriber(options.tokenizer)
     for doubt in find_doubts(items, everything, dataset.jsonl, load_published().get(options.dataset)):
         log.warning("%s: %s", doubt.what, doubt.detail)
-    with open_cache(dataset.cache) as cache:
+    async with AsyncExitStack() as at_end:
+        cache = at_end.enter_context(open_cache(dataset.cache))
         outdated = find_outdated(cache, items, options)
         pending = [item for item in items if item.index in outdated or item.index not in cache.outcomes]
         models = await connect_all(options) if pending else []
+        for model in models:
+            at_end.push_async_callback(model.client.close)
         if models:
             meta = begin_meta(cache, models, dataset, agent=agent, options=options)
             meta = await with_servers(meta, models)
@@ -114,6 +118,7 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
             meta = await finished_meta(cache.path, len(items), dataset, agent=agent, options=options)
         meta = with_choice(meta, everything, items)
         executor = await make_executor(pending, models, transcribe, dataset, agent=agent, options=options)
+        at_end.push_async_callback(executor.close)
         times = TimeUse(Watch(models))
         drop_outdated(cache, outdated, options, host.confirm)
         try:
@@ -167,8 +172,12 @@ async def make_executor(
     """What runs the samples: this process, or the nodes of a Ray cluster."""
     if options.ray is None or not models:
         tool = make_tool(options, dataset.video_root)
-        if models:
-            await tool.start()
+        try:
+            if models:
+                await tool.start()
+        except BaseException:
+            await tool.close()
+            raise
         return LocalExecutor(make_sample_runner(agent.make(), transcribe, tool, dataset.video_root, options=options))
     from eva.cluster.driver import join_cluster  # noqa: PLC0415  a local run needs no Ray
     from eva.cluster.node import NodeSettings  # noqa: PLC0415
@@ -226,7 +235,6 @@ async def run_all(
             raise end_of_run(error, keeper.cache, servers.unproved) from error
         finally:
             await servers.close()
-            await executor.close()
 
 
 def write_result(everything: Sequence[Item], cache: Cache, result: Path, meta: Meta) -> None:

@@ -179,3 +179,18 @@ def test_importing_the_package_is_cheap() -> None:
         [sys.executable, "-c", timed], cwd=ROOT, capture_output=True, text=True, env=environment(), check=True
     )
     assert float(done.stdout) < 0.1
+
+
+def test_runs_leave_no_process_and_no_connection_behind(own: dict[str, Any]) -> None:
+    def held() -> tuple[int, int]:
+        children = [file.read_text().split() for file in Path("/proc/self/task").glob("*/children")]
+        return sum(map(len, children)), len(list(Path("/proc/self/fd").iterdir()))
+
+    eva.evaluate(**own)
+    before = held()
+    for number in range(3):
+        eva.evaluate(**{**own, "output_dir": own["output_dir"] / str(number)})
+        eva.evaluate(**{**own, "output_dir": own["output_dir"] / str(number)})  # nothing to do
+    with pytest.raises(eva.EvaError, match="no video folder"):
+        eva.evaluate(**{**own, "video_root": own["video_root"] / "none", "output_dir": own["output_dir"] / "none"})
+    assert held() == before
