@@ -22,6 +22,8 @@ import av
 import numpy as np
 import pytest
 
+from eva.run.options import Options
+
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 HELPERS = ROOT / "tests" / "helpers"
@@ -180,6 +182,11 @@ class Bench:
             "--output-dir": str(self.output_dir),
         }
 
+    def options(self, **settings: Any) -> Options:
+        """The settings of a run here, for what is called below the command."""
+        ours = {name[2:].replace("-", "_"): value for name, value in self.settings().items()}
+        return Options(**{**ours, **settings})
+
     def command(self, *flags: str, **settings: str | None) -> list[str]:
         """`base_url=None` leaves --base-url out; another value replaces it."""
         changed = {"--" + name.replace("_", "-"): value for name, value in settings.items()}
@@ -209,11 +216,11 @@ class Bench:
             pytest.fail(f"the run did not end within {timeout_s} s\n{stdout[-2000:]}\n{stderr[-4000:]}")
         return Run(process.returncode, stdout, stderr, self.cache, self.result)
 
-    def run(self, *flags: str, timeout_s: float = 120, **settings: str | None) -> Run:
+    def run(self, *flags: str, typed: bytes = b"", timeout_s: float = 120, **settings: str | None) -> Run:
         """The command in this process: all of it but the interpreter's start and the process's end."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
         words = self.command(*flags, **settings)[2:]
-        done = called("eval-eva.py", *words, cwd=self.folder, timeout_s=timeout_s)
+        done = called("eval-eva.py", *words, cwd=self.folder, typed=typed, timeout_s=timeout_s)
         return Run(done.returncode, done.stdout, done.stderr, self.cache, self.result)
 
     def run_process(self, *flags: str, timeout_s: float = 120, **settings: str | None) -> Run:
@@ -230,9 +237,9 @@ COMMANDS = {
 
 
 def called(
-    script: str, *arguments: object, cwd: Path | None = None, timeout_s: float = 120
+    script: str, *arguments: object, cwd: Path | None = None, typed: bytes = b"", timeout_s: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """A script's command, called in this process and in the folder `cwd`."""
+    """A script's command, called in this process and in the folder `cwd`. `typed` comes through a pipe."""
 
     def give_up(*_: object) -> None:
         raise TimeoutError(f"the command did not end within {timeout_s} s: {stderr.getvalue()[-4000:]}")
@@ -244,13 +251,11 @@ def called(
     signal.signal(signal.SIGALRM, give_up)
     signal.alarm(math.ceil(timeout_s))
     stdin = sys.stdin
+    end, other_end = os.pipe()
+    os.write(other_end, typed)
+    os.close(other_end)
     try:
-        with (
-            redirect_stdout(stdout),
-            redirect_stderr(stderr),
-            chdir(cwd or Path.cwd()),
-            Path(os.devnull).open() as sys.stdin,
-        ):
+        with redirect_stdout(stdout), redirect_stderr(stderr), chdir(cwd or Path.cwd()), os.fdopen(end) as sys.stdin:
             code = main(argv)
     except SystemExit as exited:
         code = int(exited.code or 0)

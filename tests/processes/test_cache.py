@@ -11,6 +11,7 @@ import random
 import select
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -20,11 +21,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Bench, Run, environment, kill_group, make_video, read_records, read_whole_lines, row, wait_until
+from harness import (
+    Bench,
+    Run,
+    environment,
+    kill_group,
+    make_video,
+    only_sentence,
+    read_records,
+    read_whole_lines,
+    row,
+    wait_until,
+    write_rows,
+)
 from scripted_server import Script, ScriptedServer
 
+from eva.dataset.items import load_items
 from eva.records.cache import CacheError, open_cache
+from eva.records.own_file import OwnFile
 from eva.records.schema import read_record
+from eva.run.keeper import find_outdated
+from eva.run.options import Options
 
 ANSWER = "<answer>B</answer>"
 SETTLED = ("answer_found", "max_turns_exceeded", "no_answer_no_tool_call", "no_valid_tool_call")
@@ -206,6 +223,16 @@ def unsettled_cache() -> list[dict[str, Any]]:
     return [*settled, *unsettled, old_record(8, error="an error beside an answer")]
 
 
+def test_a_retry_replaces_the_unsettled_records_of_the_chosen_questions_and_a_new_cache_all(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "cache_x.jsonl", unsettled_cache())
+    items = load_items(write_rows(tmp_path / "questions.jsonl", numbered(9)))
+    with open_cache(path) as cache:
+        assert find_outdated(cache, items[:6], Options("x")) == set()
+        assert find_outdated(cache, items[:6], Options("x", retry_error=True)) == {4, 5}
+        assert find_outdated(cache, items, Options("x", retry_error=True)) == {4, 5, 6, 7, 8}
+        assert find_outdated(cache, items[:6], Options("x", new_cache=True)) == set(range(9))
+
+
 def test_new_cache_deletes_the_cache_first(place: Place) -> None:
     place.cache(line(old_record(0)) + line(old_record(99)))
     place.bench.write(numbered(2))
@@ -277,12 +304,9 @@ def test_retry_error_runs_again_what_has_an_error_or_another_stop_reason_and_dro
 def test_an_answer_that_is_piped_in_counts(place: Place, flag: str, said: bytes, code: int, records: int) -> None:
     place.cache(line(old_record(1, stop_reason="exception")))
     place.bench.write(numbered(2))
-    command = place.bench.command(flag)
-    place.bench.output_dir.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(command, input=said, capture_output=True, env=environment(), timeout=60, check=False)
-    assert done.returncode == code, done.stderr
-    assert (b"--yes" in done.stderr) == (not said)
-    assert b"Traceback" not in done.stderr
+    done = place.bench.run(flag, typed=said)
+    assert done.code == code, done.said
+    assert ("--yes" in done.stderr) == (not said)
     assert len(read_records(place.bench.cache)) == records
 
 
@@ -321,22 +345,18 @@ def test_killed_in_the_middle_and_resumed_nothing_is_lost_doubled_or_asked_again
 # --- two runs at a time
 
 
-def test_a_second_run_on_a_cache_in_use_is_refused_and_the_earlier_result_stays_whole(place: Place) -> None:
-    place.server.script.replies = lambda key: [{"text": ANSWER, "delay_s": 300 if key == "question 2" else 0}]
+def test_a_run_on_a_cache_in_use_is_refused_and_the_earlier_result_stays_whole(place: Place) -> None:
     place.bench.write(numbered(4))
-    place.bench.output_dir.mkdir(parents=True)
+    place.cache(line(old_record(0)))
     place.bench.result.write_text("an earlier result\n", encoding="utf-8")
-    process = place.bench.start("--max-concurrent", "1")
-    wait_until(lambda: len(read_whole_lines(place.bench.cache)) == 2)
-    second = place.bench.run()
-    kill_group(process)
-    process.communicate()
-    assert second.code not in (0, None), "two runs on one cache would ask everything twice"
-    assert "Traceback" not in second.stderr
-    assert str(place.bench.cache) in second.stderr
-    assert str(process.pid) in second.stderr, "it says who holds the cache"
+    with open_cache(place.bench.cache):
+        second = place.bench.run()
+    assert second.code == 2, "two runs on one cache would ask everything twice"
+    said = only_sentence(second.stderr)
+    assert str(place.bench.cache) in said
+    assert str(os.getpid()) in said, "it says who holds the cache"
     assert place.bench.result.read_text(encoding="utf-8") == "an earlier result\n"
-    assert place.asked() == {0: 1, 1: 1, 2: 1}
+    assert place.asked() == {}
 
 
 # --- another program touches the cache while the run goes on
@@ -365,32 +385,27 @@ class Touched:
 
 def touched(place: Place, touch: Callable[[Path], object], *, interrupt: bool = False) -> Touched:
     """A run of COUNT samples. The fifth is answered once `touch` was done to the cache, or never, but interrupted."""
-    done = threading.Event()
+    before: list[dict[str, Any]] = []
     place.bench.write(numbered(COUNT))
 
     def replies(key: str) -> list[Any]:
-        if key == "question 4":
-            done.wait(60)
-        return [ANSWER]
+        if key != "question 4":
+            return [ANSWER]
+        before.extend(read_records(place.bench.cache))
+        touch(place.bench.cache)
+        if interrupt:
+            interrupt_at_once()
+        return [{"text": ANSWER, "delay_s": 300 if interrupt else 0}]
 
     place.server.script.replies = replies
-    process = place.bench.start("--max-concurrent", "1")
-    wait_until(lambda: len(read_whole_lines(place.bench.cache)) == 4)
-    before = read_whole_lines(place.bench.cache)
-    touch(place.bench.cache)
-    if interrupt:
-        interrupt_at_once(process)
-    else:
-        done.set()
-    run = place.bench.finish(process)
-    done.set()
+    run = place.bench.run("--max-concurrent", "1")
     return Touched(run, before, place.bench.output_dir / "cache_own.jsonl.rescued")
 
 
-def interrupt_at_once(process: subprocess.Popen[str]) -> None:
-    """The first signal gives samples under way their grace, the second none."""
+def interrupt_at_once() -> None:
+    """To this process, in which the run is. The first signal gives samples under way their grace, the second none."""
     for _ in range(2):
-        process.send_signal(signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.3)
 
 
@@ -400,6 +415,29 @@ def change_an_answer(cache: Path) -> None:
         changed = file.read().replace(b'"answer": "B"', b'"answer": "A"', 1)
         file.seek(0)
         file.write(changed)
+
+
+@pytest.mark.parametrize(
+    ("touch", "said", "kept"),
+    [
+        (Path.exists, "", True),
+        (Path.unlink, "deleted", True),
+        (lambda path: path.with_suffix(".other").replace(path), "replaced", True),
+        (lambda path: os.truncate(path, 5), "changed", False),
+        (change_an_answer, "", False),
+    ],
+    ids=["not at all", "deleted", "replaced", "cut", "rewritten"],
+)
+def test_a_file_knows_how_another_program_touched_it_and_which_of_its_lines_are_whole(
+    tmp_path: Path, touch: Callable[[Path], object], said: str, kept: bool
+) -> None:
+    write_rows(tmp_path / "own.other", [{"answer": "A"}])
+    own, record = OwnFile(tmp_path / "own.jsonl"), line({"answer": "B"}).encode()
+    span = own.append(record)
+    touch(own.path)
+    assert (said in own.foreign_change(), bool(own.foreign_change())) == (True, bool(said))
+    assert own.read(span) == (record if kept else None)
+    own.close()
 
 
 def go_on(place: Place, rescued: Path) -> Run:
@@ -492,7 +530,7 @@ def test_a_cache_whose_folder_was_moved_away_is_rescued_to_the_temporary_folder(
 ) -> None:
     temporary = place.bench.folder / "temporary"
     temporary.mkdir()
-    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     case = touched(place, lambda cache: cache.parent.rename(place.bench.folder / "moved"))
     case.check_ended(str(temporary / "cache_own.jsonl.rescued"))
     assert len(read_records(temporary / "cache_own.jsonl.rescued")) == 5
@@ -509,11 +547,10 @@ def test_of_two_runs_on_one_cache_whose_lock_was_deleted_one_ends_and_nothing_is
 
     place.server.script.replies = replies
     place.bench.write(numbered(COUNT))
-    processes = [place.bench.start("--max-concurrent", "1")]
+    first = place.bench.start("--max-concurrent", "1")
     wait_until(lambda: len(read_whole_lines(place.bench.cache)) == 1)
     (place.bench.output_dir / ".cache_own.jsonl.lock").unlink()
-    processes.append(place.bench.start("--max-concurrent", "1"))
-    runs = [place.bench.finish(process) for process in processes]
+    runs = [place.bench.run("--max-concurrent", "1"), place.bench.finish(first)]
     assert "was changed by another program" in "".join(run.stderr for run in runs)
     assert 1 in {run.code for run in runs}
     assert records_in(place.bench.cache) >= {0, 1}

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import GOLDEN, Bench, block, call, called, make_video, row, write_rows
+from harness import GOLDEN, Bench, block, call, make_video, only_sentence, read_records, row, write_rows
 from scripted_server import Script, ScriptedServer
+
+from eva.dataset.items import load_items, parse_item
+from eva.protocol.messages import VideoInfo
+from eva.records.schema import read_record
+from eva.replay.command import replay_result
+from eva.replay.compare import (
+    CRASH,
+    MISSING_VIDEO,
+    NO_DURATION,
+    NOT_CUT,
+    TOO_MANY_FRAMES,
+    UNEXPLAINED,
+    UNKNOWN_TO_DECORD,
+    Divergence,
+)
+from eva.replay.summary import Summary
+from eva.replay.turns import recorded_replies
+from eva.replay.videos import infer_videos
+from eva.run.choices import choose_items
+from eva.run.executor import call_settings
+from eva.run.options import Options, SettingsError
+from eva.run.settings import choose_dataset, known_datasets
 
 Record = dict[str, Any]
 CASES: dict[str, Any] = {
@@ -22,10 +44,7 @@ CASES: dict[str, Any] = {
 INDEX = {name: number for number, name in enumerate(CASES)}
 EXCEPTIONS = {name for name, case in CASES.items() if case["record"]["stop_reason"] == "exception"}
 # The samples on which the reference crashed, by the cause that a replay names.
-CRASHED = {
-    "crashes on strings": {"times-str-clock", "resize-str", "content-null"},
-    "crashes on webm": {"v-vp8.webm"},
-}
+CRASHED = {CRASH: {"times-str-clock", "resize-str", "content-null"}, NO_DURATION: {"v-vp8.webm"}}
 # What the reference says behind the name of an error, which the measured cases lack.
 WORDS = {
     "times-str-clock": "unsupported operand type(s) for -: 'str' and 'str'",
@@ -37,30 +56,22 @@ WORDS = {
 NO_SERVER = "http://127.0.0.1:9/v1"
 
 
-@dataclass(frozen=True)
-class Replayed:
-    code: int
-    stdout: str
-    stderr: str
-    summary: Mapping[str, Any]
-
-    def found(self) -> set[tuple[int, int | None, str]]:
-        return {(one["index"], one["round"], one["field"]) for one in self.summary["divergences"]}
-
-    def by_cause(self) -> dict[str, set[int]]:
-        causes: dict[str, set[int]] = {}
-        for one in self.summary["divergences"]:
-            causes.setdefault(one["cause"], set()).add(one["index"])
-        return causes
+def replay(bench: Bench, result: Path, *, cut_frames: bool = False, **settings: Any) -> Summary:
+    options = bench.options(**settings)
+    items = choose_items(load_items(bench.jsonl), options)
+    dataset = choose_dataset(options, known_datasets())
+    return asyncio.run(replay_result(result, items, dataset, options, cut_frames=cut_frames))
 
 
-def replay(bench: Bench, result: Path, *flags: str, **settings: str | None) -> Replayed:
-    words = bench.command("--replay", str(result), "--json", "replay.json", *flags, **settings)[2:]
-    told = bench.folder / "replay.json"
-    told.unlink(missing_ok=True)
-    done = called("eval-eva.py", *words, cwd=bench.folder, timeout_s=300)
-    summary = json.loads(told.read_text()) if told.exists() else {}
-    return Replayed(done.returncode, done.stdout, done.stderr, summary)
+def found(summary: Summary) -> set[tuple[int, int | None, str]]:
+    return {(one.index, one.round, one.field) for one in summary.divergences}
+
+
+def by_cause(summary: Summary) -> dict[str, set[int]]:
+    causes: dict[str, set[int]] = {}
+    for one in summary.divergences:
+        causes.setdefault(one.cause, set()).add(one.index)
+    return causes
 
 
 def published(name: str, index: int) -> Record:
@@ -90,29 +101,38 @@ def test_every_measured_case_of_the_reference_is_identical_or_a_documented_diffe
     measured: tuple[Bench, Path],
 ) -> None:
     bench, result = measured
-    done = replay(bench, result, video_root=str(GOLDEN / "videos"))
-    owed = {**CRASHED, "only with its second decoder": {"v-av1.mp4"}}
-    assert done.code == 0, done.stdout + done.stderr
-    for words, names in owed.items():
-        (cause,) = [cause for cause in done.by_cause() if words in cause]
-        assert cause.startswith("documented difference: ")
-        assert done.by_cause()[cause] == {INDEX[name] for name in names}
-    assert len(done.by_cause()) == len(owed)
-    assert done.summary["not_compared"] == {"exceptions": len(EXCEPTIONS), "without_video": 0}
-    assert f"{len(CASES) - len(EXCEPTIONS) - 1} of {len(CASES) - len(EXCEPTIONS)} identical" in done.stdout
+    done = replay(bench, result, video_root=GOLDEN / "videos")
+    owed = {**CRASHED, UNKNOWN_TO_DECORD: {"v-av1.mp4"}}
+    assert done.proved
+    assert by_cause(done) == {cause: {INDEX[name] for name in names} for cause, names in owed.items()}
+    replayed = len(CASES) - len(EXCEPTIONS)
+    assert (done.replayed, done.identical) == (replayed, replayed - 1)
+    assert (done.exceptions, done.without_video) == (len(EXCEPTIONS), 0)
     assert not bench.output_dir.exists(), "no cache is touched"
     assert not bench.frame_root.exists(), "no frame is cut"
 
 
 def test_without_videos_all_is_compared_but_what_only_a_video_can_tell(measured: tuple[Bench, Path]) -> None:
     bench, result = measured
-    done = replay(bench, result, video_root=str(bench.folder / "nowhere"))
-    causes = {cause: found for cause, found in done.by_cause().items() if "crashes on" not in cause}
-    assert causes == {"missing video": {INDEX["v-av1.mp4"]}}
-    assert done.code == 1
+    done = replay(bench, result, video_root=bench.folder / "nowhere")
+    assert by_cause(done).keys() - CRASHED == {MISSING_VIDEO}
+    assert by_cause(done)[MISSING_VIDEO] == {INDEX["v-av1.mp4"]}
+    assert not done.proved
     replayed = len(CASES) - len(EXCEPTIONS)
-    assert (done.summary["replayed"], done.summary["identical"]) == (replayed, replayed - 1)
-    assert done.summary["not_compared"] == {"exceptions": len(EXCEPTIONS), "without_video": replayed}
+    assert (done.replayed, done.identical) == (replayed, replayed - 1)
+    assert (done.exceptions, done.without_video) == (len(EXCEPTIONS), replayed)
+
+
+def test_the_command_says_what_the_replay_found(measured: tuple[Bench, Path]) -> None:
+    bench, result = measured
+    owed = replay(bench, result, ids="0,2", video_root=bench.folder / "nowhere")
+    assert (owed.replayed, owed.identical, owed.divergences) == (2, 2, []), "records of other questions are passed over"
+    flags, told = ("--replay", str(result), "--json", "replay.json"), bench.folder / "replay.json"
+    proved = bench.run(*flags, "--ids", "0,2", video_root="nowhere")
+    assert (proved.code, proved.stdout.splitlines()) == (0, list(owed.lines()))
+    assert json.loads(told.read_text()) == owed.to_json()
+    assert bench.run(*flags, video_root="nowhere").code == 1
+    assert {one["cause"] for one in json.loads(told.read_text())["divergences"]} == {MISSING_VIDEO, *CRASHED}
 
 
 # --- falsified records of the reference, each of the case `two-turns`: two rounds with frames, then the answer
@@ -184,15 +204,15 @@ def test_a_falsified_field_is_found_and_named_with_its_index_and_round(
     lies = [change(published("two-turns", place)) for place, (change, _) in enumerate(FALSIFIED.values())]
     # A question that there is not, and an index that is there twice.
     more = [published("two-turns", len(FALSIFIED)), published("two-turns", 0)]
-    done = replay(bench, write_rows(tmp_path / "result.jsonl", [*lies, *more]), video_root=str(videos))
-    owed = {(place, *one) for place, (_, found) in enumerate(FALSIFIED.values()) for one in found}
-    assert done.found() == owed | {(len(FALSIFIED), None, "index"), (0, None, "index")}
-    assert done.by_cause() == {
-        "documented difference: a call for more than 9999 frames fails": {list(FALSIFIED).index("documented")},
-        "unexplained": {index for index, _, _ in done.found()} - {list(FALSIFIED).index("documented")},
-    }
-    assert done.code == 1
-    assert "index 1, round 3, answer: recorded 'A', replayed 'B'" in done.stdout
+    done = replay(bench, write_rows(tmp_path / "result.jsonl", [*lies, *more]), video_root=videos)
+    owed = {(place, *one) for place, (_, fields) in enumerate(FALSIFIED.values()) for one in fields}
+    assert found(done) == owed | {(len(FALSIFIED), None, "index"), (0, None, "index")}
+    documented = list(FALSIFIED).index("documented")
+    others = {index for index, _, _ in found(done)} - {documented}
+    assert by_cause(done) == {TOO_MANY_FRAMES: {documented}, UNEXPLAINED: others}
+    assert not done.proved
+    assert Divergence(1, 3, "answer", UNEXPLAINED, "A", "B") in done.divergences
+    assert "  index 1, round 3, answer: recorded 'A', replayed 'B'" in done.lines()
 
 
 def failed_second_look(record: Record) -> Record:
@@ -212,13 +232,13 @@ def crash(words: str) -> Callable[[Record], Record]:
 
 NO_FLOAT = f"TypeError: {WORDS['v-vp8.webm']}"
 UNFOUNDED: list[tuple[str, Callable[[Record], Record], str]] = [
-    ("av1-two-looks", failed_second_look, "only --replay-frames can check"),
-    ("two-turns", two_of_too_many, "unexplained"),
-    ("times-str-clock", crash(NO_FLOAT), "unexplained"),
-    ("times-str-clock", crash("ValueError: No user turn found in prompt"), "unexplained"),
-    ("v-vp8.webm", crash(NO_FLOAT), "crashes on webm"),
-    ("v-vp8.webm", crash(f"TypeError: {WORDS['times-str-clock']}"), "crashes on strings"),
-    ("v-vp8.webm", crash("TypeError: the chat template"), "unexplained"),
+    ("av1-two-looks", failed_second_look, NOT_CUT),
+    ("two-turns", two_of_too_many, UNEXPLAINED),
+    ("times-str-clock", crash(NO_FLOAT), UNEXPLAINED),
+    ("times-str-clock", crash("ValueError: No user turn found in prompt"), UNEXPLAINED),
+    ("v-vp8.webm", crash(NO_FLOAT), NO_DURATION),
+    ("v-vp8.webm", crash(f"TypeError: {WORDS['times-str-clock']}"), CRASH),
+    ("v-vp8.webm", crash("TypeError: the chat template"), UNEXPLAINED),
 ]
 
 
@@ -229,16 +249,19 @@ def test_a_documented_cause_explains_a_record_only_where_it_happened_in_it(tmp_p
     bench.write(asked)
     records = [change(published(name, place)) for place, (name, change, _) in enumerate(UNFOUNDED)]
     records.append(crash("ValueError: No user turn found in prompt")(published("times-str-clock", len(UNFOUNDED))))
-    done = replay(bench, write_rows(tmp_path / "result.jsonl", records), video_root=str(GOLDEN / "videos"))
-    causes = {index: cause for cause, found in done.by_cause().items() for index in found}
-    assert len(causes) == len(UNFOUNDED), "without a question, a sample is an exception here too"
-    assert all(words in causes[place] for place, (_, _, words) in enumerate(UNFOUNDED)), causes
+    done = replay(bench, write_rows(tmp_path / "result.jsonl", records), video_root=GOLDEN / "videos")
+    # Of the last record nothing is said: without a question, a sample is an exception here too.
+    assert {one.index: one.cause for one in done.divergences} == dict(enumerate(cause for _, _, cause in UNFOUNDED))
 
 
-def test_a_choice_of_questions_replays_their_records_and_no_other(measured: tuple[Bench, Path]) -> None:
-    bench, result = measured
-    done = replay(bench, result, "--ids", "0,2", video_root="nowhere")
-    assert (done.code, done.summary["replayed"], done.summary["identical"]) == (0, 2, 2)
+def test_what_a_transcript_does_not_say_of_a_missing_video_is_what_explains_its_counts() -> None:
+    item = parse_item(json.dumps(question("two-turns")), default_index=INDEX["two-turns"])
+    record = read_record(published("two-turns", item.index))
+    settings = call_settings(Options("golden"))
+    (shown,) = infer_videos([record], {item.index: item}, {}, settings).values()
+    assert (shown.path, shown.info) == (None, VideoInfo(41.5, 640, 360))
+    assert len(recorded_replies(record, item)) == record.num_rounds == 3
+    assert recorded_replies(record, item)[-1].text.endswith("</answer>")
 
 
 # --- records of our own
@@ -273,30 +296,29 @@ def ran(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Iterat
     yield bench
 
 
-SETTINGS = ("--max-turns", "3", "-v", "500")
+SETTINGS: dict[str, Any] = {"max_turns": 3, "max_visual_tokens": 500}
 
 
-@pytest.mark.parametrize("frames", [False, True], ids=["planned", "cut"])
-def test_a_run_of_our_own_is_identical(ran: Bench, frames: bool) -> None:
-    done = replay(ran, ran.result, *SETTINGS, *(["--replay-frames"] if frames else []))
-    assert (done.code, done.summary["divergences"]) == (0, []), done.stdout + done.stderr
-    assert done.summary["replayed"] == done.summary["identical"] == len(REPLIES) - 1
-    assert done.summary["not_compared"] == {"exceptions": 1, "without_video": 0}
+@pytest.mark.parametrize("cut_frames", [False, True], ids=["planned", "cut"])
+def test_a_run_of_our_own_is_identical(ran: Bench, cut_frames: bool) -> None:
+    done = replay(ran, ran.result, cut_frames=cut_frames, **SETTINGS)
+    assert (done.proved, done.divergences) == (True, [])
+    assert done.replayed == done.identical == len(REPLIES) - 1
+    assert (done.exceptions, done.without_video) == (1, 0)
 
 
 def test_in_the_form_of_the_reference_it_is_too(ran: Bench, tmp_path: Path) -> None:
     kept = ("index", "videos", "messages", "gt", "answer", "stop_reason", "num_rounds", "total_tokens",
             "estimated_visual_tokens", "error")  # fmt: skip
-    records = [json.loads(line) for line in ran.result.read_text().splitlines()]
     # A reply with the marks of the chat template cannot be told from turns.
-    old = [{key: one[key] for key in kept if key in one} for one in records if "[[marks]]" not in one["messages"]]
-    done = replay(ran, write_rows(tmp_path / "old.jsonl", old), *SETTINGS, video_root="nowhere")
-    assert (done.code, done.summary["divergences"]) == (0, []), done.stdout + done.stderr
-    assert "Questions without a record: 1" in done.stdout
+    records = [one for one in read_records(ran.result) if "[[marks]]" not in one["messages"]]
+    old = [{key: one[key] for key in kept if key in one} for one in records]
+    done = replay(ran, write_rows(tmp_path / "old.jsonl", old), video_root="nowhere", **SETTINGS)
+    assert (done.proved, done.divergences, done.unasked) == (True, [], 1)
 
 
 def test_what_a_trajectory_says_of_frames_is_found_when_they_are_cut(ran: Bench, tmp_path: Path) -> None:
-    records = [json.loads(line) for line in ran.result.read_text().splitlines()]
+    records = read_records(ran.result)
     looks, half = records[0]["trajectory"], records[1]["trajectory"]
     looks[1]["calls"][0]["executed"]["indices"][1] += 1
     half[0]["calls"][1]["budgeted"]["nframes"] = 3
@@ -306,36 +328,32 @@ def test_what_a_trajectory_says_of_frames_is_found_when_they_are_cut(ran: Bench,
     lies = write_rows(tmp_path / "lies.jsonl", records)
     of_question = {(4, None, name) for name in ("failure", "question", "extra")}
     in_plan = {(1, 1, "trajectory"), (2, 1, "total_tokens"), (3, 1, "trajectory")} | of_question
-    planned, cut = replay(ran, lies, *SETTINGS), replay(ran, lies, *SETTINGS, "--replay-frames")
-    assert planned.found() == in_plan
-    assert cut.found() == {(0, 2, "trajectory"), *in_plan}
-    assert planned.by_cause() == {
-        "unexplained": {1, 2, 4},
-        "the frame tool failed, which only --replay-frames can check": {3},
-    }
-    assert cut.by_cause() == {"unexplained": {0, 1, 2, 3, 4}}
-
-
-def test_a_result_of_other_settings_is_refused_and_they_are_named(ran: Bench) -> None:
-    done = replay(ran, ran.result, "-v", "500")
-    assert done.code == 2
-    assert "max_turns: 3 then, 6 now" in done.stderr
+    planned, cut = (replay(ran, lies, cut_frames=cut, **SETTINGS) for cut in (False, True))
+    assert found(planned) == in_plan
+    assert found(cut) == {(0, 2, "trajectory"), *in_plan}
+    assert by_cause(planned) == {UNEXPLAINED: {1, 2, 4}, NOT_CUT: {3}}
+    assert by_cause(cut) == {UNEXPLAINED: {0, 1, 2, 3, 4}}
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("settings", "said"),
     [
-        (["--timestamps", "actual"], "--replay-frames"),
-        (["--new-cache"], "--new-cache"),
-        (["--replay", "absent.jsonl"], "absent.jsonl"),
+        ({"max_visual_tokens": 500}, "max_turns: 3 then, 6 now"),
+        ({**SETTINGS, "timestamps": "actual"}, "--replay-frames"),
+        ({**SETTINGS, "fallback": False}, "--replay-frames"),
     ],
-    ids=["times of frames", "cache", "no file"],
 )
-def test_what_cannot_be_replayed_is_refused_with_one_sentence(ran: Bench, flags: list[str], said: str) -> None:
-    done = replay(ran, ran.result, *SETTINGS, *flags)
-    assert done.code == 2
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_result_of_other_settings_and_one_that_needs_its_frames_are_refused(
+    ran: Bench, settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        replay(ran, ran.result, **settings)
+
+
+@pytest.mark.parametrize("flags", [("--new-cache",), ("--replay", "absent.jsonl")], ids=["cache", "no file"])
+def test_what_cannot_be_replayed_is_refused_with_one_sentence(ran: Bench, flags: tuple[str, ...]) -> None:
+    refused = ran.run("--replay", str(ran.result), "--max-turns", "3", "-v", "500", *flags)
+    assert (refused.code, flags[-1] in only_sentence(refused.stderr)) == (2, True)
 
 
 def test_a_hostile_record_neither_ends_the_replay_nor_reaches_the_terminal(tmp_path: Path, tokenizer_dir: Path) -> None:
@@ -348,5 +366,5 @@ def test_a_hostile_record_neither_ends_the_replay_nor_reaches_the_terminal(tmp_p
         {"index": 2, "trajectory": "no", "num_rounds": -1},
     ]
     done = replay(bench, write_rows(tmp_path / "lies.jsonl", lies), video_root="nowhere")
-    assert (done.code, done.summary["replayed"], done.summary["identical"]) == (1, 3, 0), done.stderr
-    assert "\x1b" not in done.stdout
+    assert (done.proved, done.replayed, done.identical) == (False, 3, 0)
+    assert "\x1b" not in "".join(done.lines())
