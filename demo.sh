@@ -4,7 +4,7 @@
 # Makes what is missing (.venv, .venv-server, demo/data) and reuses it the next time. Arguments go to eval-eva.py.
 #
 #   EVA_DEMO_URL   address of a server that runs already and serves demo/model, such as http://127.0.0.1:8000/v1
-#   PYTHON         interpreter for the harness's environment (3.10 or newer)
+#   PYTHON         interpreter for the harness's environment (3.11 or newer)
 #   SERVER_PYTHON  interpreter for the CPU server's environment (3.11 or newer)
 set -euo pipefail
 cd "$(dirname "$0")"
