@@ -18,7 +18,7 @@ from eva.dataset.download import (
 )
 from eva.dataset.items import Item, load_items
 from eva.dataset.locate import Survey, survey_videos
-from eva.dataset.videos_catalog import VideoSet, load_catalog
+from eva.dataset.videos_catalog import Catalog, VideoSet, load_catalog
 from eva.errors import EvaError
 from eva.files import PROJECT
 from eva.text import printable_lines
@@ -27,27 +27,30 @@ DATA = PROJECT / "data"
 INTERRUPTED = 130
 
 
-def main(argv: Sequence[str]) -> int:
-    """The exit code: 0 every file is there and right, 1 a file is not, 2 unusable arguments, 130 interrupted."""
-    manifest = load_manifest(DATA / "manifest.json")
-    args = parse_arguments(argv, manifest)
+def main(argv: Sequence[str], data: Path = DATA) -> int:
+    """The exit code: 0 every file is there and right, 1 a file is not, 2 unusable arguments, 130 interrupted.
+
+    `data` holds `manifest.json` and `videos.json`, and gets the files.
+    """
+    manifest = load_manifest(data / "manifest.json")
+    args = parse_arguments(argv, manifest, data)
     try:
         if args.model:
-            return fetch_weights()
+            return fetch_weights(data)
         if args.videos:
-            return fetch_all_videos(args, manifest)
+            return fetch_all_videos(args, manifest, load_catalog(data / "videos.json"))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return INTERRUPTED
     return fetch_and_report(args, manifest) if args.check is None else check(args, manifest)
 
 
-def parse_arguments(argv: Sequence[str], manifest: Manifest) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str], manifest: Manifest, data: Path) -> argparse.Namespace:
     """The parsed command line. Exits with code 2 where it is unusable."""
-    parser = fetch_parser(__doc__ or "", manifest, DATA)
+    parser = fetch_parser(__doc__ or "", manifest, data)
     what = parser.add_mutually_exclusive_group()
     parent = "fetch the videos too, into DIR/DATASET (DIR: %(const)s)"
-    what.add_argument("--videos", type=Path, nargs="?", const=DATA / "videos", metavar="DIR", help=parent)
+    what.add_argument("--videos", type=Path, nargs="?", const=data / "videos", metavar="DIR", help=parent)
     what.add_argument("--model", action="store_true", help="fetch the weights of the model, and nothing else")
     what.add_argument(
         "--check", type=Path, metavar="VIDEO_ROOT", help="fetch nothing; list which videos are there or missing"
@@ -63,21 +66,20 @@ def parse_arguments(argv: Sequence[str], manifest: Manifest) -> argparse.Namespa
     return args
 
 
-def fetch_weights() -> int:
+def fetch_weights(data: Path) -> int:
     """Fetch the weights into the folder that eval-eva.py takes by default."""
     from eva.dataset.fetch_videos import fetch_model  # noqa: PLC0415 - no other command needs the Hub
 
-    model = load_catalog(DATA / "videos.json").model
+    model = load_catalog(data / "videos.json").model
     with errors_printed():
-        fetch_model(model, DATA.parent / model.folder)
-        print(f"the weights are in {DATA.parent / model.folder}")
+        fetch_model(model, data.parent / model.folder)
+        print(f"the weights are in {data.parent / model.folder}")
         return 0
     return 1
 
 
-def fetch_all_videos(args: argparse.Namespace, manifest: Manifest) -> int:
+def fetch_all_videos(args: argparse.Namespace, manifest: Manifest, catalog: Catalog) -> int:
     """Fetch annotations and videos of each dataset, print a table, and return the exit code."""
-    catalog = load_catalog(DATA / "videos.json")
     rows, complete = [("dataset", "wanted", "there", "missing", "from")], True
     for name in args.datasets:
         print(f"== {name}")

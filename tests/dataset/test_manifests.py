@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from file_server import FileServer
+from harness import called
 
 from eva.dataset.download import hash_content, load_manifest
 from eva.dataset.items import load_items, video_path
@@ -110,16 +109,10 @@ def test_the_folder_layouts_are_those_of_the_readme():
 
 @pytest.mark.process
 @needs_annotations
-def test_all_six_annotation_files_come_through_the_real_script(tmp_path):
+def test_all_six_annotation_files_come_through_the_real_command(tmp_path):
     with FileServer() as server:
         server.files.update({path.name: path.read_bytes() for path in ANNOTATIONS.iterdir()})
-        done = subprocess.run(
-            [sys.executable, ROOT / "data" / "fetch.py", "--source", server.url, "--output", tmp_path],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = called("data/fetch.py", "--source", server.url, "--output", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     for file in DATA.files.values():
         assert (tmp_path / file.name).read_bytes() == (ANNOTATIONS / file.name).read_bytes()

@@ -233,13 +233,15 @@ COMMANDS = {
     "accuracy.py": "score",
     "report.py": "report",
     "data/convert.py": "convert",
+    "data/fetch.py": "fetch",
 }
 
 
 def called(
-    script: str, *arguments: object, cwd: Path | None = None, typed: bytes = b"", timeout_s: float = 120
+    script: str, *arguments: object, cwd: Path | None = None, typed: bytes = b"", timeout_s: float = 120, **more: Any
 ) -> subprocess.CompletedProcess[str]:
-    """A script's command, called in this process and in the folder `cwd`. `typed` comes through a pipe."""
+    """A script's command, called in this process and in the folder `cwd`. `typed` comes through a pipe; `more` is for
+    its `main`."""
 
     def give_up(*_: object) -> None:
         raise TimeoutError(f"the command did not end within {timeout_s} s: {stderr.getvalue()[-4000:]}")
@@ -256,7 +258,7 @@ def called(
     os.close(other_end)
     try:
         with redirect_stdout(stdout), redirect_stderr(stderr), chdir(cwd or Path.cwd()), os.fdopen(end) as sys.stdin:
-            code = main(argv)
+            code = main(argv, **more)
     except SystemExit as exited:
         code = int(exited.code or 0)
     finally:

@@ -1,8 +1,8 @@
 """The six datasets from the annotation file to the score, each with two runs of eval-eva.py and one of accuracy.py.
 
-They run in a copy of the scripts whose data/ holds the annotations and the videos where a reader would put them, so
-that --dataset alone has to find everything. The annotation files are the real ones where they are at hand, else
-own_rows.py's.
+A folder of our own stands in the place of the checkout: its data/ holds the annotations and the videos where a reader
+would put them, so that --dataset alone has to find everything. The annotation files are the real ones where they are at
+hand, else own_rows.py's.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ROOT, SHARED, block, call, environment, make_video, read_records
+from harness import SHARED, block, call, called, make_video, read_records
 from own_rows import own_rows
 from scripted_server import Journal, Refusal, Script, ScriptedServer, Seen
+
+from eva.run.settings import known_datasets
 
 # Annotation file, rows, and the name that cache and result bear.
 DATASETS = {
@@ -34,20 +35,12 @@ DATASETS = {
     "lvbench": ("LVBench_raw_full_root.jsonl", 1549, "lvbench"),
 }
 ANNOTATIONS = SHARED / "annotations"
-SCRIPTS = (
-    "eval-eva.py",
-    "select_frame_fallback.py",
-    "accuracy.py",
-    "results-12k/published.json",
-    "data/manifest.json",
-)
 FIRST, ALL = 8, 20
 LOOKING = 0  # the sample that asks for frames; the others answer at once
 SYSTEM = "Use Frame Select Tool to Anlysis the video and generate an answer to the question."
 PREFIX = "Video Length: 2 seconds. Original video resolution: 64p. "
 REMINDER = "\nIf more information is needed, call the frame selection tool again.\n\nQuestion: "
 KNOWN_KEYS = {"videos", "prompt", "reward_model", "index"}
-AT_ONCE = 3
 
 
 def annotation_rows(dataset: str) -> list[dict[str, Any]]:
@@ -106,39 +99,34 @@ class Case:
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> dict[str, Case]:
     folder = tmp_path_factory.mktemp("six")
-    home = copy_scripts(folder / "home")
     clips = {suffix: make_video(folder / f"clip{suffix}", frames=30) for suffix in (".mp4", ".mkv")}
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        jobs = {name: pool.submit(run_case, name, home, clips, tokenizer_dir) for name in DATASETS}
-        return {name: job.result() for name, job in jobs.items()}
+    return {name: run_case(name, folder, clips, tokenizer_dir) for name in DATASETS}
 
 
-def copy_scripts(home: Path) -> Path:
-    shutil.copytree(ROOT / "eva", home / "eva")
-    for name in SCRIPTS:
-        (home / name).parent.mkdir(exist_ok=True)
-        shutil.copy2(ROOT / name, home / name)
-    return home
+def datasets_in(home: Path) -> dict[str, dict[str, str]]:
+    """The known datasets in another folder than the checkout."""
+    return {
+        name: {**paths, "jsonl": str(home / paths["jsonl"]), "video_root": str(home / paths["video_root"])}
+        for name, paths in known_datasets().items()
+    }
 
 
 def run_case(dataset: str, home: Path, clips: Mapping[str, Path], tokenizer: Path) -> Case:
     every_row = annotation_rows(dataset)
     rows = every_row[:ALL]
     put_data(dataset, every_row, home, clips)
-    folder, stem = home.parent / dataset, DATASETS[dataset][2]
+    folder, stem = home / dataset, DATASETS[dataset][2]
     folder.mkdir()
     script = Script({question(row): replies(n, row) for n, row in enumerate(rows)}, key_of=question_as_it_came)
     with ScriptedServer(script) as server:
-        command = [
-            *("eval-eva.py", "--dataset", dataset, "--base-url", server.base_url),
-            *("--tokenizer", str(tokenizer), "--frame-root", str(folder / "frames")),
-        ]
-        first = run(home, *command, "--sample", str(FIRST), cwd=folder)
+        command = ["eval-eva.py", "--dataset", dataset, "--base-url", server.base_url, "--tokenizer", str(tokenizer)]
+        run = partial(called, *command, "--frame-root", folder / "frames", cwd=folder, datasets=datasets_in(home))
+        first = run("--sample", FIRST)
         first_cache = read_bytes(folder / f"cache_{stem}.jsonl")
         first_result = read_bytes(folder / f"result_{stem}.jsonl")
         first_asked = server.journal.keys()
-        second = run(home, *command, "--sample", str(ALL), cwd=folder)
-        scored = run(home, "accuracy.py", f"result_{stem}.jsonl", cwd=folder)
+        second = run("--sample", ALL)
+    scored = called("accuracy.py", f"result_{stem}.jsonl", cwd=folder)
     return Case(
         rows=rows,
         folder=folder,
@@ -164,11 +152,6 @@ def put_data(dataset: str, rows: Sequence[Mapping[str, Any]], home: Path, clips:
         suffix = ".mkv" if row["videos"] == rows[0]["videos"] else path.suffix
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(clips[suffix], path.with_suffix(suffix))
-
-
-def run(home: Path, script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(home / script), *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120, check=False)
 
 
 def read_bytes(path: Path) -> bytes:
