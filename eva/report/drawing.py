@@ -93,11 +93,11 @@ def render(draw: Callable[..., None], *, height_in: float, key: str, title: str,
     `draw` gets the axes of each panel, from above. `key` makes the element ids of several charts on one page differ;
     `title` is the accessible name.
     """
-    settings = {"svg.fonttype": "none", "svg.hashsalt": key, "font.size": FONT_SIZE}
     with _LOCK, mpl.rc_context(), warnings.catch_warnings():
         # So a matplotlibrc of the user changes nothing.
         mpl.rcdefaults()
-        mpl.rcParams.update(settings)
+        mpl.rc("svg", fonttype="none", hashsalt=key)
+        mpl.rc("font", size=FONT_SIZE)
         # The browser has the letters that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message=r"(?s).*Glyph")
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained", facecolor="none")
