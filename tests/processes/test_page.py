@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -396,8 +395,7 @@ def test_what_cannot_be_used_is_said_and_nothing_is_written(runs: Pair, tmp_path
         (runs.first, "-o", "copy.jsonl"), (runs.first, "-o", runs.first.with_suffix(".meta.json")),
         (runs.first, "-o", "no/such/folder.html"), ("--live", "--output-dir", "empty.jsonl"),
     )  # fmt: skip
-    with ThreadPoolExecutor() as pool:
-        refused = list(pool.map(lambda arguments: report(*arguments, cwd=tmp_path), (*inputs, ("--live",))))
+    refused = [report(*arguments, cwd=tmp_path) for arguments in (*inputs, ("--live",))]
     assert [done.returncode for done in refused] == [2] * len(refused), [done.stderr for done in refused]
     for done in refused[: len(inputs)]:
         assert only_sentence(done.stderr).startswith("report.py: ")
