@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter, defaultdict, deque
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eva.cluster.nodes import BackgroundTasks
 from eva.cluster.placement import LOSSES_BEFORE_ALONE, Loss, Placement
+from eva.cluster.ray_actors import shorten
 from eva.dataset.items import Item
+from eva.errors import EvaError
 
 LOST = Loss("it burnt down", 1.0)
 
@@ -144,3 +149,28 @@ def test_every_sample_is_placed_once_and_only_where_its_video_is(videos: list[st
     for item in items:
         holders = {node for node, held in holds.items() if item.videos[0] in held}
         assert where[item.index] in (holders or set(holds))
+
+
+def test_a_task_beside_the_samples_that_fails_ends_the_run_and_one_that_is_stopped_does_not() -> None:
+    async def fail() -> None:
+        raise EvaError("it cannot be watched")
+
+    async def both() -> None:
+        tasks = BackgroundTasks()
+        stopped = tasks.spawn(asyncio.sleep(60))
+        tasks.cancel()
+        await asyncio.wait([stopped])
+        tasks.check()
+        await asyncio.wait([tasks.spawn(fail())])
+        with pytest.raises(EvaError, match="watched"):
+            tasks.check()
+
+    asyncio.run(both())
+
+
+@pytest.mark.parametrize(
+    ("text", "owed"), [("", "RuntimeError"), ("one", "one"), (" first \nsecond\n last\n", "first ... last")]
+)
+def test_of_the_pages_of_an_error_of_ray_the_first_and_the_last_line_are_told(text: str, owed: str) -> None:
+    assert shorten(RuntimeError(text)) == owed
+    assert len(shorten(RuntimeError(f"{text}\n{'x' * 10_000}"))) < 400

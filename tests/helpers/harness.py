@@ -8,12 +8,14 @@ import io
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -273,6 +275,31 @@ def kill_group(process: subprocess.Popen[Any]) -> None:
     """SIGKILL to the run and to the frame tools that it started."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+@contextmanager
+def beside(act: Callable[[], object]) -> Iterator[None]:
+    """`act` happens in a thread, while the run of the block goes on."""
+    with ThreadPoolExecutor(1) as thread:
+        acting = thread.submit(act)
+        yield
+        acting.result()
+
+
+def send_signals(*numbers: int, pause_s: float = 0.3) -> None:
+    """To the run in this process, as a terminal would."""
+    for number in numbers:
+        uncaught = signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+        assert not uncaught, "no run is there to catch it"
+        os.kill(os.getpid(), number)
+        time.sleep(pause_s)
+
+
+def pasted(command: str, *flags: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command that a run printed, as a person would paste it."""
+    script, *words = shlex.split(command)
+    assert Path(script).samefile(EVAL)
+    return called("eval-eva.py", *words, *flags, cwd=cwd)
 
 
 def wait_until(true: Callable[[], bool], *, timeout_s: float = 60) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from harness import called, only_sentence
 
+from eva.__main__ import main
+
 
 def record(**more: Any) -> dict[str, Any]:
     basic = {"index": 0, "gt": "B", "answer": "B", "stop_reason": "answer_found", "num_rounds": 2, "total_tokens": 100}
@@ -82,6 +84,14 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     done = run(str(tmp_path / "absent.jsonl"))
     assert done.returncode != 0
     assert "absent.jsonl" in only_sentence(done.stderr)
+
+
+def test_the_package_has_the_command_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eva", "score", str(tmp_path / "absent.jsonl")]) == 2
+    assert capsys.readouterr().err.startswith("eva score: ")
+    assert (main(["eva", "--help"]), main(["eva"]), main(["eva", "absent"])) == (0, 2, 2)
+    said = capsys.readouterr()
+    assert (said.out.count("usage:"), said.err.count("usage:")) == (1, 2)
 
 
 @pytest.mark.parametrize("field", ["num_rounds", "total_tokens"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +12,20 @@ from typing import Any
 
 import pytest
 from agent_replies import ANSWER, OWN_AGENT, hermes, native, window
-from harness import ROOT, Bench, Run, block, call, make_video, row, wait_until
+from harness import ROOT, Bench, Run, beside, block, call, make_video, read_whole_lines, row, send_signals, wait_until
 from scripted_server import MODEL, Journal, Script, ScriptedServer
+
+from eva.agent.interface import Task
+from eva.agents.choice import FRAME_TOKENS, AgentChoice
+from eva.agents.readers import can_read, describe_unread
+from eva.agents.uniform import Uniform
+from eva.protocol.budget import visual_tokens
+from eva.protocol.messages import VideoInfo
+from eva.records.cache import open_cache
+from eva.records.schema import read_record
+from eva.run.choices import choose_agent
+from eva.run.keeper import Keeper
+from eva.run.options import Options
 
 WIDTH, HEIGHT = 280, 168
 FRAME = 60  # visual tokens of a whole frame
@@ -302,10 +315,13 @@ def test_a_run_that_was_interrupted_goes_on_through_failing_servers_and_names_it
     with ScriptedServer(Script(dict.fromkeys(names, failing), strict=True, default_delay_s=0.2)) as server:
         bench = Bench(folder, server.base_url, Path("none"), f"resumed-{list(AGENTS).index(agent)}")
         bench.write([row(name) for name in names])
-        process = bench.start("--max-concurrent", "1", "--grace", "60", *flags)
-        wait_until(lambda: bench.cache.exists() and bench.cache.read_bytes().count(b"\n") >= 1)
-        process.terminate()
-        interrupted = bench.finish(process)
+
+        def interrupt() -> None:
+            wait_until(lambda: bool(read_whole_lines(bench.cache)))
+            send_signals(signal.SIGTERM)
+
+        with beside(interrupt):
+            interrupted = bench.run("--max-concurrent", "1", "--grace", "60", *flags)
         assert interrupted.code == 143, interrupted.said
         kept = {record["index"] for record in interrupted.records()}
         server.script.default_delay_s = 0.0
@@ -401,30 +417,46 @@ def test_images_inside_requests_are_not_kept_in_the_messages_of_a_record(folder:
     assert urls == ["data:image/bmp;base64"] * 2
 
 
-def test_a_token_of_32_pixels_makes_frames_of_its_multiples(play: Any) -> None:
-    flags = ("--agent", "uniform", "--nframes", "1", "--pixels-per-token", "32")
-    played = play("wide", {"q": ["B"]}, *flags)
-    (image,) = [part for part in played.requests("q")[0][0]["content"] if part["type"] == "image"]
-    assert (image["w"], image["h"]) == (288, 160)
-    assert played.record("q")["estimated_visual_tokens"] == 9 * 5
+def test_a_token_of_32_pixels_makes_frames_of_its_multiples() -> None:
+    options = Options("own", agent="uniform", nframes=1, pixels_per_token=32)
+    agent = choose_agent(options, []).make()
+    assert agent == Uniform(1, FRAME_TOKENS, 32)
+    (look,) = agent.look_first(Task(0, (), VideoInfo(6.0, WIDTH, HEIGHT)))
+    assert look.arguments is not None
+    assert visual_tokens(1, look.arguments["resize"], width=WIDTH, height=HEIGHT, side=32) == 9 * 5
 
 
 # --- a model that answers in another form
 
 
-def test_ten_replies_that_the_agent_cannot_read_are_one_line_that_names_the_agent_that_can(play: Any) -> None:
-    replies = {str(number): [hermes(LOOK)] for number in range(12)}
-    run = play("unread", replies, strict=False).run
-    lines = [line for line in run.stderr.splitlines() if "can be read" in line]
-    assert len(lines) == 1
-    assert "none of the first 10 replies can be read" in lines[0]
-    assert "frame_select" in lines[0] and "--agent hermes can read it" in lines[0]
+@pytest.mark.parametrize(
+    ("replies", "said"),
+    [([hermes(LOOK)] * 12, "--agent hermes can read it"), (["Hm."] * 12, "no agent"), ([ANSWER, *["Hm."] * 11], None)],
+    ids=["of another agent", "of none", "one that can be read"],
+)
+def test_ten_replies_that_the_agent_cannot_read_are_one_line_that_names_the_agent_that_can(
+    replies: list[str], said: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_cache(tmp_path / "cache_own.jsonl") as cache:
+        keeper = Keeper(cache, AgentChoice("eva"))
+        for index, reply in enumerate(replies):
+            record = {"index": index, "stop_reason": "no_answer_no_tool_call", "trajectory": [{"reply": reply}]}
+            keeper.append(read_record({**record, "gt": "B", "schema": 1}))
+    assert [said in line for line in caplog.messages if said] == ([True] if said else [])
+    assert len(caplog.messages) == (said is not None)
 
 
-def test_one_reply_that_can_be_read_is_enough_for_silence(play: Any) -> None:
-    replies = {str(number): ["Hm." if number else ANSWER] for number in range(12)}
-    run = play("read", replies, "--max-concurrent", "1", strict=False).run
-    assert "can be read" not in run.stderr
+@pytest.mark.parametrize("agent", ["eva", "tools", "hermes"])
+def test_the_agent_that_can_read_a_reply_is_the_one_that_asks_for_its_form(agent: str) -> None:
+    own = {
+        "eva": {"reply": block(call(0, 2, 4))},
+        "hermes": {"reply": hermes(LOOK)},
+        "tools": {"tool_calls": [{"id": "a", "name": "frame_select", "arguments": json.dumps(LOOK)}]},
+    }
+    for name, reply in own.items():
+        (round_,) = read_record({"index": 0, "trajectory": [reply], "schema": 1}).rounds
+        assert can_read(AgentChoice(agent).make(), round_, "?") == (name == agent)
+        assert f"--agent {name} can read it" in describe_unread(round_, "?")
 
 
 # --- the page

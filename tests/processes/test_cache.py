@@ -31,6 +31,7 @@ from harness import (
     read_records,
     read_whole_lines,
     row,
+    send_signals,
     wait_until,
     write_rows,
 )
@@ -393,20 +394,13 @@ def touched(place: Place, touch: Callable[[Path], object], *, interrupt: bool = 
             return [ANSWER]
         before.extend(read_records(place.bench.cache))
         touch(place.bench.cache)
-        if interrupt:
-            interrupt_at_once()
+        if interrupt:  # the first one gives the sample under way its grace, the second none
+            send_signals(signal.SIGINT, signal.SIGINT)
         return [{"text": ANSWER, "delay_s": 300 if interrupt else 0}]
 
     place.server.script.replies = replies
     run = place.bench.run("--max-concurrent", "1")
     return Touched(run, before, place.bench.output_dir / "cache_own.jsonl.rescued")
-
-
-def interrupt_at_once() -> None:
-    """To this process, in which the run is. The first signal gives samples under way their grace, the second none."""
-    for _ in range(2):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.3)
 
 
 def change_an_answer(cache: Path) -> None:

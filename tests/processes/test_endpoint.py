@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import shutil
 import signal
 import ssl
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from harness import ROOT, Bench, block, call, environment, make_video, row, wait_until
+from harness import Bench, beside, block, call, called, environment, make_video, row, send_signals, wait_until
 from hostile_server import (
     MODEL,
     Play,
@@ -42,6 +39,9 @@ from eva.endpoint.completion import Reply
 from eva.endpoint.errors import ServerError, UnavailableError
 from eva.endpoint.http_client import MAX_REPLY_BYTES
 from eva.errors import EvaError
+from eva.run.preflight import FAILED, table
+from eva.run.rehearsal import check_all
+from eva.run.settings import choose_dataset
 
 ANSWER = "<answer>B</answer>"
 ESCAPE = "\x1b[31m\x1b]0;owned\x07"
@@ -205,17 +205,12 @@ def test_tokens_that_no_reply_tells_are_null_and_no_figure_is_made_of_them(bench
     assert run.said.count("3 records have no usable total_tokens: 0, 1, 2") == 1
     assert "Average total tokens: not known" in run.stdout
     assert json.loads((bench.folder / "run.json").read_text())["average_total_tokens"] is None
-    scored = score(run.result)
+    scored = called("accuracy.py", run.result)
     assert scored.returncode == 0, scored.stderr
     assert "Average total tokens: not known" in scored.stdout
     lines = [{key: value for key, value in record.items() if key != "total_tokens"} for record in run.records()]
     run.result.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert "'total_tokens' is missing" in score(run.result).stderr
-
-
-def score(result: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "accuracy.py"), str(result)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "'total_tokens' is missing" in called("accuracy.py", run.result).stderr
 
 
 def test_a_server_that_sends_a_byte_now_and_then_costs_no_sample(bench_at: Callable[..., Bench]) -> None:
@@ -238,12 +233,13 @@ def test_a_signal_ends_the_run_while_such_a_server_answers(
 ) -> None:
     with hostile_server(play) as server:
         bench = bench_at(server.base_url)
-        process = bench.start("--grace", "600")
-        wait_until(lambda: server.asked > 0)
-        process.send_signal(number)
-        time.sleep(1)  # the first one leaves samples their grace, the second none
-        process.send_signal(number)
-        run = bench.finish(process)
+
+        def interrupt() -> None:
+            wait_until(lambda: server.asked > 0)
+            send_signals(number, number)  # the first one leaves samples their grace, the second none
+
+        with beside(interrupt):
+            run = bench.run("--grace", "600")
     assert run.code == 128 + number, run.said
     assert "to go on:" in run.stderr
     assert run.records() == []
@@ -450,9 +446,12 @@ def test_a_password_in_the_address_is_used_and_stands_nowhere(bench_at: Callable
 def test_check_shows_no_password(bench_at: Callable[..., Bench]) -> None:
     with ScriptedServer(Script({})) as server:
         bench = bench_at(f"{server.base_url.replace('//', f'//user:{SECRET}@')},http://user:{SECRET}@127.0.0.1:9/v1")
-        run = bench.run("--check")
-    assert f"server {server.base_url}\n" in run.stdout
-    assert SECRET not in run.said
+        options = bench.options()
+        findings = asyncio.run(check_all(choose_dataset(options, {}), options, list_all=False))
+    answering, silent = f"server {server.base_url}", "server http://127.0.0.1:9/v1"
+    assert [one.verdict for one in findings if one.of == silent] == [FAILED]
+    assert {one.what for one in findings if one.of == answering} == {"context", "a frame by file://", "256 images"}
+    assert SECRET not in "\n".join([*map(str, findings), *table(findings, columns=80)])
 
 
 @pytest.mark.parametrize(
@@ -482,11 +481,9 @@ def test_the_key_can_come_from_the_environment_and_a_flag_wins(
         assert wrong.code == 2, wrong.said
         monkeypatch.setenv("EVA_API_KEY", "simsim")
         assert bench.run("--api-key", "sesame", "--new-cache", "--yes").code == 0
-    help_text = subprocess.run(
-        bench.command("--help"), capture_output=True, text=True, env=dict(os.environ), check=True
-    )
-    assert "EVA_API_KEY" in help_text.stdout
-    assert "simsim" not in help_text.stdout
+    help_text = bench.run("--help").stdout
+    assert "EVA_API_KEY" in help_text
+    assert "simsim" not in help_text
 
 
 def test_a_servers_escape_codes_reach_the_records_and_no_terminal(bench_at: Callable[..., Bench]) -> None:

@@ -1,4 +1,4 @@
-"""accuracy.py and report.py start without the packages that only a run needs."""
+"""Scripts start without the packages that only a run needs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ HEAVY = {"av", "cv2", "decord", "openai", "transformers", "ray"}
 RECORD = {"index": 0, "gt": "B", "answer": "B", "stop_reason": "answer_found", "num_rounds": 1, "total_tokens": 9}
 
 
-@pytest.mark.parametrize("script", ["accuracy.py", "report.py"])
-def test_help_is_printed_before_a_heavy_package_is_imported(script: str) -> None:
+@pytest.mark.parametrize(
+    ("script", "more"), [("eval-eva.py", {"numpy", "PIL"}), ("accuracy.py", set()), ("report.py", set())]
+)
+def test_help_is_printed_before_a_heavy_package_is_imported(script: str, more: set[str]) -> None:
     command = [sys.executable, "-X", "importtime", str(ROOT / script), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120, check=True)
     imported = set(re.findall(r"\| +([a-zA-Z_0-9]+)$", done.stderr, re.MULTILINE))
     assert "argparse" in imported
-    assert not imported & {*HEAVY, "scipy", "matplotlib"}
+    assert not imported & {*HEAVY, *more, "scipy", "matplotlib"}
 
 
 # A module that is None in sys.modules cannot be imported, as if it were not installed.

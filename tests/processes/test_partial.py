@@ -3,21 +3,35 @@ that it does not have."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-import shlex
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Bench, Run, called, environment, make_video, read_whole_lines, row, wait_until, write_rows
+from harness import (
+    Bench,
+    Run,
+    beside,
+    called,
+    make_video,
+    pasted,
+    read_whole_lines,
+    row,
+    send_signals,
+    wait_until,
+    write_rows,
+)
 from scripted_server import Script, ScriptedServer
 
+from eva.commands.run import exit_code
 from eva.records.meta import Meta, write_meta
+from eva.run.evaluate import Host, evaluate
+from eva.run.settings import choose_dataset
+from eva.run.summary import summarize
 from eva.scoring.coverage import Coverage, measure, read_spans, write_spans
 
 RIGHT, WRONG = "<answer>B</answer>", "<answer>A</answer>"
@@ -60,10 +74,12 @@ def server() -> Iterator[ScriptedServer]:
 
 
 def interrupted(bench: Bench, *flags: str) -> Run:
-    process = bench.start("--max-concurrent", "3", "--grace", "1", *flags)
-    wait_until(lambda: len(read_whole_lines(bench.cache)) >= FAST)
-    process.send_signal(signal.SIGINT)
-    run = bench.finish(process)
+    def interrupt() -> None:
+        wait_until(lambda: len(read_whole_lines(bench.cache)) >= FAST)
+        send_signals(signal.SIGINT)
+
+    with beside(interrupt):
+        run = bench.run("--max-concurrent", "3", "--grace", "1", *flags)
     assert run.code == 130, run.said
     return run
 
@@ -144,19 +160,22 @@ def test_a_finished_run_of_a_chosen_part_is_complete_for_it(
     bench_at: Callable[[str], Bench], server: ScriptedServer, tmp_path: Path
 ) -> None:
     bench = bench_at(server.base_url)
-    run = bench.run("--sample", str(FAST), "--json", str(tmp_path / "run.json"))
-    assert run.code == 0, run.said
+    options = bench.options(sample=FAST)
+    ended = asyncio.run(evaluate(choose_dataset(options, {}), options, Host()))
+    assert (len(ended.items), len(ended.outcomes), ended.coverage) == (FAST, FAST, Coverage(FAST, 0, COUNT))
+    assert exit_code(ended, ["eval-eva.py"]) == 0
     complete = f"Complete for {FAST} of {COUNT} questions: the others were not chosen"
-    assert run.stdout.startswith(f"Accuracy:      {FAST - 1}/{FAST} = {(FAST - 1) / FAST:.2%}\n95 % interval: ")
-    assert run.stdout.splitlines()[-2:] == [f"Result: {run.result}", complete]
+    lines = summarize(ended, tmp_path / "run.json")
+    assert lines[0] == f"Accuracy:      {FAST - 1}/{FAST} = {(FAST - 1) / FAST:.2%}"
+    assert lines[-2:] == [f"Result: {ended.result}", complete]
     assert json.loads((tmp_path / "run.json").read_text())["partial"] is False
-    for path in (run.result, run.cache):
+    for path in (bench.result, bench.cache):
         said = tool("accuracy.py", path)
         assert said.splitlines()[1] == f"Accuracy: {FAST - 1}/{FAST} = {(FAST - 1) / FAST:.4%}"
         assert complete in said and "95 % interval" in said
         content = json.loads(tool("accuracy.py", path, "--json"))
         assert [content[name] for name in ("partial", "covered", "questions")] == [False, FAST, COUNT]
-    tool("report.py", run.result, "-o", tmp_path / "page.html")
+    tool("report.py", bench.result, "-o", tmp_path / "page.html")
     (head,) = on_page(tmp_path / "page.html", "heads")
     assert (head["so_far"], head["accuracy"]) == (None, (FAST - 1) / FAST)
     assert complete in head["caveats"]
@@ -195,10 +214,7 @@ def test_a_run_whose_infrastructure_failed_some_samples_ends_with_3_and_the_comm
     command = re.search(r"1 of 30 samples ended by failures of the infrastructure .*:  python (.*)", run.stderr)
     assert command, run.stderr
     server.script.replies = lambda key: [RIGHT]
-    again = subprocess.run(
-        [sys.executable, *shlex.split(command[1]), "--yes"],
-        capture_output=True, text=True, env=environment(), cwd=bench.folder, timeout=120, check=False,
-    )  # fmt: skip
+    again = pasted(command[1], "--yes", cwd=bench.folder)
     assert again.returncode == 0, again.stderr
     assert again.stdout.startswith(f"Accuracy:      {COUNT}/{COUNT} = ")
 

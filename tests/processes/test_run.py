@@ -6,8 +6,6 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -41,15 +39,6 @@ NAMES = (
     "long" * 50 + ".mp4",
     "\udcff.mp4",
 )
-
-
-def test_the_help_comes_without_waiting_for_the_libraries_of_a_run() -> None:
-    ask = "import runpy, sys; sys.argv = ['eval-eva.py', '--help']; runpy.run_path('eval-eva.py', run_name='__main__')"
-    heavy = "sys.modules.keys() & {'openai', 'numpy', 'cv2', 'av', 'PIL', 'transformers', 'scipy', 'ray'}"
-    code = f"try:\n exec({ask!r})\nfinally:\n print(sorted({heavy}), file=sys.__stderr__)"
-    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "--max-concurrent" in said.stdout
-    assert said.stderr.strip() == "[]"
 
 
 def journey(bench: Bench, *flags: str, **settings: Any) -> Callable[[], Run]:

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from eva.endpoint import pool as servers
 from eva.endpoint.client import ChatModel, connect, make_client
 from eva.endpoint.errors import FailingError, OutageError, ServerLostError, UnavailableError, WeightsChangedError
 from eva.endpoint.pool import Assignment, Server, Servers
+from eva.endpoint.ranks import Ranks
 from eva.run import schedule
 from eva.run.connect import connect_all
 from eva.run.options import Options
@@ -422,12 +423,37 @@ def test_a_server_that_refuses_a_rank_that_it_claims_to_have_chooses_itself(capl
 
 @pytest.mark.parametrize("page", [b"", b"\xff" * 1000, b'vllm:prefix_cache_queries_total{engine="x"} NaN\n', None])
 def test_a_metrics_page_that_says_nothing_useful_costs_nothing(page: bytes | None) -> None:
-    with serving(Script(lambda key: [ANSWER], ranks=2)) as (server,):
+    async def take(ranks: Ranks) -> int | None:
+        return await ranks.take()
+
+    with serving(Script({}, ranks=2)) as (server,):
         server.journal.metrics = lambda ranks: page.decode("latin-1") if page is not None else None  # type: ignore
-        samples = Samples([server.base_url])
-        samples.run(5)
-    assert samples.done == Counter(range(5))
-    assert {rank for named in ranks_of(server).values() for rank in named} == {None}
+        assert with_ranks(server, take) is None
+
+
+def with_ranks(server: ScriptedServer, use: Callable[[Ranks], Coroutine[Any, Any, Any]]) -> Any:
+    async def used() -> Any:
+        model = await connect(base_url=server.base_url, api_key="k", model=None, timeout_s=20)
+        try:
+            return await use(Ranks(model, None))
+        finally:
+            await model.client.close()
+
+    return asyncio.run(used())
+
+
+def test_a_sample_takes_the_rank_with_the_fewest_and_a_refused_one_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+    async def take_and_lose(ranks: Ranks) -> list[int | None]:
+        taken = [await ranks.take() for _ in range(4)]
+        ranks.leave(1)
+        taken.append(await ranks.take())
+        server.script.ranks = 2
+        await ranks.refuse(2)
+        return [*taken, await ranks.take()]
+
+    with serving(Script({}, ranks=3)) as (server,):
+        assert with_ranks(server, take_and_lose) == [0, 1, 2, 0, 1, 1]
+    assert said_of_ranks(caplog) == [f"{server.base_url} had 3 data-parallel ranks: 2 now"]
 
 
 # --- how many at a time

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Bench, Run, make_video, read_records, row, wait_until
+from harness import Bench, Run, beside, make_video, read_records, row, wait_until
 from scripted_server import Script, ScriptedServer
 
 ANSWER = "<answer>B</answer>"
@@ -174,13 +174,17 @@ def test_a_server_that_swaps_its_weights_ends_the_run_and_leaves_no_record_of_ei
 def test_a_server_that_comes_late_with_other_weights_ends_the_run(bench: Bench, server: ScriptedServer) -> None:
     server.script.default_delay_s = 1
     bench.write([row(f"question {n}") for n in range(30)])
-    late = ScriptedServer(Script(lambda key: [ANSWER], root=STEP_400))
-    port = late.server_address[1]
-    late.server_close()
-    process = bench.start("--max-concurrent", "1", base_url=f"{server.base_url},http://127.0.0.1:{port}/v1")
-    wait_until(lambda: bool(server.journal.seen))
-    with ScriptedServer(Script(lambda key: [ANSWER], root=STEP_400), port=port) as late:
-        ended = bench.finish(process)
+    late = [ScriptedServer(Script(lambda key: [ANSWER], root=STEP_400))]
+    port = late[0].server_address[1]
+    late.pop().server_close()
+
+    def serve_late() -> None:
+        wait_until(lambda: bool(server.journal.seen))
+        late.append(ScriptedServer(Script(lambda key: [ANSWER], root=STEP_400), port=port).__enter__())
+
+    with beside(serve_late):
+        ended = bench.run("--max-concurrent", "1", base_url=f"{server.base_url},http://127.0.0.1:{port}/v1")
+    late[0].__exit__()
     assert ended.code == 1, ended.said
     assert f"{STEP_400}, and the run began with {STEP_200}" in ended.stderr
-    assert not late.journal.seen
+    assert not late[0].journal.seen

@@ -7,10 +7,7 @@ import os
 import random
 import re
 import resource
-import shlex
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -23,11 +20,12 @@ import pytest
 from harness import (
     Bench,
     Run,
+    beside,
     block,
     call,
-    environment,
     kill_group,
     make_video,
+    pasted,
     read_whole_lines,
     row,
     wait_until,
@@ -163,12 +161,15 @@ def test_a_server_that_dies_five_times_and_answers_rubbish_between_leaves_no_tra
         quiet_bench, bench = bench_at(quiet_server.base_url, "quiet"), bench_at(server.base_url)
         for one in (quiet_bench, bench):
             one.write(numbered(count))
-        process = bench.start("--max-concurrent", "6", "--request-timeout", "4")
-        for stage in (4, 12, 20, 28, 36):
-            wait_until(lambda: len(recorded(bench)) >= stage)  # noqa: B023  called before it changes
-            server.kill()
-            server.start()
-        run = bench.finish(process)
+
+        def kill_the_server() -> None:
+            for stage in (4, 12, 20, 28, 36):
+                wait_until(lambda: len(recorded(bench)) >= stage)  # noqa: B023  called before it changes
+                server.kill()
+                server.start()
+
+        with beside(kill_the_server):
+            run = bench.run("--max-concurrent", "6", "--request-timeout", "4")
         check_same(run, quiet_bench.run())
     assert [record for record in run.records() if record["stop_reason"] == "exception"] == []
 
@@ -182,13 +183,17 @@ def test_of_two_servers_one_dies_and_comes_back_and_no_sample_is_lost_or_asked_o
     with killable(mortal, other):
         bench = bench_at(f"{mortal.base_url},{other.base_url}")
         bench.write(numbered(count))
-        process = bench.start("--max-concurrent", "8")
-        wait_until(lambda: len(recorded(bench)) >= 16)
-        mortal.kill()
-        before_death = Counter(mortal.asked())
-        wait_until(lambda: len(recorded(bench)) >= 48)
-        mortal.start()
-        run = bench.finish(process)
+        before_death = Counter[str]()
+
+        def kill_one_for_a_while() -> None:
+            wait_until(lambda: len(recorded(bench)) >= 16)
+            mortal.kill()
+            before_death.update(mortal.asked())
+            wait_until(lambda: len(recorded(bench)) >= 48)
+            mortal.start()
+
+        with beside(kill_one_for_a_while):
+            run = bench.run("--max-concurrent", "8")
         on_mortal, on_other = Counter(mortal.asked()), Counter(other.asked())
     assert run.code == 0, run.said
     assert [record["stop_reason"] for record in run.records()] == ["answer_found"] * count
@@ -239,13 +244,9 @@ def test_a_sample_given_up_in_its_second_round_keeps_the_first_in_its_record(ben
 
 
 def resume(run: Run, bench: Bench) -> Run:
-    """The command that the run printed, as a person would paste it."""
     (command,) = re.findall(r"to go on:  python (.+)$", run.stderr, re.MULTILINE)
-    process = subprocess.run(
-        [sys.executable, *shlex.split(command)],
-        capture_output=True, text=True, timeout=120, env=environment(), cwd=bench.folder, check=False,
-    )  # fmt: skip
-    return Run(process.returncode, process.stdout, process.stderr, bench.cache, bench.result)
+    done = pasted(command, cwd=bench.folder)
+    return Run(done.returncode, done.stdout, done.stderr, bench.cache, bench.result)
 
 
 def test_an_outage_that_lasts_ends_the_run_saved_merged_and_with_the_command_that_goes_on(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 import shutil
 import subprocess
@@ -10,10 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ROOT, Bench, make_video, row
+from harness import ROOT, Bench, make_video, row, write_rows
 from killable import KillableServer, killable
 from pseudo_terminal import CTRL_C, terminal
 from scripted_server import Script, ScriptedServer
+
+from eva.commands.bar import Bar, logged_to_terminal
+from eva.dataset.items import load_items
+from eva.records.cache import open_cache
+from eva.records.schema import read_record
+from eva.run.progress import first_line
 
 RIGHT, WRONG = "<answer>B</answer>", "<answer>A</answer>"
 
@@ -103,3 +111,37 @@ def test_the_summary_fits_the_screen_and_begins_with_what_counts(bench_of: Calla
     status = ["git", "status", "--porcelain", "--untracked-files=all"]
     left = subprocess.run(status, cwd=bench.output_dir, check=True, capture_output=True, text=True).stdout
     assert left == "?? .gitignore\n", "git shows nothing that a run leaves in its folder"
+
+
+# --- the bar and the lines above it, where there is no terminal
+
+
+def test_lines_of_the_package_go_to_standard_error_with_the_commands_name(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("eva.run")
+    with logged_to_terminal("eval-eva.py"):
+        log.info("a video called %s", "\x1b[2J\nx")
+    log.warning("unheard")
+    assert capsys.readouterr() == ("", "eval-eva.py: a video called \ufffd[2J x\n")
+
+
+def test_the_bar_counts_what_is_right_and_what_failed_and_says_which_outage_lasts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    items = load_items(write_rows(tmp_path / "questions.jsonl", [row(f"q{number}") for number in range(4)]))
+    right = {"gt": "B", "answer": "B", "stop_reason": "answer_found", "num_rounds": 1, "total_tokens": 9}
+    failed = {**right, "answer": "", "stop_reason": "exception", "failure": "infrastructure", "schema": 1}
+
+    async def show() -> None:
+        path = write_rows(tmp_path / "cache_own.jsonl", [{"index": 0, **right}])
+        with open_cache(path) as cache:
+            async with Bar("own", items, cache) as bar:
+                bar.count(read_record({"index": 1, **failed}).outcome)
+                bar.note_outage("waiting for a server")
+                bar.note_outage("")
+                bar.note_outage("waiting again")
+
+    asyncio.run(show())
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert last.startswith("own 2/4, 50.0 % right, 1 failed, a server is down for 0 s |")
+    assert caplog.messages == ["waiting for a server", "all servers answer again, after 0 s", "waiting again"]
+    assert first_line("own", items, items[1:], "m", ["a", "b"]) == "own: 1 of 4 done, 3 to go; model m at a, b"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import row, write_rows
 
-from eva.dataset.items import Item
+from eva.dataset.items import Item, load_items
 from eva.run.choices import choose_items, draw
 from eva.run.options import Options, SettingsError
+from eva.run.preflight import WARNING, Finding, find_doubts
+from eva.scoring.published import load_published
 
 # Three questions for each video, and the videos in groups, as in Video-MME.
 ITEMS = [Item(n, (f"{n // 3}.mp4",), ({"role": "user", "content": "?"},), "A") for n in range(2700)]
@@ -58,3 +62,13 @@ def test_every_question_is_drawn_equally_often() -> None:
 def test_a_seed_without_a_sample_is_refused_with_the_missing_flag_named() -> None:
     with pytest.raises(SettingsError, match="--sample N"):
         indices(shuffle=3)
+
+
+def test_of_the_chosen_questions_those_are_doubted_whose_truth_no_letter_can_equal(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "own.jsonl", (row("q", truth=truth) for truth in ("B", "@", "b", "C", "(B)")))
+    everything = load_items(path)
+    (doubt,) = find_doubts(everything[:4], everything, path, None)
+    assert (doubt.what, doubt.verdict) == ("ground truths", WARNING)
+    assert doubt.detail.startswith("2 can never be right, such as 1 ('@'), 3 ('C')")
+    (other,) = find_doubts(everything[:1], everything, path, load_published()["mlvu"])
+    assert isinstance(other, Finding) and (other.what, other.verdict) == ("annotations", WARNING)

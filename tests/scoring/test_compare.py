@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from harness import ROOT, environment, only_sentence, write_rows
+from harness import called, only_sentence, write_rows
 
 from eva.commands.score import comparison, comparison_content
 from eva.records.meta import Meta, write_meta
@@ -206,10 +205,7 @@ def test_results_without_a_common_index_cannot_be_compared() -> None:
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "accuracy.py"), *map(str, arguments)]
-    # A terminal that knows ASCII alone must not end it.
-    ascii_only = environment(PYTHONIOENCODING="ascii", PYTHONUTF8="0")
-    return subprocess.run(command, capture_output=True, text=True, env=ascii_only, timeout=120, check=False)
+    return called("accuracy.py", *arguments)
 
 
 def write(path: Path, records: Iterable[Record], **settings: Any) -> Path:
@@ -325,17 +321,6 @@ def test_exceptions_are_counted_apart(tmp_path: Path) -> None:
     b = write(tmp_path / "b.jsonl", [record(0, "", stop_reason="exception"), record(1)])
     assert any(line.endswith("0 in A, 1 in B") and line.startswith("Exceptions") for line in said(a, b))
     assert not any(line.startswith("Exceptions") for line in said(a, a))
-
-
-@pytest.mark.process
-def test_a_reader_that_has_seen_enough_is_no_error(files: tuple[Path, Path]) -> None:
-    command = [sys.executable, str(ROOT / "accuracy.py"), *map(str, files)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
-        assert process.stdout
-        assert process.stderr
-        process.stdout.close()
-        said = process.stderr.read()
-    assert (process.returncode, said) == (0, b"")
 
 
 def test_a_strangers_stop_reason_cannot_write_lines_of_its_own(tmp_path: Path) -> None:
