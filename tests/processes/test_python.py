@@ -193,4 +193,6 @@ def test_runs_leave_no_process_and_no_connection_behind(own: dict[str, Any]) -> 
         eva.evaluate(**{**own, "output_dir": own["output_dir"] / str(number)})  # nothing to do
     with pytest.raises(eva.EvaError, match="no video folder"):
         eva.evaluate(**{**own, "video_root": own["video_root"] / "none", "output_dir": own["output_dir"] / "none"})
-    assert held() == before
+    processes, files = held()
+    assert processes <= before[0]
+    assert files <= before[1]
