@@ -41,32 +41,15 @@ def test_the_pieces_of_the_report_stand_in_their_order(tmp_path: Path) -> None:
         record(index=5, answer="", stop_reason="exception", num_rounds=0, total_tokens=0, error="RuntimeError"),
         record(index=6, answer="  ", stop_reason="no_valid_tool_call", total_tokens=2.5),
     )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert [find(lines, piece) for piece in PIECES] == sorted(find(lines, piece) for piece in PIECES), done.stdout
-
-
-PIECES = (
-    r"(?i)total.*\b7$",
-    r"(?i)accuracy.*\b3/7 = 42\.8571%",
-    r"(?i)empty.*\b3\b",
-    r"(?i)rounds.*\b2\.4286$",
-    r"(?i)tokens.*\b71\.9286$",
-    r"\banswer_found\b.*\b4\b",
-)
-
-
-def find(lines: list[str], pattern: str) -> int:
-    found = [number for number, line in enumerate(lines) if re.search(pattern, line)]
-    assert found, f"{pattern} is not in {lines}"
-    return found[0]
-
-
-def test_stop_reasons_come_most_common_first(tmp_path: Path) -> None:
-    reasons = ["exception"] + ["answer_found"] * 2 + ["no_nframes; call_frame_select_failed"] * 3
-    done = score(tmp_path, *(record(index=n, stop_reason=reason) for n, reason in enumerate(reasons)))
-    places = [done.stdout.index(reason) for reason in ("no_nframes;", "answer_found", "exception")]
-    assert places == sorted(places)
+    assert done.stdout.splitlines()[:7] == [
+        "Total entries: 7",
+        "Accuracy: 3/7 = 42.8571%",
+        "Empty answers: 3",
+        "Average rounds: 2.4286",
+        "Average total tokens: 71.9286",
+        "Stop reasons:",
+        "  answer_found: 4",
+    ]
 
 
 def test_the_denominator_is_the_lines_of_the_file(tmp_path: Path) -> None:

@@ -334,15 +334,6 @@ def test_a_run_that_was_interrupted_goes_on_through_failing_servers_and_names_it
     assert [(one["agent"], one["answer"]) for one in run.records()] == [(agent, "B")] * 4
 
 
-def test_a_finished_cache_is_not_taken_for_that_of_another_agent(eva: Played, folder: Path) -> None:
-    bench = Bench(folder, "http://127.0.0.1:9/v1", Path("none"), "eva")
-    bench.write([row(name) for name in SPENT])
-    other = bench.run("--agent", "blind", "--max-turns", "3")
-    assert other.code == 2
-    assert "agent: None then, 'blind' now" in other.stderr
-    assert bench.run("--max-turns", "3").code == 0, "EVA's own"
-
-
 def test_settings_of_an_agent_and_the_text_of_its_file_keep_caches_apart(folder: Path) -> None:
     mine = folder / "changing.py"
     with ScriptedServer(Script(lambda key: ["B"])) as server:

@@ -222,10 +222,14 @@ def test_a_server_that_sends_a_byte_now_and_then_costs_no_sample(bench_at: Calla
     assert slow.asked > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    "play",
-    [a_byte_now_and_then, a_body_without_end, answers(bomb()), answers(megabytes_of("{}"))],
+    ("play", "number"),
+    [
+        (a_byte_now_and_then, signal.SIGINT),
+        (a_body_without_end, signal.SIGTERM),
+        (answers(bomb()), signal.SIGINT),
+        (answers(megabytes_of("{}")), signal.SIGTERM),
+    ],
     ids=["a byte now and then", "a body without end", "a bomb", "nonsense"],
 )
 def test_a_signal_ends_the_run_while_such_a_server_answers(

@@ -206,16 +206,6 @@ def test_of_two_servers_one_dies_and_comes_back_and_no_sample_is_lost_or_asked_o
     assert abs(2 * len(before_death) - 16) <= 12, "new samples go to the least loaded"
 
 
-def test_a_run_starts_with_the_servers_that_answer(bench_at: Callable[..., Bench]) -> None:
-    with ScriptedServer(Script(lambda key: [ANSWER])) as server:
-        bench = bench_at(f"http://127.0.0.1:9/v1,{server.base_url}")
-        bench.write(numbered(12))
-        run = bench.run()
-    assert run.code == 0, run.said
-    assert f"{12}/{12} = 100.00%" in run.stdout
-    assert "127.0.0.1:9" in run.stderr, "it says which server is silent"
-
-
 # --- a sample that is given up
 
 
