@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def printable(text: str, *, limit: int = 200) -> str:
@@ -17,9 +17,9 @@ def printable(text: str, *, limit: int = 200) -> str:
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 
-def printable_lines(text: str) -> str:
-    """`text` with each of its lines made printable."""
-    return "\n".join(printable(line, limit=2000) for line in text.split("\n"))
+def printable_lines(lines: Iterable[str]) -> str:
+    """Lines for a person as one text. Each one stays one line, and is made printable."""
+    return "\n".join(printable(line, limit=2000) for line in lines)
 
 
 def folded(line: str, columns: int, indent: str) -> Sequence[str]:

@@ -33,4 +33,4 @@ def test_every_character_is_one_that_xml_can_hold() -> None:
 
 
 def test_several_lines_stay_lines_and_each_is_printable() -> None:
-    assert printable_lines("one\n  \x1b[2Jtwo\r\u2028three\n") == "one\n  \ufffd[2Jtwo  three\n"
+    assert printable_lines(["one", "  \x1b[2Jtwo\r\u2028three\n", ""]) == "one\n  \ufffd[2Jtwo  three \n"

@@ -114,7 +114,7 @@ def fetch_dataset(items: Sequence[Item], videos: VideoSet, root: Path, args: arg
     with errors_printed():
         origin = source_of(videos, root)
         if survey.there:
-            print(printable_lines("\n".join(write_containers(root, survey.there, origin))))
+            print(printable_lines(write_containers(root, survey.there, origin)))
     return survey, origin
 
 
@@ -124,7 +124,7 @@ def errors_printed() -> Iterator[None]:
     try:
         yield
     except (EvaError, OSError) as error:
-        print(printable_lines(str(error)), file=sys.stderr)
+        print(printable_lines(str(error).split("\n")), file=sys.stderr)
 
 
 def agrees() -> bool:
@@ -146,14 +146,13 @@ def check_dataset(dataset: str, annotations: Path, video_root: Path) -> int:
     try:
         survey = survey_videos(load_items(annotations), video_root)
     except EvaError as error:
-        print(error, file=sys.stderr)
+        print(printable_lines(str(error).split("\n")), file=sys.stderr)
         return 2
-    for found in survey.other_container:
-        print(f"{dataset}: other container: {found}")
-    for problem in survey.missing:
-        print(f"{dataset}: missing: {problem}")
-    print(
+    lines = [
+        *(f"{dataset}: other container: {found}" for found in survey.other_container),
+        *(f"{dataset}: missing: {problem}" for problem in survey.missing),
         f"{dataset}: {survey.total} videos: {len(survey.exact)} under their own name, "
-        f"{len(survey.other_container)} in another container, {len(survey.missing)} missing"
-    )
+        f"{len(survey.other_container)} in another container, {len(survey.missing)} missing",
+    ]
+    print(printable_lines(lines))
     return 1 if survey.missing else 0

@@ -76,7 +76,7 @@ def main(
 
 def fail(error: EvaError, name: str, argv: Sequence[str]) -> int:
     """Print what happened, and the command to go on if samples have run; gives the exit code."""
-    message, code = printable_lines(str(error)), 2
+    message, code = printable_lines(str(error).split("\n")), 2
     if isinstance(error, (RunInterruptedError, RunEndedError)):
         message += f"; to go on:  {resume_command(argv)}"
         code = 128 + error.number if isinstance(error, RunInterruptedError) else 1
@@ -124,7 +124,7 @@ class Terminal(Host):
         if sys.stdout.isatty():
             columns = shutil.get_terminal_size().columns
             lines = [part for line in lines for part in folded(line, columns, "  ")]
-        print("\n".join(lines))
+        print(printable_lines(lines))
 
 
 async def run(dataset: Dataset, command: RunCommand, argv: Sequence[str]) -> int:

@@ -32,16 +32,16 @@ from eva.scoring.repeats import measure_repeats
 from eva.scoring.repeats_summary import repeats_json, repeats_lines, unfinished_lines
 from eva.scoring.tables import FORMATS, make_table
 from eva.terminal import CommandParser
-from eva.text import printable
+from eva.text import printable, printable_lines
 
 UNFINISHED = 3
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The lines to print, whether they are of a run that has not finished, and what goes to standard error."""
+    """What to print, whether it is of a run that has not finished, and what goes to standard error."""
 
-    lines: Sequence[str]
+    text: str
     partial: bool
     notes: Sequence[str] = ()
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         answer = make_answer(options)
         code = UNFINISHED if answer.partial and not options.partial else 0
-        print("\n".join(answer.lines))
+        print(answer.text)
         for note in answer.notes:
             print(f"{name}: {printable(note, limit=2000)}", file=sys.stderr)
     except EvaError as error:
@@ -105,18 +105,18 @@ def make_answer(options: argparse.Namespace) -> Answer:
         return repeats(options, published)
     if len(options.files) == 2:
         a, b = (read_compared(file, published) for file in options.files)
-        lines = [to_json(comparison_content(a, b))] if options.json else comparison(a, b)
-        return Answer(lines, a.partial or b.partial)
+        text = to_json(comparison_content(a, b)) if options.json else printable_lines(comparison(a, b))
+        return Answer(text, a.partial or b.partial)
     assessment = assess_file(options.files[0], published)
-    lines = [to_json(assessment.to_json())] if options.json else assessment.lines()
-    return Answer(lines, assessment.score.partial)
+    text = to_json(assessment.to_json()) if options.json else printable_lines(assessment.lines())
+    return Answer(text, assessment.score.partial)
 
 
 def table(options: argparse.Namespace, published: Mapping[str, Published]) -> Answer:
     files = [read_answered(file, published) for file in options.files]
     made = make_table(files, by_category=options.by == "category")
     partial = any(file.origin.coverage.partial for file in files)
-    return Answer([FORMATS[options.table](made)], partial, made.notes)
+    return Answer(FORMATS[options.table](made), partial, made.notes)
 
 
 def repeats(options: argparse.Namespace, published: Mapping[str, Published]) -> Answer:
@@ -128,7 +128,8 @@ def repeats(options: argparse.Namespace, published: Mapping[str, Published]) -> 
         measured = measure_repeats(results)
         lines = repeats_lines(measured, results)
         content |= repeats_json(measured, results)
-    return Answer([to_json(content)] if options.json else lines, any(one.partial for one in results))
+    text = to_json(content) if options.json else printable_lines(lines)
+    return Answer(text, any(one.partial for one in results))
 
 
 def comparison(a: ComparedResult, b: ComparedResult) -> list[str]:
@@ -138,7 +139,7 @@ def comparison(a: ComparedResult, b: ComparedResult) -> list[str]:
         f"A: {a.origin.path}, agent {a.agent}",
         f"B: {b.origin.path}, agent {b.agent}",
         *comparison_lines(compare_results(a, b), agents=(a.agent, b.agent), same_settings=same_settings(a, b)),
-        *map(printable, note_lines(a, b)),
+        *note_lines(a, b),
     ]
 
 

@@ -11,7 +11,6 @@ from eva.scoring.compare_files import ComparedResult, named_so_far_lines
 from eva.scoring.published import Figure, caveat_lines, coverage_lines
 from eva.scoring.repeats import Repeats, Spread
 from eva.scoring.summary import interval_json, interval_line
-from eva.text import printable
 
 # Half of the last digit of a published figure, which is in percent with two decimals.
 _ROUNDING = 0.00005
@@ -20,7 +19,7 @@ _ROUNDING = 0.00005
 def unfinished_lines(results: Sequence[ComparedResult]) -> list[str]:
     """Of each run that has not finished, what can be said so far; [] where all have finished."""
     unfinished = [(str(one.origin.path), one.score) for one in results if one.partial]
-    return [printable(line, limit=2000) for path, score in unfinished for line in named_so_far_lines(path, score)]
+    return [line for path, score in unfinished for line in named_so_far_lines(path, score)]
 
 
 def repeats_lines(repeats: Repeats, results: Sequence[ComparedResult]) -> list[str]:
@@ -36,7 +35,7 @@ def repeats_lines(repeats: Repeats, results: Sequence[ComparedResult]) -> list[s
         f"Majority vote: {repeats.majority:.2%}",
         ", ".join(f"pass@{k}: {share:.2%}" for k, share in repeats.pass_at.items()),
         *(_published_line(figure, repeats.accuracy) for figure in _published(results)),
-        *map(printable, repeats_notes(repeats, results)),
+        *repeats_notes(repeats, results),
     ]
 
 

@@ -320,6 +320,18 @@ def test_check_lists_the_videos_that_are_there_found_by_stem_or_missing(data, tm
     assert "'../out.mp4' leaves the video root" in done.stdout
 
 
+def test_check_writes_the_names_of_videos_on_one_line_each(data, tmp_path):
+    lines = [annotation_line(0, "there\x1b[2J.mp4"), annotation_line(1, "gone\n\x1b[2J.mp4")]
+    (data / NAME).write_text("\n".join(lines))
+    (tmp_path / "there\x1b[2J.mkv").touch()
+    done = run(data, "one", "--check", tmp_path)
+    assert "\x1b" not in done.stdout
+    assert [line.partition("/")[0] for line in done.stdout.splitlines()[:2]] == [
+        "one: other container: ", "one: missing: the video ",
+    ]  # fmt: skip
+    assert len(done.stdout.splitlines()) == 3
+
+
 def test_check_succeeds_when_every_video_is_there(data, tmp_path):
     (data / NAME).write_text(annotation_line(0, "a.mp4"))
     (tmp_path / "a.mkv").touch()

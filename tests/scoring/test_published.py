@@ -400,3 +400,15 @@ def test_a_meta_file_that_cannot_be_read_is_one_sentence_and_exit_code_2(tmp_pat
     assert (done.returncode, done.stdout) == (2, "")
     assert "result_x.meta.json" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_strangers_meta_file_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.jsonl" for name in "abc"]
+    for number, path in enumerate(paths):
+        settings = {"dataset": "lvbench", "max_turns": "6\n\x1b[2J", "agent": "x\x1b[31m", "seed": f"{number}\x1b[2J"}
+        write_meta(path, Meta(settings, {}, (), coverage={"items": 1549, "chosen": write_spans(set(range(30)))}))
+        write_rows(path, ONE_VIDEO)
+    for count in (1, 2, 3):
+        done = called("accuracy.py", *paths[:count])
+        assert "\x1b" not in done.stdout
+        assert ("max_turns is 6 \ufffd[2J, published with 6" in done.stdout) == (count != 2)
