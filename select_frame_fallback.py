@@ -53,7 +53,7 @@ from eva.frames.store import FrameFolder, VideoFile, folder_name, video_folder
 from eva.frames.worker_loop import serve
 from eva.option_words import in_full, is_option
 from eva.protocol.arguments import parse_clock
-from eva.video.choices import BACKENDS, FORMATS, REFERENCE_OPTIONS
+from eva.video.choices import BACKENDS, FORMATS, LIKE_TORCHCODEC, REFERENCE_OPTIONS
 from eva.video.container import Identity
 from eva.video.decode import Video, open_video
 from eva.video.probe import probe
@@ -125,7 +125,14 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--nframes", type=int, default=32)
     parser.add_argument("--resize", type=float, help="ratio; default: full size, untouched")
     parser.add_argument("--factor", type=int, default=1, help="width and height become multiples of this")
-    parser.add_argument("--backend", choices=BACKENDS, default="auto")
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="auto",
+        help="auto: PyAV, then decord where PyAV fails. torchcodec: PyAV, with the frames of any file chosen by time, "
+        "which gives the frames of torchcodec; it need not be installed. like-decord: auto, but a file that decord "
+        "cannot use fails",
+    )
     parser.add_argument("--format", choices=FORMATS, default="png", help="of the frames; all are lossless")
     parser.add_argument("--clamp", action="store_true", help="cut the window to the stream instead of refusing it")
     parser.add_argument("--save-root", type=Path, default=Path("/tmp"))  # noqa: S108 - documented
@@ -197,17 +204,18 @@ def store_frames(arguments: argparse.Namespace, *, recount: bool) -> Mapping[str
     request, root = request_of(arguments), arguments.save_root.absolute()
     video = open_video(request.video, backend=arguments.backend, recount=recount, indexes=Indexes(root))
     plan = make_plan(video, request)
-    folder = video_folder(root, VideoFile.of(request.video, video.identity)) / kind_of(video, plan, recount=recount)
-    stored = FrameFolder(folder, arguments.format, plan.width, plan.height)
+    folder = video_folder(root, VideoFile.of(request.video, video.identity))
+    kind = kind_of(video, plan, recount=recount, by_time=arguments.backend == LIKE_TORCHCODEC)
+    stored = FrameFolder(folder / kind, arguments.format, plan.width, plan.height)
     cost = stored.fill(plan.indices, lambda missing: pictures(video, missing, plan, arguments.format))
     frames = [str(stored.path(index)) for index in plan.indices]
     return asdict(make_selection(video, request, plan)) | asdict(cost) | {"frames": frames}
 
 
-def kind_of(video: Video, plan: Plan, *, recount: bool) -> str:
-    """A name for all on which the pixels of a frame depend besides its index: size, decoder, and how frames are
-    decoded and counted."""
-    name = f"{plan.width}x{plan.height}-{video.decoder}{'-gap' if video.gap else ''}"
+def kind_of(video: Video, plan: Plan, *, recount: bool, by_time: bool) -> str:
+    """A name for all on which the pixels of a frame depend besides its index: size, decoder, how frames are decoded and
+    counted, and whether they are turned, which those that are chosen by time are not."""
+    name = f"{plan.width}x{plan.height}-{video.decoder}{'-gap' if video.gap else ''}{'-by-time' if by_time else ''}"
     if video.decoder == "decord":  # the frames that it gives, sometimes wrong ones, depend on the others of the call
         return f"{name}-{hashlib.sha256(repr(plan.indices).encode()).hexdigest()[:20]}"
     return f"{name}-counted" if recount else name

@@ -32,24 +32,25 @@ class Indexes:
 
     root: Path
 
-    def load(self, path: Path, identity: Identity, *, recount: bool) -> VideoIndex | None:
+    def load(self, path: Path, identity: Identity, *, recount: bool, by_time: bool) -> VideoIndex | None:
         """See decode.IndexStore."""
         file = VideoFile.of(path, identity)
         try:
-            data = self._path(file, recount=recount).read_bytes()
+            data = self._path(file, recount=recount, by_time=by_time).read_bytes()
         except FileNotFoundError:
             return None
         return _parse(data, file)
 
-    def save(self, path: Path, identity: Identity, index: VideoIndex, *, recount: bool) -> None:
+    def save(self, path: Path, identity: Identity, index: VideoIndex, *, recount: bool, by_time: bool) -> None:
         """See decode.IndexStore."""
         file = VideoFile.of(path, identity)
-        place = self._path(file, recount=recount)
+        place = self._path(file, recount=recount, by_time=by_time)
         place.parent.mkdir(parents=True, exist_ok=True)
         write_whole([(place, _serialize(index, file))])
 
-    def _path(self, file: VideoFile, *, recount: bool) -> Path:
-        return video_folder(self.root, file) / ("counted.bin" if recount else "index.bin")
+    def _path(self, file: VideoFile, *, recount: bool, by_time: bool) -> Path:
+        name = f"{'counted' if recount else 'index'}{'-by-time' if by_time else ''}.bin"
+        return video_folder(self.root, file) / name
 
 
 def _serialize(index: VideoIndex, file: VideoFile) -> bytes:

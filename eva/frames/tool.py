@@ -170,14 +170,14 @@ class ToolSettings:
             "resize": call.resize,
         }
         words = [f"--video_path={video}"]
-        if self.backend != "auto":
-            words.append(f"--backend={self.backend}")
         if self.fallback:
             words += [f"--{name}={value}" for name, value in numbers.items()]
         else:
             # A number stands where the model has it. Of two names for one thing, the tool takes the later one.
             words += _pass_on({**call.asked, **numbers})
         words += [f"--factor={self.factor}", f"--save-root={self.save_root}"]
+        if self.backend != "auto":
+            words.append(f"--backend={self.backend}")
         return [*words, "--clamp"] if self.fallback else words
 
 
@@ -192,7 +192,7 @@ def _pass_on(arguments: Mapping[str, Any]) -> list[str]:
             raise CallFailedError(
                 f"argument {name!r}: {text[:80]} frames are more than a prompt may hold ({MAX_FRAMES})"
             )
-        if option in ("--backend", "--save-root"):
+        if option == "--save-root":
             continue
         words.append(f"{option}={text}")
     return words

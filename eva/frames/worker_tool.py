@@ -29,6 +29,7 @@ from eva.frames.tool import (
     ToolSettings,
 )
 from eva.frames.worker_process import Limits, WorkerLostError, Workers
+from eva.video.choices import LIKE_DECORD
 
 # How often a call is made because its frames were evicted before they could be held.
 TRIES = 3
@@ -59,7 +60,7 @@ class WorkerTool:
 
     async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
         """See FrameTool."""
-        words = [*self.settings.arguments(video, call), f"--format={self.picture_format}"]
+        words = [*self._own_words(video, call), f"--format={self.picture_format}"]
         for _ in range(TRIES):
             async with self.prober.reading(video):
                 extraction = await self._serve_with_room(video, words)
@@ -71,6 +72,13 @@ class WorkerTool:
                     await asyncio.to_thread(self.evictor.count_written, extraction.details["written_bytes"])
                     return extraction
         raise FrameToolError(f"frames of {video} are evicted as soon as they are made: raise --frame-cache-gb")
+
+    def _own_words(self, video: Path, call: FrameCall) -> list[str]:
+        """decord need not be installed for a model to choose it."""
+        words = self.settings.arguments(video, call)
+        if self.settings.backend != "auto":  # which stands behind that of the model
+            return words
+        return [f"--backend={LIKE_DECORD}" if word == "--backend=decord" else word for word in words]
 
     @contextmanager
     def _store_errors(self) -> Iterator[None]:
@@ -119,7 +127,7 @@ class WorkerTool:
         return read_reply(reply, round(time.monotonic() - started_at, 3))
 
     async def _ask_again(self, video: Path, words: Sequence[str], first: WorkerLostError) -> Extraction:
-        other = self._other_decoder()
+        other = self._other_decoder(words)
         try:
             return await self._ask(video, [*words, f"--backend={other}"] if other else words)
         except WorkerLostError as second:
@@ -131,9 +139,10 @@ class WorkerTool:
             self._quarantine[video] = f"the frame tool {first} on {video}; {other} says: {refusal}"
         raise FrameToolError(self._quarantine[video]) from first
 
-    def _other_decoder(self) -> str | None:
+    def _other_decoder(self, words: Sequence[str]) -> str | None:
         installed = importlib.util.find_spec("decord") is not None
-        return "decord" if installed and self.settings.backend == "auto" else None
+        chosen = {word for word in words if word.startswith("--backend=")} - {"--backend=auto"}
+        return "decord" if installed and not chosen else None
 
     def _check_quarantine(self, video: Path) -> None:
         reason = self._quarantine.get(video)

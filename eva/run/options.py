@@ -15,7 +15,7 @@ from eva.errors import EvaError
 from eva.files import PROJECT
 from eva.json_text import parse_json
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
-from eva.video.choices import BACKENDS, FORMATS
+from eva.video.choices import DECODERS, FORMATS
 
 # The environment variable that holds the key if nothing else gives it, and the key of servers that want none.
 API_KEY_VARIABLE, NO_API_KEY = "EVA_API_KEY", "EMPTY"
@@ -204,7 +204,7 @@ class FrameSettings:
     timestamps: str = setting("requested", choices=("requested", "actual"))
     frame_tool: Path = setting(FRAME_TOOL, Path)
     frame_root: Path = setting(Path("/tmp/eva-frames"), Path)  # noqa: S108
-    backend: str = setting("auto", choices=BACKENDS)
+    backend: str = setting("auto", choices=DECODERS)
     image_transport: str | None = setting(None, choices=("file", "base64"))
     frame_workers: int | None = setting(None, positive)
     frame_timeout: float = setting(600.0, positive_number)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from eva.errors import ReadError, UndecodableError, VideoError
+from eva.video.choices import LIKE_DECORD, LIKE_TORCHCODEC
 from eva.video.container import Identity
 from eva.video.decode_decord import DecordVideo
 from eva.video.decode_pyav import AvVideo, read_index
@@ -40,19 +41,22 @@ class Video(Protocol):
 
 
 class IndexStore(Protocol):
-    """A place that keeps the indexes of videos. `recount`: the index of frames that were counted by decoding."""
+    """A place that keeps the indexes of videos; `recount` and `by_time` as in decode_pyav.read_index."""
 
-    def load(self, path: Path, identity: Identity, *, recount: bool) -> VideoIndex | None:
+    def load(self, path: Path, identity: Identity, *, recount: bool, by_time: bool) -> VideoIndex | None:
         """The index of the file at `path` that has this identity; None where there is none that can be believed."""
         ...
 
-    def save(self, path: Path, identity: Identity, index: VideoIndex, *, recount: bool) -> None:
+    def save(self, path: Path, identity: Identity, index: VideoIndex, *, recount: bool, by_time: bool) -> None:
         """Keep an index. Raises OSError."""
         ...
 
 
 def open_video(path: Path, *, backend: str, recount: bool, indexes: IndexStore | None) -> Video:
     """Open `path` with "av", "decord", or "auto": av, and decord where av cannot decode the file.
+
+    "torchcodec" is av, and the frames of every file are chosen by time. "like-decord" is "auto", but a file whose
+    frames are chosen by time, because decord cannot use it, is refused.
 
     `recount` decodes the whole file to learn its frames, for files whose packets mislead (MiscountedError). The index
     that av needs is taken from `indexes`, or kept there.
@@ -62,20 +66,26 @@ def open_video(path: Path, *, backend: str, recount: bool, indexes: IndexStore |
     if backend == "decord":
         return DecordVideo(path, identity)
     try:
-        return AvVideo(path, identity, _find_index(path, identity, recount, indexes))
+        index = _find_index(path, identity, indexes, recount=recount, by_time=backend == LIKE_TORCHCODEC)
+        video = AvVideo(path, identity, index)
     except UndecodableError as undecodable:
-        if backend == "av":
+        if backend in ("av", LIKE_TORCHCODEC):
             raise
         return _open_by_decord(path, identity, undecodable)
+    if backend == LIKE_DECORD and video.timeline.shown_to_s is not None:
+        raise VideoError(f"decord cannot use {path}: its frames can only be chosen by time")
+    return video
 
 
-def _find_index(path: Path, identity: Identity, recount: bool, indexes: IndexStore | None) -> VideoIndex:
-    kept = indexes.load(path, identity, recount=recount) if indexes else None
+def _find_index(
+    path: Path, identity: Identity, indexes: IndexStore | None, *, recount: bool, by_time: bool
+) -> VideoIndex:
+    kept = indexes.load(path, identity, recount=recount, by_time=by_time) if indexes else None
     if kept is not None:
         return kept
-    index = read_index(path, identity, recount=recount)
+    index = read_index(path, identity, recount=recount, by_time=by_time)
     if indexes:
-        indexes.save(path, identity, index, recount=recount)
+        indexes.save(path, identity, index, recount=recount, by_time=by_time)
     return index
 
 

@@ -218,17 +218,18 @@ class AvVideo:
         return MiscountedError(f"the packets of {self._path} do not map one to one to its frames")
 
 
-def read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
-    """Read all packets of a video, and decode it whole where they mislead or `recount` says so.
+def read_index(path: Path, identity: Identity, *, recount: bool, by_time: bool) -> VideoIndex:
+    """Read all packets of a video, and decode it whole where they mislead or `recount` says so. `by_time`: its frames
+    are chosen by time, whatever file it is.
 
     Raises UndecodableError where no frame can be decoded, ChangedError where the file does not have this identity, or
     has it no longer.
     """
     with unchanged(path, identity):
-        return _read_index(path, identity, recount=recount)
+        return _read_index(path, identity, recount=recount, by_time=by_time)
 
 
-def _read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
+def _read_index(path: Path, identity: Identity, *, recount: bool, by_time: bool) -> VideoIndex:
     undecodable = UndecodableError(f"no frame of the video {path} can be decoded")
     with _open_stream(path, identity) as (container, stream):
         survey, first = _survey(path, identity, container, stream)
@@ -236,7 +237,8 @@ def _read_index(path: Path, identity: Identity, *, recount: bool) -> VideoIndex:
             raise undecodable
         coded = (stream.width, stream.height)
         shown = _upright(coded, _quarter_turns(first))
-        clock = _make_clock(container, stream, first, shown[0])
+        by_time = by_time or is_chosen_by_time(container, stream, shown[0])
+        clock = _make_clock(container, stream, first, by_time=by_time)
         size = coded if clock.by_time else shown
     counted = _count_frames(path, identity, threads=1) if survey.gap else None
     if not recount and clock.delay_s is None and _is_as_surveyed(survey, first, counted):
@@ -448,10 +450,9 @@ def _open_stream(path: Path, identity: Identity) -> Iterator[tuple[InputContaine
         yield container, stream
 
 
-def _make_clock(container: InputContainer, stream: VideoStream, first: VideoFrame, width: int) -> Clock:
+def _make_clock(container: InputContainer, stream: VideoStream, first: VideoFrame, *, by_time: bool) -> Clock:
     # Of MPEG-1 in MPEG-TS, the guess is the rate of fields.
     rate = stream.average_rate or (None if container.format.name == MPEG_TS else stream.guessed_rate)
-    by_time = is_chosen_by_time(container, stream, width)
     time_base = stream.time_base or Fraction(1, 1000)
     undated = is_undated(container, stream)
     return Clock(

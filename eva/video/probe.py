@@ -58,7 +58,7 @@ def _shown_s(container: InputContainer, path: Path) -> float:
 
     stated_s = 0.0 if container.duration is None else container.duration / av.time_base
     try:
-        shown_s = read_index(path, Identity.of(path), recount=False).timeline.length_s
+        shown_s = read_index(path, Identity.of(path), recount=False, by_time=False).timeline.length_s
     except UndecodableError:
         if stated_s:
             return stated_s  # another decoder may know it

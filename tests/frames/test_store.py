@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -139,6 +140,19 @@ def test_decords_frames_are_kept_call_by_call(encoded: Encoded, tmp_path: Path, 
     assert worker.ask(encoded(CLIP), tmp_path, *words, "--nframes=3")["decoded"] == 0
 
 
+@pytest.mark.process
+def test_a_turned_video_keeps_other_frames_and_another_index_where_it_is_chosen_by_time(
+    encoded: Encoded, tmp_path: Path, worker: WorkerProcess
+) -> None:
+    video = encoded(h264("h264-upside-down.mp4", rotation=180))
+    asked = [(), ("--backend=torchcodec",)]
+    turned, coded = ([worker.ask(video, tmp_path, "--nframes=2", *words) for _ in range(2)] for words in asked)
+    assert [reply["decoded"] for reply in (*turned, *coded)] == [2, 0, 2, 0]
+    for upright, stored in zip(turned[0]["frames"], coded[1]["frames"], strict=True):
+        assert np.array_equal(read_picture(upright), np.rot90(read_picture(stored), 2))
+    assert len(index_files(tmp_path)) == len(list(tmp_path.rglob("index-by-time.bin"))) == 1
+
+
 @pytest.mark.parametrize("name", ["...mp4", "a\nb.mp4", "a/../b.mp4", "\udcff.mp4", "視" * 80 + ".mp4", "a\u2028.mp4"])
 def test_whatever_a_video_is_called_its_folder_is_one_part_below_the_store(tmp_path: Path, name: str) -> None:
     folder = video_folder(tmp_path, VideoFile(f"/videos/{name}", 1, 2))
@@ -220,9 +234,11 @@ def index_files(root: Path) -> list[Path]:
 def test_a_kept_index_is_the_one_that_was_read(encoded: Encoded, tmp_path: Path, recipe: Recipe) -> None:
     video = encoded(recipe)
     index = open_av(video).index
-    Indexes(tmp_path).save(video, Identity.of(video), index, recount=False)
-    assert Indexes(tmp_path).load(video, Identity.of(video), recount=False) == index
-    assert Indexes(tmp_path).load(video, Identity.of(video), recount=True) is None
+    identity, indexes = Identity.of(video), Indexes(tmp_path)
+    indexes.save(video, identity, index, recount=False, by_time=False)
+    assert indexes.load(video, identity, recount=False, by_time=False) == index
+    assert indexes.load(video, identity, recount=True, by_time=False) is None
+    assert indexes.load(video, identity, recount=False, by_time=True) is None
 
 
 @pytest.mark.process
@@ -231,7 +247,7 @@ def test_an_index_of_counted_frames_is_kept_too(encoded: Encoded, tmp_path: Path
     assert worker.ask(video, tmp_path, "--nframes=3")["indices"] == [0, 30, 59]
     (counted,) = tmp_path.rglob("counted.bin")
     assert index_files(tmp_path)
-    index = Indexes(tmp_path).load(video, Identity.of(video), recount=True)
+    index = Indexes(tmp_path).load(video, Identity.of(video), recount=True, by_time=False)
     assert index is not None
     assert (index.pts, index.timeline.count) == (None, 60)
     assert worker.ask(video, tmp_path, "--nframes=3")["decoded"] == 0
@@ -247,7 +263,13 @@ def flipped(data: bytes) -> bytes:
 
 
 def of_another_version(data: bytes) -> bytes:
-    return data.replace(b'"version": 1', b'"version": 0', 1)
+    """The same, and with the checksum that belongs to it."""
+    line, _, numbers = data.partition(b"\n")
+    header = json.loads(line)
+    del header["sha256"]
+    header["version"] -= 1
+    digest = hashlib.sha256(json.dumps(header).encode() + numbers).hexdigest()
+    return json.dumps({**header, "sha256": digest}).encode() + b"\n" + numbers
 
 
 @pytest.mark.process

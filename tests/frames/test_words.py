@@ -29,6 +29,13 @@ def test_with_fallback_the_tool_gets_four_arguments_of_the_model_and_clamps() ->
         assert words(asked, fallback=True) == [f"--video_path={VIDEO}", *numbers, *HARNESS, "--clamp"]
 
 
+def test_the_backend_of_the_model_is_passed_on_and_one_of_the_user_stands_behind_it() -> None:
+    asked = {"b": "decord", "start_time": 0, "end_time": 4.5, "nframes": 2, "resize": 1.0}
+    assert words(asked)[:3] == [f"--video_path={VIDEO}", "--backend=decord", "--start_time=0"]
+    assert [word for word in words(asked, backend="av") if "backend" in word] == ["--backend=decord", "--backend=av"]
+    assert not [word for word in words(asked, fallback=True) if "backend" in word]
+
+
 def test_without_fallback_each_argument_stands_where_the_model_has_it_and_an_absent_resize_last() -> None:
     asked = {"res": 0.5, "end_time": "0:04.5", "start": True, "start_time": "0", "nframes": "2", "zoom": [1, None]}
     passed_on = ["--resize=0.5", "--end_time=4.5", "--start=True", "--start_time=0", "--nframes=2", "--zoom=[1, None]"]
@@ -40,7 +47,8 @@ def test_without_fallback_each_argument_stands_where_the_model_has_it_and_an_abs
     [
         {"video_path": "x"}, {"video-path": "x"}, {"video-p": "x"}, {"save-dir": "x"}, {"save-d": "x"}, {"save": "x"},
         {"clamp": True}, {"c": ""}, {"help": 1}, {"h": 0.5}, {"format": "bmp"}, {"worker": 1}, {"backend": "av"},
-        {"b": "AUTO"}, {"": 1}, {"-i": "x"}, {"resize=0.5": ""}, {"a b": 1}, {"sta": 1}, {"e": 1}, {"start": -1e-5},
+        {"b": "AUTO"}, {"backend": "like-decord"}, {"": 1}, {"-i": "x"}, {"resize=0.5": ""}, {"a b": 1}, {"sta": 1},
+        {"e": 1}, {"start": -1e-5},
         {"end": "-1:00"}, {"why": "--clamp"}, {"why": "\0"}, {"why": "\ud800"}, {"why": "x" * 20_000},
         {"nfr": 10_000}, {"n": "1_0000"},
     ],

@@ -138,7 +138,7 @@ def open_video(path: Path, *, backend: str = "auto", recount: bool = False) -> V
 
 def open_av(path: Path) -> AvVideo:
     identity = Identity.of(path)
-    return AvVideo(path, identity, read_index(path, identity, recount=False))
+    return AvVideo(path, identity, read_index(path, identity, recount=False, by_time=False))
 
 
 def open_decord(path: Path) -> DecordVideo:

@@ -97,7 +97,6 @@ WITHOUT_EFFECT: Mapping[str, Mapping[str, Any]] = {
     "the beginning of a save root": {"save-r": "/nowhere"},
     "backend auto": {"backend": "auto"},
     "backend decord": {"backend": "decord"},
-    "backend torchcodec": {"backend": "torchcodec"},
 }
 # These say another thing than the arguments before them, and the later name wins. The labels stay.
 LATER: Mapping[str, tuple[Mapping[str, Any], tuple[float, float, int, float]]] = {
@@ -111,6 +110,7 @@ LATER: Mapping[str, tuple[Mapping[str, Any], tuple[float, float, int, float]]] =
 UNUSABLE: Mapping[str, Mapping[str, Any]] = {
     "a save root with an underscore": {"save_root": "/nowhere"},
     "a backend of this project's tool": {"backend": "av"},
+    "another backend of this project's tool": {"backend": "like-decord"},
     "an option of this project's tool": {"format": "png"},
     "a flag with a value": {"clamp": True},
     "the beginning of three names": {"star": 2},
@@ -127,6 +127,8 @@ NO_FALLBACK_SCRIPT = {
     **WINDOWS_SCRIPT,
     **{key: [block(call(1, 4, 2, **more)), ANSWER] for key, more in {**WITHOUT_EFFECT, **UNUSABLE}.items()},
     **{key: [block(call(1, 4, 2, **more)), ANSWER] for key, (more, _) in LATER.items()},
+    "by time": [block(call(1, 4, 2, backend="torchcodec")), ANSWER],
+    "by time, beyond the end": [block(call(4, 4507, 3, backend="torchcodec")), ANSWER],
 }
 MANY = {f"item {number}": [ANSWER] for number in range(12)}
 MANY_ROWS = [row(key, index=number) for number, key in enumerate(MANY)]
@@ -405,6 +407,12 @@ def test_without_fallback_the_later_of_two_names_for_one_thing_wins(flagged: Fla
     _, window = LATER[key]
     assert flagged.images("no fallback", key) == owed_images(flagged.video, *window)
     assert flagged.labels("no fallback", key) == stamps(1, 4, 2)
+
+
+def test_without_fallback_a_model_that_chooses_torchcodec_gets_frames_by_time(flagged: Flagged) -> None:
+    shown = [describe(resized(picture, 1.0)) for picture in flagged.video.pictures([10, 39])]
+    assert flagged.images("no fallback", "by time") == shown != flagged.images("no fallback", "plain")
+    assert flagged.record("no fallback", "by time, beyond the end")["stop_reason"] == FAILED
 
 
 @pytest.mark.parametrize("key", ATTACKS)

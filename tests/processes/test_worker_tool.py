@@ -162,6 +162,20 @@ def test_without_fallback_windows_and_unknown_arguments_are_refused_as_by_the_co
     run(make_tool(tmp_path, fallback=False), refused)
 
 
+def test_without_fallback_a_model_that_chooses_decord_gets_what_decord_can_use(
+    encoded: Encoded, tmp_path: Path
+) -> None:
+    by_time = encoded(Recipe("plain-vp9.webm", "libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8"}))
+
+    async def use(tool: WorkerTool) -> str:
+        with pytest.raises(CallFailedError, match="decord cannot use"):
+            await tool.extract(by_time, look(backend="decord"), sample=1)
+        assert (await tool.extract(by_time, look(backend="decord", b="auto"), sample=1)).frames
+        return str((await tool.extract(encoded(CLIP), look(backend="decord"), sample=1)).details["decoder"])
+
+    assert run(make_tool(tmp_path, fallback=False), use) == "av"
+
+
 def test_an_undecodable_video_is_a_failed_call(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("hello\n")
     with pytest.raises(CallFailedError, match=r"text\.mp4 cannot be opened"):
@@ -259,9 +273,11 @@ def test_a_crash_is_not_charged_to_the_call_when_the_other_decoder_cannot_open_t
 def test_a_backend_that_was_asked_for_is_not_exchanged_for_another(encoded: Encoded, tmp_path: Path) -> None:
     video = tmp_path / "crashes.mp4"
     video.symlink_to(encoded(CLIP))
-    tool = make_tool(tmp_path / "frames", script=BAD_WORKER, backend="av")
-    with pytest.raises(FrameToolError, match=r"exit status -11.*tried again, it ended \(exit status -11\)"):
-        run(tool, lambda tool: tool.extract(video, look(), sample=1))
+    chosen_by_user = make_tool(tmp_path / "frames", script=BAD_WORKER, backend="av")
+    by_model = make_tool(tmp_path / "frames", script=BAD_WORKER, fallback=False)
+    for tool, asked in ((chosen_by_user, look()), (by_model, look(backend="torchcodec"))):
+        with pytest.raises(FrameToolError, match=r"exit status -11.*tried again, it ended \(exit status -11\)"):
+            run(tool, lambda tool, asked=asked: tool.extract(video, asked, sample=1))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("name", "reason"), [("hangs", "took over 4 s"), ("grows", "took over 400 MB of memory")])

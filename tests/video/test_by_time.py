@@ -92,6 +92,24 @@ RECORDED: list[tuple[Recipe, dict[Window, list[int]]]] = [
         (0.7, 0.95, 4): [17, 19, 21, 23],
     }),
 ]  # fmt: skip
+# decord opens these, so they are chosen by time only by `--backend torchcodec`.
+FORCED: list[tuple[Recipe, dict[Window, list[int]]]] = [
+    (Recipe("forced-offset.mp4", "libx264", options=X264, rate=NTSC, first_pts=41), {
+        (0, 1e9, 8): [0, 8, 17, 25, 34, 42, 51, 59],
+        (1.01, 1.49, 5): [0, 0, 1, 2, 3],
+        (0.3, 2.9, 1): [22],
+    }),
+    (Recipe("forced-offset.mkv", "libx264", options=X264, rate=NTSC, first_pts=37), {
+        (0, 1e9, 8): [0, 8, 17, 25, 34, 42, 51, 59],
+        (1.01, 1.49, 5): [0, 1, 3, 5, 7],
+        (0.3, 2.9, 1): [24],
+    }),
+    (Recipe("forced-uneven.mkv", "libx264", options=X264, time_base=Fraction(1, 1000), pts=UNEVEN), {
+        (0, 1e9, 8): [0, 8, 17, 25, 34, 42, 50, 59],
+        (1.01, 1.49, 5): [14, 16, 18, 20, 22],
+        (0.3, 2.9, 1): [22],
+    }),
+]  # fmt: skip
 CODED = [
     *by_both("24fps", rate=Fraction(24000, 1001)),
     *by_both("25fps"),
@@ -209,10 +227,25 @@ def test_decord_knows_no_times_of_h264_in_avi(encoded: Encoded) -> None:
 
 
 def test_a_video_that_is_chosen_by_time_is_not_turned(encoded: Encoded) -> None:
-    video = open_video(encoded(av1("turned.mp4", rotation=90)))
-    assert (video.timeline.width, video.timeline.height) == (160, 120)
-    (_, rgb), *_ = video.frames([5], lambda rgb: rgb)
-    assert read_number(rgb) == 5
+    plain = Recipe("forced-turned.mp4", "libx264", options=X264, rotation=90)
+    for recipe, backend in ((av1("turned.mp4", rotation=90), "auto"), (plain, "torchcodec")):
+        video = open_video(encoded(recipe), backend=backend)
+        assert (video.timeline.width, video.timeline.height) == (160, 120)
+        (_, rgb), *_ = video.frames([5], lambda rgb: rgb)
+        assert read_number(rgb) == 5
+    assert open_video(encoded(plain)).timeline.width == 120
+
+
+@named([vp9("25fps.webm"), *UNMEASURED])
+def test_as_decord_a_video_that_is_chosen_by_time_is_refused(encoded: Encoded, recipe: Recipe) -> None:
+    with pytest.raises(VideoError, match=f"decord .*{recipe.name}"):
+        open_video(encoded(recipe), backend="like-decord")
+
+
+def test_as_decord_other_videos_are_those_of_pyav(encoded: Encoded) -> None:
+    path = encoded(BY_RATE[0])
+    assert open_video(path, backend="like-decord").decoder == "av"
+    assert open_video(path, backend="like-decord").timeline == open_video(path).timeline
 
 
 def test_the_last_frame_that_begins_at_or_before_the_time_is_shown(encoded: Encoded) -> None:
@@ -224,9 +257,10 @@ def test_the_last_frame_that_begins_at_or_before_the_time_is_shown(encoded: Enco
             timeline.indices_at([0, outside])
 
 
-def numbers(path: Path, window: Window, tmp_path: Path) -> list[int]:
+def numbers(path: Path, window: Window, backend: str, tmp_path: Path) -> list[int]:
     start, end, nframes = window
     words = [f"--video-path={path}", f"--start={start}", f"--end={end}", f"--nframes={nframes}", "--clamp"]
+    words.append(f"--backend={backend}")
     reply = tool.answer({"arguments": [*words, f"--save-root={tmp_path}", "--format=png"]})["ok"]
     stored = [read_number(read_picture(frame)) for frame in reply["frames"]]
     folder, _ = tool.save_frames(tool.parse_arguments([*words, f"--save-root={tmp_path}"]))
@@ -235,27 +269,37 @@ def numbers(path: Path, window: Window, tmp_path: Path) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "window", "shown"),
+    ("recipe", "window", "shown", "backend"),
     [
-        pytest.param(recipe, window, shown, id=f"{recipe.name} {window}")
-        for recipe, windows in RECORDED
+        pytest.param(recipe, window, shown, backend, id=f"{backend} {recipe.name} {window}")
+        for backend, recorded in (("auto", RECORDED), ("torchcodec", [*RECORDED, *FORCED]))
+        for recipe, windows in recorded
         for window, shown in windows.items()
     ],
 )
 def test_store_and_command_give_the_frames_that_torchcodec_gave(
-    encoded: Encoded, tmp_path: Path, recipe: Recipe, window: Window, shown: list[int]
+    *, encoded: Encoded, tmp_path: Path, recipe: Recipe, window: Window, shown: list[int], backend: str
 ) -> None:
-    assert numbers(encoded(recipe), window, tmp_path) == shown
+    assert numbers(encoded(recipe), window, backend, tmp_path) == shown
+
+
+def test_of_any_file_torchcodec_refuses_a_time_that_is_not_in_it(encoded: Encoded, tmp_path: Path) -> None:
+    words = [f"--video-path={encoded(BY_RATE[0])}", f"--save-root={tmp_path}", "--start=1", "--end=99", "--nframes=2"]
+    assert "ok" in tool.answer({"arguments": words})
+    assert tool.answer({"arguments": [*words, "--backend=torchcodec"]})["kind"] == "refused"
+    assert "ok" in tool.answer({"arguments": [*words, "--backend=torchcodec", "--clamp"]})
 
 
 # --- torchcodec, live
 
 
-@named([recipe for recipe in BY_TIME if not recipe.rotation])  # torchcodec turns pictures since version 0.10
+# torchcodec turns pictures since version 0.10. In MPEG streams its frames depend on where it searched before.
+@named([r for r in (*BY_TIME, *BY_RATE) if not r.rotation and not r.name.endswith((".ts", ".mpg"))])
 def test_bounds_and_pixels_equal_torchcodecs_own(encoded: Encoded, recipe: Recipe) -> None:
     decoders = pytest.importorskip("torchcodec.decoders", reason="torchcodec is not installed")
     path = encoded(recipe)
-    theirs, ours = decoders.VideoDecoder(str(path), dimension_order="NHWC"), open_video(path)
+    theirs = decoders.VideoDecoder(str(path), dimension_order="NHWC")
+    ours = open_video(path, backend="torchcodec")
     about = theirs.metadata
     bounds = (about.begin_stream_seconds, about.end_stream_seconds)
     assert (ours.timeline.begin_s, ours.timeline.end_s) == bounds
