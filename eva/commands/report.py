@@ -220,6 +220,14 @@ def thumbnails_line(made: ThumbnailBlocks) -> str:
 
 def serve(options: argparse.Namespace) -> int:
     """Serve until interrupted. Raises EvaError where the server cannot start."""
+    with live_server(options) as server:
+        print(f"{server.url} shows {options.output_dir}; Ctrl-C ends this", flush=True)
+        server.serve_forever(poll_interval=0.2)
+    return 0
+
+
+def live_server(options: argparse.Namespace) -> LiveServer:
+    """The server of the page, which does not serve yet. Raises EvaError."""
     if options.output_dir.exists() and not options.output_dir.is_dir():
         raise UnusableInputError(f"{options.output_dir} is not a folder: --output-dir names that of the run")
     assets = Assets.load()
@@ -233,12 +241,8 @@ def serve(options: argparse.Namespace) -> int:
 
     live = Live(options.output_dir, FrameRoots.at(*options.frame_root), load_published(), make_page)
     try:
-        server = LiveServer(live, options.port)
+        return LiveServer(live, options.port)
     except (OSError, OverflowError) as error:
         raise UnusableInputError(
             f"port {options.port} of 127.0.0.1 cannot be served ({error}): choose another with --port"
         ) from error
-    print(f"{server.url} shows {options.output_dir}; Ctrl-C ends this", flush=True)
-    with server:
-        server.serve_forever(poll_interval=0.2)
-    return 0

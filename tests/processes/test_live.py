@@ -1,4 +1,4 @@
-"""report.py --live as a process: what it serves while a run goes on, and to whom."""
+"""report.py --live: what it serves while a run goes on, and to whom."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,21 +20,22 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from browser import Watched, chromium, needs_chromium
-from harness import ROOT, environment, only_sentence, read_records
+from harness import ROOT, called, environment, read_records
 from page_runs import INDEX, Ran
 from PIL import Image
 
+from eva.commands.report import live_server, parse_arguments
 from eva.records.cache import encode, open_cache
 from eva.records.schema import read_record
+from eva.report.live import is_loopback
 
 LOADED = "() => [...document.querySelectorAll('.frames img')].filter((image) => image.naturalWidth > 0).length"
 
 
 @dataclass(frozen=True)
 class Served:
-    """A live page's process, its address, and the cache that it follows."""
+    """The address of a live page, and the cache that it follows."""
 
-    process: subprocess.Popen[str]
     url: str
     cache: Path
 
@@ -55,28 +57,26 @@ class Served:
 
 @contextmanager
 def serving(folder: Path, frames: Path) -> Iterator[Served]:
-    command = [sys.executable, str(ROOT / "report.py"), "--live", "--output-dir", str(folder), "--port", "0"]
-    process = subprocess.Popen(
-        [*command, "--frame-root", str(frames)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().split()[0]
-        yield Served(process, url, folder / "cache_own.jsonl")
-    finally:
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=30)
-        assert (process.returncode, stderr) == (130, ""), stderr
+    options = parse_arguments([*live(folder, port=0), "--frame-root", str(frames)])
+    with live_server(options) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield Served(server.url, folder / "cache_own.jsonl")
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def live(folder: Path, *, port: int) -> list[str]:
+    return ["report.py", "--live", "--output-dir", str(folder), "--port", str(port)]
 
 
 @pytest.fixture
-def served(report_run: Ran, tmp_path: Path) -> Iterator[Served]:
+def served(report_run: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Served]:
     with serving(tmp_path, report_run.frames) as found:
         yield found
+    assert capsys.readouterr().err == "", "a traceback"
 
 
 @pytest.fixture(scope="module")
@@ -183,18 +183,11 @@ def test_updates_go_on_from_a_byte_offset(served: Served, records: list[dict[str
 
 
 def test_only_loopback_names_are_answered(served: Served) -> None:
-    port = urlsplit(served.url).port
-    for host in (f"127.0.0.1:{port}", f"localhost:{port}", "localhost", "LOCALHOST:99", f"[::1]:{port}"):
-        assert served.get("/updates", host=host)[0] == 200, host
-    for host in (
-        "evil.example",
-        f"evil.example:{port}",
-        f"127.0.0.1.evil.example:{port}",
-        "",
-        "localhost.evil",
-        "127.0.0.1@evil",
-    ):
-        assert served.get("/updates", host=host)[0] == 421, host
+    assert all(map(is_loopback, ("127.0.0.1:80", "localhost:80", "localhost", "LOCALHOST:99", "[::1]:80", "[::1]")))
+    others = "evil.example", "evil.example:80", "127.0.0.1.evil.example:80", "", "localhost.evil", "127.0.0.1@evil"
+    assert not any(map(is_loopback, others))
+    assert served.get("/updates", host="localhost:1")[0] == 200
+    assert served.get("/updates", host="evil.example")[0] == 421
 
 
 def test_only_the_address_127_0_0_1_is_listened_on(served: Served) -> None:
@@ -269,8 +262,15 @@ def test_garbage_on_the_wire_is_no_traceback(served: Served) -> None:
 
 
 def test_a_line_without_end_is_said_and_costs_neither_memory_nor_the_records_after_it(
-    served: Served, records: list[dict[str, Any]]
+    records: list[dict[str, Any]], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    process = subprocess.Popen(
+        [sys.executable, *live(tmp_path, port=0)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
+    )  # fmt: skip
+    request.addfinalizer(process.kill)
+    assert process.stdout is not None
+    served = Served(process.stdout.readline().split()[0], tmp_path / "cache_own.jsonl")
     append(served.cache, records[0])
     with served.cache.open("ab") as file:
         file.truncate(file.tell() + (300 << 20))  # a hole: 300 MiB that take no room
@@ -284,7 +284,9 @@ def test_a_line_without_end_is_said_and_costs_neither_memory_nor_the_records_aft
     while (answer := served.json("/updates?since="))["more"]:
         pass
     assert answer["runs"][0]["rows"]["index"] == [0, 1]
-    status = Path(f"/proc/{served.process.pid}/status").read_text(encoding="ascii")
+    status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+    process.send_signal(signal.SIGINT)
+    assert (process.communicate(timeout=30)[1], process.returncode) == ("", 130)
     peak = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert peak is not None
     assert int(peak[1]) < 300 << 10, "the line was held"
@@ -315,13 +317,6 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        command = [sys.executable, str(ROOT / "report.py"), "--live", "--output-dir", str(tmp_path)]
-        done = subprocess.run(
-            [*command, "--port", str(other.getsockname()[1])],
-            capture_output=True,
-            text=True,
-            env=environment(),
-            check=False,
-        )
+        done = called(*live(tmp_path, port=other.getsockname()[1]))
     assert done.returncode == 2
-    assert re.search(r"port \d+ .* --port", only_sentence(done.stderr))
+    assert "--port" in done.stderr
