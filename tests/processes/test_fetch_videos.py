@@ -33,6 +33,7 @@ from eva.dataset.fetch_videos import Choices, FetchVideosError, fetch_videos
 from eva.dataset.hub import GatedError
 from eva.dataset.items import Item, load_items
 from eva.dataset.videos_catalog import Catalog, load_catalog
+from eva.dataset.wanted import Wanted
 from eva.files import WriteError
 
 ANNOTATIONS = ROOT.parent / "shared" / "annotations"
@@ -353,6 +354,7 @@ def test_videos_that_are_there_in_another_container_are_not_fetched(project, hub
     root.mkdir(parents=True)
     for name in SOME["videoholmes"]:
         (root / name).with_suffix(".webm").write_bytes(b"mine")
+    assert Wanted.of(project.items["videoholmes"], root).missing() == {}
     project.fetch("videoholmes")
     assert hub.asked == []
 

@@ -106,27 +106,6 @@ def frames_of(page: Page, name: str, *, run: str = "own") -> set[str]:
     return set(sources)
 
 
-def test_the_thumbnails_that_there_is_room_for_go_to_the_wrong_ones_first(
-    runs: Pair, tmp_path: Path, open_page: Open
-) -> None:
-    cap_mb = 0.0004  # three
-    page = open_page(
-        made(runs.first, "--frame-root", runs.frames, "--thumbnails-mb", cap_mb, cwd=tmp_path), frames=runs.frames
-    ).page
-    assert "file" in frames_of(page, "one look"), "a right one, which is the first in the file"
-    assert frames_of(page, "wrong") == {"data"}
-
-
-def test_of_two_results_the_flips_have_their_thumbnails_first(runs: Pair, tmp_path: Path, open_page: Open) -> None:
-    made_page = made(
-        *("--against", runs.first, runs.second), "--frame-root", runs.frames, "--thumbnails-mb", 0.0014, cwd=tmp_path
-    )
-    page = open_page(made_page, frames=runs.frames).page
-    run = page.locator("#runs .name").nth(1).inner_text()
-    assert frames_of(page, "flips to right", run=run) == {"data"}
-    assert "file" in frames_of(page, "one look", run=run), "both runs have it right"
-
-
 def test_a_page_of_the_wrong_samples_says_so_and_counts_all(runs: Pair, tmp_path: Path, open_page: Open) -> None:
     page_file = made(
         *(runs.first, "--only", "wrong", "--only", "failed", "--ids", "0-5,12", "--frame-root", runs.frames),

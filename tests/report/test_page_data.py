@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import io
 import json
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import SHARED
+from harness import SHARED, write_rows
+from PIL import Image
 
 from eva.protocol.messages import RESPONSE_END, USER_PROMPT
 from eva.records.read_transcript import find_question
 from eva.records.schema import Record, read_record
+from eva.report.collect import Choice, Collected, collect, differences, read_sources, reading_order
+from eva.report.comparison import comparison_figures
 from eva.report.details import detail, frames_of
-from eva.report.page import block, compact
+from eva.report.head import make_head
+from eva.report.page import Blocks, block, compact
 from eva.report.question import Question, read_question
 from eva.report.rows import columns, make_row, status
+from eva.report.thumbnail_blocks import ThumbnailBlocks
+from eva.report.thumbnails import FrameRoots
 
 ASKED = {"start_time": "00:10", "end_time": 20, "nframes": 3, "resize": 0.5}
 CALL = {
@@ -197,3 +210,80 @@ def test_any_record_gives_json_that_a_browser_takes(more: dict[str, Any]) -> Non
 def test_no_text_ends_its_block() -> None:
     written = block("x", compact({"a": "</script><script>alert(1)</script><!--"}))
     assert written.count("<") == 2 and written.endswith("</script>\n")
+
+
+# --- from files to the parts of a page
+
+
+@pytest.fixture
+def thumbnails(tmp_path: Path) -> ThumbnailBlocks:
+    """There are five frames, which show the same, and a sixth that is no picture."""
+    for number in range(5):
+        Image.new("RGB", (160, 90), "orange").save(tmp_path / f"{number}.png")
+    (tmp_path / "5.png").write_text("no picture")
+    return ThumbnailBlocks(FrameRoots.at(tmp_path), 10**6, Blocks(io.BytesIO()), ThreadPoolExecutor(1))
+
+
+def collected(name: str, made: ThumbnailBlocks, *samples: tuple[str, Sequence[int]]) -> Collected:
+    """A result of samples that are each an answer and the numbers of its frames; B is right."""
+    root = made.roots.folders[0]
+    rows = [
+        record(index=n, videos=[f"{n}.mp4"], answer=answer, category="x", total_tokens=100 * (1 + n), trajectory=[
+            {**ROUND, "reply": answer, "calls": [{**CALL, "frames": [str(root / f"{one}.png") for one in frames]}]}
+        ])
+        for n, (answer, frames) in enumerate(samples)
+    ]  # fmt: skip
+    (source,) = read_sources([write_rows(root / name / "result_own.jsonl", rows)], {})
+    run = Collected(source, {})
+    collect(run, 0, Choice(), made.blocks, made)
+    return run
+
+
+def read_block(blocks: Blocks, name: str) -> bytes:
+    blocks.file.seek(0)
+    (found,) = re.findall(rf'id="data-{name}">([^<]*)<'.encode(), blocks.file.read())
+    return bytes(found)
+
+
+def test_the_wrong_ones_come_first_and_of_two_results_the_flips(thumbnails: ThumbnailBlocks) -> None:
+    before = collected("a", thumbnails, ("B", [0, 1]), ("A", [2]), ("B", [3]))
+    now = collected("b", thumbnails, ("B", [0, 1]), ("A", [2]), ("C", [4]))
+    assert list(reading_order([before], compared=False)) == [2, 0, 1, 3]
+    assert list(reading_order([before, now], compared=True)) == [3, 4, 2, 2, 0, 1, 0, 1]
+    assert differences(before, now) == [None, None, 0]
+
+
+def test_above_the_cap_no_picture_is_embedded_and_what_is_none_has_a_reason(thumbnails: ThumbnailBlocks) -> None:
+    collected("a", thumbnails, ("B", [0, 1, 2, 3, 4, 5]))
+    size = len(base64.b64encode(thumbnails.roots.thumbnail(str(thumbnails.roots.folders[0] / "0.png"))))
+    thumbnails.cap_bytes = 2 * size
+    thumbnails.write([5, 3, 1, 0, 2, 4])
+    places = [
+        json.loads(line)
+        for line in gzip.decompress(base64.b64decode(read_block(thumbnails.blocks, "frames-0"))).splitlines()
+    ]
+    assert [place.get("at") for place in places] == [None, 1, None, 0, None, None]
+    assert ["url" in place for place in places] == [True] * 5 + [False]
+    assert len(json.loads(read_block(thumbnails.blocks, "pictures-0"))) == 2
+    assert (thumbnails.frames, thumbnails.embedded, thumbnails.linked, thumbnails.used_bytes) == (6, 2, 3, 2 * size)
+    assert thumbnails.refused == {"not a readable picture": 1}
+
+
+def test_the_head_has_the_figures_of_the_score(thumbnails: ThumbnailBlocks) -> None:
+    run = collected("a", thumbnails, ("B", []), ("A", []), ("", []), ("B", []))
+    head = make_head(run.chart_run(), run.assessment)
+    assert (head["key"], head["dataset"], head["total"], head["correct"], head["accuracy"]) == ("own", "", 4, 2, 0.5)
+    assert (head["answered"], head["empty"], head["rounds"], head["tokens"]) == (3, 1, 2, 250)
+    assert head["interval"] == [0, 1]
+    assert (head["so_far"], head["bounds"], head["published"], head["settings"]) == (None, None, [], [])
+
+
+def test_the_figures_of_a_comparison_are_now_minus_before(thumbnails: ThumbnailBlocks) -> None:
+    before = collected("a", thumbnails, ("B", []), ("A", []), ("A", []), ("B", []))
+    now = collected("b", thumbnails, ("B", []), ("B", []), ("B", []), ("C", []))
+    pairs: Any = comparison_figures(before.compared(), now.compared(), ("a", "b"))["figures"]
+    figures = dict(pairs)
+    assert figures["Accuracy"] == "50.00% → 75.00%"
+    assert figures["Difference"].startswith("+25.00 points (")
+    assert figures["Now right, no longer right"] == "2, 1"
+    assert figures["Tokens"] == "250 → 250"
