@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from eva.agent.loop import Episode
 from eva.agent.record import exception_record
-from eva.agent.transcript import Transcribe, load_transcriber
+from eva.agent.transcript import load_transcriber
 from eva.agents.choice import AgentChoice
 from eva.dataset.items import Item, load_items
 from eva.endpoint.errors import FailingError
@@ -101,7 +101,6 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
     items = choose_items(everything, options)
     check_settings(dataset, options)
     agent = choose_agent(options, items)
-    transcribe = load_transcriber(options.tokenizer)
     for doubt in find_doubts(items, everything, dataset.jsonl, load_published().get(options.dataset)):
         log.warning("%s: %s", doubt.what, doubt.detail)
     async with AsyncExitStack() as at_end:
@@ -114,11 +113,14 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
         if models:
             meta = begin_meta(cache, models, dataset, agent=agent, options=options)
             meta = await with_servers(meta, models)
+            # The next steps may take seconds, so this is said before them.
+            addresses = [model.address for model in models]
+            log.info("%s", first_line(options.dataset, items, pending, models[0].name, addresses))
+            executor = await make_executor(pending, models, dataset, agent=agent, options=options)
+            at_end.push_async_callback(executor.close)
         else:
             meta = await finished_meta(cache.path, len(items), dataset, agent=agent, options=options)
         meta = with_choice(meta, everything, items)
-        executor = await make_executor(pending, models, transcribe, dataset, agent=agent, options=options)
-        at_end.push_async_callback(executor.close)
         times = TimeUse(Watch(models))
         drop_outdated(cache, outdated, options, host.confirm)
         try:
@@ -137,7 +139,7 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
                 meta=meta,
                 result=dataset.result,
                 coverage=measure(dataset.result, meta.coverage, cache.outcomes, rows=None),
-                frames=executor.counts,
+                frames=executor.counts if models else FrameCounts(),
                 times=times.figures(),
                 wall_s=monotonic() - started_at,
             )
@@ -161,20 +163,14 @@ def load_annotations(jsonl: Path, name: str) -> list[Item]:
 
 
 async def make_executor(
-    items: Sequence[Item],
-    models: Sequence[ChatModel],
-    transcribe: Transcribe,
-    dataset: Dataset,
-    *,
-    agent: AgentChoice,
-    options: Options,
+    items: Sequence[Item], models: Sequence[ChatModel], dataset: Dataset, *, agent: AgentChoice, options: Options
 ) -> Executor:
     """What runs the samples: this process, or the nodes of a Ray cluster."""
-    if options.ray is None or not models:
+    transcribe = load_transcriber(options.tokenizer)
+    if options.ray is None:
         tool = make_tool(options, dataset.video_root)
         try:
-            if models:
-                await tool.start()
+            await tool.start()
         except BaseException:
             await tool.close()
             raise
@@ -198,7 +194,6 @@ async def run_all(
 ) -> None:
     """Run the items without a record. The record of each is on disk before its sample counts as done."""
     pending = [item for item in items if item.index not in keeper.cache.outcomes]
-    log.info(first_line(options.dataset, items, pending, models[0].name, [model.address for model in models]))
     async with host.progress(options.dataset, items, keeper.cache) as progress:
         servers = Servers(
             models,
