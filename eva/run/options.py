@@ -43,8 +43,8 @@ def setting(
 def positive(value: str | int) -> int:
     """A whole number above 0."""
     number = int(value)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not above 0")
+    if number < 1 or (isinstance(value, float) and value != number):
+        raise argparse.ArgumentTypeError(f"{value} is not a whole number above 0")
     return number
 
 

@@ -311,8 +311,9 @@ def wait_until(true: Callable[[], bool], *, timeout_s: float = 60) -> None:
 
 
 def only_sentence(stderr: str) -> str:
-    """The one line that a refused run may say on stderr; a traceback or a second line fails."""
-    lines = [line for line in stderr.splitlines() if line.strip() and not is_library_noise(line)]
+    """The one line that a refused run may say on stderr, beside what it is; a traceback or a second line fails."""
+    said = (line for line in stderr.splitlines() if line.strip() and " to go; model " not in line)
+    lines = [line for line in said if not is_library_noise(line)]
     assert "Traceback" not in stderr, stderr
     assert len(lines) == 1, stderr
     return lines[0]

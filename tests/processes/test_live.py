@@ -155,6 +155,7 @@ def test_the_page_waits_for_a_run_and_says_how_far_it_is_and_that_it_has_ended(
         growing = tmp_path / "later" / "new" / "cache_own.jsonl"
         append(growing, *records[:4])
         page.wait_for_function("() => document.querySelectorAll('#runs .progress').length === 2")
+        page.wait_for_function("() => document.querySelector('.progress').textContent.includes('4 of')")
         append(growing, records[4])
         rate = r"5 of \d+, [\d.]+ per minute, about \d+ \w+ left"
         matches = "(rate) => document.querySelector('.progress').textContent.match(rate)"
