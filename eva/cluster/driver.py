@@ -185,8 +185,9 @@ class ClusterExecutor:
                 await asyncio.shield(self._tasks.spawn(self._drop(node, number)))
 
     async def _drop(self, node: NodeActor, number: int) -> None:
-        with suppress(NodeGoneError, asyncio.TimeoutError):
-            await asyncio.wait_for(node.call("drop", number), END_TIMEOUT_S)
+        with suppress(NodeGoneError, TimeoutError):
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await node.call("drop", number)
 
     def _note(self, node: NodeActor, state: SampleState) -> SampleState:
         node.counts = state.counts

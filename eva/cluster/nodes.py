@@ -120,7 +120,8 @@ class Nodes:
         self._due_at[host.node_id] = NEVER
         node = start_actor(host, self._settings)
         try:
-            arrival = await asyncio.wait_for(self._start_node(node), START_TIMEOUT_S)
+            async with asyncio.timeout(START_TIMEOUT_S):
+                arrival = await self._start_node(node)
         except (TimeoutError, EvaError) as error:
             node.kill()
             if isinstance(error, VersionsDifferError):
@@ -190,8 +191,9 @@ class Nodes:
     async def close(self) -> None:
         """End all actors."""
         closing = [node.call("close") for node in self._nodes.values()]
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*closing, return_exceptions=True), END_TIMEOUT_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await asyncio.gather(*closing, return_exceptions=True)
         for node in self._nodes.values():
             node.kill()
 

@@ -143,8 +143,9 @@ class Watch:
 
     async def _look_soon(self) -> None:
         """For the counters alone: before and after the samples, the servers are idle."""
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._look(), EDGE_TIMEOUT_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(EDGE_TIMEOUT_S):
+                await self._look()
 
     async def _run(self) -> None:
         while True:

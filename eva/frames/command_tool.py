@@ -100,7 +100,8 @@ class CommandTool:
         except OSError as error:
             raise FrameToolUnusableError(start_failure(self.settings.path, error)) from error
         try:
-            out, err = await asyncio.wait_for(process.communicate(), self.settings.timeout_s)
+            async with asyncio.timeout(self.settings.timeout_s):
+                out, err = await process.communicate()
         except TimeoutError:
             raise FrameToolError(f"the frame tool took over {self.settings.timeout_s:g} s on {video}") from None
         finally:

@@ -233,5 +233,6 @@ async def kill_process(process: asyncio.subprocess.Process) -> None:
     answers."""
     if process.returncode is None:
         process.kill()
-    with suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(process.wait(), END_S)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(END_S):
+            await process.wait()
