@@ -126,7 +126,7 @@ def test_a_print_has_what_is_filtered_with_its_questions_and_says_what_is_left_o
     write_many(runs.first, tmp_path / "result_many.jsonl", 600)
     page = open_page(made("result_many.jsonl", cwd=tmp_path)).page
     page.emulate_media(media="print")
-    assert len(rows_shown(page)) == 500
+    page.wait_for_function("() => document.querySelectorAll('#table tbody a').length === 500")
     assert page.locator("#printed").inner_text() == "100 rows more are left out of this print."
     page.emulate_media(media="screen")
     page.wait_for_function("() => document.querySelectorAll('#table tbody a').length < 100")
