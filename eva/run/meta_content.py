@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,8 +55,7 @@ def begin_meta(
     if before and options.same_weights:
         settings = with_weights(settings, before.settings, settings)
     meta = begin(cache.path, settings, before, has_records=has_records, force=options.force)
-    for line in _unknown_weights(models, before, cache.path, options):
-        log.warning("%s", line)
+    _warn_of_unknown_weights(models, before, cache.path, options)
     return replace(meta, environment={**meta.environment, "frame_root": str(options.frame_root.absolute())})
 
 
@@ -76,8 +75,7 @@ async def finished_meta(cache: Path, questions: int, dataset: Dataset, *, agent:
     now = _settings(name, models, dataset, agent, options)
     confirmed = with_weights(meta.settings, meta.settings, now) if options.same_weights else meta.settings
     require_equal(confirmed, now, cache, force=options.force)
-    for line in _unknown_weights(models, meta, cache, options):
-        log.warning("%s", line)
+    _warn_of_unknown_weights(models, meta, cache, options)
     return replace(meta, settings=confirmed)
 
 
@@ -88,18 +86,19 @@ def _made(meta: Meta) -> str:
     return f" (model {', '.join(parts)})" if parts else " (settings unknown)"
 
 
-def _unknown_weights(models: Sequence[ChatModel], before: Meta | None, cache: Path, options: Options) -> Iterator[str]:
-    """What keeps another checkpoint under the same name from being noticed."""
+def _warn_of_unknown_weights(models: Sequence[ChatModel], before: Meta | None, cache: Path, options: Options) -> None:
+    """Say what keeps another checkpoint under the same name from being noticed."""
     stated, silent = _stated(models), [model.address for model in models if not model.weights and not model.down]
     if silent:
-        yield f"no weights are stated (`root` of /v1/models) by {', '.join(silent)}: they are not compared"
+        log.warning("no weights are stated (`root` of /v1/models) by %s: they are not compared", ", ".join(silent))
     if len(stated) > 1 and not options.same_weights:
-        yield (
-            f"the servers have their weights from several places, {' and '.join(stated)}, and no record says from "
-            "which: if all are the same weights, say so with --same-weights"
+        log.warning(
+            "the servers have their weights from several places, %s, and no record says from which: if all are the "
+            "same weights, say so with --same-weights",
+            " and ".join(stated),
         )
     if stated and before and before.settings and not known_weights(before.settings):
-        yield f"the weights of the records in {cache} are unknown: they are not compared"
+        log.warning("the weights of the records in %s are unknown: they are not compared", cache)
 
 
 def _settings(
