@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,8 +29,6 @@ ROOT = HERE.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
 
 from vllm_server import MODEL, VllmServer  # noqa: E402
-
-from eva.endpoint.metrics import parse_metrics  # noqa: E402
 
 SERVER_FLAGS = (
     "--limit-mm-per-prompt", '{"image": 9999, "video": 0}', "--enable-prompt-tokens-details",
@@ -132,11 +131,12 @@ class Place:
                 ask(server, "reset_mm_cache", b"")
 
     def spent(self) -> Spent:
-        found = [parse_metrics(ask(server, "metrics")) for server in self.servers]
+        pages = "\n".join(ask(server, "metrics") for server in self.servers)
+        hits = sum(map(float, re.findall(r"^vllm:prefix_cache_hits_total\S* (\S+)", pages, re.MULTILINE)))
         sums = {True: 0.0, False: 0.0}
         for is_rank, cpu_s in processes({server.process.pid for server in self.servers if server.process}):
             sums[is_rank] += cpu_s
-        return Spent(sum(one.hits for one in found if one), front_end_s=sums[False], ranks_s=sums[True])
+        return Spent(hits, front_end_s=sums[False], ranks_s=sums[True])
 
 
 def ask(server: VllmServer, page: str, body: bytes | None = None) -> str:

@@ -104,17 +104,14 @@ def fetch_all_videos(args: argparse.Namespace, manifest: Manifest, catalog: Cata
 
 
 def fetch_dataset(items: Sequence[Item], videos: VideoSet, root: Path, args: argparse.Namespace) -> tuple[Survey, str]:
-    """Fetch the missing videos, and write the table of containers. Gives what is there, and where it came from."""
+    """Fetch the missing videos. Gives what is there, and where it came from."""
     from eva.dataset.fetch_videos import Choices, fetch_videos, source_of  # noqa: PLC0415 - as above
-    from eva.run.containers import write_containers  # noqa: PLC0415
 
     with errors_printed():
         fetch_videos(videos, items, root, Choices(args.mirror, args.keep_archives, args.yes, agrees))
     survey, origin = survey_videos(items, root), "-"
     with errors_printed():
         origin = source_of(videos, root)
-        if survey.there:
-            print(printable_lines(write_containers(root, survey.there, origin)))
     return survey, origin
 
 

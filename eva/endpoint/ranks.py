@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
-
-from eva.endpoint.metrics import read_metrics
 
 if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
 
 log = logging.getLogger(__name__)
+
+# vLLM calls a data-parallel rank an engine. Each has a line of its own on the page of its metrics.
+_ENGINE = re.compile(r'^vllm:prefix_cache_queries_total[^\n]*?[{,]engine="([0-9]{1,5})"', re.MULTILINE)
+
+
+async def read_ranks(model: ChatModel) -> int | None:
+    """How many ranks the server of `model` has; None if it is not vLLM, or does not answer now."""
+    return len(set(_ENGINE.findall(await model.fetch_page("../metrics")))) or None
 
 
 class Ranks:
@@ -58,8 +65,8 @@ class Ranks:
                 self._set(count if count <= rank else 0)
 
     async def _ask(self) -> int:
-        metrics = await read_metrics(self._model)
-        return metrics.ranks if metrics and metrics.ranks > 1 else 0
+        ranks = await read_ranks(self._model) or 0
+        return ranks if ranks > 1 else 0
 
     def _set(self, count: int) -> None:
         if self._reported not in (None, count):

@@ -34,7 +34,7 @@ class Meta:
 
     `mixed` holds the settings of earlier runs that a later run replaced. `adopted` says that the cache held records of
     unknown settings before this file was first written. `coverage` says how many questions there are, and which were
-    chosen (eva/scoring/coverage.py). `time_use` says where the time went, one object per run (eva/run/time_use.py).
+    chosen (eva/scoring/coverage.py).
     """
 
     settings: Mapping[str, Any]
@@ -43,7 +43,6 @@ class Meta:
     mixed: tuple[Mapping[str, Any], ...] = ()
     adopted: bool = False
     coverage: Mapping[str, Any] = field(default_factory=dict)
-    time_use: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def unknown(cls) -> Meta:
@@ -77,7 +76,6 @@ def _go_on(before: Meta, now: Meta, cache: Path, *, force: bool) -> Meta:
         mixed=mixed,
         adopted=before.adopted,
         coverage=before.coverage,
-        time_use=before.time_use,
     )
 
 
@@ -131,7 +129,6 @@ def read_meta(records: Path) -> Meta | None:
             mixed=tuple(content["mixed"]),
             adopted=bool(content["adopted"]),
             coverage=dict(content["coverage"]),
-            time_use=tuple(map(dict, content.get("time_use", ()))),
         )
     except FileNotFoundError:
         return None

@@ -1,92 +1,90 @@
-"""Where the time of a run went, as its meta file says it (docs/records.md): over time, and in three lines. Pure."""
+"""Where the time of samples went, and how much of their prompts came from the servers' caches, by their records."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from math import gcd
 from typing import Any
 
-from eva.json_text import items, mapping, number
+from eva.records.schema import Number, Record, Waited
 
-# Fewer looks at the servers tell little.
-MIN_LOOKS = 10
-# From here on the servers have enough to do.
-BUSY_SHARE = 0.9
-# From here on a wait is worth to be shortened.
+# From here on a wait for frames is worth to be shortened.
 LONG_SHARE = 0.2
 # Below this share of what can be cached, the caches miss something.
 CACHED_SHARE = 0.9
-# A run has at most 240 rows of load, and no number that is larger. A meta file may come from anybody.
-MAX_ROWS, MAX_NUMBER = 1000, 1e9
-_SAMPLES = ("seconds", "seat_s", "server_s", "frames_s")
-_SERVERS = ("busy", "running", "waiting", "kv_usage")
-_LOAD = ("at_s", "running", "waiting", "kv_usage", "queries", "hits")
+# No time and no count of tokens is larger. A record may come from anybody.
+_MOST = 1e12
 
 
-def read_time_use(value: object) -> dict[str, Any]:
-    """The figures of one run as `time_lines` takes them; each row of `load` is a mapping, and they are in order."""
-    figures = mapping(value)
-    samples, tokens, servers = (mapping(figures.get(name)) for name in ("samples", "prompt_tokens", "servers"))
+@dataclass(frozen=True)
+class SampleTimes:
+    """Of one sample: its seconds, what it waited for of them in the order of Waited, and three counts of each round.
+
+    The counts are the tokens of the prompt, those that the round before had already (its prompt and its reply), and
+    those that came from a cache; None where the reply does not say it.
+    """
+
+    seconds: float
+    waited: tuple[float, ...]
+    rounds: tuple[tuple[int, int, int | None], ...]
+
+
+def sample_times(record: Record) -> SampleTimes:
+    """The times and tokens of one record."""
+    rounds, before = [], 0
+    for usage in (round_.usage for round_ in record.rounds):
+        prompt = int(_usable(usage.prompt_tokens))
+        # Of a reply, the last token is not computed; of a prompt, the last one always is.
+        repeated = max(0, min(prompt, before) - 1)
+        rounds.append((prompt, repeated, None if usage.cached_tokens is None else int(_usable(usage.cached_tokens))))
+        before = int(_usable(usage.total_tokens))
+    waited = tuple(_usable(getattr(record.waited, one.name, None)) for one in fields(Waited))
+    return SampleTimes(_usable(record.seconds), waited, tuple(rounds))
+
+
+def _usable(value: Number) -> float:
+    return min(max(0.0, float(value or 0)), _MOST)
+
+
+def time_figures(samples: Iterable[SampleTimes]) -> dict[str, Any]:
+    """The figures for programs, over all samples (docs/records.md). Shares are fractions, None where nothing tells.
+
+    A cache holds whole blocks: what can be cached is counted in those by which all cached counts can be divided.
+    """
+    samples = list(samples)
+    rounds = [one for sample in samples for one in sample.rounds]
+    cached = [count for _, _, count in rounds if count is not None]
+    block = gcd(*cached) or 1
+    total, possible = sum(one[0] for one in rounds), sum(repeated // block * block for _, repeated, _ in rounds)
+    known = total and len(cached) == len(rounds)
+    sums = [sum(column) for column in zip(*(sample.waited for sample in samples), strict=True)]
+    names = [one.name for one in fields(Waited)]
     return {
-        "samples": {name: _known(samples.get(name)) or 0 for name in _SAMPLES},
-        "prompt_tokens": {name: _known(tokens.get(name)) for name in ("cacheable_share", "cached_share")},
-        "servers": {name: _known(servers.get(name)) or 0 for name in _SERVERS} if servers else None,
-        "load": {"rows": _rows(mapping(figures.get("load")))},
+        "samples": {
+            "count": len(samples),
+            "seconds": round(sum(sample.seconds for sample in samples), 3),
+            **{name: round(seconds, 3) for name, seconds in zip(names, sums or [0.0] * len(names), strict=True)},
+        },
+        "prompt_tokens": {
+            "total": total,
+            "cacheable_share": round(possible / total, 4) if known else None,
+            "cached_share": round(sum(cached) / total, 4) if known else None,
+        },
     }
 
 
-def _rows(load: Mapping[str, Any]) -> list[dict[str, float]]:
-    columns = list(map(str, items(load.get("columns"))))
-    rows = (dict(zip(columns, map(_known, items(row)), strict=False)) for row in items(load.get("rows"))[:MAX_ROWS])
-    numbers = ({name: row.get(name) for name in _LOAD} for row in rows)
-    usable = [{name: one for name, one in row.items() if one is not None} for row in numbers]
-    return sorted((row for row in usable if len(row) == len(_LOAD)), key=lambda row: row["at_s"])
-
-
-def _known(value: object) -> float | None:
-    found = number(value)
-    return None if found is None else min(max(0.0, float(found)), MAX_NUMBER)
-
-
 def time_lines(figures: Mapping[str, Any]) -> list[str]:
-    """Up to three lines; what nothing tells has no line, such as the caches where no whole block repeats."""
-    waits = figures["samples"]
-    if not waits["seconds"]:
-        return []
-    tokens, servers = figures["prompt_tokens"], figures["servers"]
-    if len(figures["load"]["rows"]) < MIN_LOOKS:
-        servers = None
-    shares = {name: waits[name] / waits["seconds"] for name in ("frames_s", "seat_s", "server_s")}
-    lines = [_servers_line(servers, shares["frames_s"])] if servers else []
-    lines += [_cache_line(tokens)] if tokens["cached_share"] is not None and tokens["cacheable_share"] else []
-    return [*lines, _waits_line(shares, servers)]
-
-
-def _servers_line(servers: Mapping[str, float], frames_share: float) -> str:
-    said = (
-        f"Servers: busy {servers['busy']:.0%} of the time, {servers['running']:.1f} requests running, "
-        f"{servers['waiting']:.1f} waiting, KV cache {servers['kv_usage']:.0%} full"
-    )
-    if servers["waiting"] >= 1:
-        return f"{said}: a higher --max-concurrent would not help"
-    if servers["busy"] >= BUSY_SHARE:
-        return f"{said}: they have enough to do"
-    return (
-        f"{said}: {'frames come too slowly' if frames_share >= LONG_SHARE else 'a higher --max-concurrent would help'}"
-    )
-
-
-def _cache_line(tokens: Mapping[str, Any]) -> str:
-    cached, possible = tokens["cached_share"], tokens["cacheable_share"]
-    said = f"Prompt tokens: {cached:.0%} from the servers' caches, of {possible:.0%} that repeat an earlier round"
-    missed = cached < possible * CACHED_SHARE
-    return f"{said}: see 'Where the time goes' in docs/servers.md" if missed else f"{said}: the caches work"
-
-
-def _waits_line(shares: Mapping[str, float], servers: Mapping[str, float] | None) -> str:
-    said = (
-        f"Samples waited {shares['server_s']:.0%} of their time for replies, {shares['seat_s']:.0%} for their turn at "
-        f"a server, {shares['frames_s']:.0%} for frames"
-    )
-    idle = servers is None or servers["busy"] < BUSY_SHARE
-    helps = shares["frames_s"] >= LONG_SHARE and idle
-    return f"{said}: more --frame-workers {'may' if helps else 'would not'} help"
+    """Up to two lines for a person; what nothing tells has no line, such as the caches where nothing repeats."""
+    waits, tokens = figures["samples"], figures["prompt_tokens"]
+    lines = []
+    if tokens["cacheable_share"]:
+        cached, possible = tokens["cached_share"], tokens["cacheable_share"]
+        missed = ": see 'Where the time goes' in docs/servers.md" if cached < possible * CACHED_SHARE else ""
+        lines.append(f"Prompt tokens: cached {cached:.0%} of {possible:.0%} possible{missed}")
+    if waits["seconds"]:
+        server, seat, frames = (waits[name] / waits["seconds"] for name in ("server_s", "seat_s", "frames_s"))
+        helps = ": more --frame-workers may help" if frames >= LONG_SHARE else ""
+        said = f"Samples waited {server:.0%} of their time for replies, {seat:.0%} for their turn at a server"
+        lines.append(f"{said}, {frames:.0%} for frames{helps}")
+    return lines

@@ -10,10 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from eva.records.time_use import read_time_use
 from eva.report.drawing import (
     Limits,
-    LoadCurve,
     Mark,
     Point,
     densities,
@@ -24,7 +22,6 @@ from eva.report.drawing import (
     legend,
     legend_height_in,
     limits_of,
-    load_over_time,
     render,
     scatter,
 )
@@ -46,10 +43,6 @@ from eva.report.samples import Run
 
 PLACES = 20
 WHOLE: Limits = (0.0, 100.0)
-# The largest unit of which a run has three is that of its axis.
-TIME_UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
-# Fewer looks at the servers have no course.
-FEWEST_LOADS = 3
 
 Marked = tuple[Mark, Run]
 
@@ -89,7 +82,6 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
         _token_chart(marked),
         _places_chart(marked),
         _forest_chart(evidence, WHOLE),
-        *(_load_chart(mark, run) for mark, run in marked),
     ]
     return [chart for chart in found if chart is not None]
 
@@ -198,39 +190,6 @@ def _point_in_words(point: Point, run: Run) -> str:
     words = [f"{label(point.mark.name)}: {point.tokens:,.0f} tokens, {point.accuracy}."]
     words += [f"Published for {label(run.dataset)}: {tokens:,.0f} tokens, {it:.2%}." for tokens, it in point.published]
     return " ".join(words)
-
-
-def _load_chart(mark: Mark, run: Run) -> Chart | None:
-    """What the servers did over the time of the last run that looked at them."""
-    runs = run.meta.time_use if run.meta else ()
-    loads: list[list[dict[str, float]]] = [read_time_use(one)["load"]["rows"] for one in runs]
-    rows = next((rows for rows in reversed(loads) if len(rows) >= FEWEST_LOADS and rows[-1]["at_s"]), None)
-    if rows is None:
-        return None
-    unit, unit_s = next((unit for unit in TIME_UNITS if rows[-1]["at_s"] >= 3 * unit[1]), TIME_UNITS[-1])
-    queries, hits = (np.array([row[name] for row in rows]) for name in ("queries", "hits"))
-    shares = np.divide(hits, queries, out=np.full(len(rows), np.nan), where=queries >= 1)
-    load = LoadCurve(
-        [0, *(row["at_s"] / unit_s for row in rows)],
-        unit,
-        running=[row["running"] for row in rows],
-        waiting=[row["waiting"] for row in rows],
-        cached=np.minimum(100, 100 * shares).tolist(),
-        kv_usage=[min(100, 100 * row["kv_usage"]) for row in rows],
-    )
-    title = f"Servers over time, {label(mark.name)}"
-    draw = partial(load_over_time, load=load, mark=mark)
-    svg = render(draw, height_in=3.2, key=f"load{mark.number}", title=title, panels=2)
-    return Chart(title, svg, f"{title}. {_load_in_words(load)}")
-
-
-def _load_in_words(load: LoadCurve) -> str:
-    known = [share for share in load.cached if not np.isnan(share)]
-    hits = f"cache hits {np.mean(known):.0f}%" if known else "no cache hits are known"
-    return (
-        f"{load.edges[-1]:,.0f} {load.unit}. Means: {np.mean(load.running):.1f} requests running, "
-        f"{np.mean(load.waiting):.1f} waiting, {hits}, KV cache {np.mean(load.kv_usage):.0f}% in use."
-    )
 
 
 def _places_chart(marked: Sequence[Marked]) -> Chart | None:

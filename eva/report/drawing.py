@@ -75,22 +75,10 @@ class Point:
     nframes: int | None = None
 
 
-@dataclass(frozen=True)
-class LoadCurve:
-    """The servers of a run between `edges`, in `unit` since its start: requests, and shares in per cent."""
-
-    edges: Sequence[float]
-    unit: str
-    running: Sequence[float]
-    waiting: Sequence[float]
-    cached: Sequence[float]
-    kv_usage: Sequence[float]
-
-
-def render(draw: Callable[..., None], *, height_in: float, key: str, title: str, panels: int = 1) -> str:
+def render(draw: Callable[..., None], *, height_in: float, key: str, title: str) -> str:
     """An <svg> element for a page. The same numbers give the same bytes.
 
-    `draw` gets the axes of each panel, from above. `key` makes the element ids of several charts on one page differ;
+    `draw` gets the axes. `key` makes the element ids of several charts on one page differ;
     `title` is the accessible name.
     """
     with _LOCK, mpl.rc_context(), warnings.catch_warnings():
@@ -101,10 +89,9 @@ def render(draw: Callable[..., None], *, height_in: float, key: str, title: str,
         # The browser has the letters that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message=r"(?s).*Glyph")
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained", facecolor="none")
-        axes = [figure.add_subplot(panels, 1, place, facecolor="none") for place in range(1, panels + 1)]
-        draw(*axes)
-        for one in axes:
-            _ink(one)
+        axes = figure.add_subplot(facecolor="none")
+        draw(axes)
+        _ink(axes)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata=_NO_METADATA)
     return _for_a_page(text.getvalue(), key=key, title=title)
@@ -210,27 +197,6 @@ def densities(axes: Axes, lines: Sequence[tuple[Mark, Sequence[float], bool]]) -
     axes.set_ylim(bottom=0)
     _below(axes, "Place in the video, % of its length (solid: first look, dashed: later looks)")
     axes.set_ylabel("Frames, 1 = even")
-
-
-def load_over_time(above: Axes, below: Axes, load: LoadCurve, mark: Mark) -> None:
-    """Requests above, shares below."""
-    panels = (
-        (above, "Requests: running (solid), waiting (dashed)", load.running, load.waiting),
-        (below, "%: cache hits (solid), KV cache in use (dashed)", load.cached, load.kv_usage),
-    )
-    for axes, title, solid, dashed in panels:
-        for values, style in ((solid, "-"), (dashed, "--")):
-            drawn = axes.stairs(list(values), list(load.edges), baseline=None, color=mark.colour, linestyle=style)
-            drawn.set(linewidth=1.4, clip_on=False)
-        axes.set_title(title, loc="left", fontsize=FONT_SIZE, color=INK)
-        axes.set_xlim(0, load.edges[-1])
-        axes.grid(alpha=0.25, color=INK, linewidth=0.6)
-    above.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    above.set_ylim(0, max(1.0, *load.running, *load.waiting))
-    above.tick_params(labelbottom=False)
-    below.set_ylim(0, 100)
-    below.set_yticks([0, 50, 100])
-    _below(below, f"{load.unit.capitalize()} since the start of the run")
 
 
 def legend(axes: Axes, runs: Sequence[Mark]) -> None:

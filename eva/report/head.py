@@ -6,7 +6,7 @@ from typing import Any
 
 from eva.json_text import json_text
 from eva.records.meta import Meta
-from eva.records.time_use import read_time_use, time_lines
+from eva.records.time_use import time_figures, time_lines
 from eva.report.grouping import by_evidence
 from eva.report.samples import Run
 from eva.scoring.assessment import Assessment
@@ -47,18 +47,10 @@ def make_head(run: Run, assessment: Assessment) -> Head:
         "made_with": [
             [name, json_text(value)] for name, value in (origin.meta.settings if origin.meta else {}).items()
         ],
-        "time_use": _time_lines(origin.meta),
+        "time_use": time_lines(time_figures(sample.times for sample in run.samples)),
         "started": max(map(str, origin.meta.started), default="") if origin.meta else "",
         "to_go": score.to_go,
     }
-
-
-def _time_lines(meta: Meta | None) -> list[str]:
-    """Where the time of the last run went."""
-    if meta is None or not meta.time_use:
-        return []
-    runs, lines = len(meta.time_use), time_lines(read_time_use(meta.time_use[-1]))
-    return [*([f"Of the last of {runs} runs"] if lines and runs > 1 else []), *lines]
 
 
 def _settings(meta: Meta | None) -> list[list[str]]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from eva.records.meta import Meta
 from eva.records.schema import Record
+from eva.records.time_use import SampleTimes, sample_times
 from eva.scoring.categories import categories
 from eva.scoring.evidence import Look, find_looks, looked_into_reference
 from eva.scoring.published import Published
@@ -33,6 +34,7 @@ class Sample:
     first_look: NDArray[np.float32]
     later_looks: NDArray[np.float32]
     looked_into_reference: bool | None
+    times: SampleTimes
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def read_sample(dataset: str, record: Record) -> Sample:
         first_look=_places((look for look in looks if look.round == first_round), duration_s),
         later_looks=_places((look for look in looks if look.round != first_round), duration_s),
         looked_into_reference=looked_into_reference(record, looks),
+        times=sample_times(record),
     )
 
 

@@ -20,7 +20,6 @@ from eva.agent.transcript import load_transcriber
 from eva.agents.choice import AgentChoice
 from eva.dataset.items import Item, load_items
 from eva.endpoint.errors import FailingError
-from eva.endpoint.metrics import Watch
 from eva.endpoint.pool import Server, Servers
 from eva.errors import EvaError
 from eva.files import WriteError
@@ -29,25 +28,17 @@ from eva.records.cache import Cache, CacheError, open_cache
 from eva.records.meta import Meta, write_meta
 from eva.records.outcome import Outcome
 from eva.records.schema import Record
+from eva.records.time_use import SampleTimes, sample_times, time_figures
 from eva.run.choices import choose_agent, choose_items
 from eva.run.connect import connect_all
 from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
 from eva.run.keeper import Keeper, drop_outdated, end_of_run, find_outdated
-from eva.run.meta_content import (
-    begin_meta,
-    finished_meta,
-    with_choice,
-    with_coverage,
-    with_servers,
-    with_time_use,
-    with_videos,
-)
+from eva.run.meta_content import begin_meta, finished_meta, with_choice, with_coverage, with_servers
 from eva.run.options import Options, SettingsError
 from eva.run.preflight import find_doubts
 from eva.run.progress import Progress, first_line
 from eva.run.schedule import RunEndedError, RunInterruptedError, Schedule, by_video
 from eva.run.settings import Dataset, check_settings, known_datasets, with_absolute_paths
-from eva.run.time_use import TimeUse
 from eva.scoring.coverage import Coverage, measure
 from eva.scoring.published import load_published
 
@@ -121,7 +112,7 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
         else:
             meta = await finished_meta(cache.path, len(items), dataset, agent=agent, options=options)
         meta = with_choice(meta, everything, items)
-        times = TimeUse(Watch(models))
+        times = list[SampleTimes]()
         drop_outdated(cache, outdated, options, host.confirm)
         try:
             if models:
@@ -130,9 +121,6 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
                     items, executor, models, keeper=Keeper(cache, agent), times=times, options=options, host=host
                 )
         finally:
-            meta = with_time_use(meta, times)
-            if options.ray is None:
-                meta = with_videos(meta, dataset.video_root)
             ended = Ended(
                 items=items,
                 outcomes=outcomes_of(items, cache.outcomes),
@@ -140,7 +128,7 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
                 result=dataset.result,
                 coverage=measure(dataset.result, meta.coverage, cache.outcomes, rows=None),
                 frames=executor.counts if models else FrameCounts(),
-                times=times.figures(),
+                times=time_figures(times),
                 wall_s=monotonic() - started_at,
             )
             try:
@@ -188,7 +176,7 @@ async def run_all(
     models: Sequence[ChatModel],
     *,
     keeper: Keeper,
-    times: TimeUse,
+    times: list[SampleTimes],
     options: Options,
     host: Host,
 ) -> None:
@@ -210,7 +198,7 @@ async def run_all(
         async def run(item: Item, avoiding: Collection[Server]) -> None:
             async with servers.assign(avoiding=avoiding) as assignment:
                 record = await executor.run(item, assignment)
-                times.add(record)
+                times.append(sample_times(record))
                 keep(record)
                 assignment.server.unproved.append(item.index)
 
@@ -220,9 +208,8 @@ async def run_all(
 
         schedule = Schedule(run, servers.serves_others, give_up, options.outage_timeout, executor.take)
         try:
-            async with times.servers:
-                host.catch_signals(lambda number: schedule.end(number, options.grace))
-                await schedule.run_all(by_video(pending), max_concurrent=options.max_concurrent)
+            host.catch_signals(lambda number: schedule.end(number, options.grace))
+            await schedule.run_all(by_video(pending), max_concurrent=options.max_concurrent)
             await servers.check_weights()
         except RunInterruptedError:
             raise

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eva.agents.choice import AgentChoice
 from eva.dataset.items import Item
-from eva.endpoint.facts import read_facts
-from eva.errors import EvaError
+from eva.endpoint.errors import ServerError
+from eva.endpoint.ranks import read_ranks
 from eva.files import file_sha256
+from eva.json_text import mapping, parse_json
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.records.cache import Cache
 from eva.records.meta import (
@@ -27,12 +29,11 @@ from eva.records.meta import (
     with_weights,
 )
 from eva.run.connect import connect_soon
-from eva.run.containers import describe_videos
 from eva.run.options import Options
 from eva.run.settings import Dataset
-from eva.run.time_use import MAX_RUNS, TimeUse
 from eva.scoring.coverage import read_spans, write_spans
 from eva.scoring.score import Score
+from eva.text import printable
 
 if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
@@ -130,34 +131,29 @@ def _stated(models: Sequence[ChatModel]) -> list[str]:
 
 async def with_servers(meta: Meta, models: Sequence[ChatModel]) -> Meta:
     """`meta` with what each server says that it is, and with what each request asks for."""
-    facts = await asyncio.gather(*map(read_facts, models))
-    servers = [{name: value for name, value in asdict(one).items() if value is not None} for one in facts]
+    servers = await asyncio.gather(*map(_server_facts, models))
     request = {"temperature": models[0].sampling.temperature, "max_tokens": models[0].sampling.max_tokens}
     return replace(meta, environment={**meta.environment, "servers": servers, "request": request})
+
+
+async def _server_facts(model: ChatModel) -> dict[str, Any]:
+    """What a server says that it is: nothing is decided by it. What it does not say is left out."""
+    facts: dict[str, Any] = {"address": model.address}
+    if not model.down:
+        with suppress(ValueError):
+            version = mapping(parse_json(await model.fetch_page("../version"))).get("version")
+            facts["vllm"] = printable(version) if isinstance(version, str) else None
+        facts["ranks"] = await read_ranks(model)
+        with suppress(ServerError):
+            card = await model.read_card()
+            facts |= {"model_path": card.weights, "context_length": card.context_length}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def _unusual(options: Options) -> dict[str, Any]:
     """Settings that older meta files lack; one that has its usual value is left out, so that it is equal to those."""
     side = options.pixels_per_token
     return {**options.sampling.changed, **({} if side == PIXELS_PER_TOKEN_SIDE else {"pixels_per_token": side})}
-
-
-def with_videos(meta: Meta, video_root: Path) -> Meta:
-    """`meta` with the table of containers, if one lies beside the videos. It is read when the samples have ended: until
-    then, nothing but the frame tool looks at a disk that may not answer."""
-    try:
-        videos = describe_videos(video_root)
-    except EvaError as error:
-        videos = str(error)
-    return replace(meta, environment={**meta.environment, "videos": videos}) if videos else meta
-
-
-def with_time_use(meta: Meta, times: TimeUse) -> Meta:
-    """`meta` with where the time of this run went, if a sample ended in it, beside the runs before."""
-    if not times.samples.samples:
-        return meta
-    figures = {"started": meta.started[-1], **times.figures()}
-    return replace(meta, time_use=(*meta.time_use, figures)[-MAX_RUNS:])
 
 
 def with_choice(meta: Meta, everything: Sequence[Item], items: Sequence[Item]) -> Meta:

@@ -145,7 +145,6 @@ class Journal:
     probes: int = 0
     most_at_once: int = 0
     flow: list[tuple[float, int]] = field(default_factory=list)
-    running_on: Counter[int] = field(default_factory=Counter)
     cached: dict[tuple[int, str], int] = field(default_factory=dict)
     _running: int = 0
     _attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -185,19 +184,17 @@ class Journal:
     def metrics(self, ranks: int) -> str:
         """As vLLM writes it."""
         with self._lock:
-            lines = ["# HELP vllm:num_requests_running Number of requests in model execution batches."]
+            lines = [
+                "# HELP vllm:prefix_cache_queries_total Prefix cache queries, in terms of number of queried tokens."
+            ]
             for rank in range(ranks):
                 seen = [one for one in self.seen if one.rank == rank]
                 values = {
-                    "num_requests_running": self.running_on[rank],
-                    "num_requests_waiting": 0,
-                    "kv_cache_usage_perc": 0.25,
                     "prefix_cache_queries_total": sum(one.prompt_tokens for one in seen),
                     "prefix_cache_hits_total": sum(one.cached_tokens for one in seen),
                 }
                 labels = f'{{engine="{rank}",model_name="{MODEL}"}}'
                 lines += [f"vllm:{name}{labels} {float(value)}" for name, value in values.items()]
-                lines.append(f'vllm:cache_config_info{{block_size="{BLOCK_SIZE}",engine="{rank}"}} 1.0')
         return "\n".join([*lines, ""])
 
     def of(self, key: str) -> list[Seen]:
@@ -384,11 +381,7 @@ class Handler(BaseHTTPRequestHandler):
         if reply.get("calls") and "tools" not in body:
             reply = {**reply, "calls": []}
         journal.cached[rank, key] = used + said_tokens(reply.get("text"))
-        journal.running_on[rank] += 1
-        try:
-            self.play(reply, attempt, used, cached)
-        finally:
-            journal.running_on[rank] -= 1
+        self.play(reply, attempt, used, cached)
 
     def choose_rank(self) -> int:
         """As vLLM does it: a rank that is named is taken or refused."""

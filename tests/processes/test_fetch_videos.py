@@ -25,7 +25,6 @@ from file_server import break_after, stall_after
 from harness import ROOT, called, row, wait_until, write_rows
 from hub_server import HubServer
 from huggingface_hub import constants
-from videos import Recipe, encode
 
 from eva.commands.fetch import agrees
 from eva.dataset.download import load_manifest
@@ -188,7 +187,7 @@ class Project:
         """What is in the folder of a dataset, without the table and the work folder."""
         root = self.videos / dataset
         files = (path for path in root.rglob("*") if path.is_file() and ".fetch" not in path.parts)
-        return {str(path.relative_to(root)): path.read_bytes() for path in files if path.name != "containers.json"}
+        return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
     def work(self, dataset: str) -> list[str]:
         """The archives that are still there."""
@@ -478,23 +477,6 @@ def test_the_printed_commands_for_ego4d_can_be_pasted(project, hub):
     subprocess.run(["bash", "-c", move], check=True)
     project.fetch("lsdbench")
     assert hub.asked == []
-
-
-def test_the_table_beside_the_videos_says_codec_size_rate_and_length(project, hub, tmp_path):
-    video = encode(Recipe("clip.mp4", "libx264", count=20, width=64, height=48), tmp_path)
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.write(video, "videos/fH6bbNJJfqk.mp4")
-        archive.writestr("videos/_x.mp4", b"no video")
-    hub.repos["TencentARC/Video-Holmes"] = {"videos.zip": file.getvalue()}
-    done = project.run("videoholmes", "--videos", project.videos, "--yes")
-    table = json.loads((project.videos / "videoholmes" / "containers.json").read_text())
-    bad, good = sorted(table["videos"], key=lambda row: row["file"])
-    assert table["origin"] == "TencentARC/Video-Holmes at c0c0c0c0"
-    assert (good["codec"], good["width"], good["height"]) == ("h264", 64, 48)
-    assert good["fps"] > 0 and good["duration_s"] > 0
-    assert "cannot be opened as a video" in bad["error"]
-    assert "containers.json: 1 cannot be opened, 1 h264" in done.stdout or "1 h264, 1 cannot be opened" in done.stdout
 
 
 def test_the_weights_come_to_where_a_run_looks_for_them(project, hub):

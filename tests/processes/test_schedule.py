@@ -16,7 +16,7 @@ import pytest
 from scripted_server import Handler, Script, ScriptedServer
 
 from eva.dataset.items import Item
-from eva.endpoint import client, metrics
+from eva.endpoint import client
 from eva.endpoint import limit as limits
 from eva.endpoint import pool as servers
 from eva.endpoint.client import ChatModel, connect, make_client
@@ -605,74 +605,3 @@ def test_the_pause_of_a_request_doubles_with_each_failure(monkeypatch: pytest.Mo
     monkeypatch.setattr(servers, "BACKOFF_S", 0.5)
     for failures, pause_s in ((1, 0.5), (2, 1), (3, 2)):
         assert pause_s <= servers.backoff_s(failures) <= pause_s * 1.25
-
-
-# --- where the time goes
-
-
-def test_the_load_of_servers_is_what_their_own_logs_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "INTERVAL_S", 0.02)
-    slow = {"text": ANSWER, "delay_s": 0.2}
-    with serving(Script(lambda key: [slow], ranks=2), Script(lambda key: [slow])) as (vllm, other):
-        samples = Samples([vllm.base_url, other.base_url], rounds=3, ceiling=4)
-        samples.run(4)  # what the servers did before the run does not count
-        before = list(vllm.journal.seen)
-
-        async def watched() -> metrics.Watch:
-            async with samples.pool() as pool:
-                watch = metrics.Watch([server.model for server in pool._servers])
-                async with watch:
-                    await asyncio.gather(*(one(pool, f"{number}") for number in range(10, 18)))
-                return watch
-
-        async def one(pool: Servers, key: str) -> None:
-            async with pool.assign(avoiding=()) as assignment:
-                await samples.play(Item(int(key), ("clip.mp4",), (), "B"), assignment)
-
-        watch = asyncio.run(asyncio.wait_for(watched(), 60))
-        looked = vllm.journal.paths["/metrics"]
-    seen = vllm.journal.seen[len(before) :]
-    assert watch.queries == sum(one.prompt_tokens for one in seen)
-    assert watch.hits == sum(one.cached_tokens for one in seen) > 0
-    assert sum(load.queries for load in watch.loads) <= watch.queries
-    assert 1 < len(watch.loads) <= looked
-    assert max(load.running for load in watch.loads) <= 4
-    assert max(load.busy for load in watch.loads) == 1.0
-    assert {load.kv_usage for load in watch.loads} == {0.25}
-
-
-def test_a_server_that_dies_and_counts_from_zero_again_ends_no_watch_and_loses_no_count(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(metrics, "INTERVAL_S", 0.02)
-    script = Script(lambda key: [ANSWER], ranks=1)
-    pages = iter(["", queries(100, 50), queries(300, 60), "down", "", queries(40, 30)])
-
-    async def watched() -> metrics.Watch:
-        models = [ChatModel(make_client(server.base_url, "k", 20), "scripted-eva")]
-        async with (watch := metrics.Watch(models)):
-            await asyncio.to_thread(all_read.wait, 30)
-        await models[0].client.close()
-        return watch
-
-    all_read = threading.Event()
-
-    def next_page(ranks: int) -> str:
-        page = next(pages, None)
-        if page is None:
-            all_read.set()
-        elif page == "down":
-            raise BrokenPipeError
-        return queries(70, 35) if page is None else page
-
-    with serving(script) as (server,):
-        server.journal.metrics = next_page  # type: ignore[method-assign]
-        watch = asyncio.run(watched())
-    assert (watch.queries, watch.hits) == (200 + 40 + 30, 10 + 30 + 5)
-
-
-def queries(asked: int, found: int) -> str:
-    return (
-        f'vllm:prefix_cache_queries_total{{engine="0"}} {asked}.0\n'
-        f'vllm:prefix_cache_hits_total{{engine="0"}} {found}.0\n'
-    )

@@ -30,12 +30,12 @@ from eva.dataset.items import Item
 from eva.endpoint.client import ChatModel, make_client
 from eva.endpoint.completion import Sampling
 from eva.endpoint.errors import KeepsFailingError, OutageError, RankRefusedError
-from eva.endpoint.facts import ServerFacts, read_facts
-from eva.endpoint.metrics import Metrics, read_metrics
 from eva.endpoint.pool import Servers
 from eva.protocol.budget import visual_tokens
 from eva.protocol.messages import Message, VideoInfo
+from eva.records.meta import Meta
 from eva.records.schema import Record
+from eva.run.meta_content import with_servers
 from eva.video.sampling import output_size
 
 pytestmark = [
@@ -156,20 +156,16 @@ def prompt_tokens(server: VllmServer, messages: list[Message]) -> int:
 
 
 def test_a_rank_that_it_does_not_have_is_refused_by_name_and_its_pages_say_what_it_is(usual: VllmServer) -> None:
-    async def ask() -> tuple[ServerFacts, Metrics | None]:
+    async def ask() -> Meta:
         model = ChatModel(openai.AsyncOpenAI(base_url=usual.url, api_key="EMPTY", max_retries=0, timeout=120), NAME)
         with pytest.raises(RankRefusedError, match=r"data_parallel_rank 1 is out of range \[0, 1\)"):
             await replace(model, rank=1).complete([{"role": "user", "content": "?"}])
         assert (await replace(model, rank=0).complete([{"role": "user", "content": "?"}])).usage.prompt_tokens
-        return await read_facts(model), await read_metrics(model)
+        return await with_servers(Meta.unknown(), [model])
 
-    facts, metrics = asyncio.run(ask())
-    assert (facts.ranks, facts.context_length, facts.model_path) == (1, MAX_MODEL_LEN, str(MODEL))
-    assert facts.vllm is not None
-    assert facts.vllm.startswith("0.")
-    assert metrics is not None
-    assert (metrics.ranks, metrics.waiting) == (1, 0)
-    assert metrics.queries > 0
+    (facts,) = asyncio.run(ask()).environment["servers"]
+    assert (facts["ranks"], facts["context_length"], facts["model_path"]) == (1, MAX_MODEL_LEN, str(MODEL))
+    assert facts["vllm"].startswith("0.")
 
 
 # --- runs

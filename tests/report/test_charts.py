@@ -33,7 +33,6 @@ from eva.scoring.published import Figure, Published
 
 SVG = "{http://www.w3.org/2000/svg}"
 PUBLISHED = Published("lvbench", 1549, (Figure(0.4332, "repository", 2.62, 20412), Figure(0.5, "paper")), {}, "")
-COLUMNS = ["at_s", "busy", "running", "waiting", "kv_usage", "queries", "hits"]
 HOSTILE = '</text><script>alert(1)</script>$\\frac{$_\x00\x1b\ud800\u202e" onload=alert(1) café 日本'
 
 
@@ -63,9 +62,7 @@ def full_run(name: str = "result_lvbench", *, shift: int = 0) -> Run:
         )
         for n in range(60)
     ]
-    rows = [[15 * n, 1, 20, n, n / 9, 100, 40] for n in range(9)]
-    meta = Meta({}, {}, (), time_use=({"load": {"columns": COLUMNS, "rows": rows}},))
-    return run(records, name, "lvbench", published=PUBLISHED, meta=meta)
+    return run(records, name, "lvbench", published=PUBLISHED)
 
 
 ALL = [
@@ -78,8 +75,6 @@ ALL = [
     "Tokens and accuracy",
     "Where in the video the agent looked",
     "Frames in the annotated time",
-    "Servers over time, result_lvbench",
-    "Servers over time, result_again",
 ]
 
 
@@ -241,50 +236,6 @@ def test_published_figures_belong_to_the_agent_that_they_were_measured_of() -> N
     other = replace(other, agent="uniform, 8 frames")
     assert beside_published([other, first, second, replace(other, dataset="mlvu")]) == {1, 3}
     assert [one is not None for one in by_source([other, first])[1].estimates] == [False, True]
-
-
-# --- the servers over the time of a run
-
-
-def watched(*rows: Sequence[Any], **more: Any) -> Run:
-    meta = Meta({}, {}, (), time_use=({"load": {"columns": COLUMNS, "rows": list(rows)}}, *more.get("later", ())))
-    return run([record(0)], meta=meta)
-
-
-def load_chart(one: Run) -> Chart | None:
-    return next((chart for chart in charts([one]) if chart.title.startswith("Servers over time")), None)
-
-
-def test_the_servers_are_drawn_over_the_time_of_the_last_run_that_looked_at_them() -> None:
-    rows = [[600 * n, 1, 10 * n, n, 0.25 * n, 100 * (n % 2), 40] for n in (3, 1, 2)]
-    chart = load_chart(watched(*rows, later=[{"samples": {}}]))
-    assert chart is not None
-    assert chart.description == (
-        "Servers over time, result_a. 30 minutes. Means: 20.0 requests running, 2.0 waiting, cache hits 40%, "
-        "KV cache 50% in use."
-    )
-    assert "Minutes since the start of the run" in texts(chart)
-    assert numbers_at(chart.svg, "-ytick_")[-3:] == [0, 50, 100]
-
-
-@pytest.mark.parametrize(
-    "row",
-    [[1e308, 1, 1e308, -5, 7, 1, 1e300], [5, 1, 1, 1, 1, 0, 0], [5, 1, 1, 1, 1, 1e-300, 1e300]],
-)
-def test_shares_of_a_meta_file_from_anybody_stay_between_0_and_100(row: Sequence[Any]) -> None:
-    chart = load_chart(watched(*[[n, *row[1:]] for n in range(4)], *[row] * 4))
-    assert chart is not None and "nan" not in chart.svg
-    assert all(0 <= float(share) <= 100 for share in re.findall(r"(\d+)%", chart.description))
-
-
-@pytest.mark.parametrize(
-    "load",
-    [None, [], {}, {"columns": COLUMNS}, {"columns": 5, "rows": 5}, {"columns": [[]], "rows": [[1]] * 9},
-     {"columns": COLUMNS, "rows": [[0] * 7] * 9}, {"columns": COLUMNS, "rows": [["x"] * 7] * 9},
-     {"columns": COLUMNS[:3], "rows": [[1, 2, 3]] * 9}, {"columns": COLUMNS, "rows": [[5] * 7] * 2}],
-)  # fmt: skip
-def test_what_says_nothing_of_the_servers_is_not_drawn(load: Any) -> None:
-    assert load_chart(run([record(0)], meta=Meta({}, {}, (), time_use=({"load": load},)))) is None
 
 
 # --- the page that they stand in

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from eva.records.schema import read_record
+from eva.records.time_use import sample_times
 from eva.report.grouping import by_evidence
 from eva.report.samples import Run, Sample
 from eva.scoring.evidence import Estimate, Look, estimate, find_looks, looked_into_reference
@@ -72,7 +73,19 @@ def test_without_a_reference_a_trajectory_or_a_fair_chance_nothing_is_known(unkn
 
 def sample(video: str, looked: bool | None, *, right: bool) -> Sample:
     nothing = np.array([], dtype=np.float32)
-    return Sample(video, right, "answer_found", None, None, None, (), nothing, nothing, looked)
+    return Sample(
+        video,
+        right,
+        "answer_found",
+        None,
+        None,
+        None,
+        (),
+        nothing,
+        nothing,
+        looked,
+        sample_times(read_record({"index": 0})),
+    )
 
 
 def groups(looked: list[bool | None], right: list[bool], videos: str) -> dict[str, Estimate | None]:
