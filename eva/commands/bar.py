@@ -29,18 +29,15 @@ _TICK_S = 1.0
 class LinesAboveBar(logging.Handler):
     """Writes each line of the logger `eva` to standard error, above the bar if there is one."""
 
-    def __init__(self, command: str) -> None:
-        super().__init__()
-        self._command = command
-
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(f"{self._command}: {printable(record.getMessage(), limit=2000)}", file=sys.stderr)
+        tqdm.write(f"{self.name}: {printable(record.getMessage(), limit=2000)}", file=sys.stderr)
 
 
 @contextmanager
 def logged_to_terminal(command: str) -> Iterator[None]:
     """In the block, the lines of the package go to standard error, with the command's name."""
-    log, handler = logging.getLogger("eva"), LinesAboveBar(command)
+    log, handler = logging.getLogger("eva"), LinesAboveBar()
+    handler.name = command
     level, propagate = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.INFO)

@@ -8,22 +8,19 @@ samples, and these must run again (--retry-error); 130 and 143 interrupted (SIGI
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import logging
 import os
-import select
 import shlex
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any
 
 from eva.commands.bar import Bar, logged_to_terminal
-from eva.commands.resume_command import resume_command
-from eva.commands.run_flags import RunCommand, parse_command
+from eva.commands.run_flags import RunCommand, parse_command, resume_command
 from eva.dataset.items import Item
 from eva.errors import EvaError
 from eva.files import WriteError, replace_text
@@ -44,7 +41,6 @@ log = logging.getLogger(__name__)
 
 # The exit code of a finished run, if some of its samples must run again.
 UNFINISHED = 3
-NO_ANSWER = "--new-cache and --retry-error ask first, and standard input ends without an answer: add --yes"
 
 
 def main(
@@ -99,9 +95,11 @@ class Terminal(Host):
         if self._command.yes:
             return
         print(f"{question} (y/N) ", end="", file=sys.stderr, flush=True)
-        answer = sys.stdin.buffer.readline(80)
+        answer = sys.stdin.buffer.readline(80) if sys.stdin else b""
         if not answer:
-            raise SettingsError(NO_ANSWER)
+            raise SettingsError(
+                "--new-cache and --retry-error ask first, and standard input ends without an answer: add --yes"
+            )
         if answer.strip().lower() not in {b"y", b"yes"}:
             raise CalledOffError("called off; nothing was changed")
 
@@ -129,7 +127,6 @@ class Terminal(Host):
 
 async def run(dataset: Dataset, command: RunCommand, argv: Sequence[str]) -> int:
     """The run, or each run of --repeat; gives the exit code. Raises as evaluate."""
-    check_questions(command)
     if command.repeat is None:
         ended = await evaluate(dataset, command.options, Terminal(command, command.json))
         return exit_code(ended, argv)
@@ -143,23 +140,6 @@ async def run(dataset: Dataset, command: RunCommand, argv: Sequence[str]) -> int
     if len(results) > 1:
         print(f"All repeats:  python accuracy.py --repeats {' '.join(results)}")
     return max(codes)
-
-
-def check_questions(command: RunCommand) -> None:
-    """Raises SettingsError where the command would have to ask, and cannot."""
-    if command.yes or not (command.options.new_cache or command.options.retry_error):
-        return
-    if _has_ended(sys.stdin):
-        raise SettingsError(NO_ANSWER)
-    if command.repeat:
-        raise SettingsError("--new-cache and --retry-error would ask before each run of --repeat: add --yes")
-
-
-def _has_ended(stdin: TextIO) -> bool:
-    """Whether it is already certain that nobody answers. An answer may still come through a pipe."""
-    if stdin.isatty() or not select.select([stdin], [], [], 0)[0]:
-        return False
-    return not cast(io.BufferedReader, stdin.buffer).peek(1)
 
 
 def exit_code(ended: Ended, argv: Sequence[str]) -> int:

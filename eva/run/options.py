@@ -7,9 +7,11 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import Any
 
+from eva.agents.choice import FRAME_TOKENS, NFRAMES
 from eva.endpoint.completion import MAX_TOKENS, TEMPERATURE, Sampling
 from eva.errors import EvaError
 from eva.files import PROJECT
@@ -21,6 +23,7 @@ from eva.video.choices import DECODERS, FORMATS
 API_KEY_VARIABLE, NO_API_KEY = "EVA_API_KEY", "EMPTY"
 # This project's own frame tool.
 FRAME_TOOL = PROJECT / "select_frame_fallback.py"
+FRAME_ROOT = Path("/tmp/eva-frames")  # noqa: S108
 # As OpenAI's interface has it; and what every server takes, with room for the repeats.
 MAX_TEMPERATURE, MAX_SEED = 2.0, 2**31 - 10**6
 
@@ -30,70 +33,68 @@ class SettingsError(EvaError):
 
 
 def setting(
-    default: Any, read: Callable[[Any], Any] | None = None, *, choices: Sequence[str] = (), secret: bool = False
+    default: Any,
+    /,
+    read: Callable[[Any], Any] | None = None,
+    metavar: str | None = None,
+    meaning: str = "",
+    *,
+    choices: Sequence[str] = (),
+    secret: bool = False,
+    **flag: Any,
 ) -> Any:
-    """A field with its default. `read` makes its value of the text of a flag, or of a value that it made before. It
-    raises ValueError or ArgumentTypeError."""
-    return field(default=default, metadata={"type": read, "choices": choices}, repr=not secret)
+    """A field with its default, and what its flag means. `flag` is for argparse's `add_argument`.
+
+    `read` makes the value of the text of a flag, or of a value that it made before. It raises ValueError or
+    ArgumentTypeError.
+    """
+    shown = {"choices": choices} if choices else {"type": read, "metavar": metavar}
+    metadata = {"read": read, "choices": choices, "flag": {"default": default, **shown, "help": meaning, **flag}}
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 # --- what flags say as text
 
 
-def positive(value: str | int) -> int:
-    """A whole number above 0."""
-    number = int(value)
-    if number < 1 or (isinstance(value, float) and value != number):
-        raise argparse.ArgumentTypeError(f"{value} is not a whole number above 0")
-    return number
+def _number(kind: type, accepts: Callable[[Any], bool], words: str) -> Callable[[Any], Any]:
+    """Reads a number of this kind that is accepted."""
+
+    def read(value: Any) -> Any:
+        number = kind(value)
+        if not accepts(number) or (isinstance(value, float) and value != number):
+            raise argparse.ArgumentTypeError(f"{value} is not {words}")
+        return number
+
+    read.__name__ = kind.__name__  # argparse says it of what is no number
+    return read
 
 
-def positive_number(value: str | float) -> float:
-    """A finite number above 0."""
-    number = float(value)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{value} is not a number above 0")
-    return number
+positive = _number(int, lambda number: number > 0, "a whole number above 0")
+positive_number = _number(float, lambda number: 0 < number < inf, "a number above 0")
+temperature = _number(float, lambda number: 0 <= number <= MAX_TEMPERATURE, f"from 0 to {MAX_TEMPERATURE:g}")
+seed = _number(int, lambda number: 0 <= number <= MAX_SEED, f"from 0 to {MAX_SEED}")
 
 
 def addresses(urls: str | Collection[str]) -> tuple[str, ...]:
     """The addresses, or those between commas; `http://host:8000-8007/v1` stands for eight. Each comes once."""
-    parts = [part for some in ([urls] if isinstance(urls, str) else urls) for part in some.split(",") if part]
-    if not parts:
+    found: list[str] = []
+    for address in ",".join([urls] if isinstance(urls, str) else urls).split(","):
+        # What follows the ports tells them from a password: `http://me:12-34@host/v1`.
+        match = re.fullmatch(r"([^/]*//[^/?#]*:)(\d{1,5})-(\d{1,5})((?:[/?#].*)?)", address, re.ASCII)
+        if match and not int(match[2]) <= int(match[3]) <= 65535:
+            raise argparse.ArgumentTypeError(f"the ports {match[2]}-{match[3]} run backwards, or are beyond 65535")
+        if match:
+            found += [f"{match[1]}{port}{match[4]}" for port in range(int(match[2]), int(match[3]) + 1)]
+        elif address:
+            found.append(address)
+    if not found:
         raise argparse.ArgumentTypeError("there is no address")
-    return tuple(dict.fromkeys(address for part in parts for address in _expand_ports(part)))
-
-
-def _expand_ports(address: str) -> list[str]:
-    # What follows the ports tells them from a password: `http://me:12-34@host/v1`.
-    match = re.fullmatch(r"([^/]*//[^/?#]*:)(\d{1,5})-(\d{1,5})((?:[/?#].*)?)", address, re.ASCII)
-    if match is None:
-        return [address]
-    first, last = int(match[2]), int(match[3])
-    if not first <= last <= 65535:
-        raise argparse.ArgumentTypeError(f"the ports {first}-{last} run backwards, or are beyond 65535")
-    return [f"{match[1]}{port}{match[4]}" for port in range(first, last + 1)]
+    return tuple(dict.fromkeys(found))
 
 
 def rank_count(value: str | int) -> int | None:
     """A number of data-parallel ranks; None for `auto`."""
     return None if value == "auto" else 0 if value in (0, "0") else positive(value)
-
-
-def temperature(value: str | float) -> float:
-    """From 0 to MAX_TEMPERATURE."""
-    number = float(value)
-    if not 0 <= number <= MAX_TEMPERATURE:
-        raise argparse.ArgumentTypeError(f"{value} is not from 0 to {MAX_TEMPERATURE:g}")
-    return number
-
-
-def seed(value: str | int) -> int:
-    """From 0 to MAX_SEED."""
-    number = int(value)
-    if not 0 <= number <= MAX_SEED:
-        raise argparse.ArgumentTypeError(f"{value} is not from 0 to {MAX_SEED}")
-    return number
 
 
 def json_fields(value: str | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -145,13 +146,19 @@ class DataSettings:
     """Which questions are asked, and where questions, videos and results are."""
 
     dataset: str = field(kw_only=False)
-    jsonl: Path | None = setting(None, Path)
-    video_root: Path | None = setting(None, Path)
-    videos: Path | None = setting(None, Path)
-    sample: int | None = setting(None, positive)
-    shuffle: int | None = setting(None, int)
-    ids: Collection[int] | None = setting(None, index_set)
-    output_dir: Path = setting(Path(), Path)
+    jsonl: Path | None = setting(None, Path, "FILE", "annotation file (default: the dataset's)")
+    video_root: Path | None = setting(None, Path, "DIR", "folder of the videos (default: the dataset's)")
+    videos: Path | None = setting(
+        None, Path, "DIR", "folder above those of the datasets, as of data/fetch.py --videos (default: data/videos)"
+    )
+    sample: int | None = setting(None, positive, "N", "run the first N questions (default: all)")
+    shuffle: int | None = setting(
+        None, int, "SEED", "with --sample: random questions; a larger sample of a seed holds the smaller ones"
+    )
+    ids: Collection[int] | None = setting(
+        None, index_set, "I,J-K", "run the questions with these indices, such as 3,17,40-60 (default: all)"
+    )
+    output_dir: Path = setting(Path(), Path, "DIR", "folder of cache and result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,17 +166,40 @@ class ServerSettings:
     """The servers, and what each request asks of them. Times are in seconds."""
 
     base_url: str | Collection[str] = setting(("http://127.0.0.1:8000/v1",), addresses, secret=True)
-    api_key: str | None = setting(None, secret=True)
-    model: str | None = setting(None)
-    tokenizer: str = setting("models/EVA", str)
-    data_parallel_ranks: int | None = setting(None, rank_count)
-    max_tokens: int = setting(MAX_TOKENS, positive)
-    extra_body: Mapping[str, Any] | None = setting(None, json_fields)
-    header: Mapping[str, str] | Sequence[tuple[str, str]] = setting((), header_lines, secret=True)
-    request_timeout: float = setting(600.0, positive_number)
-    outage_timeout: float = setting(1800.0, positive_number)
-    temperature: float = setting(TEMPERATURE, temperature)
-    seed: int | None = setting(None, seed)
+    api_key: str | None = setting(
+        None, None, "KEY", f"key of the server (default: the variable {API_KEY_VARIABLE}, else API_KEY in eval-eva.py)",
+        secret=True,
+    )  # fmt: skip
+    model: str | None = setting(
+        None, None, "NAME", "name of the served model (default: the first that the server lists)"
+    )
+    tokenizer: str = setting(
+        "models/EVA", str, "DIR", "folder or Hub id of the tokenizer; none: records hold the messages themselves"
+    )
+    data_parallel_ranks: int | None = setting(
+        None, rank_count, "N", "data-parallel ranks of each server (docs/servers.md); auto: ask it, 0: let it choose",
+        default="auto",
+    )  # fmt: skip
+    max_tokens: int = setting(MAX_TOKENS, positive, "N", "most tokens of one reply")
+    extra_body: Mapping[str, Any] | None = setting(
+        None, json_fields, "JSON", "fields that are added to the body of each request; null takes a field out"
+    )
+    header: Mapping[str, str] | Sequence[tuple[str, str]] = setting(
+        (), header_lines, "HEADER", "a header of each request, 'NAME: VALUE'; repeat the flag for several",
+        secret=True, type=header_line, action="append", default=[],
+    )  # fmt: skip
+    request_timeout: float = setting(
+        600.0, positive_number, "S", "seconds for one completion, from the connection to the last byte"
+    )
+    outage_timeout: float = setting(
+        1800.0, positive_number, "S", "seconds without any server, or with --ray a node, after which the run ends"
+    )
+    temperature: float = setting(
+        TEMPERATURE, temperature, "T", f"temperature of each request, up to {MAX_TEMPERATURE:g}; 0: greedy"
+    )
+    seed: int | None = setting(
+        None, seed, "S", "seed of each request; repeat k of --repeat has the seed S + k - 1 (default: none is sent)"
+    )
 
     @property
     def sampling(self) -> Sampling:
@@ -185,45 +215,79 @@ class ServerSettings:
 class AgentSettings:
     """Who plays."""
 
-    agent: str = setting("eva", str)
-    nframes: int | None = setting(None, positive)
-    frame_tokens: int | None = setting(None, positive)
-    match: Path | None = setting(None, Path)
-    tool_images: str | None = setting(None, choices=("tool", "user"))
-    max_turns: int = setting(6, positive)
+    agent: str = setting(
+        "eva", str, "AGENT", "eva, uniform, blind, tools, hermes, or path/to/mine.py:MyAgent (docs/agents.md)"
+    )
+    nframes: int | None = setting(None, positive, "N", f"of uniform: frames of the video (default: {NFRAMES})")
+    frame_tokens: int | None = setting(
+        None, positive, "T", f"of uniform: visual tokens to which a frame is scaled down (default: {FRAME_TOKENS})"
+    )
+    match: Path | None = setting(
+        None, Path, "RESULT", "of uniform: as many visual tokens per question as the run of this result spent on it"
+    )
+    tool_images: str | None = setting(
+        None, choices=("tool", "user"), meaning="of tools: the message in which frames are (default: tool)"
+    )
+    max_turns: int = setting(6, positive, "N", "most replies per sample")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameSettings:
     """How frames are cut, kept and sent. Times are in seconds."""
 
-    max_visual_tokens: int = setting(12000, positive)
-    maxp: int = setting(720, positive)
-    pixels_per_token: int = setting(PIXELS_PER_TOKEN_SIDE, positive)
-    fallback: bool = True
-    timestamps: str = setting("requested", choices=("requested", "actual"))
-    frame_tool: Path = setting(FRAME_TOOL, Path)
-    frame_root: Path = setting(Path("/tmp/eva-frames"), Path)  # noqa: S108
-    backend: str = setting("auto", choices=DECODERS)
-    image_transport: str | None = setting(None, choices=("file", "base64"))
-    frame_workers: int | None = setting(None, positive)
-    frame_timeout: float = setting(600.0, positive_number)
-    frame_memory_mb: int = setting(4096, positive)
-    frame_cache_gb: float | None = setting(None, positive_number)
-    frame_format: str = setting("bmp", choices=FORMATS)
+    max_visual_tokens: int = setting(
+        12000, positive, "N", "budget of one tool call, in visual tokens", names=("-v", "--max-visual-tokens")
+    )
+    maxp: int = setting(720, positive, "P", "the number of lines to which the budget first cuts large frames")
+    pixels_per_token: int = setting(
+        PIXELS_PER_TOKEN_SIDE, positive, "P", "side in pixels of one visual token (28: Qwen2.5-VL, 32: Qwen3-VL)"
+    )
+    fallback: bool = setting(
+        True, meaning="as published: four arguments of the model are passed on, and windows clamped to the video"
+    )
+    timestamps: str = setting(
+        "requested", choices=("requested", "actual"), meaning="times of the labels: as asked for, or as decoded"
+    )
+    frame_tool: Path = setting(FRAME_TOOL, Path, "FILE", "the command that cuts frames")
+    frame_root: Path = setting(FRAME_ROOT, Path, "DIR", "where frames go; the server must be allowed to read it")
+    backend: str = setting(
+        "auto", choices=DECODERS, meaning="auto: PyAV, then decord where PyAV fails; decord: as the reference"
+    )
+    image_transport: str | None = setting(
+        None, choices=("file", "base64"), meaning="send addresses or images (default: file; with --ray what works)"
+    )
+    frame_workers: int | None = setting(
+        None, positive, "N", "processes that cut frames (default: the processors that this job may use)"
+    )
+    frame_timeout: float = setting(
+        600.0, positive_number, "S", "seconds for a call of the frame tool; then its process is ended and replaced"
+    )
+    frame_memory_mb: int = setting(
+        4096, positive, "MB", "memory for the same; decord holds all frames of a call at once, and may need more"
+    )
+    frame_cache_gb: float | None = setting(
+        None, positive_number, "GB",
+        "most that the frame store holds (default: half of what its disk has free at the start, at most 200)",
+    )  # fmt: skip
+    frame_format: str = setting("bmp", choices=FORMATS, meaning="of stored frames; bmp is faster, png half as large")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """How a run goes on, and how much of it goes on at a time. Times are in seconds."""
 
-    max_concurrent: int = setting(30, positive)
-    grace: float = setting(60.0, positive_number)
-    ray: str | None = setting(None)
-    new_cache: bool = False
-    retry_error: bool = False
-    force: bool = False
-    same_weights: bool = False
+    max_concurrent: int = setting(30, positive, "N", "samples at the same time")
+    grace: float = setting(60.0, positive_number, "S", "seconds for running samples after an interrupt")
+    ray: str | None = setting(
+        None, None, "ADDRESS", "run on this Ray cluster, HOST:PORT; without ADDRESS on that of this machine",
+        nargs="?", const="auto",
+    )  # fmt: skip
+    new_cache: bool = setting(False, meaning="delete the cache first")
+    retry_error: bool = setting(False, meaning="run failed samples again")
+    force: bool = setting(False, meaning="go on with a cache that was made with other settings")
+    same_weights: bool = setting(
+        False, meaning="the weights of the servers are the same and those of the cache, although their paths are not"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +296,7 @@ class Options(RunSettings, FrameSettings, AgentSettings, ServerSettings, DataSet
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            value, read, choices = getattr(self, one.name), one.metadata.get("type"), one.metadata.get("choices")
+            value, read, choices = getattr(self, one.name), one.metadata.get("read"), one.metadata.get("choices")
             if value is None or value is one.default:
                 continue
             if choices and value not in choices:
@@ -243,9 +307,16 @@ class Options(RunSettings, FrameSettings, AgentSettings, ServerSettings, DataSet
                 raise SettingsError(f"{one.name}: {error}") from error
 
 
-def flag(name: str, metavar: str | None = None) -> dict[str, Any]:
-    """What argparse's `add_argument` takes for the setting of this name."""
-    one = next(one for one in fields(Options) if one.name == name)
-    choices = one.metadata["choices"]
-    named = {"choices": choices} if choices else {"type": one.metadata["type"], "metavar": metavar}
-    return {"default": one.default, **named}
+def add_flags(group: argparse._ArgumentGroup, settings: type) -> None:
+    """The flags of a class of settings, but for those that have no words here."""
+    for one in fields(settings):
+        flag = dict(one.metadata.get("flag", {}))
+        names = flag.pop("names", [f"--{one.name.replace('_', '-')}"])
+        if not flag.get("help"):
+            continue
+        if isinstance(one.default, bool):
+            # Until 3.12, BooleanOptionalAction writes a default that it is given here into the help.
+            group.set_defaults(**{one.name: flag.pop("default")})
+            del flag["type"], flag["metavar"]
+            flag["action"] = argparse.BooleanOptionalAction if one.default else "store_true"
+        group.add_argument(*names, dest=one.name, **flag)

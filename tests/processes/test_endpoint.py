@@ -31,7 +31,7 @@ from hostile_server import (
 )
 from scripted_server import Handler, Refusal, Script, ScriptedServer
 
-from eva.commands.resume_command import resume_command
+from eva.commands.run_flags import resume_command
 from eva.dataset.download import FetchError, RemoteFile, fetch
 from eva.dataset.hub import HubError, look_up
 from eva.endpoint.client import ChatModel, connect, make_client

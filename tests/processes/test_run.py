@@ -513,7 +513,6 @@ REFUSALS = {
     "a missing frame tool": spoilt("absent_tool.py", frame_tool="absent_tool.py"),
     "an unknown dataset without its files": spoilt("unheard", dataset="unheard", jsonl=None, video_root=None),
     "a dataset name that is a path": spoilt("../escape", dataset="../escape"),
-    "a confirmation without a terminal": spoilt("--yes", flags=("--new-cache",)),
     "no turns": spoilt("--max-turns", flags=("--max-turns", "0")),
     "ids that are not there": spoilt("--ids", flags=("--ids", "5")),
 }

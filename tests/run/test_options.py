@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eva.commands.resume_command import resume_command
-from eva.commands.run_flags import REFERENCE_FLAGS, RunCommand, make_parser, parse_command
+from eva.commands.run_flags import REFERENCE_FLAGS, RunCommand, make_parser, parse_command, resume_command
 from eva.run.options import addresses, rank_count
 
 VALUES = {"--dataset": "own", "--output-dir": "x"}
