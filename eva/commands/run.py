@@ -26,14 +26,20 @@ from eva.errors import EvaError
 from eva.files import WriteError, replace_text
 from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.cache import Cache
-from eva.run.choices import choose_items
-from eva.run.evaluate import Ended, Host, evaluate, load_annotations
+from eva.run.check import FAILED, check_all, table
+from eva.run.evaluate import Ended, Host, evaluate
 from eva.run.keeper import CalledOffError
 from eva.run.options import SettingsError
-from eva.run.preflight import FAILED, table
-from eva.run.rehearsal import check_all
 from eva.run.schedule import RunEndedError, RunInterruptedError
-from eva.run.settings import Dataset, choose_dataset, known_datasets, numbered, repeat
+from eva.run.settings import (
+    Dataset,
+    choose_dataset,
+    choose_items,
+    known_datasets,
+    load_annotations,
+    numbered,
+    repeat,
+)
 from eva.run.summary import summarize
 from eva.text import folded, printable_lines
 

@@ -23,10 +23,9 @@ from eva.replay.compare import MISSING_VIDEO, Divergence, compare, compare_excep
 from eva.replay.loop import Replayer
 from eva.replay.summary import Summary
 from eva.replay.videos import ShownVideo, infer_videos, open_videos
-from eva.run.choices import choose_agent
 from eva.run.executor import call_settings, make_tool
 from eva.run.options import FRAME_TOOL, Options, SettingsError
-from eva.run.settings import Dataset, check_settings
+from eva.run.settings import Dataset, check_settings, choose_agent
 
 # The settings of a run that decide what the loop makes of a reply.
 _DECIDING = ("max_turns", "max_visual_tokens", "maxp", "fallback", "timestamps")

@@ -18,7 +18,7 @@ from eva.agent.loop import Episode
 from eva.agent.record import exception_record
 from eva.agent.transcript import load_transcriber
 from eva.agents.choice import AgentChoice
-from eva.dataset.items import Item, load_items
+from eva.dataset.items import Item
 from eva.endpoint.errors import FailingError
 from eva.endpoint.pool import Server, Servers
 from eva.errors import EvaError
@@ -29,16 +29,22 @@ from eva.records.meta import Meta, write_meta
 from eva.records.outcome import Outcome
 from eva.records.schema import Record
 from eva.records.time_use import SampleTimes, sample_times, time_figures
-from eva.run.choices import choose_agent, choose_items
 from eva.run.connect import connect_all
 from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
 from eva.run.keeper import Keeper, drop_outdated, end_of_run, find_outdated
 from eva.run.meta_content import begin_meta, finished_meta, with_choice, with_coverage, with_servers
-from eva.run.options import Options, SettingsError
-from eva.run.preflight import find_doubts
+from eva.run.options import Options
 from eva.run.progress import Progress, first_line
 from eva.run.schedule import RunEndedError, RunInterruptedError, Schedule, by_video
-from eva.run.settings import Dataset, check_settings, known_datasets, with_absolute_paths
+from eva.run.settings import (
+    Dataset,
+    check_settings,
+    choose_agent,
+    choose_items,
+    find_doubts,
+    load_annotations,
+    with_absolute_paths,
+)
 from eva.scoring.coverage import Coverage, measure
 from eva.scoring.published import load_published
 
@@ -93,7 +99,7 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
     check_settings(dataset, options)
     agent = choose_agent(options, items)
     for doubt in find_doubts(items, everything, dataset.jsonl, load_published().get(options.dataset)):
-        log.warning("%s: %s", doubt.what, doubt.detail)
+        log.warning("%s: %s", *doubt)
     async with AsyncExitStack() as at_end:
         cache = at_end.enter_context(open_cache(dataset.cache))
         outdated = find_outdated(cache, items, options)
@@ -140,14 +146,6 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
 
 
 # --- the stages of a run, in their order
-
-
-def load_annotations(jsonl: Path, name: str) -> list[Item]:
-    """The questions of an annotation file. Raises SettingsError where that of a known dataset is not there yet."""
-    if not jsonl.exists() and name in known_datasets():
-        command = "python -m demo.make_data" if name == "demo" else f"python data/fetch.py {name}"
-        raise SettingsError(f"there is no annotation file {jsonl}: run  {command}")
-    return load_items(jsonl)
 
 
 async def make_executor(

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import sys
 from collections import deque
 from dataclasses import dataclass
@@ -96,12 +95,6 @@ def make_tool(settings: FrameSettings, video_root: Path) -> FrameTool:
     cap_gb = settings.frame_cache_gb
     evictor = Evictor(settings.frame_root.absolute(), None if cap_gb is None else int(cap_gb * 1e9))
     return WorkerTool(command, workers, limits, evictor, prober, settings.frame_format)
-
-
-def store_cap(tool: FrameTool) -> float:
-    """The size in bytes to which the frames of a tool may grow, once it is started."""
-    cap_bytes = tool.evictor.cap_bytes if isinstance(tool, WorkerTool) else None
-    return math.inf if cap_bytes is None else cap_bytes
 
 
 def make_sample_runner(

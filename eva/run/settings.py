@@ -1,20 +1,30 @@
-"""The settings of a run before anything runs: the files and folders of its dataset, and what makes a run impossible."""
+"""The settings of a run before anything runs: its files and folders, its questions, its agent, and what makes a run
+impossible."""
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib.util
 import json
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from eva.agents.choice import BUILT_IN, FRAME_TOKENS, NFRAMES, AgentChoice, AgentError, read_own
+from eva.dataset.items import Item, load_items
 from eva.errors import EvaError
-from eva.files import PROJECT
+from eva.files import PROJECT, file_sha256
 from eva.frames.probing import FolderSilentError, is_folder
+from eva.json_text import is_number
+from eva.protocol.messages import first_question
+from eva.protocol.option import can_be_letter, count_options
+from eva.protocol.stop_reasons import INFRASTRUCTURE
+from eva.records.result_file import read_records
 from eva.run.options import Options, SettingsError
+from eva.scoring.published import Published, published_questions
 
 # Where the names of cache and result are not made of the dataset's name.
 _STEMS = {"mlvu": "mlvu_mcq"}
@@ -53,8 +63,9 @@ def choose_dataset(options: Options, configured: Mapping[str, Mapping[str, str]]
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise SettingsError(f"--dataset {name!r}: the name goes into file names; use letters, digits, '.', '_', '-'")
     if not config and not (options.jsonl and (options.video_root or options.videos)):
+        close = [f"did you mean {one}? It is " for one in difflib.get_close_matches(name.lower(), configured, n=1)]
         raise SettingsError(
-            f"--dataset {name}: {_suggestion(name, configured)}not one of {', '.join(configured)}; "
+            f"--dataset {name}: {''.join(close)}not one of {', '.join(configured)}; "
             "a question set of your own needs --jsonl and --video-root"
         )
     below_videos = options.videos / name if options.videos else None
@@ -66,57 +77,13 @@ def choose_dataset(options: Options, configured: Mapping[str, Mapping[str, str]]
     )
 
 
-def _suggestion(name: str, configured: Collection[str]) -> str:
-    """The start of a message about a name that is almost that of a dataset; otherwise empty."""
-    close = difflib.get_close_matches(name.lower(), configured, n=1)
-    return f"did you mean {close[0]}? It is " if close else ""
-
-
-def check_settings(dataset: Dataset, options: Options) -> None:
-    """Raises SettingsError for folders, files or packages that the run needs and does not have."""
-    if options.ray is not None and importlib.util.find_spec("ray") is None:
-        raise SettingsError("--ray needs the package ray: pip install -r requirements/ray.txt")
-    for problem in find_problems(dataset, options):
-        raise problem
-
-
-def find_problems(dataset: Dataset, options: Options) -> Iterator[EvaError]:
-    """The folders, files and packages that the run needs here and does not have. Each node of a cluster checks its own
-    folders."""
-    if options.ray is None:
-        yield from _video_folder_problem(dataset.video_root)
-        yield from _writing_problem("--frame-root", options.frame_root)
-    if not options.frame_tool.is_file():
-        yield SettingsError(f"there is no frame tool {options.frame_tool}: give it with --frame-tool")
-    if options.backend == "decord" and importlib.util.find_spec("decord") is None:
-        yield SettingsError("--backend decord: the package decord is not installed (pip install decord)")
-    yield from _writing_problem("--output-dir", options.output_dir)
-
-
-def _video_folder_problem(folder: Path) -> Iterator[EvaError]:
-    try:
-        if not is_folder(folder):
-            yield SettingsError(f"there is no video folder {folder}: give it with --video-root or --videos")
-    except FolderSilentError as error:
-        yield error
-
-
-def _writing_problem(flag: str, folder: Path) -> Iterator[EvaError]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        yield SettingsError(f"{flag} {folder} cannot be written to: {error.strerror}")
-
-
 def _absolute(path: Path) -> Path:
     """The absolute path; `$SCRATCH/videos` stays, because each node of a cluster expands it."""
     return path if str(path).startswith("$") else path.absolute()
 
 
 def with_absolute_paths(options: Options) -> Options:
-    """The same flags for a process that has another working folder."""
+    """The same settings for a process that has another working folder."""
     tokenizer = Path(options.tokenizer)
     return replace(
         options,
@@ -135,3 +102,141 @@ def repeat(dataset: Dataset, options: Options, number: int) -> tuple[Dataset, Op
 def numbered(path: Path, number: int) -> Path:
     """`result_x.jsonl` -> `result_x.1.jsonl`."""
     return path.with_suffix(f".{number}{path.suffix}")
+
+
+def check_settings(dataset: Dataset, options: Options) -> None:
+    """Raises the first of find_problems."""
+    for problem in find_problems(dataset, options):
+        raise problem
+
+
+def find_problems(dataset: Dataset, options: Options) -> Iterator[EvaError]:
+    """The folders, files and packages that the run needs here and does not have. Each node of a cluster checks its own
+    folders."""
+    written = {"--output-dir": options.output_dir}
+    if options.ray is None:
+        written["--frame-root"] = options.frame_root
+        try:
+            if not is_folder(dataset.video_root):
+                root = dataset.video_root
+                yield SettingsError(f"there is no video folder {root}: give it with --video-root or --videos")
+        except FolderSilentError as error:
+            yield error
+    elif importlib.util.find_spec("ray") is None:
+        yield SettingsError("--ray needs the package ray: pip install -r requirements/ray.txt")
+    for flag, folder in written.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            yield SettingsError(f"{flag} {folder} cannot be written to: {error.strerror}")
+    if not options.frame_tool.is_file():
+        yield SettingsError(f"there is no frame tool {options.frame_tool}: give it with --frame-tool")
+    if options.backend == "decord" and importlib.util.find_spec("decord") is None:
+        yield SettingsError("--backend decord: the package decord is not installed (pip install decord)")
+
+
+# --- the questions
+
+
+def load_annotations(jsonl: Path, name: str) -> list[Item]:
+    """The questions of an annotation file. Raises SettingsError where that of a known dataset is not there yet."""
+    if not jsonl.exists() and name in known_datasets():
+        command = "python -m demo.make_data" if name == "demo" else f"python data/fetch.py {name}"
+        raise SettingsError(f"there is no annotation file {jsonl}: run  {command}")
+    return load_items(jsonl)
+
+
+def choose_items(items: Sequence[Item], options: Options) -> list[Item]:
+    """The items of --ids, and of these --sample many; all without these flags. Raises SettingsError."""
+    if options.ids is not None:
+        unknown = sorted(set(options.ids) - {item.index for item in items})
+        if unknown:
+            raise SettingsError(f"--ids: there is no item {', '.join(map(str, unknown[:10]))} in the annotation file")
+        items = [item for item in items if item.index in options.ids]
+    if options.shuffle is None:
+        return list(items[: options.sample])
+    if options.sample is None:
+        raise SettingsError("--shuffle draws the questions of --sample: add --sample N")
+    return draw(items, options.sample, options.shuffle)
+
+
+def draw(items: Sequence[Item], count: int, seed: int) -> list[Item]:
+    """A random choice of `count` items, in their order.
+
+    The choice depends on the seed and on the indices alone, on every machine and in every version of Python. A larger
+    choice with the same seed holds the smaller one, so a run can be extended.
+    """
+
+    def place(item: Item) -> bytes:
+        return hashlib.sha256(f"{seed} {item.index}".encode()).digest()
+
+    drawn = {item.index for item in sorted(items, key=place)[:count]}
+    return [item for item in items if item.index in drawn]
+
+
+def find_doubts(
+    items: Sequence[Item], everything: Sequence[Item], jsonl: Path, published: Published | None
+) -> list[tuple[str, str]]:
+    """What makes a figure over `items` mislead, each with what it is about: an annotation file that is not the
+    published one, and ground truths that no letter can equal. `everything` are all items of the file."""
+    different = published_questions(published, file_sha256(jsonl), len(everything)) if published else []
+    hopeless = [
+        item for item in items if not can_be_letter(item.ground_truth, count_options(first_question(item.prompt)))
+    ]
+    doubts = [("annotations", line) for line in different]
+    if hopeless:
+        some = ", ".join(f"{item.index} ({item.ground_truth!r:.20})" for item in hopeless[:5])
+        detail = f"{len(hopeless)} can never be right, such as {some}, if the answer is a letter"
+        doubts.append(("ground truths", f"{detail}; they stay in the denominator"))
+    return doubts
+
+
+# --- the agent
+
+
+def choose_agent(options: Options, items: Sequence[Item]) -> AgentChoice:
+    """The agent of the flags, able to play `items`. Raises AgentError, ResultError."""
+    flags = {
+        "--nframes": (options.nframes, "uniform"),
+        "--frame-tokens": (options.frame_tokens, "uniform"),
+        "--match": (options.match, "uniform"),
+        "--tool-images": (options.tool_images, "tools"),
+    }
+    for flag, (value, agent) in flags.items():
+        if value is not None and options.agent != agent:
+            raise AgentError(f"{flag} is a setting of --agent {agent}, not of {options.agent}")
+    if options.nframes and options.match:
+        raise AgentError("--match decides the number of frames: leave --nframes out")
+    own = None if options.agent in BUILT_IN else read_own(options.agent)
+    choice = AgentChoice(
+        name=options.agent if own is None else f"{own.name}:{own.class_name}",
+        own=own,
+        nframes=options.nframes or NFRAMES,
+        frame_tokens=options.frame_tokens or FRAME_TOKENS,
+        spent=read_spent(options.match, items) if options.match else None,
+        matched_sha256=file_sha256(options.match) if options.match else None,
+        images_for_user=options.tool_images == "user",
+        pixels_per_token=options.pixels_per_token,
+    )
+    choice.make()
+    return choice
+
+
+def read_spent(result: Path, items: Sequence[Item]) -> dict[int, int]:
+    """The visual tokens that a run spent, by the index of the question. Raises AgentError where it has no usable record
+    of one of `items`: of the same question, and not of a failure of the infrastructure."""
+    records = {record.index: record for record in read_records(result)}
+    spent = {}
+    for item in items:
+        record = records.get(item.index)
+        tokens = record.estimated_visual_tokens if record else None
+        same = record is not None and record.question in ("", first_question(item.prompt))
+        if record is None or not same or record.outcome.failure == INFRASTRUCTURE or not is_number(tokens):
+            raise AgentError(
+                f"--match {result}: it has no finished record of the question {item.index}: "
+                "finish that run (--retry-error), or choose other questions with --ids"
+            )
+        spent[item.index] = int(tokens)
+    return spent

@@ -23,9 +23,9 @@ from eva.protocol.budget import visual_tokens
 from eva.protocol.messages import VideoInfo
 from eva.records.cache import open_cache
 from eva.records.schema import read_record
-from eva.run.choices import choose_agent
 from eva.run.keeper import Keeper
 from eva.run.options import Options
+from eva.run.settings import choose_agent
 
 WIDTH, HEIGHT = 280, 168
 FRAME = 60  # visual tokens of a whole frame

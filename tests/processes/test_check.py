@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +41,6 @@ SHOWN_SHORTER_THAN_SOUND = [
     Recipe("sound.ts", "libx264", sound_s=60),
     Recipe("after-sound.webm", "libvpx", first_pts=50, sound_s=12, sound_codec="libopus"),
 ]
-# A frame at every second place of those that the stated rate has.
-DOUBLED: dict[str, Any] = {"rate": Fraction(50), "time_base": Fraction(1, 50), "pts": range(0, 240, 2), "count": 120}
-ODD_CLOCKS = {
-    "doubled.avi": "states 50 frames per second, but has 25",
-    "doubled.mkv": r"the average rate chooses frames up to 2\.4 s before or after",
-}
 SERVERS = {
     "only lists its model": (script(down=True), r"^failed +a frame by file:// .*the engine is dead$"),
     "has too small a context": (
@@ -86,8 +77,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for suffix in ("mkv", "flv"):
         lasting = make_video(folder / f"whole.{suffix}", frames=120)
         (folder / f"half.{suffix}").write_bytes(lasting.read_bytes()[: lasting.stat().st_size // 2])
-    odd = [Recipe(name, "mpeg4", **DOUBLED) for name in ODD_CLOCKS]
-    for recipe in [*SHOWN_SHORTER_THAN_SOUND, *odd]:
+    for recipe in SHOWN_SHORTER_THAN_SOUND:
         encode(recipe, folder)
     make_audio(folder / "audio.mp4")
     return folder
@@ -198,11 +188,11 @@ def check_verdict(run: Run, *, code: int) -> None:
     assert "Traceback" not in run.stderr
 
 
-def test_a_check_runs_nothing_and_leaves_its_memory_and_what_the_frame_store_keeps(checked: Checked) -> None:
+def test_a_check_runs_nothing_and_leaves_only_what_the_frame_store_keeps(checked: Checked) -> None:
     assert checked.runs
     for run in checked.runs.values():
         files = [path for path in run.output_dir.parent.rglob("*") if path.is_file()]
-        assert {path.name for path in files if "store" not in path.parts} <= {"questions.jsonl", "checked_videos.json"}
+        assert {path.name for path in files if "store" not in path.parts} <= {"questions.jsonl"}
 
 
 @pytest.fixture
@@ -215,47 +205,6 @@ def bench(tmp_path: Path, tokenizer_dir: Path, videos: Path) -> Iterator[Callabl
             return bench.run("--check", **{"video_root": str(videos), **settings})
 
         yield check
-
-
-def test_videos_whose_clock_does_not_fit_their_frames_are_named_by_each_check(
-    tmp_path: Path, tokenizer_dir: Path, videos: Path
-) -> None:
-    with ScriptedServer(script()) as server:
-        bench = Bench(tmp_path, server.base_url, tokenizer_dir)
-        bench.write([row("a"), *(row(name, video=name) for name in ODD_CLOCKS)])
-        runs = [bench.run("--check", video_root=str(videos)) for _ in range(2)]
-    for run in runs:
-        assert has_row("^ok videos all 3 open", run), run.said
-        for name, said in ODD_CLOCKS.items():
-            assert has_row(f"^warning clocks 2 .* {name}: {said}", run), run.said
-        check_verdict(run, code=0)
-
-
-def test_a_second_check_remembers_what_was_good_and_decodes_it_no_more(
-    bench: Callable[..., Run], tmp_path: Path, videos: Path
-) -> None:
-    assert bench().code == 1
-    memory = tmp_path / "frames" / "checked_videos.json"
-    (known,) = json.loads(memory.read_text(encoding="utf-8"))
-    assert str(videos / "clip.mp4") in known
-    broken_tool = tmp_path / "tool.py"
-    broken_tool.write_text("raise SystemExit('this tool decodes nothing')")
-    again = bench(frame_tool=str(broken_tool))
-    assert "1 of 2 cannot be shown" in again.stdout, "the missing one, and only that"
-    assert "decodes nothing" not in again.stdout
-    os.utime(videos / "clip.mp4", ns=(1, 1))
-    changed = bench(frame_tool=str(broken_tool))
-    assert "2 of 2 cannot be shown" in changed.stdout, "a changed file is decoded again"
-
-
-@pytest.mark.parametrize("content", ["[" * 100_000, "[[1]]"], ids=["deep", "lists"])
-def test_a_memory_that_cannot_be_read_is_named(bench: Callable[..., Run], tmp_path: Path, content: str) -> None:
-    memory = tmp_path / "frames" / "checked_videos.json"
-    memory.parent.mkdir(parents=True)
-    memory.write_text(content, encoding="utf-8")
-    run = bench()
-    assert has_row(rf"^failed videos {memory} cannot be read .*: delete it", run), run.said
-    check_verdict(run, code=1)
 
 
 def test_all_that_is_missing_is_found_in_one_go(bench: Callable[..., Run], tmp_path: Path) -> None:

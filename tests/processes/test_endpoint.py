@@ -39,8 +39,7 @@ from eva.endpoint.completion import Reply
 from eva.endpoint.errors import ServerError, UnavailableError
 from eva.endpoint.http_client import MAX_REPLY_BYTES
 from eva.errors import EvaError
-from eva.run.preflight import FAILED, table
-from eva.run.rehearsal import check_all
+from eva.run.check import FAILED, check_all, table
 from eva.run.settings import choose_dataset
 
 ANSWER = "<answer>B</answer>"

@@ -30,10 +30,9 @@ from eva.replay.compare import (
 from eva.replay.summary import Summary
 from eva.replay.turns import recorded_replies
 from eva.replay.videos import infer_videos
-from eva.run.choices import choose_items
 from eva.run.executor import call_settings
 from eva.run.options import Options, SettingsError
-from eva.run.settings import choose_dataset, known_datasets
+from eva.run.settings import choose_dataset, choose_items, known_datasets
 
 Record = dict[str, Any]
 CASES: dict[str, Any] = {

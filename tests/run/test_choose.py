@@ -10,9 +10,8 @@ import pytest
 from harness import row, write_rows
 
 from eva.dataset.items import Item, load_items
-from eva.run.choices import choose_items, draw
 from eva.run.options import Options, SettingsError
-from eva.run.preflight import WARNING, Finding, find_doubts
+from eva.run.settings import choose_items, draw, find_doubts
 from eva.scoring.published import load_published
 
 # Three questions for each video, and the videos in groups, as in Video-MME.
@@ -68,7 +67,6 @@ def test_of_the_chosen_questions_those_are_doubted_whose_truth_no_letter_can_equ
     path = write_rows(tmp_path / "own.jsonl", (row("q", truth=truth) for truth in ("B", "@", "b", "C", "(B)")))
     everything = load_items(path)
     (doubt,) = find_doubts(everything[:4], everything, path, None)
-    assert (doubt.what, doubt.verdict) == ("ground truths", WARNING)
-    assert doubt.detail.startswith("2 can never be right, such as 1 ('@'), 3 ('C')")
+    assert doubt[0] == "ground truths" and doubt[1].startswith("2 can never be right, such as 1 ('@'), 3 ('C')")
     (other,) = find_doubts(everything[:1], everything, path, load_published()["mlvu"])
-    assert isinstance(other, Finding) and (other.what, other.verdict) == ("annotations", WARNING)
+    assert other[0] == "annotations"

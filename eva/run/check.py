@@ -1,0 +1,217 @@
+"""`--check`: what can be found out before a run of hours: questions, videos, servers.
+
+One real question goes through the whole loop, so that a model which answers in another form is seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from eva.agent.sample import SampleRunner
+from eva.agent.transcript import NO_TOKENIZER, TokenizerError, Transcribe, keep_messages, load_transcriber
+from eva.agents.readers import can_read, describe_unread
+from eva.dataset.items import Item, video_path
+from eva.endpoint.completion import BLACK_IMAGE_URL, MAX_TOKENS, image_message
+from eva.endpoint.errors import ServerError
+from eva.errors import EvaError, VideoError
+from eva.frames.tool import CallFailedError, FrameCall, FrameTool, FrameToolError
+from eva.protocol.stop_reasons import SAMPLE
+from eva.run.connect import connect_to
+from eva.run.executor import make_sample_runner, make_tool
+from eva.run.options import Options
+from eva.run.settings import Dataset, choose_agent, choose_items, find_doubts, find_problems, load_annotations
+from eva.scoring.published import load_published
+from eva.text import folded, printable, without_secrets
+from eva.video.choices import WHOLE_SHARE
+
+OK, WARNING, FAILED = "ok", "warning", "failed"
+# A request of the agent may hold this many images. A server that takes fewer refuses some requests.
+IMAGES_PER_REQUEST = 256
+# The text of a sample in tokens, beside the replies: question, labels of the frames, the question again in each round.
+TEXT_TOKENS = 4096
+# A table of --check names so many videos, unless it is to list all.
+VIDEOS_NAMED = 10
+# Questions whose video cannot be shown are passed over; another row names them.
+MOST_TRIED = 10
+_VERDICT_WIDTH = 9
+_LIST_INDENT = " " * (_VERDICT_WIDTH + 2)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of the table. Rows of one server have its name in `of`."""
+
+    what: str
+    verdict: str
+    detail: str
+    of: str = ""
+
+
+async def check_all(dataset: Dataset, options: Options, *, list_all: bool) -> list[Finding]:
+    """What can be found out before a run of hours. What is missing is a row, and the other rows come all the same.
+
+    Raises AgentError.
+    """
+    items, findings = _check_questions(dataset, options)
+    agent = choose_agent(options, items)
+    transcribe: Transcribe = keep_messages  # without the tokenizer, what is played keeps its messages
+    try:
+        transcribe = load_transcriber(options.tokenizer)
+        none = options.tokenizer == NO_TOKENIZER
+        detail = "none: records hold the messages" if none else "its chat template renders the agent's messages"
+        findings.append(Finding("tokenizer", OK, detail))
+    except TokenizerError as error:
+        findings.append(Finding("tokenizer", FAILED, str(error)))
+    places = [Finding("settings", FAILED, str(problem)) for problem in find_problems(dataset, options)]
+    findings += places
+    playable = [] if places else items
+    if playable:
+        tool = make_tool(replace(options, fallback=True), dataset.video_root)
+        findings.append(await check_videos(playable, dataset.video_root, tool, list_all=list_all))
+    tables = await asyncio.gather(*(check_server(url, options) for url in options.base_url))
+    findings += [finding for table in tables for finding in table]
+    usable = (
+        url for url, rows in zip(options.base_url, tables, strict=True) if all(row.verdict != FAILED for row in rows)
+    )
+    if playable and (url := next(usable, None)):
+        tool = make_tool(options, dataset.video_root)
+        runner = make_sample_runner(agent.make(), transcribe, tool, dataset.video_root, options=options)
+        verdict, reason = await _play(playable, url, runner, options)
+        findings.append(Finding("one question", verdict, f"--agent {agent.name}: {reason}"))
+    return findings
+
+
+def _check_questions(dataset: Dataset, options: Options) -> tuple[list[Item], list[Finding]]:
+    try:
+        everything = load_annotations(dataset.jsonl, options.dataset)
+        items = choose_items(everything, options)
+        doubts = find_doubts(items, everything, dataset.jsonl, load_published().get(options.dataset))
+        counts = f"{len(items)} on {len({item.videos[0] for item in items})} videos"
+        return items, [Finding("questions", OK, counts), *(Finding(what, WARNING, detail) for what, detail in doubts)]
+    except EvaError as error:
+        return [], [Finding("questions", FAILED, str(error))]
+
+
+async def check_videos(items: Sequence[Item], video_root: Path, tool: FrameTool, *, list_all: bool) -> Finding:
+    """Open every video, and decode its first and last frame with the frame tool."""
+    names = {item.videos[0]: item for item in items}
+    try:
+        await tool.start()
+        with tqdm(total=len(names), unit="video") as progress:
+
+            async def find_problem(item: Item) -> str:
+                problem = await _video_problem(item, video_root, tool)
+                progress.update()
+                return problem
+
+            problems = list(filter(None, await asyncio.gather(*map(find_problem, names.values()))))
+    except EvaError as error:
+        return Finding("videos", FAILED, str(error))
+    finally:
+        await tool.close()
+    if not problems:
+        return Finding("videos", OK, f"all {len(names)} open; first and last frame decode")
+    named = problems if list_all else problems[:VIDEOS_NAMED]
+    more = [f"and {len(problems) - len(named)} more: --list names all"] if len(named) < len(problems) else []
+    about = f"{len(problems)} of {len(names)} cannot be shown:"
+    return Finding("videos", FAILED, "\n".join([about, *named, *more]))
+
+
+async def _video_problem(item: Item, video_root: Path, tool: FrameTool) -> str:
+    """Why the video cannot be shown; empty if it can."""
+    try:
+        found = await tool.probe(video_path(item, video_root))
+        # The end is beyond any video: clamping makes it the time of the last frame.
+        whole = FrameCall(start_s=0, end_s=1e9, nframes=2, resize=0.1, asked={})
+        extraction = await tool.extract(found.path, whole, sample=item.index)
+        if extraction.folder is not None:
+            shutil.rmtree(extraction.folder)
+        promised_s, details = found.info.duration_s, extraction.details
+        shown_s = details.get("end_s", float("inf")) - details.get("start_s", 0.0)
+        if shown_s < promised_s * WHOLE_SHARE:
+            return f"{item.videos[0]}: truncated: pictures end at {shown_s:.1f} s of {promised_s:.1f} s"
+    except (VideoError, CallFailedError, FrameToolError, OSError) as error:
+        # The name stands in front: the whole path again would only fill the screen.
+        reason = str(error).replace(f"the video {video_root / item.videos[0]} ", "").replace(f"{video_root}/", "")
+        return f"{item.videos[0]}: {reason}"
+    return ""
+
+
+async def check_server(url: str, options: Options) -> list[Finding]:
+    """Whether the server at `url` serves the model and images, and whether its context is as long as a sample may
+    need."""
+    try:
+        model = await connect_to(url, options)
+        length = (await model.read_card()).context_length
+    except ServerError as error:
+        return [Finding("connection", FAILED, str(error), f"server {without_secrets(url)}")]
+    turns = options.max_turns
+    needed = (turns - 1) * options.max_visual_tokens + turns * MAX_TOKENS + TEXT_TOKENS
+    stated = "the server does not say it" if length is None else f"{length} tokens"
+    context = OK if length is not None and length >= needed else WARNING
+    rows = [("context", context, f"{stated}; {turns} turns may need {needed} tokens")]
+    if options.image_transport != "base64":
+        try:
+            with model.small_image() as address:
+                problem = await model.ask_one_token([image_message(address)])
+            if problem and not await model.ask_one_token([image_message(BLACK_IMAGE_URL)]):
+                folder = options.frame_root.absolute()
+                problem += f"\nstart vLLM with --allowed-local-media-path {folder}\nor run this with "
+                problem += "--image-transport base64"
+        except OSError as error:
+            problem = f"--frame-root {options.frame_root} cannot be written to: {error.strerror}"
+        rows.append(("a frame by file://", FAILED if problem else OK, problem or "answered"))
+    problem = await model.ask_one_token([image_message(BLACK_IMAGE_URL, count=IMAGES_PER_REQUEST)])
+    rows.append((f"{IMAGES_PER_REQUEST} images", FAILED if problem else OK, problem or "answered"))
+    return [Finding(*row, of=f"server {model.address}") for row in rows]
+
+
+async def _play(items: Sequence[Item], url: str, runner: SampleRunner, options: Options) -> tuple[str, str]:
+    """Play the first question whose video can be shown: the verdict and its reason."""
+    tool = runner.call_runner.tool
+    try:
+        model = await connect_to(url, options)
+        await tool.start()
+        for item in items[:MOST_TRIED]:
+            record = await runner.run(item, model.complete)
+            if record.failure != SAMPLE:
+                break
+    except EvaError as error:
+        return FAILED, str(error)
+    finally:
+        await tool.close()
+    rounds, question = record.rounds, f"question {record.index}"
+    if record.error:
+        return FAILED, f"{question}: {record.error_detail or record.error}"
+    if record.answer:
+        return OK, f"{question}: answered {record.answer!r} after {len(rounds)} replies"
+    if not can_read(runner.agent, rounds[-1], record.question):
+        described = describe_unread(rounds[-1], record.question)
+        return FAILED, f"{question} ended as {record.stop_reason}: {described}"
+    return WARNING, f"{question} ended without an answer: {record.stop_reason}"
+
+
+def table(findings: Sequence[Finding], *, columns: int) -> list[str]:
+    """The findings in at most so many columns, as far as words allow, and a line with the verdict.
+
+    The later lines of a detail are lists. They stand further left, so that they are not broken.
+    """
+    names = [f"  {finding.what}" if finding.of else finding.what for finding in findings]
+    width, lines, of = max(map(len, names)), list[str](), ""
+    for name, finding in zip(names, findings, strict=True):
+        if finding.of and finding.of != of:
+            lines.append(f"{'':{_VERDICT_WIDTH}}{printable(finding.of)}")
+        of = finding.of
+        start = f"{finding.verdict:{_VERDICT_WIDTH}}{name:{width}}  "
+        first, *more = finding.detail.split("\n")
+        lines += folded(start + printable(first, limit=2000), columns, " " * len(start))
+        for line in more:
+            lines += folded(_LIST_INDENT + printable(line, limit=2000), columns, f"{_LIST_INDENT}  ")
+    failed = sum(finding.verdict == FAILED for finding in findings)
+    return [*lines, f"Verdict: {f'{failed} checks failed' if failed else 'ready to run'}"]
