@@ -49,12 +49,12 @@ from eva.errors import (
     VideoError,
 )
 from eva.frames.index_file import Indexes
-from eva.frames.store import FrameFolder, VideoFile, folder_name, video_folder
+from eva.frames.store import FrameFolder, folder_name, video_folder
 from eva.frames.worker_loop import serve
 from eva.option_words import in_full, is_option
 from eva.protocol.arguments import parse_clock
 from eva.video.choices import BACKENDS, FORMATS, LIKE_TORCHCODEC, REFERENCE_OPTIONS
-from eva.video.container import Identity
+from eva.video.container import VideoFile
 from eva.video.decode import Video, open_video
 from eva.video.probe import probe
 from eva.video.selection import Plan, Selection, SelectionRequest, make_plan, make_selection, pictures
@@ -106,7 +106,7 @@ def answer_probe(annotated: Path) -> Mapping[str, Any]:
     """A worker's reply about a video: its file, and what its header says."""
     try:
         path = locate_video(annotated)
-        file, info = Identity.of(path), probe(path)
+        file, info = VideoFile.of(path), probe(path)
     except VideoError as error:
         return {"error": str(error), "kind": "unreadable" if isinstance(error, ReadError) else "video"}
     return {"ok": {"path": str(path), "size": file.size, "mtime_ns": file.mtime_ns, "info": asdict(info)}}
@@ -204,7 +204,7 @@ def store_frames(arguments: argparse.Namespace, *, recount: bool) -> Mapping[str
     request, root = request_of(arguments), arguments.save_root.absolute()
     video = open_video(request.video, backend=arguments.backend, recount=recount, indexes=Indexes(root))
     plan = make_plan(video, request)
-    folder = video_folder(root, VideoFile.of(request.video, video.identity))
+    folder = video_folder(root, video.file)
     kind = kind_of(video, plan, recount=recount, by_time=arguments.backend == LIKE_TORCHCODEC)
     stored = FrameFolder(folder / kind, arguments.format, plan.width, plan.height)
     cost = stored.fill(plan.indices, lambda missing: pictures(video, missing, plan, arguments.format))
@@ -215,7 +215,7 @@ def store_frames(arguments: argparse.Namespace, *, recount: bool) -> Mapping[str
 def kind_of(video: Video, plan: Plan, *, recount: bool, by_time: bool) -> str:
     """A name for all on which the pixels of a frame depend besides its index: size, decoder, how frames are decoded and
     counted, and whether they are turned, which those that are chosen by time are not."""
-    name = f"{plan.width}x{plan.height}-{video.decoder}{'-gap' if video.gap else ''}{'-by-time' if by_time else ''}"
+    name = f"{plan.width}x{plan.height}-{video.decoder}{'-by-time' if by_time else ''}"
     if video.decoder == "decord":  # the frames that it gives, sometimes wrong ones, depend on the others of the call
         return f"{name}-{hashlib.sha256(repr(plan.indices).encode()).hexdigest()[:20]}"
     return f"{name}-counted" if recount else name

@@ -38,10 +38,6 @@ class ReadError(VideoError):
     room for one more open file. This does not count against the model."""
 
 
-class ChangedError(ReadError):
-    """The file was changed or replaced while it was read."""
-
-
 class MiscountedError(VideoError):
     """The file decodes to other frames than its packets say: count its frames by decoding, then choose again."""
 

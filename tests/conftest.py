@@ -23,7 +23,7 @@ PROCESSES = Path(__file__).with_name("processes")
 # the processor busy while others wait.
 LONGEST = (
     "test_vllm.py", "test_survival.py", "test_ray.py", "test_two_hosts.py", "test_cache.py", "test_page.py",
-    "test_six_datasets.py", "test_gaps.py", "test_decode.py",
+    "test_six_datasets.py", "test_decode.py",
 )  # fmt: skip
 
 # A loaded machine must not fail a test.

@@ -10,20 +10,21 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eva.frames.store import VideoFile, video_folder, write_whole
+from eva.frames.store import video_folder, write_whole
 from eva.json_text import parse_json
-from eva.video.container import Identity
-from eva.video.packets import EntryPoint, VideoIndex
+from eva.video.container import VideoFile
+from eva.video.index import VideoIndex
+from eva.video.packets import EntryPoint
 from eva.video.timeline import Timeline, compact
 
 # Goes up when what an index says of the same video changes.
-VERSION = 6
+VERSION = 7
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,16 @@ class Indexes:
 
     root: Path
 
-    def load(self, path: Path, identity: Identity, *, recount: bool, by_time: bool) -> VideoIndex | None:
+    def load(self, file: VideoFile, *, recount: bool, by_time: bool) -> VideoIndex | None:
         """See decode.IndexStore."""
-        file = VideoFile.of(path, identity)
         try:
             data = self._path(file, recount=recount, by_time=by_time).read_bytes()
         except FileNotFoundError:
             return None
         return _parse(data, file)
 
-    def save(self, path: Path, identity: Identity, index: VideoIndex, *, recount: bool, by_time: bool) -> None:
+    def save(self, file: VideoFile, index: VideoIndex, *, recount: bool, by_time: bool) -> None:
         """See decode.IndexStore."""
-        file = VideoFile.of(path, identity)
         place = self._path(file, recount=recount, by_time=by_time)
         place.parent.mkdir(parents=True, exist_ok=True)
         write_whole([(place, _serialize(index, file))])
@@ -70,7 +69,6 @@ def _serialize(index: VideoIndex, file: VideoFile) -> bytes:
         "frames": len(times),
         "entries": len(entries),
         "by_pts": index.pts is not None,
-        "gap": index.gap,
     }
     # Of header and numbers: a flipped bit in either would give other frames.
     digest = hashlib.sha256(json.dumps(header).encode() + numbers).hexdigest()
@@ -78,7 +76,11 @@ def _serialize(index: VideoIndex, file: VideoFile) -> bytes:
 
 
 def _about(file: VideoFile) -> dict[str, Any]:
-    return {"version": VERSION, "byteorder": sys.byteorder, "video": asdict(file)}
+    return {
+        "version": VERSION,
+        "byteorder": sys.byteorder,
+        "video": [str(file.path.absolute()), file.size, file.mtime_ns],
+    }
 
 
 def _parse(data: bytes, file: VideoFile) -> VideoIndex | None:
@@ -110,4 +112,4 @@ def _index(header: Mapping[str, Any], numbers: np.ndarray[Any, np.dtype[np.int64
         stated_fps=header["stated_fps"],
     )
     points = tuple(EntryPoint(*row) for row in entries.reshape(-1, 3).tolist())
-    return VideoIndex(timeline, compact(pts) if by_pts else None, points, header["gap"])
+    return VideoIndex(timeline, compact(pts) if by_pts else None, points)

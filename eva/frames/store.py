@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eva.video.picture_files import whole_size
+from eva.video.picture import whole_size
 
 if TYPE_CHECKING:
-    from eva.video.container import Identity  # which takes PyAV along
+    from eva.video.container import VideoFile  # which takes PyAV along
 
 STORE = "store"
 PARTIAL_SUFFIX = ".partial"
@@ -38,27 +38,6 @@ MAX_STEM = 40
 Make = Callable[[Sequence[int]], Iterable[tuple[int, bytes]]]
 
 
-@dataclass(frozen=True)
-class VideoFile:
-    """The name of a video in the store. A file that was written anew has another name."""
-
-    path: str
-    size: int
-    mtime_ns: int
-
-    @classmethod
-    def of(cls, path: Path, identity: Identity) -> VideoFile:
-        """The name of the file that had this identity at `path`, whatever lies there by now."""
-        return cls(str(path.absolute()), identity.size, identity.mtime_ns)
-
-    @property
-    def folder_name(self) -> str:
-        """Readable at its start, and different for every video."""
-        text = f"{self.size}|{self.mtime_ns}|".encode() + os.fsencode(self.path)
-        key = hashlib.sha256(text).hexdigest()[:20]
-        return f"{folder_name(Path(self.path).stem)[:MAX_STEM]}-{key}"
-
-
 def folder_name(stem: str) -> str:
     """`stem` without what would leave a folder or break a line: separators, control characters, `..`."""
     name = "".join(char if char.isprintable() and char not in "/\\" else "_" for char in stem)
@@ -66,8 +45,10 @@ def folder_name(stem: str) -> str:
 
 
 def video_folder(root: Path, video: VideoFile) -> Path:
-    """The folder of one video below a frame root."""
-    return root / STORE / video.folder_name
+    """The folder of one video below a frame root: readable at its start, and different for every video."""
+    path = video.path.absolute()
+    key = hashlib.sha256(f"{video.size}|{video.mtime_ns}|".encode() + os.fsencode(path)).hexdigest()[:20]
+    return root / STORE / f"{folder_name(path.stem)[:MAX_STEM]}-{key}"
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def _lacks_duration(record: Record, video: ShownVideo | None) -> bool:
         return bool(record.videos) and record.videos[0].lower().endswith(_WITHOUT_DURATION)
     try:
         with open_container(video.path) as container:
-            return moving_pictures(container, video.path)[0].duration is None
+            return moving_pictures(container, video.path).duration is None
     except VideoError:
         return False
 
@@ -215,7 +215,7 @@ def _cause_of_failure(record: Record, video: ShownVideo, *, frames_cut: bool) ->
 def _is_unknown_to_decord(path: Path) -> bool:
     try:
         with open_container(path) as container:
-            stream = moving_pictures(container, path)[0]
+            stream = moving_pictures(container, path)
             return is_chosen_by_time(container, stream, stream.width)
     except VideoError:
         return False

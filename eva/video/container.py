@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,87 +12,53 @@ from stat import S_ISREG
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Disposition
+from av.packet import Packet
+from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
-from eva.errors import ChangedError, ReadError, UndecodableError, VideoError
+from eva.errors import ReadError, UndecodableError, VideoError
 
-# These name other files, which may be any file of this machine.
-PLAYLISTS = {"hls", "dash", "imf"}
-CONCATENATION = b"ffconcat version"
-OPEN_FILES = Path("/proc/self/fd")
+# Playlists and the like name other files, which may be any file of this machine or of the network.
+NO_OTHER_FILE = {"protocol_whitelist": "none"}
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Which file a path names. Another file, or the same one written anew, has another identity."""
+class VideoFile:
+    """A video as it was found. A file that was written anew is another one."""
 
-    device: int
-    inode: int
+    path: Path
     size: int
     mtime_ns: int
 
     @classmethod
-    def of(cls, path: Path) -> Identity:
-        """The identity of the file at `path`. Raises ReadError; VideoError where it is no file."""
+    def of(cls, path: Path) -> VideoFile:
+        """The file at `path`. Raises ReadError; VideoError where it is no file."""
         try:
             stat = path.stat()
         except OSError as error:
             raise read_error(path, error) from error
         if not S_ISREG(stat.st_mode):
             raise VideoError(f"{path} is not a video but a folder or a device")
-        return cls.from_stat(stat)
+        return cls(path, stat.st_size, stat.st_mtime_ns)
 
-    @classmethod
-    def from_stat(cls, stat: os.stat_result) -> Identity:
-        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-
-
-@contextmanager
-def unchanged(path: Path, identity: Identity) -> Iterator[None]:
-    """Raises ChangedError where, after the block, `path` no longer names the file that had this identity. It takes the
-    place of another VideoError, too."""
-    try:
-        yield
-    except VideoError:
-        check_unchanged(path, identity)
-        raise
-    check_unchanged(path, identity)
-
-
-def check_unchanged(path: Path, identity: Identity) -> None:
-    """Raises ChangedError where `path` no longer names the file that had this identity."""
-    try:
-        now = Identity.of(path)
-    except VideoError:
-        raise changed_error(path) from None
-    if now != identity:
-        raise changed_error(path)
-
-
-def changed_error(path: Path) -> ChangedError:
-    return ChangedError(f"the video {path} was changed or replaced while it was read, and nothing was kept: try again")
+    def check_unchanged(self) -> None:
+        """Raises ReadError where another file is at the path now."""
+        if VideoFile.of(self.path) != self:
+            raise ReadError(f"the video {self.path} was changed or replaced while it was read: try again")
 
 
 def read_error(path: Path, error: OSError) -> ReadError:
     return ReadError(f"the video {path} cannot be read: {error.strerror}")
 
 
-def playlist_error(path: Path) -> VideoError:
-    return VideoError(f"{path} is a list of other files, not a video")
-
-
 @contextmanager
-def open_file(path: Path, identity: Identity | None) -> Iterator[Source]:
-    """The file at `path`, which is closed at the end of the block. Raises ReadError; ChangedError where the file does
-    not have this identity."""
+def open_file(path: Path) -> Iterator[Source]:
+    """The file at `path`, which is closed at the end of the block. Raises ReadError."""
     try:
         file = path.open("rb", buffering=0)
     except OSError as error:
         raise read_error(path, error) from error
     with file:
-        if identity is not None and Identity.from_stat(os.fstat(file.fileno())) != identity:
-            raise changed_error(path)
         yield Source(path, file)
 
 
@@ -103,11 +68,6 @@ class Source:
 
     def __init__(self, path: Path, file: FileIO) -> None:
         self._path, self._file, self._failed = path, file, False
-        # The address of relative references in the file: nothing lies there, whatever the folder of this process.
-        self.name = str(OPEN_FILES / str(file.fileno()) if OPEN_FILES.is_dir() else path.absolute())
-
-    def fileno(self) -> int:
-        return self._file.fileno()
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; none at the end of the file. Raises ReadError once; then the file has ended, because a
@@ -120,7 +80,7 @@ class Source:
             self._failed = True
             raise read_error(self._path, error) from error
 
-    def seek(self, offset: int, whence: int) -> int:
+    def seek(self, offset: int, whence: int = 0) -> int:
         """The new position."""
         return self._file.seek(offset, whence)
 
@@ -129,37 +89,51 @@ class Source:
 
 
 @contextmanager
-def open_container(path: Path, identity: Identity | None = None) -> Iterator[InputContainer]:
-    """The container at `path`, which is closed at the end of the block. `identity`: the file that it must be.
+def open_container(path: Path) -> Iterator[InputContainer]:
+    """The container at `path`, which is closed at the end of the block.
 
     Raises VideoError, whose message names the file. In the block, whatever reads packets raises ReadError.
     """
-    with open_file(path, identity) as file:
-        if file.read(len(CONCATENATION)) == CONCATENATION:
-            raise playlist_error(path)
-        file.seek(0, os.SEEK_SET)
-        with _open(path, file) as container:
-            if container.format.name in PLAYLISTS:
-                raise playlist_error(path)
+    with open_file(path) as file:
+        try:
+            container = av.open(file, "r", metadata_errors="replace", options=NO_OTHER_FILE)
+        except (FFmpegError, UnicodeError, ValueError) as error:
+            # Without the error number and the path, which may be long.
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UndecodableError(f"{path} cannot be opened as a video: {reason}") from error
+        with container:
             yield container
 
 
-def _open(path: Path, file: Source) -> InputContainer:
+def moving_pictures(container: InputContainer, path: Path) -> VideoStream:
+    """The first video stream that is not cover art. Raises VideoError."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    raise VideoError(f"{path} holds no video stream")
+
+
+@contextmanager
+def open_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its first video stream, of which alone packets are read; closed at the end of the block."""
+    with open_container(path) as container:
+        stream = moving_pictures(container, path)
+        if stream.codec_context is None:
+            raise UndecodableError(f"no decoder for the video stream of {path} is known")
+        for other in container.streams:
+            if other is not stream:
+                other.discard = Discard.all  # where it is cut off, reading does not end
+        yield container, stream
+
+
+def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """The stream's packets; they end where the file is cut off, or where FFmpeg cannot read on in it. Raises ReadError
+    where it is not the file that is at fault."""
     try:
-        # A playlist with another name must not reach the network.
-        return av.open(file, "r", metadata_errors="replace", options={"protocol_whitelist": "file"})
-    except (FFmpegError, UnicodeError, ValueError) as error:
-        raise UndecodableError(f"{path} cannot be opened as a video: {_reason(error)}") from error
-
-
-def moving_pictures(container: InputContainer, path: Path) -> list[VideoStream]:
-    """The video streams without cover art; at least one. Raises VideoError."""
-    moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not moving:
-        raise VideoError(f"{path} holds no video stream")
-    return moving
-
-
-def _reason(error: Exception) -> str:
-    """What FFmpeg says went wrong, without its error number and without the path, which may be long."""
-    return getattr(error, "strerror", None) or str(error)
+        for packet in container.demux(stream):
+            if packet.size:
+                yield packet
+    except MemoryError as error:
+        raise ReadError("this machine has no memory for the packets of a video") from error
+    except FFmpegError:
+        return

@@ -12,11 +12,11 @@ from typing import Protocol, TypeVar
 
 from eva.errors import ReadError, UndecodableError, VideoError
 from eva.video.choices import LIKE_DECORD, LIKE_TORCHCODEC
-from eva.video.container import Identity
+from eva.video.container import VideoFile
 from eva.video.decode_decord import DecordVideo
-from eva.video.decode_pyav import AvVideo, read_index
-from eva.video.encode import Rgb
-from eva.video.packets import VideoIndex
+from eva.video.decode_pyav import AvVideo
+from eva.video.index import VideoIndex, read_index
+from eva.video.picture import Rgb
 from eva.video.timeline import Timeline
 
 Made = TypeVar("Made")
@@ -27,27 +27,25 @@ class Video(Protocol):
 
     decoder: str
     timeline: Timeline
-    identity: Identity  # of the file that was opened
-    gap: bool  # packets are missing (see packets.VideoIndex)
+    file: VideoFile  # as it was opened
 
     def frames(self, indices: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
-        """(index, what `make` makes of its RGB) once for each distinct index, in ascending order.
+        """(index, what `make` makes of its RGB) once for each distinct index, in any order.
 
         `make` is called from any thread, for several frames at the same time.
-        Raises VideoError for a frame that cannot be decoded; ChangedError, at the latest after the last frame, where
-        the file was changed or replaced; MiscountedError where the timeline proves wrong.
+        Raises VideoError for a frame that cannot be decoded; MiscountedError where the timeline proves wrong.
         """
         ...
 
 
 class IndexStore(Protocol):
-    """A place that keeps the indexes of videos; `recount` and `by_time` as in decode_pyav.read_index."""
+    """A place that keeps the indexes of videos; `recount` and `by_time` as in index.read_index."""
 
-    def load(self, path: Path, identity: Identity, *, recount: bool, by_time: bool) -> VideoIndex | None:
-        """The index of the file at `path` that has this identity; None where there is none that can be believed."""
+    def load(self, file: VideoFile, *, recount: bool, by_time: bool) -> VideoIndex | None:
+        """The index of this file; None where there is none that can be believed."""
         ...
 
-    def save(self, path: Path, identity: Identity, index: VideoIndex, *, recount: bool, by_time: bool) -> None:
+    def save(self, file: VideoFile, index: VideoIndex, *, recount: bool, by_time: bool) -> None:
         """Keep an index. Raises OSError."""
         ...
 
@@ -62,36 +60,28 @@ def open_video(path: Path, *, backend: str, recount: bool, indexes: IndexStore |
     that av needs is taken from `indexes`, or kept there.
     Raises VideoError, whose message names the file.
     """
-    identity = Identity.of(path)
+    file, by_time = VideoFile.of(path), backend == LIKE_TORCHCODEC
     if backend == "decord":
-        return DecordVideo(path, identity)
-    try:
-        index = _find_index(path, identity, indexes, recount=recount, by_time=backend == LIKE_TORCHCODEC)
-        video = AvVideo(path, identity, index)
-    except UndecodableError as undecodable:
-        if backend in ("av", LIKE_TORCHCODEC):
-            raise
-        return _open_by_decord(path, identity, undecodable)
-    if backend == LIKE_DECORD and video.timeline.shown_to_s is not None:
+        return DecordVideo(file)
+    index = indexes.load(file, recount=recount, by_time=by_time) if indexes else None
+    if index is None:
+        try:
+            index = read_index(file, recount=recount, by_time=by_time)
+        except UndecodableError as undecodable:
+            if backend in ("av", LIKE_TORCHCODEC):
+                raise
+            return _open_by_decord(file, undecodable)
+        file.check_unchanged()
+        if indexes:
+            indexes.save(file, index, recount=recount, by_time=by_time)
+    if backend == LIKE_DECORD and index.timeline.shown_to_s is not None:
         raise VideoError(f"decord cannot use {path}: its frames can only be chosen by time")
-    return video
+    return AvVideo(file, index)
 
 
-def _find_index(
-    path: Path, identity: Identity, indexes: IndexStore | None, *, recount: bool, by_time: bool
-) -> VideoIndex:
-    kept = indexes.load(path, identity, recount=recount, by_time=by_time) if indexes else None
-    if kept is not None:
-        return kept
-    index = read_index(path, identity, recount=recount, by_time=by_time)
-    if indexes:
-        indexes.save(path, identity, index, recount=recount, by_time=by_time)
-    return index
-
-
-def _open_by_decord(path: Path, identity: Identity, undecodable: UndecodableError) -> Video:
+def _open_by_decord(file: VideoFile, undecodable: UndecodableError) -> Video:
     try:
-        return DecordVideo(path, identity)
+        return DecordVideo(file)
     except ReadError:
         raise
     except VideoError:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from eva.errors import UndecodableError, VideoError
-from eva.video.container import Identity, check_unchanged, open_file
-from eva.video.encode import Rgb
+from eva.video.container import VideoFile, open_file
+from eva.video.picture import Rgb
 from eva.video.timeline import Timeline
 
 Made = TypeVar("Made")
@@ -21,19 +21,17 @@ class DecordVideo:
     """A video decoded by decord."""
 
     decoder = "decord"
-    gap = False
 
-    def __init__(self, path: Path, identity: Identity) -> None:
-        self._path, self.identity = path, identity
+    def __init__(self, file: VideoFile) -> None:
+        self.file = file
         decord = _import_decord()
-        _read_through(path, identity)
+        _read_through(file.path)
         self._errors = (*DECORD_ERRORS, decord._ffi.base.DECORDError)
         try:
-            self._reader = decord.VideoReader(str(path.absolute()), ctx=decord.cpu(0))
+            self._reader = decord.VideoReader(str(file.path.absolute()), ctx=decord.cpu(0))
             self.timeline = self._read_timeline()
         except self._errors as error:
-            raise UndecodableError(f"decord cannot open {path}: {_first_line(error)}") from error
-        check_unchanged(path, identity)
+            raise UndecodableError(f"decord cannot open {file.path}: {_first_line(error)}") from error
 
     def frames(self, indices: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         """(index, what `make` makes of its RGB) once for each distinct index; see decode.Video.
@@ -44,10 +42,9 @@ class DecordVideo:
         try:
             batch = self._reader.get_batch(wanted).asnumpy()
         except self._errors as error:
-            raise VideoError(f"decord cannot decode the frames of {self._path}: {_first_line(error)}") from error
+            raise VideoError(f"decord cannot decode the frames of {self.file.path}: {_first_line(error)}") from error
         for index, rgb in zip(wanted, batch, strict=True):
             yield index, make(rgb)
-        check_unchanged(self._path, self.identity)
 
     def _read_timeline(self) -> Timeline:
         height, width = self._reader[0].shape[:2]
@@ -62,10 +59,10 @@ READ_AT_ONCE = 2**20
 DECORD_ERRORS = (RuntimeError, IndexError, AssertionError, UnicodeError)
 
 
-def _read_through(path: Path, identity: Identity) -> None:
+def _read_through(path: Path) -> None:
     """Read the whole file, because decord takes an error of the disk for the end of the file, or for damage. Then it
     reads what the system holds in memory. Raises ReadError."""
-    with open_file(path, identity) as file:
+    with open_file(path) as file:
         while file.read(READ_AT_ONCE):
             pass
 

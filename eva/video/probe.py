@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 from eva.errors import UndecodableError, VideoError
 from eva.protocol.messages import VideoInfo
 from eva.video.choices import WHOLE_SHARE
-from eva.video.container import Identity, moving_pictures, open_container
+from eva.video.container import VideoFile, moving_pictures, open_container
 
 # It says the length of a stream in a tag alone. To a stream that begins late, FFmpeg gives the length of the file.
 MATROSKA = "matroska,webm"
@@ -23,7 +23,7 @@ TAG = re.compile(r"([0-9]{1,6}):([0-9]{2}):([0-9]{2}(?:\.[0-9]{1,20})?)")
 def probe(path: Path) -> VideoInfo:
     """Read the header of the first video stream. Raises VideoError, which names the file."""
     with open_container(path) as container:
-        stream = moving_pictures(container, path)[0]
+        stream = moving_pictures(container, path)
         if not stream.width or not stream.height:
             raise VideoError(f"the video stream of {path} does not say its size")
         # ffprobe prints six decimals, and the reference takes the length from it: half a second is then cut off.
@@ -54,11 +54,11 @@ def _tagged_s(stream: VideoStream) -> float | None:
 
 def _shown_s(container: InputContainer, path: Path) -> float:
     """The time for which the frames are shown; the length of the container where frames are not in the file."""
-    from eva.video.decode_pyav import read_index  # noqa: PLC0415 - it takes OpenCV along, and few files need it
+    from eva.video.index import read_index  # noqa: PLC0415 - few files need it
 
     stated_s = 0.0 if container.duration is None else container.duration / av.time_base
     try:
-        shown_s = read_index(path, Identity.of(path), recount=False, by_time=False).timeline.length_s
+        shown_s = read_index(VideoFile.of(path), recount=False, by_time=False).timeline.length_s
     except UndecodableError:
         if stated_s:
             return stated_s  # another decoder may know it

@@ -7,11 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-
+from eva.errors import VideoError
 from eva.video.decode import Video
-from eva.video.encode import Rgb, encode
+from eva.video.picture import encode, resize
 from eva.video.sampling import Window, check_window, clamp_window, output_size, sample_times
 
 
@@ -93,12 +91,11 @@ def make_selection(video: Video, request: SelectionRequest, plan: Plan) -> Selec
 
 
 def pictures(video: Video, indices: Sequence[int], plan: Plan, picture_format: str) -> Iterator[tuple[int, bytes]]:
-    """(index, picture file) for each distinct index, one by one: memory does not grow with their number."""
-    return video.frames(indices, lambda rgb: encode(resize(rgb, plan.width, plan.height), picture_format))
-
-
-def resize(rgb: Rgb, width: int, height: int) -> Rgb:
-    """Bicubic by OpenCV, without antialiasing: the published numbers were measured so."""
-    if rgb.shape[:2] == (height, width):
-        return rgb
-    return np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+    """(index, picture file) for each distinct index, one by one: memory does not grow with their number. Raises
+    VideoError; ReadError, at the latest after the last one, where the file was changed or replaced."""
+    try:
+        yield from video.frames(indices, lambda rgb: encode(resize(rgb, plan.width, plan.height), picture_format))
+    except VideoError:
+        video.file.check_unchanged()
+        raise
+    video.file.check_unchanged()

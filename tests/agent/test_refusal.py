@@ -13,8 +13,7 @@ from scripted_server import Script, ScriptedServer
 
 from eva.agent.refusal import find_picture_problem
 from eva.video.choices import FORMATS
-from eva.video.encode import encode
-from eva.video.picture_files import whole_size
+from eva.video.picture import encode, whole_size
 
 ANSWER = "<answer>B</answer>"
 RGB = np.random.default_rng(1).integers(0, 255, (31, 29, 3), np.uint8)

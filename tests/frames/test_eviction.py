@@ -21,10 +21,10 @@ from harness import ROOT
 
 from eva.frames import store_size
 from eva.frames.eviction import MAX_DEFAULT_BYTES, Evictor, _byte_of, default_cap, stored_files
-from eva.frames.store import FillCost, FrameFolder, VideoFile, booted_at, write_whole
+from eva.frames.store import FillCost, FrameFolder, booted_at, video_folder, write_whole
 from eva.frames.store_size import SizeFile, locked_size
-from eva.video.encode import encode
-from eva.video.picture_files import whole_size
+from eva.video.container import VideoFile
+from eva.video.picture import encode, whole_size
 
 EVICTOR = "from eva.frames.eviction import Evictor; "
 HOLDER = EVICTOR + "it = Evictor(Path(sys.argv[1]), 1); assert it.hold(1, [*map(Path, sys.argv[2:])])"
@@ -465,12 +465,11 @@ def test_files_appear_together_and_only_when_all_are_written(tmp_path: Path) -> 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"one": b"1", "two": b"22"}
 
 
-def test_a_video_written_anew_or_at_another_place_has_another_folder() -> None:
-    video = VideoFile("/videos/a.mp4", 10, 20)
-    others = [replace(video, path="/more/a.mp4"), replace(video, size=11), replace(video, mtime_ns=21)]
-    assert len({video.folder_name, *(other.folder_name for other in others)}) == 4
-    assert video.folder_name == VideoFile("/videos/a.mp4", 10, 20).folder_name
-    assert video.folder_name.startswith("a-")
+def test_a_video_written_anew_or_at_another_place_has_another_folder(tmp_path: Path) -> None:
+    video = VideoFile(Path("/videos/a.mp4"), 10, 20)
+    others = [replace(video, path=Path("/more/a.mp4")), replace(video, size=11), replace(video, mtime_ns=21)]
+    assert len({video_folder(tmp_path, file) for file in (video, *others)}) == 4
+    assert video_folder(tmp_path, video).name.startswith("a-")
 
 
 # --- the size of the store

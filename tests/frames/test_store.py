@@ -25,10 +25,10 @@ from videos import Recipe, encode, open_av, read_number
 import select_frame_fallback as tool
 from eva.frames.eviction import Evictor, stored_files
 from eva.frames.index_file import Indexes
-from eva.frames.store import FillCost, FrameFolder, VideoFile, booted_at, video_folder
+from eva.frames.store import FillCost, FrameFolder, booted_at, video_folder
 from eva.video.choices import FORMATS
-from eva.video.container import Identity
-from eva.video.encode import encode as encode_picture
+from eva.video.container import VideoFile
+from eva.video.picture import encode as encode_picture
 
 CLIP = h264("clip.mp4")
 
@@ -155,7 +155,7 @@ def test_a_turned_video_keeps_other_frames_and_another_index_where_it_is_chosen_
 
 @pytest.mark.parametrize("name", ["...mp4", "a\nb.mp4", "a/../b.mp4", "\udcff.mp4", "視" * 80 + ".mp4", "a\u2028.mp4"])
 def test_whatever_a_video_is_called_its_folder_is_one_part_below_the_store(tmp_path: Path, name: str) -> None:
-    folder = video_folder(tmp_path, VideoFile(f"/videos/{name}", 1, 2))
+    folder = video_folder(tmp_path, VideoFile(Path(f"/videos/{name}"), 1, 2))
     assert folder.parent == tmp_path / "store"
     folder.mkdir(parents=True)
 
@@ -234,11 +234,11 @@ def index_files(root: Path) -> list[Path]:
 def test_a_kept_index_is_the_one_that_was_read(encoded: Encoded, tmp_path: Path, recipe: Recipe) -> None:
     video = encoded(recipe)
     index = open_av(video).index
-    identity, indexes = Identity.of(video), Indexes(tmp_path)
-    indexes.save(video, identity, index, recount=False, by_time=False)
-    assert indexes.load(video, identity, recount=False, by_time=False) == index
-    assert indexes.load(video, identity, recount=True, by_time=False) is None
-    assert indexes.load(video, identity, recount=False, by_time=True) is None
+    file, indexes = VideoFile.of(video), Indexes(tmp_path)
+    indexes.save(file, index, recount=False, by_time=False)
+    assert indexes.load(file, recount=False, by_time=False) == index
+    assert indexes.load(file, recount=True, by_time=False) is None
+    assert indexes.load(file, recount=False, by_time=True) is None
 
 
 @pytest.mark.process
@@ -247,7 +247,7 @@ def test_an_index_of_counted_frames_is_kept_too(encoded: Encoded, tmp_path: Path
     assert worker.ask(video, tmp_path, "--nframes=3")["indices"] == [0, 30, 59]
     (counted,) = tmp_path.rglob("counted.bin")
     assert index_files(tmp_path)
-    index = Indexes(tmp_path).load(video, Identity.of(video), recount=True, by_time=False)
+    index = Indexes(tmp_path).load(VideoFile.of(video), recount=True, by_time=False)
     assert index is not None
     assert (index.pts, index.timeline.count) == (None, 60)
     assert worker.ask(video, tmp_path, "--nframes=3")["decoded"] == 0
@@ -295,7 +295,7 @@ def test_an_index_of_another_video_is_not_believed(encoded: Encoded, tmp_path: P
     other = encode(h264("other.mp4", count=20), tmp_path)
     worker.ask(other, tmp_path, "--nframes=1")
     (foreign,) = index_files(tmp_path)
-    path = video_folder(tmp_path, VideoFile.of(encoded(CLIP), Identity.of(encoded(CLIP)))) / "index.bin"
+    path = video_folder(tmp_path, VideoFile.of(encoded(CLIP))) / "index.bin"
     path.parent.mkdir()
     path.write_bytes(foreign.read_bytes())
     assert worker.ask(encoded(CLIP), tmp_path, "--nframes=2")["indices"] == [0, 59]

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from priority import no_real_time
 
 from eva.video import decode
-from eva.video.container import Identity
+from eva.video.container import VideoFile
 from eva.video.decode import Video
 from eva.video.decode_decord import DecordVideo
-from eva.video.decode_pyav import AvVideo, read_index
+from eva.video.decode_pyav import AvVideo
+from eva.video.index import read_index
 
 BIT_ROWS, BIT_COLUMNS = 3, 4
 SOUND_RATE = 48000
@@ -137,9 +138,9 @@ def open_video(path: Path, *, backend: str = "auto", recount: bool = False) -> V
 
 
 def open_av(path: Path) -> AvVideo:
-    identity = Identity.of(path)
-    return AvVideo(path, identity, read_index(path, identity, recount=False, by_time=False))
+    file = VideoFile.of(path)
+    return AvVideo(file, read_index(file, recount=False, by_time=False))
 
 
 def open_decord(path: Path) -> DecordVideo:
-    return DecordVideo(path, Identity.of(path))
+    return DecordVideo(VideoFile.of(path))

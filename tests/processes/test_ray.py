@@ -20,8 +20,8 @@ from ray_cluster import DISK, Nodes, lasting, processes_on, ray_cluster
 from scripted_server import Script, ScriptedServer
 
 from eva.cluster.driver import MOST_LOSSES
-from eva.frames.store import VideoFile, video_folder
-from eva.video.container import Identity
+from eva.frames.store import video_folder
+from eva.video.container import VideoFile
 
 ANSWER = "<answer>B</answer>"
 VIDEOS = 30
@@ -302,7 +302,7 @@ def test_without_a_shared_file_system_images_travel_themselves_and_a_full_disk_i
 ) -> None:
     # Where the frames of each video should be is a file: nothing can be written there.
     for video in (nodes.disk("third") / "videos").iterdir():
-        folder = video_folder(nodes.disk("third") / "frames", VideoFile.of(video, Identity.of(video)))
+        folder = video_folder(nodes.disk("third") / "frames", VideoFile.of(video))
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.write_text("", encoding="utf-8")
