@@ -32,7 +32,7 @@ from eva.records.time_use import SampleTimes, sample_times, time_figures
 from eva.run.connect import connect_all
 from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
 from eva.run.keeper import Keeper, drop_outdated, end_of_run, find_outdated
-from eva.run.meta_content import begin_meta, finished_meta, with_choice, with_coverage, with_servers
+from eva.run.meta import begin_meta, finished_meta, with_choice, with_coverage
 from eva.run.options import Options
 from eva.run.progress import Progress, first_line
 from eva.run.schedule import RunEndedError, RunInterruptedError, Schedule, by_video
@@ -108,8 +108,7 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
         for model in models:
             at_end.push_async_callback(model.client.close)
         if models:
-            meta = begin_meta(cache, models, dataset, agent=agent, options=options)
-            meta = await with_servers(meta, models)
+            meta = await begin_meta(cache, models, dataset, agent=agent, options=options)
             # The next steps may take seconds, so this is said before them.
             addresses = [model.address for model in models]
             log.info("%s", first_line(options.dataset, items, pending, models[0].name, addresses))

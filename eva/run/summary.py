@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 from eva.files import replace_text
-from eva.records.meta import Meta
 from eva.records.time_use import time_lines
 from eva.run.evaluate import Ended
 from eva.scoring.origin import named_dataset
-from eva.scoring.published import Published, caveat_lines, load_published, summary_rows
+from eva.scoring.published import caveat_lines, load_published, summary_rows
 from eva.scoring.score import Score
 from eva.scoring.summary import choice_line, head_lines, rest_lines, summary_json
 
@@ -24,21 +23,11 @@ def summarize(ended: Ended, json_file: Path | None) -> list[str]:
         figures_json = {**summary_json(score, ended.wall_s, **counts), "time_use": ended.times}
         replace_text(json_file, json.dumps(figures_json, indent=1) + "\n", "--json")
     published = load_published().get(named_dataset(ended.meta))
-    head = head_lines(score, _published_rows(score, ended.meta, published))
+    rows = []
+    if published is not None:
+        rows = summary_rows(published, [one.index for one in score.outcomes], score.accuracy, score.interval)
+        rows += caveat_lines(ended.meta, published)
     rest = [*rest_lines(score, ended.wall_s, **counts), *time_lines(ended.times)]
-    return [*head, "", *rest, "", *_result_lines(ended)]
-
-
-def _published_rows(score: Score, meta: Meta, entry: Published | None) -> list[str]:
-    """The published figures of the dataset, and what keeps them from being comparable."""
-    if entry is None:
-        return []
-    rows = summary_rows(entry, [one.index for one in score.outcomes], score.accuracy, score.interval)
-    return rows + caveat_lines(meta, entry)
-
-
-def _result_lines(ended: Ended) -> list[str]:
-    """Where the result is, and which questions it covers."""
-    partial = " (of a partial run)" if ended.coverage.partial else ""
-    lines = [f"Result: {ended.result}{partial}"]
-    return [*lines, choice_line(ended.coverage)] if ended.coverage.of_a_choice else lines
+    result = f"Result: {ended.result}{' (of a partial run)' if ended.coverage.partial else ''}"
+    chosen = [choice_line(ended.coverage)] if ended.coverage.of_a_choice else []
+    return [*head_lines(score, rows), "", *rest, "", result, *chosen]

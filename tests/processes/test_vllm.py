@@ -33,9 +33,8 @@ from eva.endpoint.errors import KeepsFailingError, OutageError, RankRefusedError
 from eva.endpoint.pool import Servers
 from eva.protocol.budget import visual_tokens
 from eva.protocol.messages import Message, VideoInfo
-from eva.records.meta import Meta
 from eva.records.schema import Record
-from eva.run.meta_content import with_servers
+from eva.run.meta import server_facts
 from eva.video.sampling import output_size
 
 pytestmark = [
@@ -156,14 +155,14 @@ def prompt_tokens(server: VllmServer, messages: list[Message]) -> int:
 
 
 def test_a_rank_that_it_does_not_have_is_refused_by_name_and_its_pages_say_what_it_is(usual: VllmServer) -> None:
-    async def ask() -> Meta:
+    async def ask() -> dict[str, Any]:
         model = ChatModel(openai.AsyncOpenAI(base_url=usual.url, api_key="EMPTY", max_retries=0, timeout=120), NAME)
         with pytest.raises(RankRefusedError, match=r"data_parallel_rank 1 is out of range \[0, 1\)"):
             await replace(model, rank=1).complete([{"role": "user", "content": "?"}])
         assert (await replace(model, rank=0).complete([{"role": "user", "content": "?"}])).usage.prompt_tokens
-        return await with_servers(Meta.unknown(), [model])
+        return await server_facts(model)
 
-    (facts,) = asyncio.run(ask()).environment["servers"]
+    facts = asyncio.run(ask())
     assert (facts["ranks"], facts["context_length"], facts["model_path"]) == (1, MAX_MODEL_LEN, str(MODEL))
     assert facts["vllm"].startswith("0.")
 

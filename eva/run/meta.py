@@ -17,6 +17,7 @@ from eva.endpoint.ranks import read_ranks
 from eva.files import file_sha256
 from eva.json_text import mapping, parse_json
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
+from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.cache import Cache
 from eva.records.meta import (
     PROTOCOL_VERSION,
@@ -32,7 +33,6 @@ from eva.run.connect import connect_soon
 from eva.run.options import Options
 from eva.run.settings import Dataset
 from eva.scoring.coverage import read_spans, write_spans
-from eva.scoring.score import Score
 from eva.text import printable
 
 if TYPE_CHECKING:
@@ -41,13 +41,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def begin_meta(
-    cache: Cache,
-    models: Sequence[ChatModel],
-    dataset: Dataset,
-    *,
-    agent: AgentChoice,
-    options: Options,
+async def begin_meta(
+    cache: Cache, models: Sequence[ChatModel], dataset: Dataset, *, agent: AgentChoice, options: Options
 ) -> Meta:
     """The meta file of a run with `models`. Raises SettingsDifferError if the cache was made with other settings."""
     has_records = bool(cache.outcomes) and not options.new_cache
@@ -57,7 +52,26 @@ def begin_meta(
         settings = with_weights(settings, before.settings, settings)
     meta = begin(cache.path, settings, before, has_records=has_records, force=options.force)
     _warn_of_unknown_weights(models, before, cache.path, options)
-    return replace(meta, environment={**meta.environment, "frame_root": str(options.frame_root.absolute())})
+    more = {
+        "frame_root": str(options.frame_root.absolute()),
+        "servers": await asyncio.gather(*map(server_facts, models)),
+        "request": {"temperature": options.temperature, "max_tokens": options.max_tokens},
+    }
+    return replace(meta, environment={**meta.environment, **more})
+
+
+async def server_facts(model: ChatModel) -> dict[str, Any]:
+    """What a server says that it is: nothing is decided by it. What it does not say is left out."""
+    facts: dict[str, Any] = {"address": model.address}
+    if not model.down:
+        with suppress(ValueError):
+            version = mapping(parse_json(await model.fetch_page("../version"))).get("version")
+            facts["vllm"] = printable(version) if isinstance(version, str) else None
+        facts["ranks"] = await read_ranks(model)
+        with suppress(ServerError):
+            card = await model.read_card()
+            facts |= {"model_path": card.weights, "context_length": card.context_length}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 async def finished_meta(cache: Path, questions: int, dataset: Dataset, *, agent: AgentChoice, options: Options) -> Meta:
@@ -66,7 +80,9 @@ async def finished_meta(cache: Path, questions: int, dataset: Dataset, *, agent:
     Raises SettingsDifferError if the cache was made with other settings.
     """
     meta = read_meta(cache) or Meta.unknown()
-    log.info("all %d done in %s%s", questions, cache, _made(meta))
+    made = [f"model {meta.settings['model']}"] if "model" in meta.settings else []
+    made += [str(started)[:10] for started in meta.started[-1:]]
+    log.info("all %d done in %s (%s)", questions, cache, ", ".join(made) or "settings unknown")
     if not meta.settings:
         return meta
     models, failures = await connect_soon(options)
@@ -78,13 +94,6 @@ async def finished_meta(cache: Path, questions: int, dataset: Dataset, *, agent:
     require_equal(confirmed, now, cache, force=options.force)
     _warn_of_unknown_weights(models, meta, cache, options)
     return replace(meta, settings=confirmed)
-
-
-def _made(meta: Meta) -> str:
-    """Which model made the records, and on which day."""
-    parts = [str(meta.settings["model"])] if "model" in meta.settings else []
-    parts += [str(started)[:10] for started in meta.started[-1:]]
-    return f" (model {', '.join(parts)})" if parts else " (settings unknown)"
 
 
 def _warn_of_unknown_weights(models: Sequence[ChatModel], before: Meta | None, cache: Path, options: Options) -> None:
@@ -105,8 +114,8 @@ def _warn_of_unknown_weights(models: Sequence[ChatModel], before: Meta | None, c
 def _settings(
     model: object, models: Sequence[ChatModel], dataset: Dataset, agent: AgentChoice, options: Options
 ) -> dict[str, Any]:
-    """All that changes results."""
-    stated = _stated(models)
+    """All that changes results. What older meta files lack is left out where it has its usual value."""
+    stated, side = _stated(models), options.pixels_per_token
     return {
         "dataset": options.dataset,
         "annotations_sha256": file_sha256(dataset.jsonl),
@@ -121,39 +130,13 @@ def _settings(
         "frame_tool": options.frame_tool.name,
         "protocol": PROTOCOL_VERSION,
         **agent.settings(),
-        **_unusual(options),
+        **options.sampling.changed,
+        **({} if side == PIXELS_PER_TOKEN_SIDE else {"pixels_per_token": side}),
     }
 
 
 def _stated(models: Sequence[ChatModel]) -> list[str]:
     return sorted({path for model in models for path in model.weights})
-
-
-async def with_servers(meta: Meta, models: Sequence[ChatModel]) -> Meta:
-    """`meta` with what each server says that it is, and with what each request asks for."""
-    servers = await asyncio.gather(*map(_server_facts, models))
-    request = {"temperature": models[0].sampling.temperature, "max_tokens": models[0].sampling.max_tokens}
-    return replace(meta, environment={**meta.environment, "servers": servers, "request": request})
-
-
-async def _server_facts(model: ChatModel) -> dict[str, Any]:
-    """What a server says that it is: nothing is decided by it. What it does not say is left out."""
-    facts: dict[str, Any] = {"address": model.address}
-    if not model.down:
-        with suppress(ValueError):
-            version = mapping(parse_json(await model.fetch_page("../version"))).get("version")
-            facts["vllm"] = printable(version) if isinstance(version, str) else None
-        facts["ranks"] = await read_ranks(model)
-        with suppress(ServerError):
-            card = await model.read_card()
-            facts |= {"model_path": card.weights, "context_length": card.context_length}
-    return {name: value for name, value in facts.items() if value is not None}
-
-
-def _unusual(options: Options) -> dict[str, Any]:
-    """Settings that older meta files lack; one that has its usual value is left out, so that it is equal to those."""
-    side = options.pixels_per_token
-    return {**options.sampling.changed, **({} if side == PIXELS_PER_TOKEN_SIDE else {"pixels_per_token": side})}
 
 
 def with_choice(meta: Meta, everything: Sequence[Item], items: Sequence[Item]) -> Meta:
@@ -166,11 +149,7 @@ def with_choice(meta: Meta, everything: Sequence[Item], items: Sequence[Item]) -
 def with_coverage(meta: Meta, everything: Sequence[Item], cache: Cache) -> Meta:
     """`meta` with how many questions have a record: the result of a partial run must not look like a whole one."""
     outcomes = [cache.outcomes[item.index] for item in everything if item.index in cache.outcomes]
-    figures = Score(outcomes, len(everything) - len(outcomes))
-    counts = {
-        "items": figures.total,
-        "recorded": figures.recorded,
-        "pending": figures.pending,
-        "complete": not figures.pending,
-    }
+    failed = sum(outcome.failure == INFRASTRUCTURE for outcome in outcomes)
+    pending = len(everything) - len(outcomes) + failed
+    counts = {"items": len(everything), "recorded": len(outcomes), "pending": pending, "complete": not pending}
     return replace(meta, coverage={**meta.coverage, **counts})
