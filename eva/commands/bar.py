@@ -6,9 +6,8 @@ import asyncio
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from time import monotonic
-from types import TracebackType
 
 from tqdm import tqdm
 
@@ -56,41 +55,35 @@ class Bar(Progress):
     def __init__(self, name: str, items: Sequence[Item], cache: Cache) -> None:
         super().__init__()
         self._done = self._right = self._failed = 0
-        before = outcomes_of(items, cache.outcomes)
-        for outcome in before:
-            self._count(outcome)
-        tty = sys.stderr.isatty()
+        before, tty = outcomes_of(items, cache.outcomes), sys.stderr.isatty()
         self._bar = tqdm(
             desc=printable(name), total=len(items), initial=len(before), bar_format=_BAR, dynamic_ncols=True,
             mininterval=0.5 if tty else _LOG_EVERY_S, maxinterval=10 if tty else _LOG_EVERY_S,
         )  # fmt: skip
-        self._say()
+        for outcome in before:
+            self._add(outcome)
         self._clock = asyncio.create_task(self._tick()) if tty else None
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         if self._clock is not None:
             self._clock.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._clock
+            await asyncio.gather(self._clock, return_exceptions=True)
         self._bar.close()
 
     def count(self, outcome: Outcome) -> None:
         """One more sample has a record."""
-        self._count(outcome)
-        self._say()
+        self._add(outcome)
         self._bar.update()
 
     def note_outage(self, text: str) -> None:
-        """See Progress."""
         super().note_outage(text)
         self._say()
 
-    def _count(self, outcome: Outcome) -> None:
+    def _add(self, outcome: Outcome) -> None:
         self._done += 1
         self._right += outcome.correct
         self._failed += outcome.failure == INFRASTRUCTURE
+        self._say()
 
     def _say(self) -> None:
         parts = [f"{self._right / self._done:.1%} right".replace("%", " %")] if self._done else []

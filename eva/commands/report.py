@@ -30,7 +30,7 @@ from eva.report.rows import STATUSES
 from eva.report.samples import Run
 from eva.report.thumbnail_blocks import ThumbnailBlocks
 from eva.report.thumbnails import FrameRoots
-from eva.run.options import Options, index_set
+from eva.run.options import Options, SettingsError, index_set
 from eva.scoring.published import load_published
 from eva.terminal import CommandParser
 from eva.text import printable
@@ -42,17 +42,18 @@ OUTPUT = Path("report.html")
 PORT = 8321
 
 
-class UnusableInputError(EvaError):
-    """Arguments with which no page can be made."""
-
-
 def main(argv: Sequence[str]) -> int:
     """The command `argv`, whose first word is its name; gives the exit code."""
     options = parse_arguments(argv)
     # Pillow warns of large pictures. eva/report/thumbnails.py checks the size before it decodes one.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
-        return serve(options) if options.live else write(options)
+        if not options.live:
+            return write(options)
+        with live_server(options) as server:
+            print(f"{server.url} shows {options.output_dir}; Ctrl-C ends this", flush=True)
+            server.serve_forever(poll_interval=0.2)
+        return 0
     except EvaError as error:
         print(f"{Path(argv[0]).name}: {printable(str(error), limit=2000)}", file=sys.stderr)
         return 2
@@ -88,27 +89,21 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = make_parser(Path(argv[0]).name)
     options = parser.parse_args(argv[1:])
     options.frame_root = options.frame_root or [Options.frame_root]
-    complaint = unusable(options)
-    if complaint:
-        parser.error(complaint)
-    return options
-
-
-def unusable(options: argparse.Namespace) -> str:
-    """What is wrong with the arguments, '' if nothing is."""
     results = len(options.files) + bool(options.against)
-    if options.live:
-        chosen = results or options.only or options.name or options.ids is not None
-        wrong = chosen or not options.output_dir
-        return "--live takes --output-dir, and no result files, --against, --only, --ids or --name" if wrong else ""
+    chosen = results or options.only or options.name or options.ids is not None
     complaints = {
-        "name a result file, or --live --output-dir DIR": not options.files,
-        "--output-dir belongs to --live; the page goes where -o says": options.output_dir,
+        "--live takes --output-dir, and no result files, --against, --only, --ids or --name": (
+            options.live and (chosen or not options.output_dir)
+        ),
+        "name a result file, or --live --output-dir DIR": not options.live and not options.files,
+        "--output-dir belongs to --live; the page goes where -o says": not options.live and options.output_dir,
         "--against compares one result with one other": options.against and len(options.files) > 1,
         "give --name once for each result, or not at all": options.name and len(options.name) != results,
         f"--thumbnails-mb: {options.thumbnails_mb} is not a size": not 0 <= options.thumbnails_mb < math.inf,
     }
-    return next((text for text, wrong in complaints.items() if wrong), "")
+    for message in (message for message, wrong in complaints.items() if wrong):
+        parser.error(message)
+    return options
 
 
 # --- a page on disk
@@ -131,7 +126,8 @@ def write(options: argparse.Namespace) -> int:
         thumbnails = ThumbnailBlocks(roots, cap_bytes, blocks, pool)
         runs = collect_all([Collected(source, published) for source in sources], options, blocks, thumbnails)
         thumbnails.write(reading_order(runs, compared=bool(options.against)))
-        page = Page(title_of(runs), draw([run.chart_run() for run in runs]), data_of(runs, options, thumbnails))
+        title = "EVA: " + ", ".join(printable(run.source.key, limit=40) for run in runs[:6])
+        page = Page(title, draw([run.chart_run() for run in runs]), data_of(runs, options, thumbnails))
         write_page(file, page, assets, details)
     samples, size_mb = sum(len(run.rows) for run in runs), options.output.stat().st_size / 1e6
     print(f"{printable(str(options.output))}: {samples} samples, {size_mb:.1f} MB. {thumbnails_line(thumbnails)}")
@@ -149,9 +145,9 @@ def check_output(output: Path, inputs: Sequence[Path]) -> None:
     for path in inputs:
         for taken in (path, meta_path(path)):
             if output.exists() and taken.exists() and output.samefile(taken):
-                raise UnusableInputError(f"{output} is an input of this report: name another file with -o")
+                raise SettingsError(f"{output} is an input of this report: name another file with -o")
     if not output.parent.is_dir():
-        raise UnusableInputError(f"there is no folder {output.parent} for the page")
+        raise SettingsError(f"there is no folder {output.parent} for the page")
 
 
 def collect_all(
@@ -164,12 +160,8 @@ def collect_all(
         if options.against:
             choice = Choice(frozenset(row.index for row in run.rows))
     if not any(run.rows for run in runs):
-        raise UnusableInputError("no sample is as --only and --ids say")
+        raise SettingsError("no sample is as --only and --ids say")
     return runs
-
-
-def title_of(runs: Sequence[Collected]) -> str:
-    return "EVA: " + ", ".join(printable(run.source.key, limit=40) for run in runs[:6])
 
 
 def draw(runs: Sequence[Run]) -> list[Chart]:
@@ -180,14 +172,16 @@ def draw(runs: Sequence[Run]) -> list[Chart]:
 
 def data_of(runs: Sequence[Collected], options: argparse.Namespace, thumbnails: ThumbnailBlocks) -> dict[str, object]:
     """The JSON blocks of the page's beginning, by name."""
-    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    asked = [*(f"--only {one}" for one in options.only or ()), *(["--ids"] if options.ids is not None else [])]
+    shown, known = sum(len(run.rows) for run in runs), sum(len(run.samples) for run in runs)
+    left_out = f"{shown:,} of {known:,} samples ({', '.join(asked)}). The figures and charts are of all."
     data: dict[str, object] = {
         "settings": {
             "live": False,
             "against": bool(options.against),
-            "status": f"Made {made}",
+            "status": datetime.now(UTC).strftime("Made %Y-%m-%d %H:%M UTC"),
             "legend": thumbnails_line(thumbnails),
-            "chosen": chosen_line(runs, options),
+            "chosen": left_out if asked else "",
         },
         "heads": [run.head() for run in runs],
         **{f"rows-{number}": run.columns() for number, run in enumerate(runs)},
@@ -198,13 +192,6 @@ def data_of(runs: Sequence[Collected], options: argparse.Namespace, thumbnails: 
         names = printable(before.source.key), printable(now.source.key)
         data["paired"] = comparison_figures(before.compared(), now.compared(), names)
     return data
-
-
-def chosen_line(runs: Sequence[Collected], options: argparse.Namespace) -> str:
-    """Which samples the page leaves out."""
-    asked = [*(f"--only {one}" for one in options.only or ()), *(["--ids"] if options.ids is not None else [])]
-    shown, known = sum(len(run.rows) for run in runs), sum(len(run.samples) for run in runs)
-    return f"{shown:,} of {known:,} samples ({', '.join(asked)}). The figures and charts are of all." if asked else ""
 
 
 def thumbnails_line(made: ThumbnailBlocks) -> str:
@@ -218,18 +205,10 @@ def thumbnails_line(made: ThumbnailBlocks) -> str:
 # --- a page of a run that is going on
 
 
-def serve(options: argparse.Namespace) -> int:
-    """Serve until interrupted. Raises EvaError where the server cannot start."""
-    with live_server(options) as server:
-        print(f"{server.url} shows {options.output_dir}; Ctrl-C ends this", flush=True)
-        server.serve_forever(poll_interval=0.2)
-    return 0
-
-
 def live_server(options: argparse.Namespace) -> LiveServer:
     """The server of the page, which does not serve yet. Raises EvaError."""
     if options.output_dir.exists() and not options.output_dir.is_dir():
-        raise UnusableInputError(f"{options.output_dir} is not a folder: --output-dir names that of the run")
+        raise SettingsError(f"{options.output_dir} is not a folder: --output-dir names that of the run")
     assets = Assets.load()
     settings = {"live": True, "against": False, "status": "Live", "legend": ""}
 
@@ -243,6 +222,6 @@ def live_server(options: argparse.Namespace) -> LiveServer:
     try:
         return LiveServer(live, options.port)
     except (OSError, OverflowError) as error:
-        raise UnusableInputError(
+        raise SettingsError(
             f"port {options.port} of 127.0.0.1 cannot be served ({error}): choose another with --port"
         ) from error

@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +27,17 @@ from eva.errors import EvaError
 from eva.files import WriteError, replace_text
 from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.cache import Cache
+from eva.records.time_use import time_lines
 from eva.run.check import FAILED, check_all, table
 from eva.run.evaluate import Ended, Host, evaluate
 from eva.run.keeper import CalledOffError
 from eva.run.options import SettingsError
 from eva.run.schedule import RunEndedError, RunInterruptedError
-from eva.run.settings import (
-    Dataset,
-    choose_dataset,
-    choose_items,
-    known_datasets,
-    load_annotations,
-    numbered,
-    repeat,
-)
-from eva.run.summary import summarize
+from eva.run.settings import Dataset, choose_dataset, choose_items, known_datasets, load_annotations
+from eva.scoring.origin import named_dataset
+from eva.scoring.published import caveat_lines, load_published, summary_rows
+from eva.scoring.score import Score
+from eva.scoring.summary import choice_line, head_lines, rest_lines, summary_json
 from eva.text import folded, printable_lines
 
 log = logging.getLogger(__name__)
@@ -97,7 +94,6 @@ class Terminal(Host):
         self._command, self._json_file = command, json_file
 
     def confirm(self, question: str) -> None:
-        """See Host."""
         if self._command.yes:
             return
         print(f"{question} (y/N) ", end="", file=sys.stderr, flush=True)
@@ -110,17 +106,16 @@ class Terminal(Host):
             raise CalledOffError("called off; nothing was changed")
 
     def progress(self, name: str, items: Sequence[Item], cache: Cache) -> Bar:
-        """See Host."""
         return Bar(name, items, cache)
 
     def catch_signals(self, end_run: Callable[[int], None]) -> None:
-        """See Host. They stay caught after the samples, so that none interrupts the merging of the records."""
+        """They stay caught after the samples, so that none interrupts the merging of the records."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, end_run, number)
 
     def end(self, ended: Ended) -> None:
-        """See Host: print the summary. Raises RunEndedError where the file of --json cannot be written."""
+        """Print the summary. Raises RunEndedError where the file of --json cannot be written."""
         try:
             lines = summarize(ended, self._json_file)
         except WriteError as error:
@@ -131,21 +126,45 @@ class Terminal(Host):
         print(printable_lines(lines))
 
 
+def summarize(ended: Ended, json_file: Path | None) -> list[str]:
+    """What counts most, after an empty line the rest, and at last where the result is. `json_file` gets the same
+    figures. Raises WriteError."""
+    score = Score(ended.outcomes, len(ended.items) - len(ended.outcomes))
+    counts = {"frames_asked": ended.frames.asked, "frames_decoded": ended.frames.decoded}
+    if json_file is not None:
+        figures_json = {**summary_json(score, ended.wall_s, **counts), "time_use": ended.times}
+        replace_text(json_file, json.dumps(figures_json, indent=1) + "\n", "--json")
+    published = load_published().get(named_dataset(ended.meta))
+    rows = []
+    if published is not None:
+        rows = summary_rows(published, [one.index for one in score.outcomes], score.accuracy, score.interval)
+        rows += caveat_lines(ended.meta, published)
+    rest = [*rest_lines(score, ended.wall_s, **counts), *time_lines(ended.times)]
+    result = f"Result: {ended.result}{' (of a partial run)' if ended.coverage.partial else ''}"
+    chosen = [choice_line(ended.coverage)] if ended.coverage.of_a_choice else []
+    return [*head_lines(score, rows), "", *rest, "", result, *chosen]
+
+
 async def run(dataset: Dataset, command: RunCommand, argv: Sequence[str]) -> int:
     """The run, or each run of --repeat; gives the exit code. Raises as evaluate."""
     if command.repeat is None:
-        ended = await evaluate(dataset, command.options, Terminal(command, command.json))
-        return exit_code(ended, argv)
+        return exit_code(await evaluate(dataset, command.options, Terminal(command, command.json)), argv)
     codes, results = [], []
     for number in range(1, command.repeat + 1):
-        files, options = repeat(dataset, command.options, number)
+        files = replace(dataset, cache=numbered(dataset.cache, number), result=numbered(dataset.result, number))
+        seed = None if command.options.seed is None else command.options.seed + number - 1
         log.info("run %d of %d: %s", number, command.repeat, files.result)
-        ended = await evaluate(files, options, Terminal(command, command.json and numbered(command.json, number)))
-        codes.append(exit_code(ended, argv))
+        host = Terminal(command, command.json and numbered(command.json, number))
+        codes.append(exit_code(await evaluate(files, replace(command.options, seed=seed), host), argv))
         results.append(shlex.quote(str(files.result)))
     if len(results) > 1:
         print(f"All repeats:  python accuracy.py --repeats {' '.join(results)}")
     return max(codes)
+
+
+def numbered(path: Path, number: int) -> Path:
+    """`result_x.jsonl` -> `result_x.1.jsonl`."""
+    return path.with_suffix(f".{number}{path.suffix}")
 
 
 def exit_code(ended: Ended, argv: Sequence[str]) -> int:

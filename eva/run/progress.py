@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from time import monotonic
-from types import TracebackType
 
 from eva.dataset.items import Item
 from eva.records.outcome import Outcome
@@ -22,9 +21,7 @@ class Progress:
     async def __aenter__(self) -> Progress:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         """The samples have ended."""
 
     def count(self, outcome: Outcome) -> None:

@@ -93,17 +93,6 @@ def with_absolute_paths(options: Options) -> Options:
     )
 
 
-def repeat(dataset: Dataset, options: Options, number: int) -> tuple[Dataset, Options]:
-    """The files and the seed of one run of several, counted from 1."""
-    files = replace(dataset, cache=numbered(dataset.cache, number), result=numbered(dataset.result, number))
-    return files, replace(options, seed=None if options.seed is None else options.seed + number - 1)
-
-
-def numbered(path: Path, number: int) -> Path:
-    """`result_x.jsonl` -> `result_x.1.jsonl`."""
-    return path.with_suffix(f".{number}{path.suffix}")
-
-
 def check_settings(dataset: Dataset, options: Options) -> None:
     """Raises the first of find_problems."""
     for problem in find_problems(dataset, options):
