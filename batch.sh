@@ -16,9 +16,15 @@ for argument in "$@"; do
     previous=$argument
 done
 
+# The name of each dataset and of its result.
+mapfile -t known < <("${PYTHON:-python}" -c 'import json, sys
+for name, entry in json.load(open(sys.argv[1], encoding="utf-8"))["datasets"].items():
+    print(name, entry["result"]["name"].removesuffix(".jsonl"))' "$(dirname "$0")/eva/datasets.json")
+
 failed=()
 unfinished=()
-for dataset in videomme longvideobench mlvu lsdbench videoholmes lvbench; do
+for entry in "${known[@]}"; do
+    dataset=${entry% *}
     echo "== $dataset" >&2
     "${PYTHON:-python}" "$(dirname "$0")/eval-eva.py" --dataset "$dataset" "$@"
     code=$?
@@ -31,8 +37,9 @@ for dataset in videomme longvideobench mlvu lsdbench videoholmes lvbench; do
 done
 
 results=()
-for name in videomme longvideobench mlvu_mcq lsdbench videoholmes lvbench; do
-    for file in "$output/result_$name.jsonl" "$output/result_$name".[0-9]*.jsonl; do
+for entry in "${known[@]}"; do
+    name=${entry#* }
+    for file in "$output/$name.jsonl" "$output/$name".[0-9]*.jsonl; do
         [ ! -f "$file" ] || results+=("$file")
     done
 done

@@ -38,7 +38,7 @@ from typing import Any, TypeVar
 # NumPy's linear algebra, which is not used here, would start its threads on import: 0.15 s of CPU per call.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from eva.dataset.locate import locate_video
+from eva.dataset.items import locate_video
 from eva.errors import (
     DISK_FULL,
     EXIT_CANNOT_READ,

@@ -20,11 +20,7 @@ from time import perf_counter
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from eva.dataset.hub import HubFile, Repository
-from eva.dataset.items import Item
-from eva.dataset.unpacking import Notes, Unpacker, archives_of
-from eva.dataset.videos_catalog import Source
-from eva.dataset.wanted import Wanted
+from eva.dataset.unpack import take, zip_members
 
 ZIPS, VIDEOS, VIDEO_BYTES, ROUNDS = 20, 900, 1_000_000, 5
 MAX_RATIO = 1.2
@@ -69,13 +65,10 @@ def unzip(zips: Path, target: Path) -> None:
 
 
 def unpack(zips: Path, target: Path) -> None:
-    files = tuple(HubFile(path.name, path.stat().st_size) for path in sorted(zips.iterdir()))
-    repository = Repository("own/videos", "dataset", "0" * 40, files)
-    wanted = Wanted.of([Item(n, (f"{n}.mp4",), (), "A") for n in range(VIDEOS)], target)
-    notes = Notes(target / "notes.json", repository.repo, repository.commit)
-    unpacker = Unpacker(repository, wanted, wanted.missing(), notes, zips, keep=True)
-    for archive in archives_of(Source("own/videos", "main", "zips", "*.zip"), repository):
-        unpacker.unpack(archive)
+    for path in sorted(zips.iterdir()):
+        with path.open("rb") as file:
+            for member in zip_members(file):
+                take(member, target / member.name)
 
 
 if __name__ == "__main__":

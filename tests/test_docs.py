@@ -28,7 +28,6 @@ SCRIPTS = (
     "select_frame_fallback.py",
     "data/fetch.py",
     "data/convert.py",
-    "results-12k/fetch.py",
 )
 # These pass their arguments on.
 WRAPPERS = {"batch.sh": "eval-eva.py", "demo.sh": "eval-eva.py"}

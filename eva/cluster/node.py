@@ -24,8 +24,7 @@ from eva.agent.sample import SampleRunner
 from eva.agent.transcript import load_transcriber
 from eva.agents.choice import AgentChoice
 from eva.cpus import available_cpus
-from eva.dataset.items import Item, video_path
-from eva.dataset.locate import locate_video
+from eva.dataset.items import Item, locate_video, video_path
 from eva.endpoint.client import ChatModel
 from eva.endpoint.completion import Reply, image_message
 from eva.endpoint.errors import RefusesAllError, UnansweredError, UnavailableError

@@ -1,5 +1,5 @@
-"""Fetch the annotation files of the six datasets, their videos (--videos) or the weights of the model (--model), or
-list which videos are there (--check)."""
+"""Fetch the annotation files of the six datasets, their videos (--videos), the published results (--results) or the
+weights of the model (--model), or list which videos are there (--check)."""
 
 from __future__ import annotations
 
@@ -9,119 +9,137 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from eva.dataset.download import (
-    Manifest,
-    fetch_and_report,
-    fetch_parser,
-    load_manifest,
-    parse_fetch_arguments,
-)
-from eva.dataset.items import Item, load_items
-from eva.dataset.locate import Survey, survey_videos
-from eva.dataset.videos_catalog import Catalog, VideoSet, load_catalog
+import filelock
+
+from eva.dataset.catalog import Catalog, KnownDataset, RemoteFile, load_catalog
+from eva.dataset.items import load_items, locate_videos
 from eva.errors import EvaError
 from eva.files import PROJECT
+from eva.run.options import Options, index_set, positive
+from eva.run.settings import choose_items
 from eva.text import printable_lines
 
-DATA = PROJECT / "data"
-INTERRUPTED = 130
 
-
-def main(argv: Sequence[str], data: Path = DATA) -> int:
+def main(argv: Sequence[str], catalog: Catalog | None = None, project: Path = PROJECT) -> int:
     """The exit code: 0 every file is there and right, 1 a file is not, 2 unusable arguments, 130 interrupted.
 
-    `data` holds `manifest.json` and `videos.json`, and gets the files.
+    The folders `data`, `results-12k` and `models` of `project` get the files.
     """
-    manifest = load_manifest(data / "manifest.json")
-    args = parse_arguments(argv, manifest, data)
+    catalog = catalog or load_catalog()
+    args = parse_arguments(argv, catalog, project)
+    known = {name: catalog.datasets[name] for name in args.datasets}
+    codes, ends = [0], []
     try:
         if args.model:
-            return fetch_weights(data)
-        if args.videos:
-            return fetch_all_videos(args, manifest, load_catalog(data / "videos.json"))
+            return fetch_weights(catalog, project)
+        if args.results:
+            return fetch_files([one.result for one in known.values()], project / "results-12k", args)
+        if not args.check:
+            codes.append(fetch_files([one.annotations for one in known.values()], args.output, args))
+        for name, one in known.items() if args.videos or args.check else ():
+            code, end = bring_videos(name, one, args)
+            codes.append(code)
+            ends.append(end)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
-        return INTERRUPTED
-    return fetch_and_report(args, manifest) if args.check is None else check(args, manifest)
+        return 130
+    for end in ends:
+        print(printable_lines([end]))
+    return max(codes)
 
 
-def parse_arguments(argv: Sequence[str], manifest: Manifest, data: Path) -> argparse.Namespace:
-    """The parsed command line. Exits with code 2 where it is unusable."""
-    parser = fetch_parser(__doc__ or "", manifest, data)
-    what = parser.add_mutually_exclusive_group()
-    parent = "fetch the videos too, into DIR/DATASET (DIR: %(const)s)"
-    what.add_argument("--videos", type=Path, nargs="?", const=data / "videos", metavar="DIR", help=parent)
-    what.add_argument("--model", action="store_true", help="fetch the weights of the model, and nothing else")
-    what.add_argument(
-        "--check", type=Path, metavar="VIDEO_ROOT", help="fetch nothing; list which videos are there or missing"
+def parse_arguments(argv: Sequence[str], catalog: Catalog, project: Path) -> argparse.Namespace:
+    """The parsed command line, with each dataset once. Exits with code 2 where it is unusable."""
+    names = list(catalog.datasets)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Exit codes: 0 every file is there and right; 1 a file is not; 2 unusable arguments; 130 interrupted.",
     )
-    parser.add_argument("--mirror", action="store_true", help="fetch videos from a mirror, if the dataset has one")
-    parser.add_argument("--keep-archives", action="store_true", help="do not delete the archives of videos")
-    parser.add_argument("--yes", action="store_true", help="agree to the terms of the videos without a question")
-    args = parse_fetch_arguments(argv, parser, manifest)
-    if args.videos and str(args.videos) in manifest.files:
+    add, what = parser.add_argument, parser.add_mutually_exclusive_group()
+    add("datasets", nargs="*", metavar="DATASET", help=f"default: all of {', '.join(names)}")
+    videos = "fetch the videos too, into DIR/DATASET (DIR: %(const)s)"
+    what.add_argument("--videos", type=Path, nargs="?", const=project / "data" / "videos", metavar="DIR", help=videos)
+    what.add_argument("--results", action="store_true", help="fetch the published result files, into results-12k")
+    what.add_argument("--model", action="store_true", help="fetch the weights of the model, and nothing else")
+    nothing = "fetch nothing; list which videos are there or missing"
+    what.add_argument("--check", type=Path, metavar="VIDEO_ROOT", help=nothing)
+    add("--sample", type=positive, metavar="N", help="only the videos of the first N questions")
+    add("--shuffle", type=int, metavar="SEED", help="with --sample N: of the N questions that eval-eva.py draws")
+    add("--ids", type=index_set, metavar="I,J-K", help="only the videos of the questions with these indices")
+    add("--mirror", action="store_true", help="fetch videos from a mirror, if the dataset has one")
+    add("--yes", action="store_true", help="agree to the terms of the videos without a question")
+    add("--source", help="URL or folder of a mirror of the annotation or result files")
+    add("--output", type=Path, default=project / "data", help="folder of the annotation files (%(default)s)")
+    add("--force", action="store_true", help="replace a file that is there but wrong")
+    args = parser.parse_args(argv[1:])
+    unknown = [name for name in args.datasets if name not in names]
+    if unknown:
+        parser.error(f"unknown dataset {', '.join(unknown)}; there are {', '.join(names)}")
+    if args.videos and str(args.videos) in names:
         parser.error(f"--videos takes a folder: name the dataset first, as in  {args.videos} --videos")
     if args.check and not args.check.is_dir():
         parser.error(f"--check {args.check} is not a folder")
+    if args.source and not args.source.startswith(("http://", "https://")) and not Path(args.source).is_dir():
+        parser.error(f"--source {args.source} is neither a folder nor an http(s) URL")
+    args.datasets = list(dict.fromkeys(args.datasets or names))
     return args
 
 
-def fetch_weights(data: Path) -> int:
-    """Fetch the weights into the folder that eval-eva.py takes by default."""
-    from eva.dataset.fetch_videos import fetch_model  # noqa: PLC0415 - no other command needs the Hub
+def fetch_files(files: Sequence[RemoteFile], folder: Path, args: argparse.Namespace) -> int:
+    """Fetch and check files, with a line for each, and return the exit code."""
+    from eva.dataset.hub import fetch_file  # noqa: PLC0415 - the Hub's library takes half a second
 
-    model = load_catalog(data / "videos.json").model
+    failed = len(files)
     with errors_printed():
-        fetch_model(model, data.parent / model.folder)
-        print(f"the weights are in {data.parent / model.folder}")
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / ".fetch.lock", timeout=0):
+            for file in files:
+                with errors_printed():
+                    fetched = fetch_file(file, folder, source=args.source, force=args.force)
+                    print(f"{folder / file.name}: {'fetched' if fetched else 'already there'}, checked")
+                    failed -= 1
+    if failed:
+        print(f"{failed} of {len(files)} files are not in place", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def fetch_weights(catalog: Catalog, project: Path) -> int:
+    """Fetch the weights into the folder that eval-eva.py takes by default, and return the exit code."""
+    from eva.dataset.videos import fetch_model  # noqa: PLC0415 - as above
+
+    folder = project / catalog.model.folder
+    with errors_printed():
+        fetch_model(catalog.model, folder)
+        print(f"the weights are in {folder}")
         return 0
     return 1
 
 
-def fetch_all_videos(args: argparse.Namespace, manifest: Manifest, catalog: Catalog) -> int:
-    """Fetch annotations and videos of each dataset, print a table, and return the exit code."""
-    rows, complete = [("dataset", "wanted", "there", "missing", "from")], True
-    for name in args.datasets:
-        print(f"== {name}")
-        code = fetch_and_report(argparse.Namespace(**{**vars(args), "datasets": [name]}), manifest)
-        if code in (2, INTERRUPTED):
-            return code
-        if code:
-            rows.append((name, "-", "-", "-", "no annotation file"))
-            complete = False
-            continue
-        items = load_items(args.output / manifest.files[name].name)
-        survey, origin = fetch_dataset(items, catalog.datasets[name], args.videos / name, args)
-        missing = len(survey.missing)
-        rows.append((name, str(survey.total), str(survey.total - missing), str(missing), origin))
-        complete = complete and not missing
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-    if not complete:
-        print(f"python data/fetch.py DATASET --check {args.videos}/DATASET  lists what is missing", file=sys.stderr)
-    return 0 if complete else 1
+def bring_videos(name: str, known: KnownDataset, args: argparse.Namespace) -> tuple[int, str]:
+    """Fetch the videos of a dataset, or list them for --check. Gives the exit code and what is there, in a line."""
+    from eva.dataset.videos import fetch_videos  # noqa: PLC0415 - as above
 
-
-def fetch_dataset(items: Sequence[Item], videos: VideoSet, root: Path, args: argparse.Namespace) -> tuple[Survey, str]:
-    """Fetch the missing videos. Gives what is there, and where it came from."""
-    from eva.dataset.fetch_videos import Choices, fetch_videos, source_of  # noqa: PLC0415 - as above
-
+    root, annotations = args.check or args.videos / name, args.output / known.annotations.name
+    if not annotations.is_file():
+        return 2, f"{name}: {annotations} is missing; python data/fetch.py {name} fetches it"
     with errors_printed():
-        fetch_videos(videos, items, root, Choices(args.mirror, args.keep_archives, args.yes, agrees))
-    survey, origin = survey_videos(items, root), "-"
-    with errors_printed():
-        origin = source_of(videos, root)
-    return survey, origin
-
-
-@contextmanager
-def errors_printed() -> Iterator[None]:
-    """An error ends the block, and the next step follows."""
-    try:
-        yield
-    except (EvaError, OSError) as error:
-        print(printable_lines(str(error).split("\n")), file=sys.stderr)
+        items = choose_items(
+            load_items(annotations), Options(name, sample=args.sample, shuffle=args.shuffle, ids=args.ids)
+        )
+        if not args.check:
+            print(f"== {name}")
+            with errors_printed():
+                fetch_videos(known, items, root, mirror=args.mirror, agrees=lambda: args.yes or agrees())
+        places = locate_videos(items, root)
+        missing = [str(place) for place in places.values() if isinstance(place, EvaError)]
+        there = {annotated: place for annotated, place in places.items() if isinstance(place, Path)}
+        others = [str(place) for annotated, place in there.items() if place.name != Path(annotated).name]
+        for line in [f"other container: {place}" for place in others] + [f"missing: {why}" for why in missing]:
+            if args.check:
+                print(printable_lines([f"{name}: {line}"]))
+        counts = f"{len(there) - len(others)} under their own name, {len(others)} in another container"
+        return bool(missing), f"{name}: {len(places)} videos: {counts}, {len(missing)} missing"
+    return 2, f"{name}: see above"
 
 
 def agrees() -> bool:
@@ -130,26 +148,12 @@ def agrees() -> bool:
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def check(args: argparse.Namespace, manifest: Manifest) -> int:
-    """Print which videos of each dataset are there, and return the highest exit code of a dataset."""
-    return max(check_dataset(name, args.output / manifest.files[name].name, args.check) for name in args.datasets)
-
-
-def check_dataset(dataset: str, annotations: Path, video_root: Path) -> int:
-    """Print the counts and each video that is missing or has another container, and return the exit code."""
-    if not annotations.is_file():
-        print(f"{annotations} is missing; python data/fetch.py {dataset} fetches it", file=sys.stderr)
-        return 2
+@contextmanager
+def errors_printed() -> Iterator[None]:
+    """An error ends the block, and the next step follows."""
     try:
-        survey = survey_videos(load_items(annotations), video_root)
-    except EvaError as error:
+        yield
+    except filelock.Timeout as error:
+        print(f"another process is fetching: wait for it to end ({error.lock_file})", file=sys.stderr)
+    except (EvaError, OSError) as error:
         print(printable_lines(str(error).split("\n")), file=sys.stderr)
-        return 2
-    lines = [
-        *(f"{dataset}: other container: {found}" for found in survey.other_container),
-        *(f"{dataset}: missing: {problem}" for problem in survey.missing),
-        f"{dataset}: {survey.total} videos: {len(survey.exact)} under their own name, "
-        f"{len(survey.other_container)} in another container, {len(survey.missing)} missing",
-    ]
-    print(printable_lines(lines))
-    return 1 if survey.missing else 0

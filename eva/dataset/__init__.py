@@ -1,5 +1,5 @@
-"""Annotation files, and where the videos that they name are.
+"""Annotation files and videos: what is known of datasets, where they come from, and where they are.
 
-In: an annotation file, a table of your own, a manifest of files. Out: checked items, paths of videos.
+In: the catalog of known datasets, an annotation file, a table of your own. Out: checked items, paths of videos.
 Nothing here opens a video.
 """

@@ -1,24 +1,30 @@
-"""Rows of a multiple-choice table -> annotation lines as load_items reads them, or reasons why a row is left out."""
+"""A table of multiple-choice questions -> annotation lines as load_items reads them, or why a row is left out."""
 
 from __future__ import annotations
 
+import codecs
+import csv
+import importlib
+import io
 import json
 import math
 import re
 import string
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from eva.errors import EvaError
-from eva.json_text import is_number, parse_json
+from eva.json_text import is_number, numbered_lines, parse_json
 
 AnswerKind = Literal["letter", "index0", "index1", "text"]
 ANSWER_KINDS: tuple[AnswerKind, ...] = get_args(AnswerKind)
 LETTERS = string.ascii_uppercase
 LABEL = re.compile(r"^\(?([A-Z])[.:)]\s*")
 ANSWER_LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 class ConvertError(EvaError):
@@ -26,11 +32,13 @@ class ConvertError(EvaError):
 
 
 class RowError(ValueError):
-    """A row that is not a question. Rows are counted by `reason`, one of a few texts; `detail` is about this row."""
+    """A row that is not a question. Rows are counted by `reason`, one of a few texts; `detail` is about this row. `row`
+    is its number as a spreadsheet or an editor shows it."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
+        self.row = 0
 
 
 @dataclass(frozen=True)
@@ -44,40 +52,142 @@ class Columns:
     answer_kind: AnswerKind
     keep: tuple[str, ...] = ()
 
-    def all(self) -> tuple[str, ...]:
-        """All columns that are read."""
+    @property
+    def names(self) -> tuple[str, ...]:
         return (self.video, self.question, *self.options, self.answer, *self.keep)
 
 
-@dataclass(frozen=True)
-class Dropped:
-    """A row that is left out. `row` is its number as a spreadsheet shows it."""
-
-    row: int
-    error: RowError
+# A row by its number, or what is wrong with it. Blank rows have a number, and are left out.
+Row = tuple[int, Mapping[str, Any] | RowError]
 
 
-def convert_rows(
-    rows: Iterable[Mapping[str, Any] | RowError], columns: Columns, *, first_row: int
-) -> Iterator[str | Dropped]:
-    """Per row one line of the annotation file without its newline, or a Dropped where the row is not a question.
+def read_table(path: Path, kind: str, columns: Sequence[str], encoding: str | None = None) -> Iterable[Row]:
+    """The rows of a file of one of KINDS. Text is read as its mark says, else as UTF-8, else in `encoding`.
 
-    A row that cannot be read is given as its RowError. A person knows the first row as number `first_row`. The `index`
-    of a line counts the rows of the input from 0.
-    When a dropped row is corrected and the file is converted again, all other questions keep the index of their cached
-    answers.
+    Raises ConvertError or OSError.
+    """
+    if kind == "parquet":
+        return _parquet_rows(path, columns)
+    if kind == "xlsx":
+        return _rows_below_header(path, columns, _xlsx_cells(path))
+    text = _text_of(path, encoding)
+    if kind == "csv":
+        return _rows_below_header(path, columns, _csv_cells(path, text, columns))
+    if kind == "jsonl":
+        return ((number, _object(_parsed(line), columns)) for number, line in numbered_lines(io.StringIO(text)))
+    rows = _parsed(text)
+    if not isinstance(rows, list):
+        raise ConvertError(f"{path} does not hold a JSON list of objects")
+    return ((number, _object(row, columns)) for number, row in enumerate(rows, start=1))
+
+
+KINDS = ("csv", "jsonl", "json", "xlsx", "parquet")
+
+
+def _text_of(path: Path, encoding: str | None) -> str:
+    content = path.read_bytes()
+    marked = [name for mark, name in MARKS.items() if content.startswith(mark)]
+    for name in marked or ["utf-8", *([encoding] if encoding else [])]:
+        try:
+            return content.decode(name)
+        except UnicodeDecodeError:
+            continue
+    raise ConvertError(f"{path} is not text in UTF-8: say with --encoding what it is in, such as cp1252 or gb18030")
+
+
+def _csv_cells(path: Path, text: str, columns: Sequence[str]) -> Iterator[list[str]]:
+    """Cells are separated by commas, semicolons or tabs: by what separates most names of columns in the first line."""
+    header = text.partition("\n")[0].rstrip("\r")
+    try:
+        delimiter = max(",;\t", key=lambda one: len({*columns}.intersection(*csv.reader([header], delimiter=one))))
+        yield from csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    except csv.Error as error:
+        raise ConvertError(f"{path} is not readable as csv: {error}") from error
+
+
+def _xlsx_cells(path: Path) -> Iterator[list[Any]]:
+    """Of the sheet that is shown first. A formula is the value that it had."""
+    openpyxl = _optional("openpyxl", "xlsx")
+    try:
+        sheet = openpyxl.load_workbook(path, data_only=True).active
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise ConvertError(f"{path} is not a readable xlsx file: {error}") from error
+    for cells in sheet.iter_rows(values_only=True):
+        shown = [str(cell).upper() if isinstance(cell, bool) else cell for cell in cells]
+        yield shown if any(cell is not None for cell in cells) else []
+
+
+def _rows_below_header(path: Path, columns: Sequence[str], rows: Iterator[list[Any]]) -> Iterator[Row]:
+    header = [str(cell) for cell in next(rows, [])]
+    _require(path, columns, header)
+    twice = sorted({name for name in columns if header.count(name) > 1})
+    if twice:
+        raise ConvertError(f"{path} has more than one column {', '.join(twice)}")
+    for number, cells in enumerate(rows, start=2):
+        if len(cells) == len(header):
+            yield number, dict(zip(header, cells, strict=True))
+        elif cells:
+            yield number, RowError("the row has more or fewer cells than the header", f"{len(cells)}")
+
+
+def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    pyarrow = _optional("pyarrow", "Parquet")
+    parquet = _optional("pyarrow.parquet", "Parquet")
+    try:
+        with parquet.ParquetFile(path) as file:
+            _require(path, columns, file.schema_arrow.names)
+            batches = file.iter_batches(columns=list(dict.fromkeys(columns)))
+            yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
+    except pyarrow.ArrowException as error:
+        raise ConvertError(f"{path} is not a readable Parquet file: {error}") from error
+
+
+def _optional(module: str, kind: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        name = module.partition(".")[0]
+        raise ConvertError(f"{kind} files need {name}: pip install -r requirements/convert.txt") from error
+
+
+def _require(path: Path, columns: Sequence[str], there: Sequence[str]) -> None:
+    absent = [name for name in columns if name not in there]
+    if absent:
+        raise ConvertError(f"{path} has no column {', '.join(absent)}; it has {', '.join(there) or 'none'}")
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return parse_json(text)
+    except ValueError:
+        return None
+
+
+def _object(row: object, columns: Sequence[str]) -> Mapping[str, Any] | RowError:
+    if not isinstance(row, dict):
+        return RowError("not a JSON object")
+    absent = sorted(set(columns) - set(row))
+    return RowError("a column is absent", ", ".join(absent)) if absent else row
+
+
+def convert_rows(rows: Iterable[Row], columns: Columns) -> Iterator[str | RowError]:
+    """Per row one line of the annotation file without its newline, or a RowError where the row is not a question.
+
+    The `index` of a line counts the rows of the input that are not blank, from 0. When a dropped row is corrected and
+    the file is converted again, all other questions keep the index of their cached answers.
     """
     seen: dict[tuple[str, str], tuple[int, str]] = {}
-    for number, row in enumerate(rows):
+    for index, (number, row) in enumerate(rows):
         try:
             if isinstance(row, RowError):
                 raise row
-            item = _item(row, columns, index=number)
+            item = _item(row, columns, index=index)
             line = _line(item)
-            _refuse_repetition(item, seen, row=number + first_row)
+            _refuse_repetition(item, seen, row=number)
             yield line
         except RowError as error:
-            yield Dropped(number + first_row, error)
+            error.row = number
+            yield error
 
 
 def _refuse_repetition(item: Mapping[str, Any], seen: dict[tuple[str, str], tuple[int, str]], *, row: int) -> None:
@@ -136,8 +246,10 @@ def _list(cell: object) -> list[Any]:
         value = parse_json(cell) if isinstance(cell, str) else cell
     except ValueError as error:
         raise RowError("the options are not a JSON list", str(error)) from error
+    if isinstance(value, dict) and sorted(value) == list(LETTERS[: len(value)]):
+        value = [value[letter] for letter in sorted(value)]
     if not isinstance(value, list):
-        raise RowError("the options are not a list", type(value).__name__)
+        raise RowError("the options are neither a list nor an object with the keys A, B, …", type(value).__name__)
     return value
 
 

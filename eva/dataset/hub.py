@@ -1,32 +1,47 @@
-"""The Hugging Face Hub: what a repository holds, and one file or all of it. Its own library does the transfers."""
+"""The web: what a repository of the Hugging Face Hub holds, its files, and parts of them; files of the catalog.
+
+The Hub's own library does the transfers.
+"""
 
 from __future__ import annotations
 
+import io
+import os
 import re
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx2
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download, try_to_load_from_cache
+from huggingface_hub import HfApi, constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
-    RevisionNotFoundError,
     XetDownloadError,
 )
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
 
-from eva.dataset.download import PROXY_ADVICE, PROXY_UNUSABLE
-from eva.errors import DISK_FULL, EvaError
+from eva.dataset.catalog import RemoteFile
+from eva.errors import EvaError
+from eva.files import file_sha256, replacing
 from eva.text import printable
 
-# What its library raises beside its own errors: of the connection, the disk, and for replies that no hub gives.
-_FAILURES = (OSError, httpx2.HTTPError, XetDownloadError, RuntimeError, KeyError, TypeError, *PROXY_UNUSABLE)
-_REFUSED = (401, 403)
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+# What its library raises beside its own errors: of the connection, the disk, the proxies of the environment, and for
+# replies that no hub gives.
+_FAILURES = (
+    *(OSError, httpx2.HTTPError, httpx2.InvalidURL, XetDownloadError),
+    *(ImportError, RuntimeError, ValueError, KeyError, TypeError),
+)
 LOOK_TIMEOUT_S = 10.0
 
 
@@ -34,20 +49,25 @@ class HubError(EvaError):
     """The Hub, or the way to it, failed."""
 
 
-class AbsentError(HubError):
-    """There is no such repository or revision, or it is private."""
+class FetchError(EvaError):
+    """A file that cannot be fetched, or that is not the file of the catalog."""
 
 
 class GatedError(HubError):
     """A repository whose terms this user has not accepted."""
 
 
+class DamagedError(EvaError):
+    """A file or an archive that is not what it should be. Others may be whole."""
+
+
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository: its path there, and its bytes."""
+    """A file of a repository: its path there, its bytes, and its SHA-256 where the Hub names it (of large files)."""
 
     path: str
     size: int
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,66 +82,147 @@ class Repository:
 
 def look_up(repo: str, revision: str, kind: str = "dataset") -> Repository:
     """The files of a repository; those whose paths lead out of it are left out. Raises HubError."""
-    with _explained(repo, kind):
+    with explained(repo, kind):
         api = HfApi()
         commit = api.repo_info(repo, revision=revision, repo_type=kind).sha
         if not re.fullmatch("[0-9a-f]{40}", str(commit)):
             raise HubError(f"{api.endpoint} does not answer as a hub does: {repo} has no commit")
         tree = api.list_repo_tree(repo, revision=commit, repo_type=kind, recursive=True)
-        files = sorted((str(entry.path), int(entry.size)) for entry in tree if isinstance(entry, RepoFile))
-    return Repository(repo, kind, str(commit), tuple(HubFile(path, size) for path, size in files if _is_inside(path)))
+        files = [
+            HubFile(one.path, int(one.size), one.lfs.sha256 if one.lfs else None)
+            for one in tree
+            if isinstance(one, RepoFile) and not one.path.startswith("/") and ".." not in one.path.split("/")
+        ]
+    return Repository(repo, kind, str(commit), tuple(sorted(files, key=lambda file: file.path)))
 
 
 def check_model(repo: str, file: str) -> None:
     """Raises HubError at once if the Hub has no such model, or does not answer. A model of which `file` was fetched
     before is not looked up."""
-    with _explained(repo, "model"):
+    with explained(repo, "model"):
         if not isinstance(try_to_load_from_cache(repo, file), str):
             HfApi().model_info(repo, timeout=LOOK_TIMEOUT_S)
 
 
-def _is_inside(path: str) -> bool:
-    pure = PurePosixPath(path)
-    return not pure.is_absolute() and ".." not in pure.parts
+def download(repository: Repository, file: HubFile, folder: Path) -> Path:
+    """The whole file below `folder`, checked. A file that is there is not fetched again.
+
+    Raises HubError, or DamagedError for a file that has not the SHA-256 that the Hub names; it is deleted.
+    """
+    repo, kind = repository.repo, repository.kind
+    with explained(repo, kind):
+        path = Path(hf_hub_download(repo, file.path, repo_type=kind, revision=repository.commit, local_dir=folder))
+        if file.sha256 and file_sha256(path) != file.sha256:
+            path.unlink()
+            raise DamagedError(f"{printable(file.path)} of {repo} has not the SHA-256 that the Hub names")
+    return path
 
 
-def download(repository: Repository, path: str, folder: Path) -> Path:
-    """The file at `folder / path`. A file that is there is not fetched again. Raises HubError."""
-    with _explained(repository.repo, repository.kind):
-        return Path(
-            hf_hub_download(
-                repository.repo, path, repo_type=repository.kind, revision=repository.commit, local_dir=folder
-            )
-        )
+class RemotePieces(io.RawIOBase):
+    """Files of a repository as one file, which is read in parts, over the network. Reading raises HubError."""
+
+    def __init__(self, repository: Repository, files: Sequence[HubFile]) -> None:
+        super().__init__()
+        self._repository, self._files = repository, files
+        self._starts = list(accumulate((file.size for file in files), initial=0))
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._starts[-1]}[whence]
+        if position < 0:
+            raise ValueError(f"there is no position {position}")
+        self._position = position
+        return position
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        if self._position >= self._starts[-1] or not view:
+            return 0
+        number = bisect_right(self._starts, self._position) - 1
+        first = self._position - self._starts[number]
+        size = min(len(view), self._starts[number + 1] - self._position)
+        repository, path = self._repository, self._files[number].path
+        with explained(repository.repo, repository.kind):
+            url = hf_hub_url(repository.repo, path, repo_type=repository.kind, revision=repository.commit)
+            part = {"Range": f"bytes={first}-{first + size - 1}", "Accept-Encoding": "identity"}
+            content = get(url, {**build_hf_headers(), **part})
+            if len(content) != size:
+                raise HubError(f"{url} cannot be fetched in parts: the server sent {len(content)} bytes, not {size}")
+        view[:size] = content
+        self._position += size
+        return size
 
 
-def download_all(repository: Repository, folder: Path) -> None:
-    """All files of the repository below `folder`. Raises HubError."""
-    with _explained(repository.repo, repository.kind):
-        snapshot_download(repository.repo, repo_type=repository.kind, revision=repository.commit, local_dir=folder)
+def get(url: str, headers: Mapping[str, str] | None = None) -> bytes:
+    """What is at an address. To be called where errors are `explained`. A transfer that breaks off is tried again."""
+    response = http_backoff("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    hf_raise_for_status(response)
+    return response.content
 
 
 @contextmanager
-def _explained(repo: str, kind: str) -> Iterator[None]:
+def explained(what: str, kind: str = "") -> Iterator[None]:
+    """Errors of the Hub's library become HubErrors about `what`: an address, or a repository of a kind."""
     try:
         yield
     except _FAILURES as error:
         # Where a file cannot be asked for, the library says that it is not in its cache; the reason is the cause.
         hidden = isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception)
-        raise _explain(repo, kind, error.__cause__ if hidden else error) from error
+        raise _explain(what, kind, error.__cause__ if hidden else error) from error
 
 
-def _explain(repo: str, kind: str, error: BaseException | None) -> HubError:
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-    absent = isinstance(error, (RepositoryNotFoundError, RevisionNotFoundError))
-    if isinstance(error, GatedRepoError) or (status in _REFUSED and not absent):
-        page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repo}"
-        message = f"accept the terms of {repo} at {page}\nthen log in with a token of that account:  hf auth login"
+def _explain(what: str, kind: str, error: BaseException | None) -> HubError:
+    refused = isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403)
+    absent = isinstance(error, RepositoryNotFoundError)  # the Hub says so of private ones with a 401
+    if kind and (isinstance(error, GatedRepoError) or (refused and not absent)):
+        page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{what}"
+        message = f"accept the terms of {what} at {page}\nthen log in with a token of that account:  hf auth login"
         return GatedError(message)
-    if absent:
-        return AbsentError(f"the Hub has no {repo} of that revision, or it is private")
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        return HubError(f"the disk is full: make room, or choose a folder on another disk ({error.strerror})")
     if isinstance(error, (ImportError, httpx2.InvalidURL)) or "proxy URL" in str(error):
-        return HubError(f"{repo} cannot be fetched: {PROXY_ADVICE}")
-    return HubError(f"{repo} cannot be fetched: {printable(str(error) or type(error).__name__, limit=500)}")
+        # The message may hold a part of a password.
+        advice = "the proxy of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used; SOCKS needs  pip install socksio"
+        return HubError(f"{what} cannot be fetched: {advice}")
+    return HubError(f"{what} cannot be fetched: {printable(str(error) or type(error).__name__, limit=500)}")
+
+
+def fetch_file(file: RemoteFile, folder: Path, *, source: str | None = None, force: bool = False) -> bool:
+    """Put the checked file into `folder`, whole or not at all. Gives whether it was fetched: False where it was there.
+
+    `source` is a folder or an address that has the file in the place of its own. Raises FetchError or HubError where
+    the file cannot be fetched or is another one, and where another file is in its place and `force` is False. Raises
+    WriteError where it cannot be written.
+    """
+    target = folder / file.name
+    if target.exists():
+        problem = file.find_problem(target.read_bytes()) if target.is_file() else "is not a file"
+        if problem is None:
+            return False
+        if not force:
+            raise FetchError(f"{target} is there but {problem}; move it away, or give --force to replace it")
+    origin = f"{source.rstrip('/')}/{file.name}" if source else file.url
+    content = _content(origin)
+    problem = file.find_problem(content)
+    if problem is not None:
+        raise FetchError(f"{origin} is not the file of {file.url}: it {problem}")
+    with replacing(target) as new:
+        new.write(content)
+    return True
+
+
+def _content(origin: str) -> bytes:
+    if origin.startswith(("http://", "https://")):
+        with explained(origin):
+            return get(origin)
+    try:
+        return Path(origin).read_bytes()
+    except OSError as error:
+        raise FetchError(f"{origin} cannot be copied: {error.strerror}") from error

@@ -1,19 +1,31 @@
-"""Annotation file -> items: the questions of a dataset, checked before anything runs (docs/protocol.md, section 1)."""
+"""Annotation file -> items: the questions of a dataset, checked before anything runs (docs/protocol.md, section 1), and
+where their videos are on disk, also in another container than the annotations name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import errno
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 from typing import Any
 
-from eva.errors import EvaError, VideoError
+from eva.errors import EvaError, ReadError, VideoError
 from eva.json_text import numbered_lines, parse_json
 
 # MLVU's annotations name the videos by absolute paths of another machine. The path inside the dataset follows these
 # folders.
 MLVU_PREFIX = ("MVLU", "MLVU")
 KNOWN_KEYS = frozenset({"videos", "prompt", "reward_model", "index"})
+# The first one wins where a folder has several.
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi", ".flv", ".ts", ".mpg", ".mpeg", ".wmv", ".3gp")
+
+# The system says with these that there is no file at a path.
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+# It says with these that this user may not know, or that no file can have the name. Every other error is one of the
+# disk or of the machine.
+REFUSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 
 
 class AnnotationError(EvaError):
@@ -143,3 +155,49 @@ def _below_mlvu(path: PurePosixPath) -> PurePosixPath:
             if parts[start : start + width] == MLVU_PREFIX:
                 return PurePosixPath(*parts[start + width :])
     return path
+
+
+def locate_video(path: Path) -> Path:
+    """The file of an annotated video: `path` itself, or the file beside it with the same stem and a video suffix.
+
+    A video that is downloaded today often has another container than the annotations name. Of several such files the
+    first in the order of VIDEO_SUFFIXES counts. Raises VideoError if there is none that this user may read; ReadError
+    where the disk does not say it.
+    """
+    if not path.name:
+        raise VideoError(f"{path} names no video file")
+    # `.5` in `lecture 1.5` is not a suffix: only the suffix of a container is replaced.
+    stem = path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
+    # Cameras write suffixes in capitals.
+    others = (stem + written for suffix in VIDEO_SUFFIXES for written in (suffix, suffix.upper()))
+    for name in (path.name, *others):
+        candidate = path.with_name(name)
+        if _is_file(candidate):
+            if not os.access(candidate, os.R_OK):
+                raise VideoError(f"the video {candidate} may not be read by this user")
+            return candidate
+    raise VideoError(f"the video {path} is missing, in another container too")
+
+
+def locate_videos(items: Iterable[Item], video_root: Path) -> dict[str, Path | VideoError]:
+    """Where each video of `items` is, or why it is missing, by its annotated name and in the order of the names."""
+    places: dict[str, Path | VideoError] = {}
+    for name, item in sorted({item.videos[0]: item for item in items}.items()):
+        try:
+            places[name] = locate_video(video_path(item, video_root))
+        except VideoError as error:
+            places[name] = error
+    return places
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return S_ISREG(path.stat().st_mode)
+    except ValueError:  # a name that no file can have
+        return False
+    except OSError as error:
+        if error.errno in ABSENT:
+            return False
+        if error.errno in REFUSED:
+            raise VideoError(f"{path} cannot be looked up: {error.strerror}") from error
+        raise ReadError(f"{path} cannot be looked up: {error.strerror}") from error

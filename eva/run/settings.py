@@ -6,7 +6,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
-import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eva.agents.choice import BUILT_IN, FRAME_TOKENS, NFRAMES, AgentChoice, AgentError, read_own
+from eva.dataset.catalog import load_catalog
 from eva.dataset.items import Item, load_items
 from eva.errors import EvaError
 from eva.files import PROJECT, file_sha256
@@ -25,9 +25,6 @@ from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.result_file import read_records
 from eva.run.options import Options, SettingsError
 from eva.scoring.published import Published, published_questions
-
-# Where the names of cache and result are not made of the dataset's name.
-_STEMS = {"mlvu": "mlvu_mcq"}
 
 
 @dataclass(frozen=True)
@@ -43,15 +40,14 @@ class Dataset:
 def known_datasets() -> dict[str, dict[str, str]]:
     """The six datasets and the demo: the paths of questions and videos, which begin in the checkout, and the names of
     cache and result."""
-    files = json.loads((PROJECT / "data" / "manifest.json").read_text(encoding="utf-8"))["files"]
     known = {
         name: {
-            "jsonl": f"data/{file['name']}",
+            "jsonl": f"data/{one.annotations.name}",
             "video_root": f"data/videos/{name}",
-            "cache": f"cache_{_STEMS.get(name, name)}.jsonl",
-            "result": f"result_{_STEMS.get(name, name)}.jsonl",
+            "cache": one.result.name.replace("result_", "cache_"),
+            "result": one.result.name,
         }
-        for name, file in files.items()
+        for name, one in load_catalog().datasets.items()
     }
     demo = {"jsonl": "demo/data/demo.jsonl", "video_root": "demo/data/videos"}
     return {**known, "demo": {**demo, "cache": "cache_demo.jsonl", "result": "result_demo.jsonl"}}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eva.files import PROJECT
+from eva.dataset.catalog import load_catalog
 from eva.records.meta import Meta
 from eva.scoring.interval import Interval
 
@@ -36,19 +35,18 @@ class Published:
 
 
 def load_published() -> dict[str, Published]:
-    """By the dataset's name, from `results-12k/published.json` and `data/manifest.json`."""
-    content = json.loads((PROJECT / "results-12k" / "published.json").read_text(encoding="utf-8"))
-    files = json.loads((PROJECT / "data" / "manifest.json").read_text(encoding="utf-8"))["files"]
+    """By the dataset's name, from the catalog of the datasets."""
+    catalog = load_catalog()
     return {
-        name: Published(name, entry["rows"], _figures(entry), content["settings"], files[name]["sha256"])
-        for name, entry in content["datasets"].items()
+        name: Published(name, one.rows, _figures(one.published), catalog.published_settings, one.annotations.sha256)
+        for name, one in catalog.datasets.items()
     }
 
 
-def _figures(entry: Mapping[str, Any]) -> tuple[Figure, ...]:
+def _figures(rows: Iterable[Mapping[str, Any]]) -> tuple[Figure, ...]:
     return tuple(
         Figure(row["accuracy_percent"] / 100, row["source"], row.get("average_rounds"), row.get("average_total_tokens"))
-        for row in entry["published"]
+        for row in rows
     )
 
 

@@ -16,12 +16,13 @@ import pytest
 from harness import called
 
 from eva.commands.convert import column_names
-from eva.dataset.convert import Columns, ConvertError, Dropped, RowError, convert_rows
+from eva.dataset.convert import Columns, ConvertError, RowError, convert_rows, read_table
 from eva.dataset.items import load_items
-from eva.dataset.tables import read_csv, read_parquet
 
 COLUMNS = Columns("video", "question", ("options",), "answer", "letter")
+OBJECT = {"B": "y", "A": "x"}
 ROW = {"video": "cats.mp4", "question": "How many cats?", "options": ["one", "two", "three"], "answer": "B"}
+SPREADSHEET = ("--video", "file", "--question", "question", "--options", "a,b", "--answer", "right")
 FLAGS = ("--video", "video", "--question", "question", "--options", "options", "--answer", "answer")
 
 
@@ -35,11 +36,11 @@ def write_jsonl(path: Path, *rows: object) -> Path:
 
 
 def converted(*rows: dict, columns: Columns = COLUMNS) -> list[dict]:
-    return [json.loads(line) for line in convert_rows(rows, columns, first_row=1) if isinstance(line, str)]
+    return [json.loads(line) for line in convert_rows(enumerate(rows), columns) if isinstance(line, str)]
 
 
 def reasons(*rows: dict, columns: Columns = COLUMNS) -> list[str]:
-    return [row.error.reason for row in convert_rows(rows, columns, first_row=1) if isinstance(row, Dropped)]
+    return [row.reason for row in convert_rows(enumerate(rows), columns) if isinstance(row, RowError)]
 
 
 def test_csv_with_a_column_for_each_option_becomes_items(tmp_path):
@@ -60,27 +61,61 @@ def test_csv_with_a_column_for_each_option_becomes_items(tmp_path):
     assert "käse" in (tmp_path / "out.jsonl").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("encoding", "delimiter"), [("utf-8-sig", ";"), ("utf-16", "\t"), ("utf-16", ";")])
+@pytest.mark.parametrize(
+    ("encoding", "delimiter", "flags"),
+    [
+        *(("utf-8-sig", ";", ()), ("utf-16", "\t", ()), ("utf-8", ",", ("--encoding", "cp1252"))),
+        *(("cp1252", ";", ("--encoding", "cp1252")), ("mac_roman", ";", ("--encoding", "macintosh"))),
+    ],
+)
 def test_a_table_as_excel_saves_it_is_read_and_its_rows_have_the_numbers_that_excel_shows(
-    tmp_path, encoding, delimiter
+    tmp_path, encoding, delimiter, flags
 ):
     table = tmp_path / "set.csv"
-    rows = ["file,question,a,b,right", "käse.mp4,How many?,1,2,B", "b.mp4,,1,2,A"]
+    rows = ["file,question,a,b,right", 'käse.mp4,"How\r\nmany?",1,2,B', "", "b.mp4,,1,2,A"]
     table.write_bytes("\r\n".join(rows).replace(",", delimiter).encode(encoding))
-    flags = ("--video", "file", "--question", "question", "--options", "a,b", "--answer", "right")
-    done = convert(table, tmp_path / "out.jsonl", *flags, kind="csv")
+    done = convert(table, tmp_path / "out.jsonl", *SPREADSHEET, *flags, kind="csv")
     assert (done.returncode, done.stderr.splitlines()) == (
-        0, ["1 of 2 rows converted, 1 dropped", "  1 x no question (row 3: no question)"],
+        0, ["1 of 2 rows converted, 1 dropped", "  1 x no question (row 4: no question)"],
     )  # fmt: skip
     (item,) = load_items(tmp_path / "out.jsonl")
     assert (item.index, item.videos, item.ground_truth) == (0, ("käse.mp4",), "B")
 
 
-def test_jsonl_with_a_list_of_options_becomes_items(tmp_path):
-    table = write_jsonl(tmp_path / "set.jsonl", ROW, ROW | {"video": "b.mp4", "options": '["1", 2, 2.5]'})
-    assert convert(table, tmp_path / "out.jsonl", *FLAGS).returncode == 0
-    contents = [item.prompt[0]["content"] for item in load_items(tmp_path / "out.jsonl")]
-    assert contents == ["How many cats?\nA. one\nB. two\nC. three", "How many cats?\nA. 1\nB. 2\nC. 2.5"]
+def test_a_text_in_another_encoding_names_the_flag(tmp_path):
+    (tmp_path / "set.csv").write_bytes("käse.mp4".encode("cp1252"))
+    done = convert(tmp_path / "set.csv", tmp_path / "out.jsonl", *SPREADSHEET, kind="csv")
+    assert (done.returncode, "--encoding" in done.stderr) == (1, True)
+    assert convert(tmp_path / "set.csv", tmp_path / "out.jsonl", *SPREADSHEET, "--encoding", "none").returncode == 2
+
+
+def test_an_xlsx_file_becomes_items_with_what_its_cells_show(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    rows = [
+        ("file", "question", "a", "b", "right"),
+        ("käse.mp4", "Is it so?", True, False, "B"),
+        (),
+        ("b.mp4", "How many?", 1, 2.5, "A"),
+        ("c.mp4", "", 1, 2, "A"),
+    ]
+    for cells in rows:
+        book.active.append(cells)
+    book.save(tmp_path / "set.xlsx")
+    done = convert(tmp_path / "set.xlsx", tmp_path / "out.jsonl", *SPREADSHEET, kind="xlsx")
+    assert (done.returncode, done.stderr.splitlines()[1:]) == (0, ["  1 x no question (row 5: no question)"])
+    first, second = load_items(tmp_path / "out.jsonl")
+    assert first.prompt[0]["content"] == "Is it so?\nA. TRUE\nB. FALSE"
+    assert (second.index, second.prompt[0]["content"]) == (1, "How many?\nA. 1\nB. 2.5")
+
+
+def test_json_with_a_list_or_an_object_of_options_becomes_items(tmp_path):
+    rows = [ROW, ROW | {"video": "b.mp4", "options": '["1", 2, 2.5]'}, ROW | {"video": "c.mp4", "options": OBJECT}]
+    (tmp_path / "set.json").write_text(json.dumps(rows))
+    for table in (write_jsonl(tmp_path / "set.jsonl", *rows), tmp_path / "set.json"):
+        assert convert(table, tmp_path / "out.jsonl", *FLAGS, kind=table.suffix[1:]).returncode == 0
+        contents = [item.prompt[0]["content"].partition("?")[2] for item in load_items(tmp_path / "out.jsonl")]
+        assert contents == ["\nA. one\nB. two\nC. three", "\nA. 1\nB. 2\nC. 2.5", "\nA. x\nB. y"]
 
 
 def test_parquet_with_a_list_column_becomes_items(tmp_path):
@@ -91,10 +126,11 @@ def test_parquet_with_a_list_column_becomes_items(tmp_path):
     assert [item.extra for item in load_items(tmp_path / "out.jsonl")] == [{"when": "2025-01-02"}, {"when": None}]
 
 
-def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)  # as if it were not installed
-    with pytest.raises(ConvertError, match="pip install"):
-        list(read_parquet(tmp_path / "table", []))
+@pytest.mark.parametrize(("kind", "package"), [("parquet", "pyarrow"), ("xlsx", "openpyxl")])
+def test_without_the_package_of_a_format_it_is_said_what_to_install(tmp_path, monkeypatch, kind, package):
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    with pytest.raises(ConvertError, match=f"need {package}: pip install"):
+        list(read_table(tmp_path / "table", kind, []))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +179,7 @@ def test_an_answer_that_is_none_of_the_options_drops_the_row(kind, answer):
         ({"options": "['one', 'two']"}, "the options are not a JSON list"),
         ({"options": "[" * 100_000}, "the options are not a JSON list"),
         ({"options": "[" * 500 + "]" * 500}, "the options are not a JSON list"),
-        ({"options": {"A": "one"}}, "the options are not a list"),
+        ({"options": {"A": "one", "C": "two"}}, "the options are neither a list nor an object with the keys A, B, …"),
         ({"options": ["one", "two", "two"]}, "the right option is there twice"),
         ({"answer": ""}, "no answer"),
         ({"question": True}, "a cell is neither text nor a number"),
@@ -212,8 +248,8 @@ def test_dropped_rows_are_counted_by_reason_on_stderr(tmp_path):
     assert done.returncode == 0
     assert "1 of 6 rows converted, 5 dropped" in done.stderr
     assert "  2 x no question (row 2: no question; row 3: no question)" in done.stderr
-    assert "  1 x a column is absent (row 4: a column is absent: answer, options, question in line 4)" in done.stderr
-    assert "  2 x not a JSON object (row 5: not a JSON object: line 5; row 6" in done.stderr
+    assert "  1 x a column is absent (row 4: a column is absent: answer, options, question)" in done.stderr
+    assert "  2 x not a JSON object (row 5: not a JSON object; row 6" in done.stderr
     assert len(load_items(tmp_path / "out.jsonl")) == 1
 
 
@@ -238,7 +274,7 @@ def test_no_file_is_written_when_no_row_is_left(tmp_path):
 def test_a_csv_row_of_another_length_is_dropped(tmp_path):
     table = tmp_path / "set.csv"
     table.write_text('video,question,options,answer\na.mp4,Q,"[""x"",""y""]",A\nb.mp4,Q\nc.mp4,Q,x,y,z\n')
-    assert [type(row) for row in read_csv(table, COLUMNS.all())] == [dict, RowError, RowError]
+    assert [type(row) for _, row in read_table(table, "csv", COLUMNS.names)] == [dict, RowError, RowError]
 
 
 @pytest.mark.parametrize(
@@ -247,10 +283,10 @@ def test_a_csv_row_of_another_length_is_dropped(tmp_path):
         ("csv", b"video,question,answer\n", "has no column options; it has video, question, answer"),
         ("csv", b"", "has no column video, question, options, answer; it has none"),
         ("csv", b"video,question,options,answer,video\n", "has more than one column video"),
-        ("csv", b"video,question,options,answer\n\xff\n", "is not readable as csv in UTF-8"),
-        ("csv", b'video,question,options,answer\n"open', "is not readable as csv in UTF-8"),
+        ("csv", b'video,question,options,answer\n"open', "is not readable as csv"),
         ("parquet", b"no parquet", "is not a readable Parquet file"),
-        ("jsonl", b"\xff\n", "is not readable as jsonl in UTF-8"),
+        ("json", b"{}", "does not hold a JSON list"),
+        ("jsonl", b"\xff\n", "is not text in UTF-8"),
     ],
 )
 def test_a_file_that_is_no_such_table_is_refused(tmp_path, kind, content, message):

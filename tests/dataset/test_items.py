@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import SHARED, row, write_rows
+from harness import SHARED, row
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,11 +58,6 @@ def test_every_row_of_the_six_datasets_loads_with_its_own_index_and_prompt(name:
 
 
 @annotated
-def test_the_six_datasets_have_10901_rows() -> None:
-    assert sum(len(load_items(ANNOTATIONS / name)) for name in ROWS) == 10901
-
-
-@annotated
 def test_two_mlvu_rows_with_the_truth_at_sign_stay() -> None:
     items = load_items(ANNOTATIONS / "MLVU_MCQ_raw_full.jsonl")
     assert sum(one.ground_truth == "@" for one in items) == 2
@@ -73,21 +68,6 @@ def test_mlvus_absolute_paths_resolve_under_the_video_root(tmp_path: Path) -> No
     for one in load_items(ANNOTATIONS / "MLVU_MCQ_raw_full.jsonl"):
         relative = one.videos[0].split("MVLU/MLVU/", 1)[1]
         assert video_path(one, tmp_path) == tmp_path / relative
-
-
-@annotated
-@pytest.mark.parametrize("name", ROWS)
-def test_every_video_of_the_six_datasets_lies_under_the_video_root(name: str, tmp_path: Path) -> None:
-    for one in load_items(ANNOTATIONS / name):
-        assert video_path(one, tmp_path).is_relative_to(tmp_path)
-
-
-@annotated
-def test_lvbenchs_and_videoholmes_extra_keys_are_carried_for_reports() -> None:
-    lvbench = load_items(ANNOTATIONS / "LVBench_raw_full_root.jsonl")[0].extra
-    holmes = load_items(ANNOTATIONS / "videoholmes_raw_full.jsonl")[0].extra
-    assert {"question_type", "time_reference", "video_type", "uid", "id"} <= set(lvbench)
-    assert {"Question_ID", "Question_Type", "Explanation"} <= set(holmes)
 
 
 # --- the rules
@@ -115,17 +95,6 @@ def test_of_a_turn_role_and_content_are_sent_and_no_other_key(tmp_path: Path) ->
     assert dict(one.prompt[0]) == {"role": "user", "content": raw["prompt"][0]["content"]}
 
 
-def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
-    (one,) = load(tmp_path, "\ufeff" + json.dumps(row("q")))
-    assert one.index == 0
-
-
-def test_the_first_video_of_an_item_is_the_one_that_is_shown(tmp_path: Path) -> None:
-    (one,) = load(tmp_path, json.dumps({**row("q"), "videos": ["a.mp4", "b.mp4"]}))
-    assert one.videos == ("a.mp4", "b.mp4")
-    assert video_path(one, tmp_path) == tmp_path / "a.mp4"
-
-
 def test_blank_lines_are_skipped_and_still_counted(tmp_path: Path) -> None:
     items = load(tmp_path, "", *lines(row("a")), " \t", *lines(row("b")))
     assert [one.index for one in items] == [1, 3]
@@ -137,18 +106,11 @@ def test_a_non_integer_index_becomes_the_line_number_counted_from_0(tmp_path: Pa
     assert [one.index for one in items] == [100, 1, 2]
 
 
-def test_a_literal_backslash_n_stays(tmp_path: Path) -> None:
+def test_the_bytes_of_a_prompt_stay_as_they_are(tmp_path: Path) -> None:
     raw = row("q")
-    raw["prompt"][0]["content"] = "Q?\\n(A) one\\n(B) two "
-    (one,) = load(tmp_path, json.dumps(raw))
-    assert one.prompt[0]["content"] == "Q?\\n(A) one\\n(B) two "
-
-
-def test_unicode_line_separators_inside_a_line_do_not_split_it(tmp_path: Path) -> None:
-    raw = row("q")
-    raw["prompt"][0]["content"] = "one\u2028two\u0085three\x0bfour"
-    (one,) = load(tmp_path, json.dumps(raw, ensure_ascii=False))
-    assert one.prompt[0]["content"] == "one\u2028two\u0085three\x0bfour"
+    raw["prompt"][0]["content"] = text = "Q?\\n(A) one\u2028two\u0085three\x0bfour\\n(B) two "
+    (one,) = load(tmp_path, "\ufeff" + json.dumps(raw, ensure_ascii=False))
+    assert one.prompt[0]["content"] == text
 
 
 @pytest.mark.parametrize(
@@ -262,30 +224,13 @@ def test_an_absolute_path_elsewhere_is_refused_with_the_root_that_holds_it(tmp_p
     assert video_path(item("/data/clip.mp4"), Path("/data")) == Path("/data/clip.mp4")
 
 
-HOSTILE = [
-    "../secret.mp4",
-    "a/../../secret.mp4",
-    "a/b/../../../secret.mp4",
-    "..",
-    "/etc/passwd",
-    "//etc/passwd",
-    "/mnt/MVLU/MLVU/../../secret.mp4",
-    "/mnt/MVLU/MLVU//etc/passwd",
-    "a\0b.mp4",
-]
-
-
-@pytest.mark.parametrize("name", HOSTILE, ids=repr)
+@pytest.mark.parametrize(
+    "name",
+    ["../secret.mp4", "a/../../x.mp4", "..", "/etc/passwd", "//etc/passwd", "/mnt/MVLU/MLVU/../../x.mp4", "a\0b.mp4"],
+)
 def test_a_path_out_of_the_video_root_is_refused(tmp_path: Path, name: str) -> None:
-    root = tmp_path / "videos"
-    try:
-        found = video_path(item(name), root)
-    except EvaError as error:
-        assert "\n" not in str(error)
-        return
-    # An MLVU path with a doubled slash may also be read as what lies below the root.
-    assert name == "/mnt/MVLU/MLVU//etc/passwd"
-    assert found == root / "etc/passwd"
+    with pytest.raises(EvaError):
+        video_path(item(name), tmp_path)
 
 
 @given(st.lists(st.sampled_from(["..", ".", "a", "/", "MVLU", "MLVU", "~", "$HOME", "\n", " "]), max_size=8))
@@ -297,7 +242,3 @@ def test_no_path_at_all_leaves_the_video_root(parts: list[str]) -> None:
         return
     assert found.is_relative_to(root)
     assert ".." not in found.parts
-
-
-def test_rows_written_by_the_helper_load(tmp_path: Path) -> None:
-    assert len(load_items(write_rows(tmp_path / "q.jsonl", [row("a"), row("b")]))) == 2

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from eva.dataset.items import Item
-from eva.dataset.locate import VIDEO_SUFFIXES, locate_video, survey_videos
+from eva.dataset.items import VIDEO_SUFFIXES, Item, locate_video, locate_videos
 from eva.errors import VideoError
 
 
 def touch(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).touch()
-
-
-def test_the_annotated_file_wins_over_every_other_container(tmp_path):
-    touch(tmp_path, "x.mp4", "x.mkv", "x.webm")
-    assert locate_video(tmp_path / "x.webm") == tmp_path / "x.webm"
 
 
 def test_an_annotated_file_needs_no_known_suffix(tmp_path):
@@ -30,22 +23,14 @@ def test_an_annotated_file_needs_no_known_suffix(tmp_path):
 @pytest.mark.parametrize("suffix", [*VIDEO_SUFFIXES, ".MKV", ".MP4"])
 def test_another_container_is_found_by_the_stem(tmp_path, suffix):
     touch(tmp_path, f"-O6mJ0VBTc4{suffix}")
-    assert locate_video(tmp_path / "-O6mJ0VBTc4.mp4") == tmp_path / f"-O6mJ0VBTc4{suffix}"
-
-
-def test_the_suffix_of_a_container_counts_in_capitals_too(tmp_path):
-    touch(tmp_path, "x.mkv")
-    assert locate_video(tmp_path / "x.MP4") == tmp_path / "x.mkv"
-
-
-def test_of_several_containers_the_first_known_one_is_taken(tmp_path):
-    touch(tmp_path, "x.avi", "x.webm", "x.mkv")
-    assert locate_video(tmp_path / "x.mp4") == tmp_path / "x.mkv"
+    for annotated in ("-O6mJ0VBTc4.mp4", "-O6mJ0VBTc4.MP4"):
+        assert locate_video(tmp_path / annotated) == tmp_path / f"-O6mJ0VBTc4{suffix}"
 
 
 def test_the_containers_are_those_of_the_page_on_the_datasets_in_its_order(tmp_path):
     suffixes = [".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi", ".flv", ".ts", ".mpg", ".mpeg", ".wmv", ".3gp"]
     touch(tmp_path, *(f"x{suffix}" for suffix in suffixes))
+    assert locate_video(tmp_path / "x.webm") == tmp_path / "x.webm"
     for suffix in suffixes:
         assert locate_video(tmp_path / "x") == tmp_path / f"x{suffix}"
         (tmp_path / f"x{suffix}").unlink()
@@ -100,24 +85,12 @@ def test_a_path_without_a_name_is_a_missing_video():
         locate_video(Path("/"))
 
 
-def item(index: int, video: str) -> Item:
-    return Item(index=index, videos=(video,), prompt=(), ground_truth="A")
-
-
-def test_a_survey_looks_for_the_first_video_of_an_item(tmp_path):
-    touch(tmp_path, "a.mp4", "b.mp4")
-    items = [Item(index, (name, "z.mp4"), (), "A") for index, name in enumerate(("a.mp4", "b.mp4"))]
-    assert survey_videos(items, tmp_path).exact == (tmp_path / "a.mp4", tmp_path / "b.mp4")
-
-
-def test_a_survey_names_every_video_once(tmp_path):
+def test_every_video_is_looked_for_once_and_only_the_first_of_a_question(tmp_path):
     touch(tmp_path, "a.mp4", "b.webm")
     names = ["b.mp4", "a.mp4", "gone.mp4", "a.mp4", "gone.mp4", "../a.mp4"]
-    survey = survey_videos([item(i, name) for i, name in enumerate(names)], tmp_path)
-    assert survey.exact == (tmp_path / "a.mp4",)
-    assert survey.other_container == (tmp_path / "b.webm",)
-    assert len(survey.missing) == 2
-    assert "leaves the video root" in survey.missing[0]
-    assert survey.total == 4
-    shutil.rmtree(tmp_path)
-    assert len(survey_videos([item(0, "a.mp4")], tmp_path).missing) == 1
+    items = [Item(index, (name, "z.mp4"), (), "A") for index, name in enumerate(names)]
+    places = locate_videos(items, tmp_path)
+    assert list(places) == sorted(set(names))
+    assert (places["a.mp4"], places["b.mp4"]) == (tmp_path / "a.mp4", tmp_path / "b.webm")
+    assert "leaves the video root" in str(places["../a.mp4"])
+    assert isinstance(places["gone.mp4"], VideoError)

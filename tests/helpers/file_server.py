@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
+import re
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Behaviour = Callable[["Handler", bytes], None]
-MAX_ENDLESS_BYTES = 1 << 28
 
 
 class FileServer:
@@ -19,7 +18,6 @@ class FileServer:
         self.files: dict[str, bytes] = {}
         self.plan: dict[str, list[Behaviour]] = defaultdict(list)
         self.requests: Counter[str] = Counter()
-        self.endless_bytes = 0
         self.released = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler or Handler)
         self._server.file_server = self  # type: ignore[attr-defined]
@@ -55,29 +53,23 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing: the tests look at `requests`."""
 
 
+def part_of(handler: BaseHTTPRequestHandler, content: bytes) -> bytes | None:
+    """What a request for a part of a file asks for."""
+    part = re.fullmatch(r"bytes=(\d+)-(\d+)", handler.headers.get("Range", ""))
+    return content[int(part[1]) : int(part[2]) + 1] if part else None
+
+
 def serve(handler: Handler, content: bytes) -> None:
-    """The whole file."""
-    send_head(handler, content)
-    handler.wfile.write(content)
+    """The whole file, or the part that is asked for."""
+    part = part_of(handler, content)
+    send_head(handler, content if part is None else part, 200 if part is None else 206)
+    handler.wfile.write(content if part is None else part)
 
 
-def send_head(handler: Handler, content: bytes) -> None:
-    handler.send_response(200)
+def send_head(handler: Handler, content: bytes, status: int = 200) -> None:
+    handler.send_response(status)
     handler.send_header("Content-Length", str(len(content)))
     handler.end_headers()
-
-
-def compress_if_welcome(handler: Handler, content: bytes) -> None:
-    """Answers in gzip to whoever says to accept it."""
-    if "gzip" not in handler.headers.get("Accept-Encoding", ""):
-        serve(handler, content)
-        return
-    compressed = gzip.compress(content)
-    handler.send_response(200)
-    handler.send_header("Content-Encoding", "gzip")
-    handler.send_header("Content-Length", str(len(compressed)))
-    handler.end_headers()
-    handler.wfile.write(compressed)
 
 
 def break_after(size_bytes: int) -> Behaviour:
@@ -99,18 +91,6 @@ def stall_after(size_bytes: int) -> Behaviour:
         handler.server.file_server.released.wait(30)  # type: ignore[attr-defined]
 
     return behaviour
-
-
-def send_endlessly(handler: Handler, content: bytes) -> None:
-    """The file again and again, until the other side hangs up."""
-    handler.send_response(200)
-    handler.end_headers()
-    server: FileServer = handler.server.file_server  # type: ignore[attr-defined]
-    try:
-        while server.endless_bytes < MAX_ENDLESS_BYTES:
-            server.endless_bytes += handler.wfile.write(content)
-    except ConnectionError:
-        pass  # the other side hung up: what this waits for
 
 
 def answer(status: int, headers: dict[str, str] | None = None) -> Behaviour:

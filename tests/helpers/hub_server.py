@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
 
-from file_server import FileServer, answer, serve
+from file_server import FileServer, answer, part_of, serve
 
 COMMIT = "c0" * 20
 
@@ -18,8 +19,9 @@ COMMIT = "c0" * 20
 class HubServer(FileServer):
     """`repos[repo][path]` is a file. `refused[repo]` is the status and the error code of its files.
 
-    `plan[path]` holds what the next requests for the bytes of a file meet, and `requests` counts these by path.
-    `asked` counts all other requests, by method and address.
+    `plan[path]` holds what the next requests for a whole file meet, and `requests` counts these by path. Requests for
+    parts of a file meet `plan["parts of " + path]`, and `parts` counts their bytes. `asked` has all other requests, by
+    method and address. The Hub names the SHA-256 of each file, or `hashes[path]`.
     """
 
     def __init__(self) -> None:
@@ -27,6 +29,8 @@ class HubServer(FileServer):
         self.repos: dict[str, dict[str, bytes]] = {}
         self.refused: dict[str, tuple[int, str]] = {}
         self.asked: list[str] = []
+        self.parts: Counter[str] = Counter()
+        self.hashes: dict[str, str] = {}
         self.url = self.url.removesuffix("/files/")
         self.bytes_url = self.url.replace("127.0.0.1", "localhost") + "/bytes"
 
@@ -42,9 +46,15 @@ class HubHandler(BaseHTTPRequestHandler):
         words = unquote(urlsplit(self.path).path).strip("/").split("/")
         if words[0] == "bytes":
             path = "/".join(words[3:])
-            hub.requests[path] += 1
-            behaviour = hub.plan[path].pop(0) if hub.plan[path] else serve
-            behaviour(self, hub.repos["/".join(words[1:3])][path])  # type: ignore[arg-type]
+            content = hub.repos["/".join(words[1:3])][path]
+            part = part_of(self, content)
+            if part is None:
+                hub.requests[path] += 1
+            else:
+                hub.parts[path] += len(part)
+            plan = hub.plan[path if part is None else f"parts of {path}"]
+            behaviour = plan.pop(0) if plan else serve
+            behaviour(self, content)  # type: ignore[arg-type]
             return
         hub.asked.append(f"{self.command} {unquote(self.path)}")
         is_api = words[0] == "api"
@@ -60,8 +70,7 @@ class HubHandler(BaseHTTPRequestHandler):
         elif what == "revision":
             self._send_json({"id": repo, "sha": commit})
         elif what == "tree":
-            rows = [{"type": "file", "path": name, "size": len(body), "oid": "0"} for name, body in files.items()]
-            self._send_json(rows)
+            self._send_json([self._row(hub, name, body) for name, body in files.items()])
         elif repo in hub.refused:
             self._refuse(*hub.refused[repo])
         elif path not in files:
@@ -70,6 +79,11 @@ class HubHandler(BaseHTTPRequestHandler):
             etag = hashlib.sha256(files[path]).hexdigest()
             headers = {"X-Linked-Size": str(len(files[path])), "X-Linked-ETag": f'"{etag}"', "X-Repo-Commit": commit}
             answer(302, {"Location": f"{hub.bytes_url}/{repo}/{path}", **headers})(self, b"")  # type: ignore[arg-type]
+
+    def _row(self, hub: HubServer, name: str, body: bytes) -> dict[str, object]:
+        digest = hub.hashes.get(name, hashlib.sha256(body).hexdigest())
+        large = {"oid": digest, "size": len(body), "pointerSize": 130}
+        return {"type": "file", "path": name, "size": len(body), "oid": "0", "lfs": large}
 
     def _refuse(self, status: int, code: str) -> None:
         answer(status, {"X-Error-Code": code} if code else {})(self, b"")  # type: ignore[arg-type]

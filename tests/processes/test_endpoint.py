@@ -32,8 +32,8 @@ from hostile_server import (
 from scripted_server import Handler, Refusal, Script, ScriptedServer
 
 from eva.commands.run_flags import resume_command
-from eva.dataset.download import FetchError, RemoteFile, fetch
-from eva.dataset.hub import HubError, look_up
+from eva.dataset.catalog import RemoteFile
+from eva.dataset.hub import HubError, fetch_file, look_up
 from eva.endpoint.client import ChatModel, connect, make_client
 from eva.endpoint.completion import Reply
 from eva.endpoint.errors import ServerError, UnavailableError
@@ -585,10 +585,9 @@ def test_a_proxy_that_cannot_be_used_is_one_sentence_and_none_for_this_machine(
         make_client("http://far.example/v1", "EMPTY", 60)
     assert not any(part in str(raised.value) for part in (SECRET, "word"))
     make_client("http://127.0.0.1:8000/v1", "EMPTY", 60)
-    file = RemoteFile("x", "sha256", "", 1)
-    with pytest.raises(FetchError, match="ALL_PROXY names cannot be used") as refused:
-        fetch(file, source="http://far.example", folder=tmp_path, force=False, retries=0)
-    with pytest.raises(HubError, match="ALL_PROXY names cannot be used") as unheard:
+    with pytest.raises(HubError, match="ALL_PROXY cannot be used") as refused:
+        fetch_file(RemoteFile("x", "http://far.example/x"), tmp_path)
+    with pytest.raises(HubError, match="ALL_PROXY cannot be used") as unheard:
         look_up("a/b", "main")
     assert not any(part in f"{refused.value}{unheard.value}" for part in (SECRET, "word"))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import ROOT, called, write_rows
+from harness import called, write_rows
 
 from eva.records.meta import Meta, write_meta
 from eva.scoring.assessment import assess_file
@@ -61,7 +61,7 @@ def is_right(record: Record) -> bool:
 LSDBENCH = results(1304, videos=400, share=0.5)
 REPEATED = [*LSDBENCH[:-4], *LSDBENCH[:4]]
 ONE_VIDEO = results(30, videos=1, share=0.5)
-LSDBENCH_SHA256 = json.loads((ROOT / "data" / "manifest.json").read_text())["files"]["lsdbench"]["sha256"]
+LSDBENCH_SHA256 = PUBLISHED["lsdbench"].annotations_sha256
 AS_PUBLISHED = {"max_turns": 6, "max_visual_tokens": 12000, "annotations_sha256": LSDBENCH_SHA256}
 # Name -> the records and the dataset of their meta file, if they have one. All but the unfinished are of runs that were
 # to ask just these questions.

@@ -1,0 +1,76 @@
+"""`eva/datasets.json`: complete, pinned, and equal to the annotation files where they are at hand."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from harness import SHARED
+
+from eva.dataset.catalog import load_catalog
+from eva.dataset.items import load_items, video_path
+from eva.run.settings import known_datasets
+
+ANNOTATIONS = SHARED / "annotations"
+WEB = "https://raw.githubusercontent.com/wangruohui/EfficientVideoAgent/758ad8d3dcb84a8086e5d70c9afb9a6f278e8f5a"
+# What the repository's table says: rows, videos, accuracy in percent, rounds, tokens.
+TABLE = {
+    "videomme": (2700, 900, 60.15, 2.42, 16911),
+    "longvideobench": (1337, 753, 54.97, 2.57, 19042),
+    "mlvu": (2174, 1242, 68.26, 2.42, 16570),
+    "lsdbench": (1304, 400, 49.31, 2.48, 13914),
+    "videoholmes": (1837, 270, 37.18, 2.75, 9085),
+    "lvbench": (1549, 103, 43.32, 2.62, 20412),
+}
+needs_annotations = pytest.mark.skipif(not ANNOTATIONS.is_dir(), reason="the annotation files are not at hand")
+DATASETS = load_catalog().datasets
+
+
+def test_the_published_figures_are_the_repositorys_table_and_the_papers_where_it_differs():
+    for name, one in DATASETS.items():
+        row = one.published[0]
+        figures = (row["accuracy_percent"], row["average_rounds"], row["average_total_tokens"])
+        assert (row["source"], one.rows, one.videos, *figures) == ("repository", *TABLE[name])
+    assert list(DATASETS) == list(TABLE)
+    more = {name: one.published[1:] for name, one in DATASETS.items() if one.published[1:]}
+    assert more == {"lsdbench": [{"source": "paper", "accuracy_percent": 51.0}]}
+
+
+def test_files_come_from_one_commit_and_are_known_by_their_hashes():
+    for one in DATASETS.values():
+        assert one.annotations.url == f"{WEB}/data/{one.annotations.name}"
+        assert one.result.url == f"{WEB}/results-12k/{one.result.name}"
+        assert (len(one.annotations.sha256), len(one.result.git_blob)) == (64, 40)
+        assert {Path(name).name for name in (one.annotations.name, one.result.name)} == {
+            one.annotations.name, one.result.name,
+        }  # fmt: skip
+
+
+def test_a_run_gives_its_files_the_names_of_the_reference():
+    for name, paths in known_datasets().items():
+        stem = {"mlvu": "mlvu_mcq"}.get(name, name)
+        assert (paths["cache"], paths["result"]) == (f"cache_{stem}.jsonl", f"result_{stem}.jsonl")
+        assert name == "demo" or paths["jsonl"] == f"data/{DATASETS[name].annotations.name}"
+
+
+@needs_annotations
+@pytest.mark.parametrize("dataset", TABLE)
+def test_the_catalog_describes_the_annotation_files(dataset):
+    path = ANNOTATIONS / DATASETS[dataset].annotations.name
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == DATASETS[dataset].annotations.sha256
+    items = load_items(path)
+    assert (len(items), len({item.videos[0] for item in items})) == TABLE[dataset][:2]
+
+
+@needs_annotations
+def test_the_folder_layouts_are_those_of_the_page():
+    root = Path("videos")
+    folders = {
+        name: {video_path(item, root).parent for item in load_items(ANNOTATIONS / one.annotations.name)}
+        for name, one in DATASETS.items()
+    }
+    mlvu = folders.pop("mlvu")
+    assert set.union(*folders.values()) == {root}
+    tasks = "1_plotQA 2_needle 3_ego 4_count 5_order 6_anomaly_reco 7_topic_reasoning"
+    assert mlvu == {root / "video" / task for task in tasks.split()}
