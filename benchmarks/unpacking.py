@@ -20,7 +20,7 @@ from time import perf_counter
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from eva.dataset.unpack import take, zip_members
+from eva.dataset.unpack import put, take, zip_members
 
 ZIPS, VIDEOS, VIDEO_BYTES, ROUNDS = 20, 900, 1_000_000, 5
 MAX_RATIO = 1.2
@@ -68,7 +68,8 @@ def unpack(zips: Path, target: Path) -> None:
     for path in sorted(zips.iterdir()):
         with path.open("rb") as file:
             for member in zip_members(file):
-                take(member, target / member.name)
+                take(member, target / "part")
+                put(target / "part", [target / member.name])
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from eva.json_text import is_number, numbered_lines, parse_json
 
 AnswerKind = Literal["letter", "index0", "index1", "text"]
 ANSWER_KINDS: tuple[AnswerKind, ...] = get_args(AnswerKind)
+KINDS = ("csv", "jsonl", "json", "xlsx", "parquet")
 LETTERS = string.ascii_uppercase
 LABEL = re.compile(r"^\(?([A-Z])[.:)]\s*")
 ANSWER_LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")
@@ -81,9 +82,6 @@ def read_table(path: Path, kind: str, columns: Sequence[str], encoding: str | No
     return ((number, _object(row, columns)) for number, row in enumerate(rows, start=1))
 
 
-KINDS = ("csv", "jsonl", "json", "xlsx", "parquet")
-
-
 def _text_of(path: Path, encoding: str | None) -> str:
     content = path.read_bytes()
     marked = [name for mark, name in MARKS.items() if content.startswith(mark)]
@@ -106,10 +104,10 @@ def _csv_cells(path: Path, text: str, columns: Sequence[str]) -> Iterator[list[s
 
 
 def _xlsx_cells(path: Path) -> Iterator[list[Any]]:
-    """Of the sheet that is shown first. A formula is the value that it had."""
+    """Of the first sheet. A formula is the value that it had."""
     openpyxl = _optional("openpyxl", "xlsx")
     try:
-        sheet = openpyxl.load_workbook(path, data_only=True).active
+        sheet = openpyxl.load_workbook(path, data_only=True).worksheets[0]
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ConvertError(f"{path} is not a readable xlsx file: {error}") from error
     for cells in sheet.iter_rows(values_only=True):
@@ -157,6 +155,7 @@ def _require(path: Path, columns: Sequence[str], there: Sequence[str]) -> None:
 
 
 def _parsed(text: str) -> Any:
+    """The value of a JSON text, None where it is none."""
     try:
         return parse_json(text)
     except ValueError:
@@ -183,21 +182,17 @@ def convert_rows(rows: Iterable[Row], columns: Columns) -> Iterator[str | RowErr
                 raise row
             item = _item(row, columns, index=index)
             line = _line(item)
-            _refuse_repetition(item, seen, row=number)
+            truth = item["reward_model"]["ground_truth"]
+            question = (item["videos"][0], item["prompt"][0]["content"])
+            first, first_truth = seen.setdefault(question, (number, truth))
+            if truth != first_truth:
+                raise RowError("the same question again, with another answer", f"row {first} says {first_truth}")
+            if first != number:
+                raise RowError("the same question again", f"as in row {first}")
             yield line
         except RowError as error:
             error.row = number
             yield error
-
-
-def _refuse_repetition(item: Mapping[str, Any], seen: dict[tuple[str, str], tuple[int, str]], *, row: int) -> None:
-    truth = item["reward_model"]["ground_truth"]
-    question = (item["videos"][0], item["prompt"][0]["content"])
-    first_row, first_truth = seen.setdefault(question, (row, truth))
-    if truth != first_truth:
-        raise RowError("the same question again, with another answer", f"row {first_row} says {first_truth}")
-    if first_row != row:
-        raise RowError("the same question again", f"as in row {first_row}")
 
 
 def _item(row: Mapping[str, Any], columns: Columns, *, index: int) -> dict[str, Any]:
@@ -212,7 +207,7 @@ def _item(row: Mapping[str, Any], columns: Columns, *, index: int) -> dict[str, 
         "prompt": [{"role": "user", "content": question + choices}],
         "reward_model": {"style": "rule", "ground_truth": LETTERS[answer]},
         "index": index,
-        **{name: _finite(row.get(name)) for name in columns.keep},
+        **{name: _kept(row.get(name)) for name in columns.keep},
     }
 
 
@@ -242,14 +237,11 @@ def _options(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 
 
 def _list(cell: object) -> list[Any]:
-    try:
-        value = parse_json(cell) if isinstance(cell, str) else cell
-    except ValueError as error:
-        raise RowError("the options are not a JSON list", str(error)) from error
+    value = _parsed(cell) if isinstance(cell, str) else cell
     if isinstance(value, dict) and sorted(value) == list(LETTERS[: len(value)]):
         value = [value[letter] for letter in sorted(value)]
     if not isinstance(value, list):
-        raise RowError("the options are neither a list nor an object with the keys A, B, …", type(value).__name__)
+        raise RowError("the options are neither a JSON list nor an object with the keys A, B, …")
     return value
 
 
@@ -267,7 +259,7 @@ def _answer(value: object, options: Sequence[str], kind: AnswerKind) -> int:
     text = _text(value)
     if not text:
         raise RowError("no answer")
-    place = _place_by_text(text, options) if kind == "text" else _place_by_name(text, kind)
+    place = _place(text, options, kind)
     if place is None or not 0 <= place < len(options):
         raise RowError("the answer is not among the options", f"{text!r} as {kind} of {len(options)}")
     if options.count(options[place]) > 1:
@@ -275,21 +267,15 @@ def _answer(value: object, options: Sequence[str], kind: AnswerKind) -> int:
     return place
 
 
-def _place_by_name(text: str, kind: AnswerKind) -> int | None:
+def _place(text: str, options: Sequence[str], kind: AnswerKind) -> int | None:
+    if kind == "text":
+        return next((options.index(one) for one in (text, LABEL.sub("", text, count=1)) if one in options), None)
     if kind == "letter":
-        match = ANSWER_LETTER.fullmatch(text)
-        return LETTERS.index(match[1].upper()) if match else None
+        letter = ANSWER_LETTER.fullmatch(text)
+        return LETTERS.index(letter[1].upper()) if letter else None
     # A table program writes `2.0` where a column of integers has an empty cell.
-    match = re.fullmatch(r"([0-9]{1,3})(\.0)?", text)
-    return int(match[1]) - (kind == "index1") if match else None
-
-
-def _place_by_text(text: str, options: Sequence[str]) -> int | None:
-    label = LABEL.match(text)
-    for candidate in (text, text[label.end() :] if label else text):
-        if candidate in options:
-            return options.index(candidate)
-    return None
+    number = re.fullmatch(r"([0-9]{1,3})(\.0)?", text)
+    return int(number[1]) - (kind == "index1") if number else None
 
 
 def _text(value: object) -> str:
@@ -301,21 +287,17 @@ def _text(value: object) -> str:
     return str(value).strip()
 
 
-def _finite(value: object) -> object:
-    """Tables use NaN and infinity for "no value"; JSON has neither."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _kept(value: Any) -> object:
+    """A value for reports. Tables use NaN and infinity for "no value"; JSON has neither, and no dates."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def _line(item: Mapping[str, Any]) -> str:
     try:
-        line = json.dumps(item, ensure_ascii=False, allow_nan=False, default=_iso_date)
+        line = json.dumps(item, ensure_ascii=False, allow_nan=False)
         line.encode("utf-8")
     except (TypeError, ValueError) as error:  # bytes in a kept column, half a surrogate pair in a text
         raise RowError("a value that JSON or UTF-8 cannot hold", str(error)) from error
     return line
-
-
-def _iso_date(value: Any) -> str:
-    if not hasattr(value, "isoformat"):
-        raise TypeError(f"a {type(value).__name__} in a kept column")
-    return str(value.isoformat())

@@ -42,15 +42,10 @@ _FAILURES = (
     *(OSError, httpx2.HTTPError, httpx2.InvalidURL, XetDownloadError),
     *(ImportError, RuntimeError, ValueError, KeyError, TypeError),
 )
-LOOK_TIMEOUT_S = 10.0
 
 
 class HubError(EvaError):
     """The Hub, or the way to it, failed."""
-
-
-class FetchError(EvaError):
-    """A file that cannot be fetched, or that is not the file of the catalog."""
 
 
 class GatedError(HubError):
@@ -101,7 +96,7 @@ def check_model(repo: str, file: str) -> None:
     before is not looked up."""
     with explained(repo, "model"):
         if not isinstance(try_to_load_from_cache(repo, file), str):
-            HfApi().model_info(repo, timeout=LOOK_TIMEOUT_S)
+            HfApi().model_info(repo, timeout=10.0)
 
 
 def download(repository: Repository, file: HubFile, folder: Path) -> Path:
@@ -132,9 +127,6 @@ class RemotePieces(io.RawIOBase):
 
     def seekable(self) -> bool:
         return True
-
-    def tell(self) -> int:
-        return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._starts[-1]}[whence]
@@ -176,29 +168,25 @@ def explained(what: str, kind: str = "") -> Iterator[None]:
         yield
     except _FAILURES as error:
         # Where a file cannot be asked for, the library says that it is not in its cache; the reason is the cause.
-        hidden = isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception)
-        raise _explain(what, kind, error.__cause__ if hidden else error) from error
-
-
-def _explain(what: str, kind: str, error: BaseException | None) -> HubError:
-    refused = isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403)
-    absent = isinstance(error, RepositoryNotFoundError)  # the Hub says so of private ones with a 401
-    if kind and (isinstance(error, GatedRepoError) or (refused and not absent)):
-        page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{what}"
-        message = f"accept the terms of {what} at {page}\nthen log in with a token of that account:  hf auth login"
-        return GatedError(message)
-    if isinstance(error, (ImportError, httpx2.InvalidURL)) or "proxy URL" in str(error):
-        # The message may hold a part of a password.
-        advice = "the proxy of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used; SOCKS needs  pip install socksio"
-        return HubError(f"{what} cannot be fetched: {advice}")
-    return HubError(f"{what} cannot be fetched: {printable(str(error) or type(error).__name__, limit=500)}")
+        cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
+        refused = isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403)
+        absent = isinstance(cause, RepositoryNotFoundError)  # the Hub says so of private ones with a 401
+        if kind and (isinstance(cause, GatedRepoError) or (refused and not absent)):
+            page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{what}"
+            advice = f"accept the terms of {what} at {page}\nthen log in with a token of that account:  hf auth login"
+            raise GatedError(advice) from error
+        reason = printable(str(cause) or type(cause).__name__, limit=500)
+        if isinstance(cause, (ImportError, httpx2.InvalidURL)) or "proxy URL" in reason:
+            # The message may hold a part of a password.
+            reason = "the proxy of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used (SOCKS: pip install socksio)"
+        raise HubError(f"{what} cannot be fetched: {reason}") from error
 
 
 def fetch_file(file: RemoteFile, folder: Path, *, source: str | None = None, force: bool = False) -> bool:
     """Put the checked file into `folder`, whole or not at all. Gives whether it was fetched: False where it was there.
 
-    `source` is a folder or an address that has the file in the place of its own. Raises FetchError or HubError where
-    the file cannot be fetched or is another one, and where another file is in its place and `force` is False. Raises
+    `source` is a folder or an address that has the file in the place of its own. Raises HubError where the file cannot
+    be fetched, DamagedError where it is another one and where another file is in its place and `force` is False, and
     WriteError where it cannot be written.
     """
     target = folder / file.name
@@ -207,12 +195,12 @@ def fetch_file(file: RemoteFile, folder: Path, *, source: str | None = None, for
         if problem is None:
             return False
         if not force:
-            raise FetchError(f"{target} is there but {problem}; move it away, or give --force to replace it")
+            raise DamagedError(f"{target} is there but {problem}; move it away, or give --force to replace it")
     origin = f"{source.rstrip('/')}/{file.name}" if source else file.url
     content = _content(origin)
     problem = file.find_problem(content)
     if problem is not None:
-        raise FetchError(f"{origin} is not the file of {file.url}: it {problem}")
+        raise DamagedError(f"{origin} is not the file of {file.url}: it {problem}")
     with replacing(target) as new:
         new.write(content)
     return True
@@ -225,4 +213,4 @@ def _content(origin: str) -> bytes:
     try:
         return Path(origin).read_bytes()
     except OSError as error:
-        raise FetchError(f"{origin} cannot be copied: {error.strerror}") from error
+        raise HubError(f"{origin} cannot be copied: {error.strerror}") from error

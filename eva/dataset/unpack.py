@@ -13,7 +13,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from eva.dataset.hub import DamagedError
-from eva.files import WriteError, replacing
+from eva.files import WriteError
 from eva.text import printable
 
 # As much is read at once. Over a network, each read is a request.
@@ -89,27 +89,32 @@ def _damage_explained() -> Iterator[None]:
         raise DamagedError(f"it is damaged: {printable(str(error))}") from error
 
 
-def take(member: Member, target: Path) -> None:
-    """Write `member` to `target`, whole or not at all.
-
-    Raises DamagedError; OSError or WriteError where it cannot be written, also where the disk has no room for it.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as new, _damage_explained():
-        if shutil.disk_usage(target.parent).free < member.size:
-            raise WriteError(f"cannot write {target}: No space left for its {member.size} bytes")
-        source = member.open()
-        if source is None:
-            raise DamagedError(f"{printable(member.path)} has no content")
-        with source:
-            shutil.copyfileobj(source, new, BLOCK_BYTES)
-
-
-def link(original: Path, path: Path) -> None:
-    """The same file at `path`, or a copy on a disk without links. Raises OSError or WriteError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def take(member: Member, part: Path) -> None:
+    """Write the bytes of `member` to `part`. Raises DamagedError, or WriteError, also where the disk has no room."""
     try:
-        os.link(original, path)
-    except OSError:
-        with replacing(path) as new, original.open("rb") as old:
-            shutil.copyfileobj(old, new)
+        if shutil.disk_usage(part.parent).free < member.size:
+            raise WriteError(f"cannot write {printable(member.path)} to {part.parent}: no room for {member.size} bytes")
+        with part.open("wb") as new, _damage_explained():
+            source = member.open()
+            if source is None:
+                raise DamagedError(f"{printable(member.path)} has no content")
+            with source:
+                shutil.copyfileobj(source, new, BLOCK_BYTES)
+            new.flush()
+            os.fsync(new.fileno())
+    except OSError as error:
+        raise WriteError(f"cannot write {printable(member.path)} to {part.parent}: {error.strerror}") from error
+
+
+def put(part: Path, targets: Sequence[Path]) -> None:
+    """Move a whole file to each of `targets`: links, or copies on a disk without links. Raises OSError."""
+    first, *others = targets
+    for target in targets:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    part.replace(first)
+    for other in others:
+        try:
+            os.link(first, other)
+        except OSError:
+            shutil.copyfile(first, part)
+            part.replace(other)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from eva.dataset.catalog import KnownDataset, Source
 from eva.dataset.hub import DamagedError, HubFile, RemotePieces, Repository, download, look_up
 from eva.dataset.items import Item, locate_video, video_path
-from eva.dataset.unpack import Member, link, take, tar_members, zip_members
+from eva.dataset.unpack import Member, put, take, tar_members, zip_members
 from eva.errors import EvaError, VideoError
 from eva.files import replace_text
 from eva.text import printable
@@ -52,13 +52,12 @@ def fetch_videos(
         wanted.setdefault(path.name, []).append(path)
     root.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(root / ".fetch.lock", timeout=0):
-        _remove_parts(wanted)
         missing = _missing(wanted)
         total, absent = (sum(map(len, paths.values())) for paths in (wanted, missing))
         print(f"{total} videos wanted in {root}, {absent} of them missing")
         source = (mirror and known.mirror) or known.source
         if missing and source:
-            _fetch_missing(source, f"Terms: {known.terms} See {known.page}.", wanted, root, agrees)
+            _fetch_missing(source, f"Terms: {known.terms} See {known.page}.", missing, root, agrees)
         elif missing:
             names = root / known.names_file
             replace_text(names, "".join(f"{Path(name).stem}\n" for name in sorted(wanted)))
@@ -67,33 +66,15 @@ def fetch_videos(
                 print(f"  {command.format(folder=shlex.quote(str(root)), names=shlex.quote(str(names)))}")
 
 
-def _remove_parts(wanted: Paths) -> None:
-    """Delete what a killed process left of videos."""
-    for folder in {path.parent for paths in wanted.values() for path in paths}:
-        for part in folder.glob(".*.*"):
-            if part.name[1:].rpartition(".")[0] in wanted:
-                part.unlink()
-
-
 def _missing(wanted: Paths) -> Paths:
     """The paths without a file, also without one in another container."""
-    absent = {name: [path for path in paths if _find(path) is None] for name, paths in wanted.items()}
-    return {name: paths for name, paths in absent.items() if paths}
-
-
-def _find(path: Path) -> Path | None:
-    try:
-        return locate_video(path)
-    except VideoError:
-        return None
-
-
-def _link_twins(wanted: Paths) -> None:
-    """Put a video that is in one of its folders into its others."""
-    for name, absent in _missing(wanted).items():
-        there = [found for path in wanted[name] if (found := _find(path))]
-        for path in absent if there else ():
-            link(there[0], path.with_name(there[0].name))
+    missing: Paths = {}
+    for path in (path for paths in wanted.values() for path in paths):
+        try:
+            locate_video(path)
+        except VideoError:
+            missing.setdefault(path.name, []).append(path)
+    return missing
 
 
 @dataclass(frozen=True)
@@ -108,28 +89,24 @@ class _Job:
     run: Callable[[Paths], None]
 
 
-def _fetch_missing(source: Source, terms: str, wanted: Paths, root: Path, agrees: Callable[[], bool]) -> None:
+def _fetch_missing(source: Source, terms: str, missing: Paths, root: Path, agrees: Callable[[], bool]) -> None:
     repository = look_up(source.repo, source.revision)
     work = root / ".fetch"
     # The Hub's library does not go on with what a killed process left of a file.
     shutil.rmtree(work / ".cache", ignore_errors=True)
-    find_jobs = _files if source.kind == "files" else _archives
-    if find_jobs is _archives:
-        _link_twins(wanted)
-    missing = _missing(wanted)
-    if missing:
-        jobs = list(find_jobs(repository, source, missing, root))
-        if not jobs:
-            raise FetchVideosError(f"{source.repo} does not have the {len(missing)} missing videos")
-        on_disk = sum(job.videos for job in jobs) + max(job.archive for job in jobs)
-        check_room(repository, root, sum(job.transfer for job in jobs), on_disk)
-        print(terms)
-        if not agrees():
-            raise FetchVideosError("called off; no video was fetched (--yes agrees without a question)")
-        damaged = sum(not _run(job, missing) for job in jobs)
-        if damaged:
-            raise FetchVideosError(f"{damaged} files were damaged; the same command fetches them again")
-    shutil.rmtree(work, ignore_errors=True)
+    jobs = list((_files if source.kind == "files" else _archives)(repository, source, missing, root))
+    if not jobs:
+        raise FetchVideosError(f"{source.repo} does not have the {len(missing)} missing videos")
+    on_disk = sum(job.videos for job in jobs) + max(job.archive for job in jobs)
+    check_room(repository, root, sum(job.transfer for job in jobs), on_disk)
+    print(terms)
+    if not agrees():
+        raise FetchVideosError("called off; no video was fetched (--yes agrees without a question)")
+    work.mkdir(exist_ok=True)
+    damaged = sum(not _run(job, missing) for job in jobs)
+    if damaged:
+        raise FetchVideosError(f"{damaged} files were damaged; the same command fetches them again")
+    shutil.rmtree(work)
 
 
 def check_room(repository: Repository, folder: Path, transfer: int, needed: int) -> None:
@@ -166,9 +143,7 @@ def _files(repository: Repository, source: Source, missing: Paths, root: Path) -
 
 
 def _bring(repository: Repository, file: HubFile, work: Path, target: Path, _: Paths) -> None:
-    fetched = download(repository, file, work)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fetched.replace(target)
+    put(download(repository, file, work), [target])
 
 
 def _archives(repository: Repository, source: Source, missing: Paths, root: Path) -> Iterator[_Job]:
@@ -179,7 +154,9 @@ def _archives(repository: Repository, source: Source, missing: Paths, root: Path
     if source.kind == "tar-parts":
         # A tar does not say what is in it before it is read.
         share = sum(file.size for file in files) * len(missing) // max(source.videos, len(missing))
-        yield _Job(source.files, share, share, 0, partial(_unpack, partial(_remote, repository, files), tar_members))
+        yield _Job(
+            source.files, share, share, 0, partial(_unpack, partial(_remote, repository, files), tar_members, root)
+        )
         return
     for pieces in [(file,) for file in files] if source.kind == "zips" else [files]:
         opened = partial(_remote, repository, pieces)
@@ -190,13 +167,12 @@ def _archives(repository: Repository, source: Source, missing: Paths, root: Path
             print(f"{printable(pieces[0].path)}: {error}", file=sys.stderr)
             continue
         transfer, archive = sum(member.packed for member in found), 0
-        is_there = (root / ".fetch" / pieces[0].path).is_file()
-        if len(pieces) == 1 and (is_there or 2 * transfer > pieces[0].size):
-            transfer = archive = 0 if is_there else pieces[0].size
+        if len(pieces) == 1 and 2 * transfer > pieces[0].size:
+            transfer = archive = pieces[0].size
             opened = partial(_fetched, repository, pieces[0], root / ".fetch")
         if found:
             videos = sum(member.size for member in found)
-            yield _Job(pieces[0].path, transfer, videos, archive, partial(_unpack, opened, zip_members))
+            yield _Job(pieces[0].path, transfer, videos, archive, partial(_unpack, opened, zip_members, root))
 
 
 @contextmanager
@@ -207,33 +183,31 @@ def _remote(repository: Repository, pieces: tuple[HubFile, ...]) -> Iterator[IO[
 
 @contextmanager
 def _fetched(repository: Repository, file: HubFile, work: Path) -> Iterator[IO[bytes]]:
-    """An archive that is fetched as a whole, and deleted when it is unpacked or damaged."""
+    """An archive that is fetched as a whole, and then deleted."""
     path = download(repository, file, work)
     try:
         with path.open("rb") as opened:
             yield opened
-    except DamagedError:
+    finally:
         path.unlink()
-        raise
-    path.unlink()
 
 
 def _unpack(
     opened: Callable[[], AbstractContextManager[IO[bytes]]],
     members: Callable[[IO[bytes]], Iterator[Member]],
+    root: Path,
     missing: Paths,
 ) -> None:
     """Take the missing videos out of an archive. Raises DamagedError, HubError, WriteError or OSError."""
+    part = root / ".fetch" / "part"
     # disable=None: no bar where stderr is not a terminal
     with opened() as file, tqdm(unit="B", unit_scale=True, disable=None) as bar:
         for member in members(file):
             if member.name in missing and member.problem:
                 print(f"refused: {printable(member.path)} {member.problem}", file=sys.stderr)
             elif member.name in missing:
-                first, *others = missing[member.name]
-                take(member, first)
-                for other in others:
-                    link(first, other)
+                take(member, part)
+                put(part, missing[member.name])
                 del missing[member.name]
                 bar.update(member.size)
             if not missing:

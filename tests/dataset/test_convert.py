@@ -20,6 +20,7 @@ from eva.dataset.convert import Columns, ConvertError, RowError, convert_rows, r
 from eva.dataset.items import load_items
 
 COLUMNS = Columns("video", "question", ("options",), "answer", "letter")
+NO_LIST = "the options are neither a JSON list nor an object with the keys A, B, …"
 OBJECT = {"B": "y", "A": "x"}
 ROW = {"video": "cats.mp4", "question": "How many cats?", "options": ["one", "two", "three"], "answer": "B"}
 SPREADSHEET = ("--video", "file", "--question", "question", "--options", "a,b", "--answer", "right")
@@ -176,10 +177,13 @@ def test_an_answer_that_is_none_of_the_options_drops_the_row(kind, answer):
         ({"options": ["", None]}, "fewer than 2 options"),
         ({"options": ["one", "", "three"]}, "an empty option before the last one"),
         ({"options": ["x"] * 27}, "more than 26 options"),
-        ({"options": "['one', 'two']"}, "the options are not a JSON list"),
-        ({"options": "[" * 100_000}, "the options are not a JSON list"),
-        ({"options": "[" * 500 + "]" * 500}, "the options are not a JSON list"),
-        ({"options": {"A": "one", "C": "two"}}, "the options are neither a list nor an object with the keys A, B, …"),
+        ({"options": "['one', 'two']"}, NO_LIST),
+        ({"options": "[" * 100_000}, NO_LIST),
+        ({"options": "[" * 500 + "]" * 500}, NO_LIST),
+        (
+            {"options": {"A": "one", "C": "two"}},
+            NO_LIST,
+        ),
         ({"options": ["one", "two", "two"]}, "the right option is there twice"),
         ({"answer": ""}, "no answer"),
         ({"question": True}, "a cell is neither text nor a number"),

@@ -29,6 +29,7 @@ from hostile_server import (
     nested,
     whole,
 )
+from huggingface_hub import close_session
 from scripted_server import Handler, Refusal, Script, ScriptedServer
 
 from eva.commands.run_flags import resume_command
@@ -585,6 +586,7 @@ def test_a_proxy_that_cannot_be_used_is_one_sentence_and_none_for_this_machine(
         make_client("http://far.example/v1", "EMPTY", 60)
     assert not any(part in str(raised.value) for part in (SECRET, "word"))
     make_client("http://127.0.0.1:8000/v1", "EMPTY", 60)
+    close_session()  # of a test before this one
     with pytest.raises(HubError, match="ALL_PROXY cannot be used") as refused:
         fetch_file(RemoteFile("x", "http://far.example/x"), tmp_path)
     with pytest.raises(HubError, match="ALL_PROXY cannot be used") as unheard:

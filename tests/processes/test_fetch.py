@@ -15,7 +15,7 @@ from harness import called, row, write_rows
 from huggingface_hub import constants
 
 from eva.dataset.catalog import Catalog, KnownDataset, RemoteFile, Source
-from eva.dataset.hub import FetchError, HubError, fetch_file
+from eva.dataset.hub import DamagedError, HubError, fetch_file
 
 NAMES = {"one": "one_raw.jsonl", "two": "two_raw.jsonl"}
 NAME = NAMES["one"]
@@ -111,7 +111,7 @@ def test_an_absent_or_wrong_file_is_asked_for_once_and_the_others_are_still_fetc
     assert (done.returncode, f"{server.url}{NAME} cannot be fetched" in done.stderr) == (1, True)
     assert (tmp_path / "data" / NAMES["two"]).exists()
     server.files[NAME] = bytes(len(CONTENT[NAME]))
-    with pytest.raises(FetchError, match="is not the file of"):
+    with pytest.raises(DamagedError, match="is not the file of"):
         fetch_file(catalog(server.url).datasets["one"].annotations, tmp_path / "data")
     assert server.requests[NAME] == 2
     assert not (tmp_path / "data" / NAME).exists()

@@ -350,9 +350,7 @@ def test_a_fetch_that_is_killed_while_it_unpacks_leaves_no_half_video(project, h
     with project.start("videoholmes") as process:
         wait_until((project.videos / "videoholmes" / "v20.mp4").exists)
         process.kill()
-    there = {name: body for name, body in project.there("videoholmes").items() if not name.startswith(".")}
-    assert all(body == content(name) for name, body in there.items())
-    (project.videos / "videoholmes" / ".v399.mp4.12345678").write_bytes(b"half")
+    assert all(body == content(name) for name, body in project.there("videoholmes").items())
     project.fetch("videoholmes")
     assert project.there("videoholmes") == whole(names)
     assert hub.requests["videos.zip"] == 1
@@ -400,7 +398,7 @@ def test_a_disk_that_fills_up_leaves_whole_videos_and_more_room_lets_it_go_on(pr
             archive.addfile(info, io.BytesIO(bytes(size)))
     hub.repos["longvideobench/LongVideoBench"] = cut(file.getvalue(), TAR_PARTS[:3])
     with small_disk(tmp_path / "disk", 1_000_000) as project.videos:
-        with pytest.raises(WriteError, match=r"b\.mp4: No space"):
+        with pytest.raises(WriteError, match=r"b\.mp4 .* no room"):
             project.fetch("longvideobench")
         assert project.there("longvideobench") == {"a.mp4": bytes(400_000)}
         subprocess.run(["mount", "-o", "remount,size=8000000", project.videos], check=True)
