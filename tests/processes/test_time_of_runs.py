@@ -6,69 +6,46 @@ import json
 from pathlib import Path
 
 import pytest
-from harness import Bench, Run, block, call, make_video, read_records, row
-from scripted_server import Script, ScriptedServer, Seen
+from harness import Bench, block, call, make_video, row
+from scripted_server import Script, ScriptedServer
 
 LOOK, ANSWER = block(call(0, 1, 2)), "<answer>B</answer>"
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> tuple[Run, list[Seen]]:
+def test_records_figures_and_summary_say_what_was_waited_for_and_cached_as_the_servers_log_has_it(
+    tmp_path: Path, tokenizer_dir: Path
+) -> None:
     """Eight samples of three rounds, on a server with two ranks that says what it cached; then one more."""
-    bench = Bench(tmp_path_factory.mktemp("bench"), "", tokenizer_dir)
+    bench = Bench(tmp_path, "", tokenizer_dir)
     make_video(bench.videos / "clip.mp4", frames=10)
     bench.write([row(f"question {number}") for number in range(9)])
     script = Script(lambda key: [LOOK, LOOK, {"text": ANSWER, "delay_s": 0.1}], ranks=2, tells_cached=True)
     with ScriptedServer(script) as server:
-        first, second = str(bench.folder / "first.json"), str(bench.folder / "second.json")
-        assert bench.run("--json", first, "--sample", "8", base_url=server.base_url).code == 0
-        run = bench.run("--json", second, base_url=server.base_url)
+        first, second = tmp_path / "first.json", tmp_path / "second.json"
+        assert bench.run("--json", str(first), "--sample", "8", base_url=server.base_url).code == 0
+        run = bench.run("--json", str(second), base_url=server.base_url)
     assert run.code == 0, run.said
-    return run, server.journal.seen
-
-
-def test_each_round_says_how_much_of_its_prompt_was_cached(ran: tuple[Run, list[Seen]]) -> None:
-    run, seen = ran
     told = [round_["usage"]["cached_tokens"] for record in run.records() for round_ in record["trajectory"]]
-    assert sorted(told) == sorted(one.cached_tokens for one in seen)
-    assert all(record["trajectory"][1]["usage"]["cached_tokens"] > 0 for record in run.records())
-
-
-def test_each_sample_says_what_it_waited_for(ran: tuple[Run, list[Seen]]) -> None:
-    for record in ran[0].records():
+    assert sorted(told) == sorted(one.cached_tokens for one in server.journal.seen)
+    for record in run.records():
         waited, trajectory = record["waited"], record["trajectory"]
         assert waited["server_s"] == pytest.approx(sum(round_["seconds"] for round_ in trajectory), abs=0.002)
         assert waited["frames_s"] >= max(round_["calls"][0]["executed"]["seconds"] for round_ in trajectory[:2])
         assert sum(waited.values()) <= record["seconds"] + 0.002
 
-
-def test_the_figures_are_those_of_the_run_as_the_servers_log_gives_them(ran: tuple[Run, list[Seen]]) -> None:
-    run, log = ran[0], ran[1][:24]
-    figures = json.loads((run.output_dir.parent / "first.json").read_text())["time_use"]
-    assert figures["samples"]["count"] == 8
+    figures, log = json.loads(first.read_text())["time_use"], server.journal.seen[:24]
     prompts, cached = sum(one.prompt_tokens for one in log), sum(one.cached_tokens for one in log)
-    assert figures["prompt_tokens"]["total"] == prompts
+    assert (figures["samples"]["count"], figures["prompt_tokens"]["total"]) == (8, prompts)
     # A sample keeps to its rank, so each round finds all blocks that the round before left.
-    assert figures["prompt_tokens"]["cached_share"] == round(cached / prompts, 4)
-    assert figures["prompt_tokens"]["cacheable_share"] == figures["prompt_tokens"]["cached_share"] > 0
-    second = json.loads((run.output_dir.parent / "second.json").read_text())["time_use"]
-    assert second["samples"]["count"] == 1
+    assert figures["prompt_tokens"]["cached_share"] == round(cached / prompts, 4) > 0
+    assert figures["prompt_tokens"]["cacheable_share"] == figures["prompt_tokens"]["cached_share"]
+    assert json.loads(second.read_text())["time_use"]["samples"]["count"] == 1
+    said = [line for line in run.stdout.splitlines() if line.startswith(("Prompt tokens", "Samples waited"))]
+    assert said[0].endswith("% possible") and "% of their time for replies" in said[1]
 
-
-def test_the_summary_says_it_in_lines_for_people(ran: tuple[Run, list[Seen]]) -> None:
-    lines = [line for line in ran[0].stdout.splitlines() if line.startswith(("Prompt tokens", "Samples waited"))]
-    assert len(lines) == 2
-    assert lines[0].endswith("% possible")
-    assert "% of their time for replies" in lines[1]
-
-
-def test_a_meta_file_of_an_earlier_version_is_read_and_a_run_with_nothing_to_do_says_nothing_of_time(
-    ran: tuple[Run, list[Seen]], tokenizer_dir: Path
-) -> None:
-    run = ran[0]
+    # A meta file of an earlier version has such figures too: it is read, and a run with nothing to do has none.
     meta = run.cache.with_suffix(".meta.json")
     meta.write_text(json.dumps({**json.loads(meta.read_text()), "time_use": [{"samples": {"count": 1}}]}))
-    again = Bench(run.output_dir.parent, "http://127.0.0.1:9/v1", tokenizer_dir).run()
+    again = bench.run(base_url="http://127.0.0.1:9/v1")
     assert again.code == 0, again.said
     assert "Samples waited" not in again.stdout
-    assert read_records(run.result) == run.records()
