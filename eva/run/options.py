@@ -108,18 +108,13 @@ def json_fields(value: str | Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
-def header_line(text: str) -> tuple[str, str]:
-    """`NAME: VALUE` -> both."""
-    name, colon, value = text.partition(":")
-    if not colon or not re.fullmatch(r"[A-Za-z0-9-]+", name) or not re.fullmatch(r"[\t -~]*", value):
+def header_lines(headers: Mapping[str, str] | Sequence[str | tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Names and values, checked; a text is `NAME: VALUE`."""
+    given = headers.items() if isinstance(headers, Mapping) else headers
+    lines = [one if isinstance(one, str) else ": ".join(one) for one in given]
+    if not all(re.fullmatch(r"[A-Za-z0-9-]+:[\t -~]*", line) for line in lines):
         raise argparse.ArgumentTypeError("a header has the form 'NAME: VALUE'")
-    return name, value.strip()
-
-
-def header_lines(headers: Mapping[str, str] | Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Names and values, checked."""
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    return tuple(header_line(f"{name}: {value}") for name, value in pairs)
+    return tuple((name, value.strip()) for name, _, value in (line.partition(":") for line in lines))
 
 
 def index_set(value: str | Collection[int]) -> frozenset[int]:
@@ -156,7 +151,7 @@ class DataSettings:
         None, int, "SEED", "with --sample: random questions; a larger sample of a seed holds the smaller ones"
     )
     ids: Collection[int] | None = setting(
-        None, index_set, "I,J-K", "run the questions with these indices, such as 3,17,40-60 (default: all)"
+        None, index_set, "I,J-K", "only these indices, such as 3,17,40-60 (default: all)"
     )
     output_dir: Path = setting(Path(), Path, "DIR", "folder of cache and result")
 
@@ -170,9 +165,7 @@ class ServerSettings:
         None, None, "KEY", f"key of the server (default: the variable {API_KEY_VARIABLE}, else API_KEY in eval-eva.py)",
         secret=True,
     )  # fmt: skip
-    model: str | None = setting(
-        None, None, "NAME", "name of the served model (default: the first that the server lists)"
-    )
+    model: str | None = setting(None, None, "NAME", "the served model (default: the first that the server lists)")
     tokenizer: str = setting(
         "models/EVA", str, "DIR", "folder or Hub id of the tokenizer; none: records hold the messages themselves"
     )
@@ -186,20 +179,14 @@ class ServerSettings:
     )
     header: Mapping[str, str] | Sequence[tuple[str, str]] = setting(
         (), header_lines, "HEADER", "a header of each request, 'NAME: VALUE'; repeat the flag for several",
-        secret=True, type=header_line, action="append", default=[],
+        secret=True, type=str, action="append", default=[],
     )  # fmt: skip
-    request_timeout: float = setting(
-        600.0, positive_number, "S", "seconds for one completion, from the connection to the last byte"
-    )
-    outage_timeout: float = setting(
-        1800.0, positive_number, "S", "seconds without any server, or with --ray a node, after which the run ends"
-    )
+    request_timeout: float = setting(600.0, positive_number, "S", "seconds for one completion, to its last byte")
+    outage_timeout: float = setting(1800.0, positive_number, "S", "seconds without any server or node that end the run")
     temperature: float = setting(
-        TEMPERATURE, temperature, "T", f"temperature of each request, up to {MAX_TEMPERATURE:g}; 0: greedy"
+        TEMPERATURE, temperature, "T", f"of each request, up to {MAX_TEMPERATURE:g}; 0: greedy"
     )
-    seed: int | None = setting(
-        None, seed, "S", "seed of each request; repeat k of --repeat has the seed S + k - 1 (default: none is sent)"
-    )
+    seed: int | None = setting(None, seed, "S", "of each request; repeat k has S + k - 1 (default: none is sent)")
 
     @property
     def sampling(self) -> Sampling:
@@ -215,16 +202,10 @@ class ServerSettings:
 class AgentSettings:
     """Who plays."""
 
-    agent: str = setting(
-        "eva", str, "AGENT", "eva, uniform, blind, tools, hermes, or path/to/mine.py:MyAgent (docs/agents.md)"
-    )
+    agent: str = setting("eva", str, "AGENT", "eva, uniform, blind, tools, hermes, or mine.py:MyAgent (docs/agents.md)")
     nframes: int | None = setting(None, positive, "N", f"of uniform: frames of the video (default: {NFRAMES})")
-    frame_tokens: int | None = setting(
-        None, positive, "T", f"of uniform: visual tokens to which a frame is scaled down (default: {FRAME_TOKENS})"
-    )
-    match: Path | None = setting(
-        None, Path, "RESULT", "of uniform: as many visual tokens per question as the run of this result spent on it"
-    )
+    frame_tokens: int | None = setting(None, positive, "T", f"of uniform: tokens per frame (default: {FRAME_TOKENS})")
+    match: Path | None = setting(None, Path, "RESULT", "of uniform: as many tokens per question as that run spent")
     tool_images: str | None = setting(
         None, choices=("tool", "user"), meaning="of tools: the message in which frames are (default: tool)"
     )
@@ -239,9 +220,7 @@ class FrameSettings:
         12000, positive, "N", "budget of one tool call, in visual tokens", names=("-v", "--max-visual-tokens")
     )
     maxp: int = setting(720, positive, "P", "the number of lines to which the budget first cuts large frames")
-    pixels_per_token: int = setting(
-        PIXELS_PER_TOKEN_SIDE, positive, "P", "side in pixels of one visual token (28: Qwen2.5-VL, 32: Qwen3-VL)"
-    )
+    pixels_per_token: int = setting(PIXELS_PER_TOKEN_SIDE, positive, "P", "side of a visual token (Qwen3-VL: 32)")
     fallback: bool = setting(
         True, meaning="as published: four arguments of the model are passed on, and windows clamped to the video"
     )
@@ -256,15 +235,9 @@ class FrameSettings:
     image_transport: str | None = setting(
         None, choices=("file", "base64"), meaning="send addresses or images (default: file; with --ray what works)"
     )
-    frame_workers: int | None = setting(
-        None, positive, "N", "processes that cut frames (default: the processors that this job may use)"
-    )
-    frame_timeout: float = setting(
-        600.0, positive_number, "S", "seconds for a call of the frame tool; then its process is ended and replaced"
-    )
-    frame_memory_mb: int = setting(
-        4096, positive, "MB", "memory for the same; decord holds all frames of a call at once, and may need more"
-    )
+    frame_workers: int | None = setting(None, positive, "N", "processes that cut frames (default: as many as CPUs)")
+    frame_timeout: float = setting(600.0, positive_number, "S", "seconds for a call; then its process is replaced")
+    frame_memory_mb: int = setting(4096, positive, "MB", "memory of a call; decord holds all its frames at once")
     frame_cache_gb: float | None = setting(
         None, positive_number, "GB",
         "most that the frame store holds (default: half of what its disk has free at the start, at most 200)",
@@ -285,9 +258,7 @@ class RunSettings:
     new_cache: bool = setting(False, meaning="delete the cache first")
     retry_error: bool = setting(False, meaning="run failed samples again")
     force: bool = setting(False, meaning="go on with a cache that was made with other settings")
-    same_weights: bool = setting(
-        False, meaning="the weights of the servers are the same and those of the cache, although their paths are not"
-    )
+    same_weights: bool = setting(False, meaning="the weights are the same, although their paths are not")
 
 
 @dataclass(frozen=True, kw_only=True)
