@@ -57,7 +57,7 @@ from eva.video.choices import BACKENDS, FORMATS, LIKE_TORCHCODEC, REFERENCE_OPTI
 from eva.video.container import VideoFile
 from eva.video.decode import Video, open_video
 from eva.video.probe import probe
-from eva.video.selection import Plan, Selection, SelectionRequest, make_plan, make_selection, pictures
+from eva.video.selection import Plan, SelectionRequest, describe, make_plan, pictures
 
 Result = TypeVar("Result")
 
@@ -78,7 +78,7 @@ def main() -> int:
     except OSError as error:
         print(f"error: {cannot_write(error)}", file=sys.stderr)
         return EXIT_CANNOT_WRITE
-    print_bytes(success_line(folder, len(selection.indices), arguments.format))
+    print_bytes(success_line(folder, len(selection["indices"]), arguments.format))
     return 0
 
 
@@ -178,16 +178,16 @@ def with_sure_count(work: Callable[[bool], Result]) -> Result:
         return work(True)
 
 
-def save_frames(arguments: argparse.Namespace) -> tuple[Path, Selection]:
+def save_frames(arguments: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """Select, decode and write; gives the folder and what is in it."""
     folder = arguments.save_dir or new_folder(arguments.save_root, arguments.video_path)
     with appear_at_once(folder, beside=arguments.save_dir or arguments.save_root) as partial:
         selection = with_sure_count(lambda recount: write_frames(arguments, partial, recount=recount))
-        (partial / "frames.json").write_text(json.dumps(asdict(selection)) + "\n")
+        (partial / "frames.json").write_text(json.dumps(selection) + "\n")
     return folder, selection
 
 
-def write_frames(arguments: argparse.Namespace, folder: Path, *, recount: bool) -> Selection:
+def write_frames(arguments: argparse.Namespace, folder: Path, *, recount: bool) -> dict[str, Any]:
     """Decode, resize and write, a repeated frame as often as it was sampled."""
     request = request_of(arguments)
     video = open_video(request.video, backend=arguments.backend, recount=recount, indexes=None)
@@ -196,7 +196,7 @@ def write_frames(arguments: argparse.Namespace, folder: Path, *, recount: bool) 
     for index, data in pictures(video, plan.indices, plan, arguments.format):
         for place in places[index]:
             (folder / picture_name(place, arguments.format)).write_bytes(data)
-    return make_selection(video, request, plan)
+    return describe(video, plan)
 
 
 def store_frames(arguments: argparse.Namespace, *, recount: bool) -> Mapping[str, Any]:
@@ -209,7 +209,7 @@ def store_frames(arguments: argparse.Namespace, *, recount: bool) -> Mapping[str
     stored = FrameFolder(folder / kind, arguments.format, plan.width, plan.height)
     cost = stored.fill(plan.indices, lambda missing: pictures(video, missing, plan, arguments.format))
     frames = [str(stored.path(index)) for index in plan.indices]
-    return asdict(make_selection(video, request, plan)) | asdict(cost) | {"frames": frames}
+    return describe(video, plan) | asdict(cost) | {"frames": frames}
 
 
 def kind_of(video: Video, plan: Plan, *, recount: bool, by_time: bool) -> str:

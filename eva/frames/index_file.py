@@ -20,8 +20,8 @@ from eva.frames.store import video_folder, write_whole
 from eva.json_text import parse_json
 from eva.video.container import VideoFile
 from eva.video.index import VideoIndex
-from eva.video.packets import EntryPoint
-from eva.video.timeline import Timeline, compact
+from eva.video.packets import EntryPoint, compact
+from eva.video.sampling import Timeline
 
 # Goes up when what an index says of the same video changes.
 VERSION = 7
@@ -63,9 +63,7 @@ def _serialize(index: VideoIndex, file: VideoFile) -> bytes:
         "width": index.timeline.width,
         "height": index.timeline.height,
         "average_fps": index.timeline.average_fps,
-        "missing": index.timeline.missing,
         "shown_to_s": index.timeline.shown_to_s,
-        "stated_fps": index.timeline.stated_fps,
         "frames": len(times),
         "entries": len(entries),
         "by_pts": index.pts is not None,
@@ -107,9 +105,7 @@ def _index(header: Mapping[str, Any], numbers: np.ndarray[Any, np.dtype[np.int64
         height=header["height"],
         average_fps=header["average_fps"],
         times_s=compact(times.view(np.float64)),
-        missing=header["missing"],
         shown_to_s=header["shown_to_s"],
-        stated_fps=header["stated_fps"],
     )
     points = tuple(EntryPoint(*row) for row in entries.reshape(-1, 3).tolist())
     return VideoIndex(timeline, compact(pts) if by_pts else None, points)

@@ -21,6 +21,8 @@ from eva.errors import ReadError, UndecodableError, VideoError
 # Playlists and the like name other files, which may be any file of this machine or of the network.
 NO_OTHER_FILE = {"protocol_whitelist": "none"}
 
+MOV = "mov,mp4,m4a,3gp,3g2,mj2"
+
 
 @dataclass(frozen=True)
 class VideoFile:
@@ -131,7 +133,8 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packe
     where it is not the file that is at fault."""
     try:
         for packet in container.demux(stream):
-            if packet.size:
+            # Of an MP4 that is cut off, the last packet is not whole.
+            if packet.size and not (packet.is_corrupt and container.format.name == MOV):
                 yield packet
     except MemoryError as error:
         raise ReadError("this machine has no memory for the packets of a video") from error

@@ -17,7 +17,7 @@ from eva.video.decode_decord import DecordVideo
 from eva.video.decode_pyav import AvVideo
 from eva.video.index import VideoIndex, read_index
 from eva.video.picture import Rgb
-from eva.video.timeline import Timeline
+from eva.video.sampling import Timeline
 
 Made = TypeVar("Made")
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from eva.errors import UndecodableError, VideoError
 from eva.video.container import VideoFile, open_file
 from eva.video.picture import Rgb
-from eva.video.timeline import Timeline
+from eva.video.sampling import Timeline
 
 Made = TypeVar("Made")
 

@@ -46,11 +46,7 @@ class AvVideo:
 
     def frames(self, indices: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         """(index, what `make` makes of its RGB) once for each distinct index; see decode.Video."""
-        wanted, held = sorted(set(indices)), len(self.timeline.times_s)
-        for lost in wanted[bisect_left(wanted, held) :]:
-            text = f"frame {lost} of {self.file.path} is not in the file: it ends after {held} of"
-            raise VideoError(f"{text} {self.timeline.count} frames; fetch it again")
-        done = set[int]()
+        wanted, done = sorted(set(indices)), set[int]()
         if self._pts is not None:
             try:
                 for index, made in self._decode_sparsely(wanted, make):
@@ -69,7 +65,7 @@ class AvVideo:
     def _decode_sparsely(self, wanted: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         """Leaves out frames that these do not need, and decodes independent passes at the same time."""
         groups = list(passes(wanted, self.index.entries))
-        count = min(len(groups), threads_at_most(), MAX_LISTED // self.timeline.count)
+        count = min(len(groups), threads_at_most(), MAX_LISTED // len(self.timeline.times_s))
         if count < 2:
             return self._decode(groups, make, sparsely=True, threads=None)
         # Decoders with one thread each need less CPU than one decoder with several.

@@ -20,7 +20,7 @@ from eva.errors import ReadError, VideoError
 from eva.video.container import packets_of
 from eva.video.packets import EntryPoint
 from eva.video.picture import Rgb
-from eva.video.timeline import Timeline
+from eva.video.sampling import Timeline
 
 # Each decoding thread holds frames of its own. More threads cost memory, and hardly make one video faster.
 MAX_THREADS = 4

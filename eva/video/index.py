@@ -19,20 +19,22 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from eva.errors import UndecodableError
-from eva.video.container import VideoFile, open_stream, packets_of
+from eva.video.container import MOV, VideoFile, open_stream, packets_of
 from eva.video.decoding import Decoding, quarter_turns, upright
 from eva.video.packets import (
     MPEG_TS,
     NO_TIME,
     EntryPoint,
     Integers,
-    NoteTaker,
     Packets,
+    compact,
     is_chosen_by_time,
     is_undated,
+    note,
+    noted_packets,
 )
-from eva.video.sample_table import MOV, listed_packets
-from eva.video.timeline import Timeline, compact
+from eva.video.sample_table import listed_packets
+from eva.video.sampling import Timeline
 
 # In these two containers, seeking leads to the right packet. In MPEG-TS it leads to a later one; the times of AVI and
 # FLV are not exact. There, decoding starts at the file's start. MP4 lists decoding times, Matroska presentation times.
@@ -70,7 +72,7 @@ class Clock:
     start_pts: int
     average_fps: float | None
     sure: bool  # whether the average rate stays, whatever the times of the frames
-    by_time: bool  # frames are chosen by their times, see timeline.Timeline
+    by_time: bool  # frames are chosen by their times, see sampling.Timeline
     delay_s: float | None  # in a stream without presentation times: how late the decoder gives each frame; else None
 
     def seconds(self, pts: Integers) -> array[float]:
@@ -96,16 +98,11 @@ def read_index(file: VideoFile, *, recount: bool, by_time: bool) -> VideoIndex:
         clock = _make_clock(container, stream, first, by_time=by_time)
         size = coded if clock.by_time else shown
         pts = np.sort(packets.pts[packets.pts != NO_TIME])
-        one_each = len(pts) == len(packets.pts) > 0 and bool(np.all(pts[1:] > pts[:-1]))
+        one_each = len(pts) == len(packets.pts) > 0 and bool(np.all(pts[1:] > pts[:-1])) and first.pts == pts[0]
         if one_each and clock.delay_s is None and not recount:
-            lost = _lost_dts(container, stream)
-            held, missing = _held(packets, lost) if lost else (pts, 0)
-            if len(held) and first.pts == held[0]:
-                times_s = clock.seconds(np.append(held, packets.shown_to))
-                shown_to_s = times_s.pop()
-                timeline = _make_timeline(size, clock, times_s, shown_to_s, missing)
-                entries = () if lost else tuple(_entries(packets, pts, container, stream))
-                return VideoIndex(timeline, compact(held), entries)
+            times_s = clock.seconds(np.append(pts, packets.shown_to))
+            timeline = _make_timeline(size, clock, times_s, times_s.pop())
+            return VideoIndex(timeline, compact(pts), tuple(_entries(packets, pts, container, stream)))
     counted = _count_frames(file)
     if not counted:
         raise undecodable
@@ -118,11 +115,11 @@ def _survey(file: VideoFile, container: InputContainer, stream: VideoStream) -> 
     listed = listed_packets(file.path, container, stream)
     if listed is not None:
         return listed, _first_frame(packets, decoding)
-    notes = NoteTaker(stream.codec_context.name)
-    packets = notes.noting(packets)
+    notes = array("q")
+    packets = note(packets, stream.codec_context.name, notes)
     first = _first_frame(packets, decoding)
     deque(packets, maxlen=0)
-    return notes.noted(), first
+    return noted_packets(notes), first
 
 
 def _first_frame(packets: Iterable[Packet[VideoStream]], decoding: Decoding) -> VideoFrame | None:
@@ -146,24 +143,21 @@ def _make_clock(container: InputContainer, stream: VideoStream, first: VideoFram
     )
 
 
-def _make_timeline(
-    size: tuple[int, int], clock: Clock, times_s: array[float], shown_to_s: float, missing: int = 0
-) -> Timeline:
-    average_fps, stated_fps = _rates(clock, len(times_s) - 1, times_s[-1] - times_s[0])
+def _make_timeline(size: tuple[int, int], clock: Clock, times_s: array[float], shown_to_s: float) -> Timeline:
+    average_fps = _rate(clock, len(times_s) - 1, times_s[-1] - times_s[0])
     if shown_to_s <= times_s[0]:  # one frame whose duration is unknown
         shown_to_s = times_s[-1] + 1 / average_fps
-    return Timeline(*size, average_fps, times_s, missing, shown_to_s if clock.by_time else None, stated_fps)
+    return Timeline(*size, average_fps, times_s, shown_to_s if clock.by_time else None)
 
 
-def _rates(clock: Clock, steps: int, span_s: float) -> tuple[float, float | None]:
-    """The average rate, and the stated one where it is wrong. From the first frame to the last one there are so many
+def _rate(clock: Clock, steps: int, span_s: float) -> float:
+    """The average rate: the stated one, unless it is wrong. From the first frame to the last one there are so many
     steps, and so many seconds."""
     stated_fps, own_fps = clock.average_fps, steps / span_s if steps > 0 and span_s > 0 else None
     if stated_fps is None:
-        return own_fps or UNKNOWN_FPS, None
-    if clock.sure or own_fps is None or abs(stated_fps / own_fps - 1) <= RATE_TOLERANCE:
-        return stated_fps, None
-    return own_fps, stated_fps
+        return own_fps or UNKNOWN_FPS
+    wrong = own_fps is not None and not clock.sure and abs(stated_fps / own_fps - 1) > RATE_TOLERANCE
+    return own_fps if own_fps is not None and wrong else stated_fps
 
 
 def _entries(packets: Packets, pts: Integers, container: InputContainer, stream: VideoStream) -> Iterator[EntryPoint]:
@@ -185,31 +179,6 @@ def _has_leading_pictures(packets: Packets) -> bool:
     return bool(np.any(earliest_from[packets.keys] < packets.pts[packets.keys]))
 
 
-def _lost_dts(container: InputContainer, stream: VideoStream) -> list[int]:
-    """The decoding times of the frames that an MP4 lists beyond the file's end, in descending order."""
-    lost: list[int] = []
-    if container.format.name == MOV:
-        listed = stream.index_entries
-        for place in range(len(listed) - 1, -1, -1):
-            entry = listed[place]
-            if entry.pos + entry.size <= container.size:
-                break
-            lost.append(entry.timestamp)
-    return lost
-
-
-def _held(packets: Packets, lost: list[int]) -> tuple[Integers, int]:
-    """The times of the frames that a file holds which was cut off, and how many frames are missing.
-
-    No frame is shown before its decoding time. So the numbers of frames that are shown before the first decoding time
-    of a lost frame are right. A lost one may be among the few frames after it, so these count as lost, too.
-    """
-    first_lost = lost[-1]
-    whole = (packets.dts != NO_TIME) & (packets.dts < first_lost)
-    held = np.sort(packets.pts[whole & (packets.pts < first_lost)])
-    return held, len(lost) + int(whole.sum()) - len(held)
-
-
 def _count_frames(file: VideoFile) -> list[Shown]:
     """All frames that decoding the whole file gives."""
     with open_stream(file.path) as (container, stream):
@@ -225,7 +194,7 @@ def _times_s(shown: Sequence[Shown], clock: Clock, packets: Integers) -> tuple[a
         times_s = clock.seconds(np.array([*known, known[-1] + shown[-1][1]], np.int64))
         return times_s, times_s.pop()
     packet_s = clock.seconds(packets - packets[:1] + clock.start_pts)
-    average_fps, _ = _rates(clock, len(shown) - 1, packet_s[-1] if packet_s else 0.0)
+    average_fps = _rate(clock, len(shown) - 1, packet_s[-1] if packet_s else 0.0)
     slots = [index / average_fps for index in range(len(shown) + 1)]
     if not clock.sure and len(set(packet_s)) == len(shown):
         slots = [*packet_s, packet_s[-1] + 1 / average_fps]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import av
 import numpy as np
@@ -44,30 +45,20 @@ class EntryPoint:
     seek_to: int  # the time by which the container finds it
 
 
-class NoteTaker:
-    """Takes notes of packets, in arrays: an object for each would take more time and memory than reading them."""
+def note(packets: Iterator[Packet[VideoStream]], codec: str, notes: array[int]) -> Iterator[Packet[VideoStream]]:
+    """The packets. Their numbers are added to `notes`, for noted_packets, unless they show no frame, because they are
+    hidden or an edit list cuts them off. An object for each would take more time and memory than reading it."""
+    for packet in packets:
+        if not (packet.is_discard or (codec in HIDING and _is_hidden(packet))):
+            pts = NO_TIME if packet.pts is None else packet.pts
+            dts = NO_TIME if packet.dts is None else packet.dts
+            notes.extend((pts, dts, packet.is_keyframe, pts + (packet.duration or 0)))
+        yield packet
 
-    def __init__(self, codec: str) -> None:
-        self._hiding = codec in HIDING
-        self._pts, self._dts, self._keys = array("q"), array("q"), array("b")
-        self._shown_to = NO_TIME
 
-    def noting(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
-        """The packets, noted unless they show no frame, because they are hidden or an edit list cuts them off."""
-        for packet in packets:
-            if not (packet.is_discard or (self._hiding and _is_hidden(packet))):
-                pts, dts = packet.pts, packet.dts
-                self._pts.append(NO_TIME if pts is None else pts)
-                self._dts.append(NO_TIME if dts is None else dts)
-                self._keys.append(packet.is_keyframe)
-                if pts is not None:
-                    self._shown_to = max(self._shown_to, pts + (packet.duration or 0))
-            yield packet
-
-    def noted(self) -> Packets:
-        """The packets so far."""
-        pts, dts = (np.array(column, np.int64) for column in (self._pts, self._dts))
-        return Packets(pts, dts, np.array(self._keys, np.bool_), self._shown_to)
+def noted_packets(notes: array[int]) -> Packets:
+    pts, dts, keys, ends = np.array(notes, np.int64).reshape(-1, 4).T
+    return Packets(pts, dts, keys.astype(np.bool_), int(ends.max(initial=NO_TIME)))
 
 
 def _is_hidden(packet: Packet[VideoStream]) -> bool:
@@ -108,3 +99,11 @@ def _misreads_rows(width: int) -> bool:
     """Whether decord reads another number of channels than three out of the length of a row."""
     row = -(-width // PADDED_WIDTH) * PADDED_WIDTH * RGB_CHANNELS
     return row % width == 0 and row // width != RGB_CHANNELS
+
+
+def compact(numbers: np.ndarray[Any, np.dtype[Any]]) -> array[Any]:
+    """Floats or integers of 64 bits in an array of Python, whose items are Python's own, and which is equal or not as a
+    whole."""
+    packed = array("d" if numbers.dtype == np.float64 else "q")
+    packed.frombytes(numbers.data.cast("B"))
+    return packed

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
-from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from eva.errors import UndecodableError, VideoError
 from eva.protocol.messages import VideoInfo
-from eva.video.choices import WHOLE_SHARE
 from eva.video.container import VideoFile, moving_pictures, open_container
 
 # It says the length of a stream in a tag alone. To a stream that begins late, FFmpeg gives the length of the file.
@@ -53,26 +51,12 @@ def _tagged_s(stream: VideoStream) -> float | None:
 
 
 def _shown_s(container: InputContainer, path: Path) -> float:
-    """The time for which the frames are shown; the length of the container where frames are not in the file."""
+    """The time for which the frames are shown; the length of the container where none can be decoded."""
     from eva.video.index import read_index  # noqa: PLC0415 - few files need it
 
-    stated_s = 0.0 if container.duration is None else container.duration / av.time_base
     try:
-        shown_s = read_index(VideoFile.of(path), recount=False, by_time=False).timeline.length_s
+        return read_index(VideoFile.of(path), recount=False, by_time=False).timeline.length_s
     except UndecodableError:
-        if stated_s:
-            return stated_s  # another decoder may know it
+        if container.duration:
+            return container.duration / av.time_base  # another decoder may know it
         raise
-    whole_s = WHOLE_SHARE * stated_s
-    return shown_s if shown_s >= whole_s or _reaches(container, whole_s) else stated_s
-
-
-def _reaches(container: InputContainer, length_s: float) -> bool:
-    """Whether anything in the file, such as its sound, is so long."""
-    end_s = length_s + (container.start_time or 0) / av.time_base
-    try:
-        return any(
-            packet.pts is not None and float(packet.pts * packet.time_base) >= end_s for packet in container.demux()
-        )
-    except FFmpegError:  # the file is cut off
-        return False

@@ -17,10 +17,9 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from eva.video.container import Source, open_file
+from eva.video.container import MOV, Source, open_file
 from eva.video.packets import HIDING, Integers, Packets
 
-MOV = "mov,mp4,m4a,3gp,3g2,mj2"
 MAX_BOXES = 64  # in a box
 MAX_MOOV_BYTES, MAX_FILE_BYTES = 2**28, 2**62
 # FFmpeg changes larger steps of time, and negative ones, which look like larger ones.
@@ -41,12 +40,12 @@ def listed_packets(path: Path, container: InputContainer, stream: VideoStream) -
     try:
         with open_file(path) as file:
             moov = _read_moov(file)
-        return _packets(_find_tables(moov, stream.id), stream)
+        return _packets(_find_tables(moov, stream.id), stream, container.size)
     except (_UnclearError, KeyError, struct.error):
         return None
 
 
-def _packets(tables: dict[bytes, memoryview], stream: VideoStream) -> Packets:
+def _packets(tables: dict[bytes, memoryview], stream: VideoStream, size: int) -> Packets:
     count = int.from_bytes(tables[b"stsz"][8:12], "big")
     steps = _spread(_rows(tables[b"stts"], 2), count)
     if steps.min() < 1:  # FFmpeg changes these
@@ -60,20 +59,22 @@ def _packets(tables: dict[bytes, memoryview], stream: VideoStream) -> Packets:
             raise _UnclearError
         keys[:] = False
         keys[places] = True
-    shift = _shift(pts, dts, stream)
+    shift = _shift(pts, dts, stream, size)
     return Packets(pts + shift, dts + shift, keys, shown_to=int((pts + steps).max()) + shift)
 
 
-def _shift(pts: Integers, dts: Integers, stream: VideoStream) -> int:
+def _shift(pts: Integers, dts: Integers, stream: VideoStream, size: int) -> int:
     """By how much an edit list moves all times. FFmpeg drops or marks packets that it cuts off: they lie at the
-    beginning and at the end, and the frame shown first or last is among them."""
+    beginning and at the end, and the frame shown first or last is among them. Of a file that is cut off, `size` is less
+    than where a packet ends."""
     listed, count = stream.index_entries, len(pts)
     if len(listed) != count:
         raise _UnclearError
     shift = listed[0].timestamp - int(dts[0])
     spread = np.linspace(0, count - 1, min(count, COMPARED)).astype(np.int64).tolist()
     for place in (*spread, int(pts.argmin()), int(pts.argmax())):
-        if listed[place].is_discard or listed[place].timestamp != dts[place] + shift:
+        entry = listed[place]
+        if entry.is_discard or entry.timestamp != dts[place] + shift or entry.pos + entry.size > size:
             raise _UnclearError
     return shift
 

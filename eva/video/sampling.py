@@ -58,22 +58,56 @@ def sample_times(window: Window, nframes: int) -> list[float]:
     return times
 
 
-def frame_indices(times_s: list[float], *, begin_s: float, average_fps: float, count: int) -> list[int]:
-    """The frame, counted in presentation order, for each time; repeats are kept.
+@dataclass(frozen=True)
+class Timeline:
+    """The times and the size of a video's frames: all that choosing frames needs, without pixels.
 
-    The average rate decides, also where the rate varies, so the frame may be another than the one that is shown at
-    that time. The published numbers were measured so. Raises SelectionError for times that are not finite.
+    The reference has two decoders, and two rules. In a video that decord opens, frames are chosen by the average rate,
+    the last frame has the average duration, and the times of the first and the last frame are rounded to 32 bits, as
+    decord gives them. In a video that decord cannot open, frames are chosen by time: `shown_to_s` is then the end of
+    the last frame by its own duration, and None otherwise.
     """
-    places = [(time_s - begin_s) * average_fps for time_s in times_s]
-    for time_s, place in zip(times_s, places, strict=True):
-        if not math.isfinite(place):
-            raise SelectionError(f"{time_s} s is not a time at which a frame can be shown")
-    return [min(max(round(place), 0), count - 1) for place in places]
 
+    width: int
+    height: int
+    average_fps: float
+    times_s: Sequence[float]  # in presentation order
+    shown_to_s: float | None = None
 
-def shown_indices(times_s: list[float], *, shown_at_s: Sequence[float]) -> list[int]:
-    """The frame that is shown at each time: the last one that begins at or before it; before all, the first one."""
-    return [max(bisect_right(shown_at_s, time_s) - 1, 0) for time_s in times_s]
+    @property
+    def begin_s(self) -> float:
+        return self.times_s[0] if self.shown_to_s is not None else float(np.float32(self.times_s[0]))
+
+    @property
+    def end_s(self) -> float:
+        if self.shown_to_s is not None:
+            return self.shown_to_s
+        # A window that is clamped to the end samples other frames without this rounding.
+        return float(np.float32(self.times_s[-1])) + 1 / self.average_fps
+
+    @property
+    def length_s(self) -> float:
+        """The time for which the frames are shown, without the rounding of the bounds."""
+        shown_to_s = self.times_s[-1] + 1 / self.average_fps if self.shown_to_s is None else self.shown_to_s
+        return shown_to_s - self.times_s[0]
+
+    def indices_at(self, times_s: Sequence[float]) -> list[int]:
+        """The frame, counted in presentation order, for each time; repeats are kept. Raises SelectionError for times at
+        which there is no frame.
+
+        Where the average rate decides, it does so also where the rate varies: the frame may be another than the one
+        that is shown at that time. The published numbers were measured so.
+        """
+        by_time, last = self.shown_to_s is not None, len(self.times_s) - 1
+        for time_s in times_s:
+            # Outside, torchcodec refuses a time, where decord takes the nearest frame.
+            if not (self.begin_s <= time_s < self.end_s if by_time else math.isfinite(time_s * self.average_fps)):
+                bounds = f"the video is from {self.begin_s} to {self.end_s} s"
+                raise SelectionError(f"{time_s} s is not a time at which a frame is shown: {bounds}")
+        if by_time:
+            return [bisect_right(self.times_s, time_s) - 1 for time_s in times_s]
+        places = (round((time_s - self.begin_s) * self.average_fps) for time_s in times_s)
+        return [min(max(place, 0), last) for place in places]
 
 
 def output_size(width: int, height: int, *, resize: float | None, factor: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from eva.errors import VideoError
 from eva.video.decode import Video
@@ -36,28 +37,6 @@ class Plan:
     height: int
 
 
-@dataclass(frozen=True)
-class Selection:
-    """What was executed, as frames.json says it.
-
-    `times_s` are the frames' presentation times, on the clock of the window: from the stream's start, or the
-    container's own in a video whose frames are chosen by time (see timeline.Timeline). What follows them is true of the
-    whole video.
-    """
-
-    video: str
-    decoder: str
-    start_s: float
-    end_s: float
-    indices: list[int]
-    times_s: list[float]
-    width: int
-    height: int
-    average_fps: float
-    stated_fps: float | None
-    drift_s: float
-
-
 def make_plan(video: Video, request: SelectionRequest) -> Plan:
     """The frames of this video that the request means. Raises SelectionError where it makes no sense."""
     timeline = video.timeline
@@ -73,21 +52,20 @@ def make_plan(video: Video, request: SelectionRequest) -> Plan:
     return Plan(executed, indices, *size)
 
 
-def make_selection(video: Video, request: SelectionRequest, plan: Plan) -> Selection:
-    """What to say of a plan that was executed."""
-    return Selection(
-        video=str(request.video),
-        decoder=video.decoder,
-        start_s=plan.window.start_s,
-        end_s=plan.window.end_s,
-        indices=plan.indices,
-        times_s=[video.timeline.times_s[index] for index in plan.indices],
-        width=plan.width,
-        height=plan.height,
-        average_fps=video.timeline.average_fps,
-        stated_fps=video.timeline.stated_fps,
-        drift_s=round(video.timeline.drift_s, 3),
-    )
+def describe(video: Video, plan: Plan) -> dict[str, Any]:
+    """What was executed, as frames.json says it."""
+    timeline = video.timeline
+    return {
+        "video": str(video.file.path),
+        "decoder": video.decoder,
+        "start_s": plan.window.start_s,
+        "end_s": plan.window.end_s,
+        "indices": plan.indices,
+        "times_s": [timeline.times_s[index] for index in plan.indices],
+        "width": plan.width,
+        "height": plan.height,
+        "average_fps": timeline.average_fps,
+    }
 
 
 def pictures(video: Video, indices: Sequence[int], plan: Plan, picture_format: str) -> Iterator[tuple[int, bytes]]:

@@ -82,9 +82,9 @@ def test_worker_store_and_command_give_the_pixels_of_a_full_decode(
     decoded, revisited = (worker.ask(video, tmp_path, *words) for _ in range(2))
     command = arguments(video, tmp_path, "--backend=av", "--nframes=7", "--clamp")
     folder, selection = tool.save_frames(tool.parse_arguments(command))
-    assert decoded["indices"] == revisited["indices"] == selection.indices
-    assert (decoded["decoded"], revisited["decoded"]) == (len(set(selection.indices)), 0)
-    for place, index in enumerate(selection.indices):
+    assert decoded["indices"] == revisited["indices"] == selection["indices"]
+    assert (decoded["decoded"], revisited["decoded"]) == (len(set(selection["indices"])), 0)
+    for place, index in enumerate(selection["indices"]):
         for path in (decoded["frames"][place], revisited["frames"][place], folder / f"frame_{place:04d}.png"):
             assert np.array_equal(read_picture(path), owed[index]), f"frame {index} in {path}"
 
@@ -249,7 +249,7 @@ def test_an_index_of_counted_frames_is_kept_too(encoded: Encoded, tmp_path: Path
     assert index_files(tmp_path)
     index = Indexes(tmp_path).load(VideoFile.of(video), recount=True, by_time=False)
     assert index is not None
-    assert (index.pts, index.timeline.count) == (None, 60)
+    assert (index.pts, len(index.timeline.times_s)) == (None, 60)
     assert worker.ask(video, tmp_path, "--nframes=3")["decoded"] == 0
     assert counted.exists()
 
