@@ -13,7 +13,7 @@ import sys
 import tarfile
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -25,7 +25,6 @@ from harness import ROOT, SHARED, called, row, wait_until, write_rows
 from hub_server import HubServer
 from huggingface_hub import constants
 
-from eva.commands.fetch import agrees
 from eva.dataset.catalog import CATALOG, Catalog, load_catalog
 from eva.dataset.hub import GatedError, HubError
 from eva.dataset.items import Item, load_items
@@ -65,12 +64,33 @@ def below_root(path: str) -> str:
     return path.partition("/MVLU/MLVU/")[2] or path
 
 
-def a_zip(names: Iterable[str], folder: str = "") -> bytes:
+def zip_of(members: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name in names:
-            archive.writestr(f"{folder}{name}", content(name))
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, body in members.items():
+            archive.writestr(name, body)
     return file.getvalue()
+
+
+def tar_of(members: Mapping[str, bytes | tarfile.TarInfo]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, body in members.items():
+            info = body if isinstance(body, tarfile.TarInfo) else tarfile.TarInfo(name)
+            info.size = len(body) if isinstance(body, bytes) else 0
+            archive.addfile(info, io.BytesIO(body) if isinstance(body, bytes) else None)
+    return file.getvalue()
+
+
+def special(name: str, kind: bytes) -> tarfile.TarInfo:
+    """A member that is no file."""
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, "/etc/passwd"
+    return info
+
+
+def a_zip(names: Iterable[str], folder: str = "") -> bytes:
+    return zip_of({f"{folder}{name}": content(name) for name in names})
 
 
 def zips(names: list[str], pattern: str, count: int, folder: str = "") -> dict[str, bytes]:
@@ -79,19 +99,11 @@ def zips(names: list[str], pattern: str, count: int, folder: str = "") -> dict[s
 
 
 def a_tar(names: Iterable[str], other: bytes = b"other" * 2000) -> bytes:
-    """As LongVideoBench's: folders, wanted videos, and four times as many others."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        folder = tarfile.TarInfo("videos")
-        folder.type = tarfile.DIRTYPE
-        archive.addfile(folder)
-        for name in names:
-            bodies = {f"videos/{name}": content(name), **{f"videos/other{n}_{name}": other for n in range(4)}}
-            for member, body in bodies.items():
-                info = tarfile.TarInfo(member)
-                info.size = len(body)
-                archive.addfile(info, io.BytesIO(body))
-    return file.getvalue()
+    """As LongVideoBench's: a folder, wanted videos, and four times as many others."""
+    members: dict[str, bytes | tarfile.TarInfo] = {"videos": special("videos", tarfile.DIRTYPE)}
+    for name in names:
+        members |= {f"videos/{name}": content(name), **{f"videos/other{n}_{name}": other for n in range(4)}}
+    return tar_of(members)
 
 
 def cut(whole: bytes, names: list[str]) -> dict[str, bytes]:
@@ -160,9 +172,9 @@ class Project:
             self.items[dataset] = load_items(path)
         self.catalog = replace(self.catalog, datasets=known)
 
-    def run(self, *args: object) -> subprocess.CompletedProcess[str]:
+    def run(self, *args: object, typed: bytes = b"") -> subprocess.CompletedProcess[str]:
         """The command."""
-        return called("data/fetch.py", *args, catalog=self.catalog, project=self.folder, timeout_s=300)
+        return called("data/fetch.py", *args, catalog=self.catalog, project=self.folder, typed=typed, timeout_s=300)
 
     def fetch(self, dataset: str, *, mirror: bool = False, yes: bool = True) -> None:
         root = self.videos / dataset
@@ -213,13 +225,6 @@ def test_one_command_brings_the_videos_of_all_datasets_and_says_what_must_be_don
     assert set(hub.requests.values()) == {1}
 
 
-def test_a_second_run_fetches_nothing_and_asks_nobody(project, hub):
-    project.fetch("videomme")
-    requests, asked = dict(hub.requests), list(hub.asked)
-    project.fetch("videomme", yes=False)
-    assert (dict(hub.requests), hub.asked) == (requests, asked)
-
-
 @pytest.mark.parametrize("dataset", ["mlvu", "lvbench"])
 def test_a_mirror_gives_the_same_videos(project, hub, dataset):
     names = annotated()[dataset]
@@ -232,19 +237,14 @@ def test_a_mirror_gives_the_same_videos(project, hub, dataset):
         assert both[0].samefile(both[1])
 
 
-def test_before_the_first_byte_a_person_is_told_the_terms_and_the_sizes_and_is_asked(project, hub, capsys):
-    with pytest.raises(FetchVideosError, match="called off"):
-        project.fetch("videoholmes", yes=False)
-    said = capsys.readouterr().out
-    assert "Terms: Academic purposes only" in said
-    assert "TencentARC/Video-Holmes at c0c0c0c0: 0.0 MB to fetch" in said
-    assert hub.requests == {}
-
-
-@pytest.mark.parametrize(("answer", "agreed"), [("y\n", True), ("YES", True), ("n\n", False), ("", False)])
-def test_only_a_yes_agrees(monkeypatch, answer, agreed):
-    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
-    assert agrees() is agreed
+@pytest.mark.parametrize(("typed", "agreed"), [(b"y\n", True), (b"YES", True), (b"n\n", False), (b"", False)])
+def test_before_the_first_byte_a_person_is_told_the_terms_and_the_sizes_and_only_a_yes_agrees(
+    project, hub, typed, agreed
+):
+    done = project.run("videoholmes", "--videos", project.videos, typed=typed)
+    assert "Terms: Academic purposes only" in done.stdout
+    assert "TencentARC/Video-Holmes at c0c0c0c0: 0.0 MB to fetch; about 0.0 MB of disk needed" in done.stdout
+    assert ("called off" in done.stderr, bool(hub.requests)) == (not agreed, agreed)
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, "GatedRepo"), (403, "GatedRepo"), (401, ""), (403, "")])
@@ -309,6 +309,9 @@ def test_a_deleted_video_brings_no_other(project, hub, dataset):
     assert project.there(dataset) == whole(SOME[dataset])
     assert {other: other.stat().st_ino for other in others} == others
     assert sum((hub.requests - requests).values()) <= 1
+    hub.asked.clear()
+    project.fetch(dataset, yes=False)
+    assert hub.asked == []
 
 
 def test_a_hub_that_sends_more_or_less_than_the_part_is_an_error(project, hub):
@@ -378,10 +381,8 @@ def test_two_fetches_into_one_folder_do_not_mix(project, hub):
 
 
 def test_a_disk_that_is_too_small_is_named_before_the_first_byte(project, hub, tmp_path):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("fH6bbNJJfqk.mp4", bytes(40_000_000))
-    hub.repos["TencentARC/Video-Holmes"] = {"videos.zip": file.getvalue()}
+    bomb = zip_of({"fH6bbNJJfqk.mp4": bytes(40_000_000)}, zipfile.ZIP_DEFLATED)
+    hub.repos["TencentARC/Video-Holmes"] = {"videos.zip": bomb}
     small = r"about 40\.0 MB of disk needed, 1\.0 MB free"
     with small_disk(tmp_path / "disk", 1_000_000) as project.videos, pytest.raises(FetchVideosError, match=small):
         project.fetch("videoholmes")
@@ -390,13 +391,8 @@ def test_a_disk_that_is_too_small_is_named_before_the_first_byte(project, hub, t
 
 def test_a_disk_that_fills_up_leaves_whole_videos_and_more_room_lets_it_go_on(project, hub, tmp_path):
     project.annotate({"longvideobench": ["a.mp4", "b.mp4"]})
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        for name, size in (("a.mp4", 400_000), ("b.mp4", 4_000_000)):
-            info = tarfile.TarInfo(name)
-            info.size = size
-            archive.addfile(info, io.BytesIO(bytes(size)))
-    hub.repos["longvideobench/LongVideoBench"] = cut(file.getvalue(), TAR_PARTS[:3])
+    body = tar_of({"a.mp4": bytes(400_000), "b.mp4": bytes(4_000_000)})
+    hub.repos["longvideobench/LongVideoBench"] = cut(body, TAR_PARTS[:3])
     with small_disk(tmp_path / "disk", 1_000_000) as project.videos:
         with pytest.raises(WriteError, match=r"b\.mp4 .* no room"):
             project.fetch("longvideobench")
@@ -409,46 +405,26 @@ def test_a_disk_that_fills_up_leaves_whole_videos_and_more_room_lets_it_go_on(pr
 # --- hostile archives
 
 
-def test_links_devices_and_paths_that_lead_out_are_refused_in_a_zip(project, hub, tmp_path, capsys):
-    names = ["link.mp4", "up.mp4", "absolute.mp4", "back.mp4", "good.mp4"]
-    project.annotate({"videoholmes": names})
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        link = zipfile.ZipInfo("link.mp4")
-        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+def test_links_devices_and_paths_that_lead_out_are_refused(project, hub, tmp_path, capsys):
+    link = zipfile.ZipInfo("link.mp4")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    out = ["x/../../../up.mp4", f"{tmp_path}/absolute.mp4", "..\\back.mp4", "\x1b[31m/../good.mp4"]
+    file = io.BytesIO(zip_of({**dict.fromkeys(out, b"evil"), "videos/good.mp4": b"good"}))
+    with zipfile.ZipFile(file, "a") as archive:
         archive.writestr(link, "/etc/passwd")
-        archive.writestr("x/../../../up.mp4", b"evil")
-        archive.writestr(f"{tmp_path}/absolute.mp4", b"evil")
-        archive.writestr("..\\back.mp4", b"evil")
-        archive.writestr("\x1b[31m/../good.mp4", b"evil")
-        archive.writestr("videos/good.mp4", b"good")
-    hub.repos["TencentARC/Video-Holmes"] = {"videos.zip": file.getvalue()}
-    project.fetch("videoholmes")
-    assert project.there("videoholmes") == {"good.mp4": b"good"}
-    said = "".join(capsys.readouterr())
-    assert "refused: link.mp4" in said
-    assert "refused: x/../../../up.mp4" in said
-    assert "\x1b" not in said
-    assert not any((tmp_path / name).exists() for name in names)
-
-
-def test_links_devices_and_paths_that_lead_out_are_refused_in_a_tar(project, hub, tmp_path, capsys):
     kinds = {"sym": tarfile.SYMTYPE, "hard": tarfile.LNKTYPE, "pipe": tarfile.FIFOTYPE, "disk": tarfile.BLKTYPE}
-    project.annotate({"longvideobench": [*(f"{kind}.mp4" for kind in kinds), "up.mp4", "good.mp4"]})
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        for kind, number in kinds.items():
-            info = tarfile.TarInfo(f"videos/{kind}.mp4")
-            info.type, info.linkname = number, "/etc/passwd"
-            archive.addfile(info)
-        for name in ("../up.mp4", f"{tmp_path}/up.mp4", "videos/good.mp4"):
-            info = tarfile.TarInfo(name)
-            info.size = 4
-            archive.addfile(info, io.BytesIO(b"good"))
-    hub.repos["longvideobench/LongVideoBench"] = cut(file.getvalue(), TAR_PARTS[:3])
-    project.fetch("longvideobench")
-    assert project.there("longvideobench") == {"good.mp4": b"good"}
-    assert capsys.readouterr().err.count("refused: ") == 6
+    specials = {f"videos/{kind}.mp4": special(f"videos/{kind}.mp4", number) for kind, number in kinds.items()}
+    tar = tar_of({**specials, "../up.mp4": b"evil", f"{tmp_path}/up.mp4": b"evil", "videos/good.mp4": b"good"})
+    names = [f"{name}.mp4" for name in ("link", "up", "absolute", "back", *kinds, "good")]
+    project.annotate({"videoholmes": names, "longvideobench": names})
+    hub.repos["TencentARC/Video-Holmes"] = {"videos.zip": file.getvalue()}
+    hub.repos["longvideobench/LongVideoBench"] = cut(tar, TAR_PARTS[:3])
+    for dataset, refused in (("videoholmes", 4), ("longvideobench", 6)):
+        project.fetch(dataset)
+        assert project.there(dataset) == {"good.mp4": b"good"}
+        said = "".join(capsys.readouterr())
+        assert (said.count("refused: "), "\x1b" in said) == (refused, False)
+    assert not any((tmp_path / name).exists() for name in names)
 
 
 def test_a_damaged_archive_is_fetched_again_and_does_not_stop_the_others(project, hub, capsys):
