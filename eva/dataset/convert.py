@@ -107,7 +107,8 @@ def _xlsx_cells(path: Path) -> Iterator[list[Any]]:
     """Of the first sheet. A formula is the value that it had."""
     openpyxl = _optional("openpyxl", "xlsx")
     try:
-        sheet = openpyxl.load_workbook(path, data_only=True).worksheets[0]
+        with path.open("rb") as file:
+            sheet = openpyxl.load_workbook(file, data_only=True).worksheets[0]
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ConvertError(f"{path} is not a readable xlsx file: {error}") from error
     for cells in sheet.iter_rows(values_only=True):
