@@ -36,6 +36,7 @@ ANY_QUESTION = "*"
 FACTOR = 28
 # Of the prefix cache, in tokens.
 BLOCK_SIZE = 16
+QUERIES = "prefix_cache_queries_total"
 REPLY_KEYS = {
     "text": "what the assistant says; None is a null content",
     "calls": "native tool calls, as [name, arguments] or [name, arguments, id]; played only where tools were sent",
@@ -182,20 +183,10 @@ class Journal:
             self._running -= 1
 
     def metrics(self, ranks: int) -> str:
-        """As vLLM writes it."""
-        with self._lock:
-            lines = [
-                "# HELP vllm:prefix_cache_queries_total Prefix cache queries, in terms of number of queried tokens."
-            ]
-            for rank in range(ranks):
-                seen = [one for one in self.seen if one.rank == rank]
-                values = {
-                    "prefix_cache_queries_total": sum(one.prompt_tokens for one in seen),
-                    "prefix_cache_hits_total": sum(one.cached_tokens for one in seen),
-                }
-                labels = f'{{engine="{rank}",model_name="{MODEL}"}}'
-                lines += [f"vllm:{name}{labels} {float(value)}" for name, value in values.items()]
-        return "\n".join([*lines, ""])
+        """As vLLM writes it: a line for each rank."""
+        labels = [f'{{engine="{rank}",model_name="{MODEL}"}}' for rank in range(ranks)]
+        lines = [f"vllm:{name}{label} 7.0" for name in ("num_requests_running", QUERIES) for label in labels]
+        return "\n".join([f"# HELP vllm:{QUERIES} Prefix cache queries.", *lines, ""])
 
     def of(self, key: str) -> list[Seen]:
         with self._lock:
