@@ -45,24 +45,11 @@ _FAILURES = (
 
 
 class HubError(EvaError):
-    """The Hub, or the way to it, failed."""
-
-
-class GatedError(HubError):
-    """A repository whose terms this user has not accepted."""
+    """What cannot be fetched; the message says why and what to do."""
 
 
 class DamagedError(EvaError):
     """A file or an archive that is not what it should be. Others may be whole."""
-
-
-@dataclass(frozen=True)
-class HubFile:
-    """A file of a repository: its path there, its bytes, and its SHA-256 where the Hub names it (of large files)."""
-
-    path: str
-    size: int
-    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +59,7 @@ class Repository:
     repo: str
     kind: str
     commit: str
-    files: tuple[HubFile, ...]
+    files: tuple[RepoFile, ...]
 
 
 def look_up(repo: str, revision: str, kind: str = "dataset") -> Repository:
@@ -83,12 +70,9 @@ def look_up(repo: str, revision: str, kind: str = "dataset") -> Repository:
         if not re.fullmatch("[0-9a-f]{40}", str(commit)):
             raise HubError(f"{api.endpoint} does not answer as a hub does: {repo} has no commit")
         tree = api.list_repo_tree(repo, revision=commit, repo_type=kind, recursive=True)
-        files = [
-            HubFile(one.path, int(one.size), one.lfs.sha256 if one.lfs else None)
-            for one in tree
-            if isinstance(one, RepoFile) and not one.path.startswith("/") and ".." not in one.path.split("/")
-        ]
-    return Repository(repo, kind, str(commit), tuple(sorted(files, key=lambda file: file.path)))
+        files = [one for one in tree if isinstance(one, RepoFile)]
+        inside = [one for one in files if not one.path.startswith("/") and ".." not in one.path.split("/")]
+    return Repository(repo, kind, str(commit), tuple(sorted(inside, key=lambda file: file.path)))
 
 
 def check_model(repo: str, file: str) -> None:
@@ -99,7 +83,7 @@ def check_model(repo: str, file: str) -> None:
             HfApi().model_info(repo, timeout=10.0)
 
 
-def download(repository: Repository, file: HubFile, folder: Path) -> Path:
+def download(repository: Repository, file: RepoFile, folder: Path) -> Path:
     """The whole file below `folder`, checked. A file that is there is not fetched again.
 
     Raises HubError, or DamagedError for a file that has not the SHA-256 that the Hub names; it is deleted.
@@ -107,7 +91,7 @@ def download(repository: Repository, file: HubFile, folder: Path) -> Path:
     repo, kind = repository.repo, repository.kind
     with explained(repo, kind):
         path = Path(hf_hub_download(repo, file.path, repo_type=kind, revision=repository.commit, local_dir=folder))
-        if file.sha256 and file_sha256(path) != file.sha256:
+        if file.lfs and file_sha256(path) != file.lfs.sha256:
             path.unlink()
             raise DamagedError(f"{printable(file.path)} of {repo} has not the SHA-256 that the Hub names")
     return path
@@ -116,7 +100,7 @@ def download(repository: Repository, file: HubFile, folder: Path) -> Path:
 class RemotePieces(io.RawIOBase):
     """Files of a repository as one file, which is read in parts, over the network. Reading raises HubError."""
 
-    def __init__(self, repository: Repository, files: Sequence[HubFile]) -> None:
+    def __init__(self, repository: Repository, files: Sequence[RepoFile]) -> None:
         super().__init__()
         self._repository, self._files = repository, files
         self._starts = list(accumulate((file.size for file in files), initial=0))
@@ -174,7 +158,7 @@ def explained(what: str, kind: str = "") -> Iterator[None]:
         if kind and (isinstance(cause, GatedRepoError) or (refused and not absent)):
             page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{what}"
             advice = f"accept the terms of {what} at {page}\nthen log in with a token of that account:  hf auth login"
-            raise GatedError(advice) from error
+            raise HubError(advice) from error
         reason = printable(str(cause) or type(cause).__name__, limit=500)
         if isinstance(cause, (ImportError, httpx2.InvalidURL)) or "proxy URL" in reason:
             # The message may hold a part of a password.

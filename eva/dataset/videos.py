@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import IO
 
 import filelock
+from huggingface_hub.hf_api import RepoFile
 from tqdm import tqdm
 
 from eva.dataset.catalog import KnownDataset, Source
-from eva.dataset.hub import DamagedError, HubFile, RemotePieces, Repository, download, look_up
+from eva.dataset.hub import DamagedError, HubError, RemotePieces, Repository, download, look_up
 from eva.dataset.items import Item, locate_video, video_path
 from eva.dataset.unpack import Member, put, take, tar_members, zip_members
-from eva.errors import EvaError, VideoError
+from eva.errors import VideoError
 from eva.files import replace_text
 from eva.text import printable
 
@@ -34,10 +35,6 @@ HEADER_BYTES = 1 << 16
 
 # Paths by their base name, under which archives have a video. Some of MLVU's are in two folders, and are one video.
 Paths = dict[str, list[Path]]
-
-
-class FetchVideosError(EvaError):
-    """Videos that cannot be fetched; the message says why and what to do."""
 
 
 def fetch_videos(
@@ -96,26 +93,26 @@ def _fetch_missing(source: Source, terms: str, missing: Paths, root: Path, agree
     shutil.rmtree(work / ".cache", ignore_errors=True)
     jobs = list((_files if source.kind == "files" else _archives)(repository, source, missing, root))
     if not jobs:
-        raise FetchVideosError(f"{source.repo} does not have the {len(missing)} missing videos")
+        raise HubError(f"{source.repo} does not have the {len(missing)} missing videos")
     on_disk = sum(job.videos for job in jobs) + max(job.archive for job in jobs)
     check_room(repository, root, sum(job.transfer for job in jobs), on_disk)
     print(terms)
     if not agrees():
-        raise FetchVideosError("called off; no video was fetched (--yes agrees without a question)")
+        raise HubError("called off; no video was fetched (--yes agrees without a question)")
     work.mkdir(exist_ok=True)
     damaged = sum(not _run(job, missing) for job in jobs)
     if damaged:
-        raise FetchVideosError(f"{damaged} files were damaged; the same command fetches them again")
+        raise HubError(f"{damaged} files were damaged; the same command fetches them again")
     shutil.rmtree(work)
 
 
 def check_room(repository: Repository, folder: Path, transfer: int, needed: int) -> None:
-    """Print what will be fetched. Raises FetchVideosError if the disk has no room for it."""
+    """Print what will be fetched. Raises HubError if the disk has no room for it."""
     free = shutil.disk_usage(folder).free
     room = f"about {_size(needed)} of disk needed, {_size(free)} free"
     print(f"{repository.repo} at {repository.commit:.8}: {_size(transfer)} to fetch; {room}")
     if free < needed:
-        raise FetchVideosError(f"the disk of {folder} is too small: {room}; make room, or choose another folder")
+        raise HubError(f"the disk of {folder} is too small: {room}; make room, or choose another folder")
 
 
 def _size(size: float) -> str:
@@ -142,7 +139,7 @@ def _files(repository: Repository, source: Source, missing: Paths, root: Path) -
             yield _Job(file.path, file.size, file.size, 0, partial(_bring, repository, file, root / ".fetch", target))
 
 
-def _bring(repository: Repository, file: HubFile, work: Path, target: Path, _: Paths) -> None:
+def _bring(repository: Repository, file: RepoFile, work: Path, target: Path, _: Paths) -> None:
     put(download(repository, file, work), [target])
 
 
@@ -150,7 +147,7 @@ def _archives(repository: Repository, source: Source, missing: Paths, root: Path
     """The archives that have missing videos, in the order of their names."""
     files = tuple(file for file in repository.files if fnmatchcase(file.path, source.files))
     if not files:
-        raise FetchVideosError(f"{source.repo} has no files {source.files}: its layout has changed")
+        raise HubError(f"{source.repo} has no files {source.files}: its layout has changed")
     if source.kind == "tar-parts":
         # A tar does not say what is in it before it is read.
         share = sum(file.size for file in files) * len(missing) // max(source.videos, len(missing))
@@ -176,13 +173,13 @@ def _archives(repository: Repository, source: Source, missing: Paths, root: Path
 
 
 @contextmanager
-def _remote(repository: Repository, pieces: tuple[HubFile, ...]) -> Iterator[IO[bytes]]:
+def _remote(repository: Repository, pieces: tuple[RepoFile, ...]) -> Iterator[IO[bytes]]:
     with io.BufferedReader(RemotePieces(repository, pieces), HEADER_BYTES) as file:
         yield file
 
 
 @contextmanager
-def _fetched(repository: Repository, file: HubFile, work: Path) -> Iterator[IO[bytes]]:
+def _fetched(repository: Repository, file: RepoFile, work: Path) -> Iterator[IO[bytes]]:
     """An archive that is fetched as a whole, and then deleted."""
     path = download(repository, file, work)
     try:

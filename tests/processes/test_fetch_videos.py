@@ -26,9 +26,9 @@ from hub_server import HubServer
 from huggingface_hub import constants
 
 from eva.dataset.catalog import CATALOG, Catalog, load_catalog
-from eva.dataset.hub import GatedError, HubError
+from eva.dataset.hub import HubError
 from eva.dataset.items import Item, load_items
-from eva.dataset.videos import FetchVideosError, fetch_videos
+from eva.dataset.videos import fetch_videos
 from eva.files import WriteError
 
 ANNOTATIONS = SHARED / "annotations"
@@ -251,7 +251,7 @@ def test_before_the_first_byte_a_person_is_told_the_terms_and_the_sizes_and_only
 def test_a_gated_dataset_says_where_to_accept_the_terms_and_how_to_log_in(project, hub, status, code):
     hub.refused["longvideobench/LongVideoBench"] = (status, code)
     page = "https://huggingface.co/datasets/longvideobench/LongVideoBench"
-    with pytest.raises(GatedError, match=f"at {page}\n.*hf auth login"):
+    with pytest.raises(HubError, match=f"at {page}\n.*hf auth login"):
         project.fetch("longvideobench")
 
 
@@ -384,7 +384,7 @@ def test_a_disk_that_is_too_small_is_named_before_the_first_byte(project, hub, t
     bomb = zip_of({"fH6bbNJJfqk.mp4": bytes(40_000_000)}, zipfile.ZIP_DEFLATED)
     hub.repos["TencentARC/Video-Holmes"] = {"videos.zip": bomb}
     small = r"about 40\.0 MB of disk needed, 1\.0 MB free"
-    with small_disk(tmp_path / "disk", 1_000_000) as project.videos, pytest.raises(FetchVideosError, match=small):
+    with small_disk(tmp_path / "disk", 1_000_000) as project.videos, pytest.raises(HubError, match=small):
         project.fetch("videoholmes")
     assert hub.requests == {}
 
@@ -434,7 +434,7 @@ def test_a_damaged_archive_is_fetched_again_and_does_not_stop_the_others(project
     bad = {CHUNK.format(2): bytes(body), CHUNK.format(3): b"<html>not a zip</html>"}
     hub.repos["lmms-eval/Video-MME"] = {**good, **bad}
     hub.hashes[CHUNK.format(4)] = "0" * 64
-    with pytest.raises(FetchVideosError, match="2 files were damaged"):
+    with pytest.raises(HubError, match="2 files were damaged"):
         project.fetch("videomme")
     assert all(body == content(name) for name, body in project.there("videomme").items())
     assert f"{CHUNK.format(4)} of lmms-eval/Video-MME has not the SHA-256" in capsys.readouterr().err
