@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,13 @@ def load_catalog(path: Path = CATALOG) -> Catalog:
     content = json.loads(path.read_text(encoding="utf-8"))
     datasets = {name: _dataset(content["source"], dict(entry)) for name, entry in content["datasets"].items()}
     return Catalog(datasets, content["published_settings"], Source(**content["model"]))
+
+
+@cache
+def category_rule(dataset: str) -> str:
+    """What tells the category of a question, see KnownDataset. A dataset that is not known has a key `category`."""
+    known = load_catalog().datasets.get(dataset)
+    return known.category if known else KnownDataset.category
 
 
 def _dataset(web: str, entry: dict[str, Any]) -> KnownDataset:

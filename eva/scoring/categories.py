@@ -1,4 +1,4 @@
-"""The categories of a record's question, and where in the video the answer is. Pure.
+"""The categories of a record's question, and where in the video the answer is.
 
 The records of the reference lack the keys of the annotation: there the length and the path of the video tell.
 A record may come from anybody, so a value of an unexpected kind gives no category.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from eva.dataset.catalog import category_rule
 from eva.records.schema import Record
 
 _QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
@@ -22,17 +23,14 @@ _MEDIUM_FROM_S, _LONG_FROM_S = 4 * 60, 30 * 60
 def categories(dataset: str, record: Record) -> tuple[str, ...]:
     """The names of the question's categories, as the dataset writes them; () where none is known.
 
-    A question of LVBench can have several. A dataset of one's own may give a text as `category`.
+    A question of LVBench can have several. A dataset of one's own may give a text or a list as `category`.
     """
-    if dataset == "lvbench":
-        return _listed(record.extra.get("question_type"))
-    if dataset == "videoholmes":
-        return _texts(record.extra.get("Question_Type"))
-    if dataset == "mlvu":
+    rule = category_rule(dataset)
+    if rule == "video folder":
         return _mlvu_task(record.outcome.video)
-    if dataset == "videomme":
+    if rule == "video length":
         return _videomme_group(record.video_duration_s)
-    return _texts(record.extra.get("category"))
+    return _listed(record.extra.get(rule))
 
 
 def time_reference_s(record: Record) -> tuple[float, float] | None:
