@@ -80,8 +80,8 @@ def test_a_path_without_a_task_folder_has_no_category(path: object) -> None:
 
 @pytest.mark.parametrize("dataset", ["", "own", "longvideobench"])
 def test_any_other_dataset_may_name_a_category(dataset: str) -> None:
-    for value in (" cats ", ["cats", "cats"]):
-        assert categories(dataset, holding(category=value)) == ("cats",)
+    for named in (" cats ", ["cats", "cats"]):
+        assert categories(dataset, holding(category=named)) == ("cats",)
     for value in ("", " ", None, 3, [3], {"a": 1}):
         assert categories(dataset, holding(category=value)) == ()
 
