@@ -182,7 +182,7 @@ def exit_code(ended: Ended, argv: Sequence[str]) -> int:
 
 async def check(dataset: Dataset, command: RunCommand) -> int:
     """Print a table of all that can be found out before a run of hours; 0 if a run can start."""
-    findings = await check_all(dataset, command.options, list_all=command.list_all)
+    findings = await check_all(dataset, command.options)
     print("\n".join(table(findings, columns=shutil.get_terminal_size().columns)))
     return int(any(finding.verdict == FAILED for finding in findings))
 

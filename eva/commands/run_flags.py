@@ -43,7 +43,6 @@ class RunCommand:
         None, positive, "N", "run N times, with result_NAME.1.jsonl and so on (docs/report.md)"
     )
     check: bool = setting(False, meaning="check all that a run needs, play one question, and run nothing")
-    list_all: bool = setting(False, meaning="with --check, name every video that cannot be shown", names=("--list",))
     replay: Path | None = setting(
         None, Path, "RESULT", "run nothing: play the replies of this result again, and compare (docs/replay.md)"
     )
@@ -80,7 +79,6 @@ def parse_command(name: str, argv: Sequence[str], defaults: Mapping[str, Any], d
     flags["api_key"] = flags["api_key"] or os.environ.get(API_KEY_VARIABLE, "").strip() or None
     drops = flags["new_cache"] or flags["retry_error"]
     wrong = {
-        "--list needs --check": flags["list_all"] and not flags["check"],
         "--check looks at one machine: leave --ray out, and run it on every node": flags["check"] and flags["ray"],
         "--new-cache and --retry-error would ask before each run of --repeat: add --yes": (
             flags["repeat"] and drops and not flags["yes"]

@@ -35,8 +35,6 @@ OK, WARNING, FAILED = "ok", "warning", "failed"
 IMAGES_PER_REQUEST = 256
 # The text of a sample in tokens, beside the replies: question, labels of the frames, the question again in each round.
 TEXT_TOKENS = 4096
-# A table of --check names so many videos, unless it is to list all.
-VIDEOS_NAMED = 10
 # Questions whose video cannot be shown are passed over; another row names them.
 MOST_TRIED = 10
 _VERDICT_WIDTH = 9
@@ -45,15 +43,14 @@ _LIST_INDENT = " " * (_VERDICT_WIDTH + 2)
 
 @dataclass(frozen=True)
 class Finding:
-    """One row of the table. Rows of one server have its name in `of`."""
+    """One row of the table. The later lines of `detail` are a list."""
 
     what: str
     verdict: str
     detail: str
-    of: str = ""
 
 
-async def check_all(dataset: Dataset, options: Options, *, list_all: bool) -> list[Finding]:
+async def check_all(dataset: Dataset, options: Options) -> list[Finding]:
     """What can be found out before a run of hours. What is missing is a row, and the other rows come all the same.
 
     Raises AgentError.
@@ -73,12 +70,10 @@ async def check_all(dataset: Dataset, options: Options, *, list_all: bool) -> li
     playable = [] if places else items
     if playable:
         tool = make_tool(replace(options, fallback=True), dataset.video_root)
-        findings.append(await check_videos(playable, dataset.video_root, tool, list_all=list_all))
-    tables = await asyncio.gather(*(check_server(url, options) for url in options.base_url))
-    findings += [finding for table in tables for finding in table]
-    usable = (
-        url for url, rows in zip(options.base_url, tables, strict=True) if all(row.verdict != FAILED for row in rows)
-    )
+        findings.append(await check_videos(playable, dataset.video_root, tool))
+    servers = await asyncio.gather(*(check_server(url, options) for url in options.base_url))
+    findings += servers
+    usable = (url for url, one in zip(options.base_url, servers, strict=True) if one.verdict != FAILED)
     if playable and (url := next(usable, None)):
         tool = make_tool(options, dataset.video_root)
         runner = make_sample_runner(agent.make(), transcribe, tool, dataset.video_root, options=options)
@@ -98,7 +93,7 @@ def _check_questions(dataset: Dataset, options: Options) -> tuple[list[Item], li
         return [], [Finding("questions", FAILED, str(error))]
 
 
-async def check_videos(items: Sequence[Item], video_root: Path, tool: FrameTool, *, list_all: bool) -> Finding:
+async def check_videos(items: Sequence[Item], video_root: Path, tool: FrameTool) -> Finding:
     """Open every video, and decode its first and last frame with the frame tool."""
     names = {item.videos[0]: item for item in items}
     try:
@@ -117,10 +112,7 @@ async def check_videos(items: Sequence[Item], video_root: Path, tool: FrameTool,
         await tool.close()
     if not problems:
         return Finding("videos", OK, f"all {len(names)} open; first and last frame decode")
-    named = problems if list_all else problems[:VIDEOS_NAMED]
-    more = [f"and {len(problems) - len(named)} more: --list names all"] if len(named) < len(problems) else []
-    about = f"{len(problems)} of {len(names)} cannot be shown:"
-    return Finding("videos", FAILED, "\n".join([about, *named, *more]))
+    return Finding("videos", FAILED, "\n".join([f"{len(problems)} of {len(names)} cannot be shown:", *problems]))
 
 
 async def _video_problem(item: Item, video_root: Path, tool: FrameTool) -> str:
@@ -143,19 +135,16 @@ async def _video_problem(item: Item, video_root: Path, tool: FrameTool) -> str:
     return ""
 
 
-async def check_server(url: str, options: Options) -> list[Finding]:
+async def check_server(url: str, options: Options) -> Finding:
     """Whether the server at `url` serves the model and images, and whether its context is as long as a sample may
     need."""
     try:
         model = await connect_to(url, options)
         length = (await model.read_card()).context_length
     except ServerError as error:
-        return [Finding("connection", FAILED, str(error), f"server {without_secrets(url)}")]
-    turns = options.max_turns
+        return Finding("server", FAILED, f"{without_secrets(url)}\n{error}")
+    turns, problems = options.max_turns, dict[str, str]()
     needed = (turns - 1) * options.max_visual_tokens + turns * MAX_TOKENS + TEXT_TOKENS
-    stated = "the server does not say it" if length is None else f"{length} tokens"
-    context = OK if length is not None and length >= needed else WARNING
-    rows = [("context", context, f"{stated}; {turns} turns may need {needed} tokens")]
     if options.image_transport != "base64":
         try:
             with model.small_image() as address:
@@ -166,10 +155,14 @@ async def check_server(url: str, options: Options) -> list[Finding]:
                 problem += "--image-transport base64"
         except OSError as error:
             problem = f"--frame-root {options.frame_root} cannot be written to: {error.strerror}"
-        rows.append(("a frame by file://", FAILED if problem else OK, problem or "answered"))
-    problem = await model.ask_one_token([image_message(BLACK_IMAGE_URL, count=IMAGES_PER_REQUEST)])
-    rows.append((f"{IMAGES_PER_REQUEST} images", FAILED if problem else OK, problem or "answered"))
-    return [Finding(*row, of=f"server {model.address}") for row in rows]
+        problems["a frame by file://"] = problem
+    many = [image_message(BLACK_IMAGE_URL, count=IMAGES_PER_REQUEST)]
+    problems[f"{IMAGES_PER_REQUEST} images"] = await model.ask_one_token(many)
+    stated = "the server does not say it" if length is None else f"{length} tokens"
+    lines = [model.address, f"context: {stated}; {turns} turns may need {needed} tokens"]
+    lines += [f"{what}: {problem or 'answered'}" for what, problem in problems.items()]
+    verdict = OK if length is not None and length >= needed else WARNING
+    return Finding("server", FAILED if any(problems.values()) else verdict, "\n".join(lines))
 
 
 async def _play(items: Sequence[Item], url: str, runner: SampleRunner, options: Options) -> tuple[str, str]:
@@ -200,15 +193,11 @@ async def _play(items: Sequence[Item], url: str, runner: SampleRunner, options: 
 def table(findings: Sequence[Finding], *, columns: int) -> list[str]:
     """The findings in at most so many columns, as far as words allow, and a line with the verdict.
 
-    The later lines of a detail are lists. They stand further left, so that they are not broken.
+    The later lines of a detail stand further left, so that they are not broken.
     """
-    names = [f"  {finding.what}" if finding.of else finding.what for finding in findings]
-    width, lines, of = max(map(len, names)), list[str](), ""
-    for name, finding in zip(names, findings, strict=True):
-        if finding.of and finding.of != of:
-            lines.append(f"{'':{_VERDICT_WIDTH}}{printable(finding.of)}")
-        of = finding.of
-        start = f"{finding.verdict:{_VERDICT_WIDTH}}{name:{width}}  "
+    width, lines = max(len(finding.what) for finding in findings), list[str]()
+    for finding in findings:
+        start = f"{finding.verdict:{_VERDICT_WIDTH}}{finding.what:{width}}  "
         first, *more = finding.detail.split("\n")
         lines += folded(start + printable(first, limit=2000), columns, " " * len(start))
         for line in more:
