@@ -27,17 +27,13 @@ from eva.errors import EvaError
 from eva.files import WriteError, replace_text
 from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.cache import Cache
-from eva.records.time_use import time_lines
 from eva.run.check import FAILED, check_all, table
 from eva.run.evaluate import Ended, Host, evaluate
 from eva.run.keeper import CalledOffError
 from eva.run.options import SettingsError
 from eva.run.schedule import RunEndedError, RunInterruptedError
 from eva.run.settings import Dataset, choose_dataset, choose_items, known_datasets, load_annotations
-from eva.scoring.origin import named_dataset
-from eva.scoring.published import caveat_lines, load_published, summary_rows
-from eva.scoring.score import Score
-from eva.scoring.summary import choice_line, head_lines, rest_lines, summary_json
+from eva.run.summary import summarize
 from eva.text import folded, printable_lines
 
 log = logging.getLogger(__name__)
@@ -124,25 +120,6 @@ class Terminal(Host):
             columns = shutil.get_terminal_size().columns
             lines = [part for line in lines for part in folded(line, columns, "  ")]
         print(printable_lines(lines))
-
-
-def summarize(ended: Ended, json_file: Path | None) -> list[str]:
-    """What counts most, after an empty line the rest, and at last where the result is. `json_file` gets the same
-    figures. Raises WriteError."""
-    score = Score(ended.outcomes, len(ended.items) - len(ended.outcomes))
-    counts = {"frames_asked": ended.frames.asked, "frames_decoded": ended.frames.decoded}
-    if json_file is not None:
-        figures_json = {**summary_json(score, ended.wall_s, **counts), "time_use": ended.times}
-        replace_text(json_file, json.dumps(figures_json, indent=1) + "\n", "--json")
-    published = load_published().get(named_dataset(ended.meta))
-    rows = []
-    if published is not None:
-        rows = summary_rows(published, [one.index for one in score.outcomes], score.accuracy, score.interval)
-        rows += caveat_lines(ended.meta, published)
-    rest = [*rest_lines(score, ended.wall_s, **counts), *time_lines(ended.times)]
-    result = f"Result: {ended.result}{' (of a partial run)' if ended.coverage.partial else ''}"
-    chosen = [choice_line(ended.coverage)] if ended.coverage.of_a_choice else []
-    return [*head_lines(score, rows), "", *rest, "", result, *chosen]
 
 
 async def run(dataset: Dataset, command: RunCommand, argv: Sequence[str]) -> int:

@@ -27,10 +27,11 @@ from harness import (
 )
 from scripted_server import Script, ScriptedServer
 
-from eva.commands.run import exit_code, summarize
+from eva.commands.run import exit_code
 from eva.records.meta import Meta, write_meta
 from eva.run.evaluate import Host, evaluate
 from eva.run.settings import choose_dataset
+from eva.run.summary import summarize
 from eva.scoring.coverage import Coverage, measure, read_spans, write_spans
 
 RIGHT, WRONG = "<answer>B</answer>", "<answer>A</answer>"
