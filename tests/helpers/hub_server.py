@@ -21,7 +21,8 @@ class HubServer(FileServer):
 
     `plan[path]` holds what the next requests for a whole file meet, and `requests` counts these by path. Requests for
     parts of a file meet `plan["parts of " + path]`, and `parts` counts their bytes. `asked` has all other requests, by
-    method and address. The Hub names the SHA-256 of each file, or `hashes[path]`.
+    method and address. The Hub names the SHA-256 of each file, or `hashes[path]`. `tokens` has those that came with
+    requests, and whether these were for bytes.
     """
 
     def __init__(self) -> None:
@@ -31,6 +32,7 @@ class HubServer(FileServer):
         self.asked: list[str] = []
         self.parts: Counter[str] = Counter()
         self.hashes: dict[str, str] = {}
+        self.tokens: set[tuple[str | None, bool]] = set()
         self.url = self.url.removesuffix("/files/")
         self.bytes_url = self.url.replace("127.0.0.1", "localhost") + "/bytes"
 
@@ -44,6 +46,7 @@ class HubHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         hub: HubServer = self.server.file_server  # type: ignore[attr-defined]
         words = unquote(urlsplit(self.path).path).strip("/").split("/")
+        hub.tokens.add((self.headers.get("Authorization"), words[0] == "bytes"))
         if words[0] == "bytes":
             path = "/".join(words[3:])
             content = hub.repos["/".join(words[1:3])][path]
@@ -57,6 +60,9 @@ class HubHandler(BaseHTTPRequestHandler):
             behaviour(self, content)  # type: ignore[arg-type]
             return
         hub.asked.append(f"{self.command} {unquote(self.path)}")
+        if len(words) < 4:  # what the library asks beside files
+            self._refuse(404, "")
+            return
         is_api = words[0] == "api"
         kind = words[1 if is_api else 0] in {"datasets", "models"}
         owner, name, what, revision, *path_words = words[is_api + kind :]

@@ -290,6 +290,13 @@ def test_a_few_questions_bring_their_videos_and_little_else(project, hub):
     assert len(project.there("videomme")) == 3
 
 
+def test_the_token_of_a_user_goes_to_the_hub_and_not_to_the_host_of_the_bytes(project, hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    project.fetch("longvideobench")
+    assert ("Bearer hf_secret", False) in hub.tokens
+    assert {token for token, is_for_bytes in hub.tokens if is_for_bytes} == {None}
+
+
 def test_of_a_tar_only_headers_and_wanted_videos_are_read(project, hub):
     body = a_tar(SOME["longvideobench"], bytes(300_000))
     hub.repos["longvideobench/LongVideoBench"] = cut(body, TAR_PARTS)
