@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from harness import SHARED
+from harness import SHARED, read_records
 
 from eva.dataset.catalog import load_catalog
 from eva.dataset.items import load_items, video_path
@@ -56,11 +56,16 @@ def test_a_run_gives_its_files_the_names_of_the_reference():
 
 @needs_annotations
 @pytest.mark.parametrize("dataset", TABLE)
-def test_the_catalog_describes_the_annotation_files(dataset):
+def test_the_annotation_files_are_those_of_the_catalog_and_each_row_loads_as_it_is(dataset):
     path = ANNOTATIONS / DATASETS[dataset].annotations.name
     assert hashlib.sha256(path.read_bytes()).hexdigest() == DATASETS[dataset].annotations.sha256
     items = load_items(path)
     assert (len(items), len({item.videos[0] for item in items})) == TABLE[dataset][:2]
+    for number, (item, raw) in enumerate(zip(items, read_records(path), strict=True)):
+        assert (item.index, list(item.videos)) == (raw.get("index", number), raw["videos"])
+        assert [dict(turn) for turn in item.prompt] == raw["prompt"]
+        assert item.ground_truth == raw["reward_model"]["ground_truth"]
+    assert sum(item.ground_truth == "@" for item in items) == (2 if dataset == "mlvu" else 0)
 
 
 @needs_annotations
