@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from eva.frames.store import video_folder, write_whole
 from eva.json_text import parse_json
 from eva.video.container import VideoFile
 from eva.video.index import VideoIndex
-from eva.video.packets import EntryPoint, compact
+from eva.video.packets import EntryPoint
 from eva.video.sampling import Timeline
 
 # Goes up when what an index says of the same video changes.
@@ -104,8 +105,8 @@ def _index(header: Mapping[str, Any], numbers: np.ndarray[Any, np.dtype[np.int64
         width=header["width"],
         height=header["height"],
         average_fps=header["average_fps"],
-        times_s=compact(times.view(np.float64)),
+        times_s=array("d", times.tobytes()),
         shown_to_s=header["shown_to_s"],
     )
     points = tuple(EntryPoint(*row) for row in entries.reshape(-1, 3).tolist())
-    return VideoIndex(timeline, compact(pts) if by_pts else None, points)
+    return VideoIndex(timeline, array("q", pts.tobytes()) if by_pts else None, points)

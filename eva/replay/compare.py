@@ -20,7 +20,7 @@ from eva.protocol.stop_reasons import CALL_FAILED, EXCEPTION
 from eva.records.schema import Call, Executed, Record, Round, transcript
 from eva.replay.turns import prompted_replies
 from eva.replay.videos import FRAME_MARK, ShownVideo
-from eva.video.container import moving_pictures, open_container
+from eva.video.container import open_stream
 from eva.video.packets import is_chosen_by_time
 
 # Causes. The documented ones are rows of docs/differences.md.
@@ -113,8 +113,8 @@ def _lacks_duration(record: Record, video: ShownVideo | None) -> bool:
     if video is None or video.path is None:
         return bool(record.videos) and record.videos[0].lower().endswith(_WITHOUT_DURATION)
     try:
-        with open_container(video.path) as container:
-            return moving_pictures(container, video.path).duration is None
+        with open_stream(video.path) as (_, stream):
+            return stream.duration is None
     except VideoError:
         return False
 
@@ -214,8 +214,7 @@ def _cause_of_failure(record: Record, video: ShownVideo, *, frames_cut: bool) ->
 
 def _is_unknown_to_decord(path: Path) -> bool:
     try:
-        with open_container(path) as container:
-            stream = moving_pictures(container, path)
+        with open_stream(path) as (container, stream):
             return is_chosen_by_time(container, stream, stream.width)
     except VideoError:
         return False

@@ -91,8 +91,9 @@ class Source:
 
 
 @contextmanager
-def open_container(path: Path) -> Iterator[InputContainer]:
-    """The container at `path`, which is closed at the end of the block.
+def open_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container at `path` and its first video stream that is not cover art, of which alone packets are read. The
+    file is closed at the end of the block.
 
     Raises VideoError, whose message names the file. In the block, whatever reads packets raises ReadError.
     """
@@ -104,28 +105,13 @@ def open_container(path: Path) -> Iterator[InputContainer]:
             reason = getattr(error, "strerror", None) or str(error)
             raise UndecodableError(f"{path} cannot be opened as a video: {reason}") from error
         with container:
-            yield container
-
-
-def moving_pictures(container: InputContainer, path: Path) -> VideoStream:
-    """The first video stream that is not cover art. Raises VideoError."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
-    raise VideoError(f"{path} holds no video stream")
-
-
-@contextmanager
-def open_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its first video stream, of which alone packets are read; closed at the end of the block."""
-    with open_container(path) as container:
-        stream = moving_pictures(container, path)
-        if stream.codec_context is None:
-            raise UndecodableError(f"no decoder for the video stream of {path} is known")
-        for other in container.streams:
-            if other is not stream:
-                other.discard = Discard.all  # where it is cut off, reading does not end
-        yield container, stream
+            moving = [video for video in container.streams.video if not video.disposition & Disposition.attached_pic]
+            if not moving:
+                raise VideoError(f"{path} holds no video stream")
+            for other in container.streams:
+                if other is not moving[0]:
+                    other.discard = Discard.all  # where it is cut off, reading does not end
+            yield container, moving[0]
 
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:

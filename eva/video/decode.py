@@ -70,19 +70,15 @@ def open_video(path: Path, *, backend: str, recount: bool, indexes: IndexStore |
         except UndecodableError as undecodable:
             if backend in ("av", LIKE_TORCHCODEC):
                 raise
-            return _open_by_decord(file, undecodable)
+            try:
+                return DecordVideo(file)
+            except ReadError:
+                raise
+            except VideoError:
+                raise undecodable from None  # the reason of the default decoder is the clearer one
         file.check_unchanged()
         if indexes:
             indexes.save(file, index, recount=recount, by_time=by_time)
     if backend == LIKE_DECORD and index.timeline.shown_to_s is not None:
         raise VideoError(f"decord cannot use {path}: its frames can only be chosen by time")
     return AvVideo(file, index)
-
-
-def _open_by_decord(file: VideoFile, undecodable: UndecodableError) -> Video:
-    try:
-        return DecordVideo(file)
-    except ReadError:
-        raise
-    except VideoError:
-        raise undecodable from None  # the reason of the default decoder is the clearer one

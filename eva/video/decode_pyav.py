@@ -82,7 +82,7 @@ class AvVideo:
             decoding = Decoding(container, stream, threads=threads, strict=sparsely)
             for entry, targets in groups:
                 pts = {self._pts[target] for target in targets} if self._pts is not None else set()
-                frames = decoding.frames(entry, pts) if sparsely else decoding.all_frames()
+                frames = decoding.frames(entry, pts if sparsely else None)
                 for index, frame in self._choose(frames, targets, decoding, first=entry.index if entry else 0):
                     yield index, make(to_rgb(frame))
 
@@ -96,6 +96,8 @@ class AvVideo:
             index, sound = expected if self._pts is None else self._index_of(frame.pts), decoding.is_sound(frame)
             if first and index is not None and index < first:
                 continue  # shown before the keyframe at which this pass starts, though it may follow it in the file
+            if first and expected == first and not (index == first and frame.key_frame):
+                raise VideoError("decoding cannot begin here")  # at the beginning of an intra refresh, for example
             left_out = decoding.leaves_out and index is not None and expected < index <= waiting[-1]
             if not decoding.damaged and index != expected and not left_out:
                 raise self._miscounted_error()

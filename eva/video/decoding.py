@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from itertools import dropwhile
 
 import numpy as np
-from av.codec.context import CodecContext
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
@@ -27,8 +26,6 @@ MAX_THREADS = 4
 # The tests prove for these that frames are the same where the decoder leaves out those that no other one refers to. The
 # decoder of AV1 leaves out others.
 LEAVE_OUT = {"h264", "hevc", "mpeg4"}
-H264_SLICES = range(1, 6)
-H264_IDR = 5
 
 
 class Decoding:
@@ -50,38 +47,27 @@ class Decoding:
         if strict:
             self._context.options = {"err_detect": "explode"}
 
-    def all_frames(self) -> Iterator[VideoFrame]:
-        """Every frame."""
-        for packet in packets_of(self._container, self._stream):
-            yield from self.decode(packet)
-        yield from self.decode(None)
-
-    def frames(self, entry: EntryPoint | None, wanted: set[int]) -> Iterator[VideoFrame]:
+    def frames(self, entry: EntryPoint | None = None, wanted: set[int] | None = None) -> Iterator[VideoFrame]:
         """The frames with the pts `wanted`, and others before the last one of them, from the keyframe `entry` on; None:
-        from the start. Where `leaves_out`, frames that those do not need may be missing. Then the decoder is empty."""
-        waiting: set[int | None] = set(wanted)
-        for packet in self._packets(entry):
-            if self.leaves_out:
+        all, from the start. Where `leaves_out`, frames that those do not need may be missing. Then the decoder is
+        empty."""
+        waiting: set[int | None] = set(wanted or ())
+        for packet in self._packets_from(entry):
+            if self.leaves_out and wanted is not None:
                 self._context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
             yield from self.decode(packet)
             waiting.discard(packet.pts)
-            if not waiting:
+            if not waiting and wanted is not None:
                 break
         yield from self.decode(None)
 
-    def _packets(self, entry: EntryPoint | None) -> Iterator[Packet[VideoStream]]:
-        if entry is None:
-            yield from packets_of(self._container, self._stream)
-            return
-        self._container.seek(entry.seek_to, stream=self._stream)
-        self._unsound_to = None
+    def _packets_from(self, entry: EntryPoint | None) -> Iterator[Packet[VideoStream]]:
         packets = packets_of(self._container, self._stream)
+        if entry is None:
+            return packets
+        self._container.seek(entry.seek_to, stream=self._stream)
         # Seeking may lead to an earlier keyframe, and a packet that an edit list cuts off may have the same time.
-        packets = dropwhile(lambda packet: packet.pts != entry.pts or packet.is_discard, packets)
-        for place, packet in enumerate(packets):
-            if place == 0 and self._context.name == "h264" and not _is_idr(memoryview(packet), self._context):
-                raise VideoError("decoding cannot begin here")
-            yield packet
+        return dropwhile(lambda packet: packet.pts != entry.pts or packet.is_discard, packets)
 
     def decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """The frames that the decoder gives for `packet`; None: the rest, at the end."""
@@ -105,18 +91,6 @@ class Decoding:
 
 def threads_at_most() -> int:
     return min(MAX_THREADS, available_cpus())
-
-
-def _is_idr(packet: memoryview, context: CodecContext) -> bool:
-    """Whether an H.264 keyframe of MP4 or Matroska is one across which no frame refers. Containers mark others, too."""
-    config, at = context.extradata or b"", 0
-    size = (config[4] & 3) + 1 if len(config) > 4 and config[0] == 1 else len(packet)
-    while at + size < len(packet):
-        kind = packet[at + size] & 0x1F
-        if kind in H264_SLICES:
-            return kind == H264_IDR
-        at += size + int.from_bytes(packet[at : at + size], "big")
-    return False
 
 
 class RgbConverter:

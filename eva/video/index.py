@@ -27,7 +27,6 @@ from eva.video.packets import (
     EntryPoint,
     Integers,
     Packets,
-    compact,
     is_chosen_by_time,
     is_undated,
     note,
@@ -78,7 +77,8 @@ class Clock:
     def seconds(self, pts: Integers) -> array[float]:
         """Exact up to 2**53, as a division of integers."""
         since_start = pts.astype(np.float64) - self.start_pts
-        return compact(since_start * self.time_base.numerator / self.time_base.denominator)
+        seconds = since_start * self.time_base.numerator / self.time_base.denominator
+        return array("d", seconds.tobytes())
 
 
 def read_index(file: VideoFile, *, recount: bool, by_time: bool) -> VideoIndex:
@@ -89,6 +89,8 @@ def read_index(file: VideoFile, *, recount: bool, by_time: bool) -> VideoIndex:
     """
     undecodable = UndecodableError(f"no frame of the video {file.path} can be decoded")
     with open_stream(file.path) as (container, stream):
+        if stream.codec_context is None:
+            raise UndecodableError(f"no decoder for the video stream of {file.path} is known")
         packets, first = _survey(file, container, stream)
         if first is None:
             raise undecodable
@@ -102,7 +104,7 @@ def read_index(file: VideoFile, *, recount: bool, by_time: bool) -> VideoIndex:
         if one_each and clock.delay_s is None and not recount:
             times_s = clock.seconds(np.append(pts, packets.shown_to))
             timeline = _make_timeline(size, clock, times_s, times_s.pop())
-            return VideoIndex(timeline, compact(pts), tuple(_entries(packets, pts, container, stream)))
+            return VideoIndex(timeline, array("q", pts.tobytes()), tuple(_entries(packets, pts, container, stream)))
     counted = _count_frames(file)
     if not counted:
         raise undecodable
@@ -183,7 +185,7 @@ def _count_frames(file: VideoFile) -> list[Shown]:
     """All frames that decoding the whole file gives."""
     with open_stream(file.path) as (container, stream):
         decoding = Decoding(container, stream)
-        return [(frame.pts, frame.duration or 0, frame.key_frame) for frame in decoding.all_frames()]
+        return [(frame.pts, frame.duration or 0, frame.key_frame) for frame in decoding.frames()]
 
 
 def _times_s(shown: Sequence[Shown], clock: Clock, packets: Integers) -> tuple[array[float], float]:
@@ -196,8 +198,6 @@ def _times_s(shown: Sequence[Shown], clock: Clock, packets: Integers) -> tuple[a
     packet_s = clock.seconds(packets - packets[:1] + clock.start_pts)
     average_fps = _rate(clock, len(shown) - 1, packet_s[-1] if packet_s else 0.0)
     slots = [index / average_fps for index in range(len(shown) + 1)]
-    if not clock.sure and len(set(packet_s)) == len(shown):
-        slots = [*packet_s, packet_s[-1] + 1 / average_fps]
     return _given_at(shown, slots, round((clock.delay_s or 0) * average_fps)), slots[-1]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import av
 import numpy as np
@@ -99,11 +98,3 @@ def _misreads_rows(width: int) -> bool:
     """Whether decord reads another number of channels than three out of the length of a row."""
     row = -(-width // PADDED_WIDTH) * PADDED_WIDTH * RGB_CHANNELS
     return row % width == 0 and row // width != RGB_CHANNELS
-
-
-def compact(numbers: np.ndarray[Any, np.dtype[Any]]) -> array[Any]:
-    """Floats or integers of 64 bits in an array of Python, whose items are Python's own, and which is equal or not as a
-    whole."""
-    packed = array("d" if numbers.dtype == np.float64 else "q")
-    packed.frombytes(numbers.data.cast("B"))
-    return packed

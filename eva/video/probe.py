@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 
 from eva.errors import UndecodableError, VideoError
 from eva.protocol.messages import VideoInfo
-from eva.video.container import VideoFile, moving_pictures, open_container
+from eva.video.container import VideoFile, open_stream
 
 # It says the length of a stream in a tag alone. To a stream that begins late, FFmpeg gives the length of the file.
 MATROSKA = "matroska,webm"
@@ -20,8 +20,7 @@ TAG = re.compile(r"([0-9]{1,6}):([0-9]{2}):([0-9]{2}(?:\.[0-9]{1,20})?)")
 
 def probe(path: Path) -> VideoInfo:
     """Read the header of the first video stream. Raises VideoError, which names the file."""
-    with open_container(path) as container:
-        stream = moving_pictures(container, path)
+    with open_stream(path) as (container, stream):
         if not stream.width or not stream.height:
             raise VideoError(f"the video stream of {path} does not say its size")
         # ffprobe prints six decimals, and the reference takes the length from it: half a second is then cut off.

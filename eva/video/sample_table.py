@@ -46,19 +46,15 @@ def listed_packets(path: Path, container: InputContainer, stream: VideoStream) -
 
 
 def _packets(tables: dict[bytes, memoryview], stream: VideoStream, size: int) -> Packets:
-    count = int.from_bytes(tables[b"stsz"][8:12], "big")
-    steps = _spread(_rows(tables[b"stts"], 2), count)
+    count = len(stream.index_entries)
+    steps = _spread(tables[b"stts"], count)
     if steps.min() < 1:  # FFmpeg changes these
         raise _UnclearError
     dts = np.cumsum(steps) - steps
-    pts = dts + _spread(_rows(tables[b"ctts"], 2), count) if b"ctts" in tables else dts
+    pts = dts + _spread(tables[b"ctts"], count) if b"ctts" in tables else dts
     keys = np.ones(count, np.bool_)
     if b"stss" in tables:
-        places = _rows(tables[b"stss"], 1).ravel() - 1
-        if places.max() >= count:
-            raise _UnclearError
-        keys[:] = False
-        keys[places] = True
+        keys = np.isin(np.arange(1, count + 1), _rows(tables[b"stss"], 1))
     shift = _shift(pts, dts, stream, size)
     return Packets(pts + shift, dts + shift, keys, shown_to=int((pts + steps).max()) + shift)
 
@@ -68,8 +64,6 @@ def _shift(pts: Integers, dts: Integers, stream: VideoStream, size: int) -> int:
     beginning and at the end, and the frame shown first or last is among them. Of a file that is cut off, `size` is less
     than where a packet ends."""
     listed, count = stream.index_entries, len(pts)
-    if len(listed) != count:
-        raise _UnclearError
     shift = listed[0].timestamp - int(dts[0])
     spread = np.linspace(0, count - 1, min(count, COMPARED)).astype(np.int64).tolist()
     for place in (*spread, int(pts.argmin()), int(pts.argmax())):
@@ -125,8 +119,9 @@ def _rows(data: memoryview, columns: int) -> Table:
     return np.frombuffer(data, ">u4", offset=8).reshape(count, columns)
 
 
-def _spread(rows: Table, count: int) -> Integers:
+def _spread(data: memoryview, count: int) -> Integers:
     """Rows of (how often, step) as `count` steps."""
-    if rows[:, 0].sum(dtype=np.int64) != count or rows[:, 1].max() > MAX_STEP:
+    often, steps = _rows(data, 2).T.astype(np.int64)
+    if often.sum() != count or steps.max() > MAX_STEP:
         raise _UnclearError
-    return np.repeat(rows[:, 1].astype(np.int64), rows[:, 0].astype(np.int64))
+    return np.repeat(steps, often)

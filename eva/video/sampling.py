@@ -121,14 +121,8 @@ def output_size(width: int, height: int, *, resize: float | None, factor: int) -
         raise SelectionError(f"the resize ratio must be a positive number, not {resize}")
     if factor <= 0:
         raise SelectionError(f"the size factor must be positive, not {factor}")
-    scaled = _scaled(width, resize, factor), _scaled(height, resize, factor)
+    scaled = tuple(max(1, round(side * resize / factor) * factor) for side in (width, height))
     if scaled[0] * scaled[1] > MAX_PIXELS:
-        raise SelectionError(
-            f"resize {resize} and factor {factor} would make frames of {scaled[0]}x{scaled[1]}; "
-            f"at most {MAX_PIXELS} pixels are allowed"
-        )
-    return scaled
-
-
-def _scaled(size: int, resize: float, factor: int) -> int:
-    return max(1, round(size * resize / factor) * factor)
+        size = f"{scaled[0]}x{scaled[1]}; at most {MAX_PIXELS} pixels are allowed"
+        raise SelectionError(f"resize {resize} and factor {factor} would make frames of {size}")
+    return scaled[0], scaled[1]

@@ -23,7 +23,6 @@ from corpus import (
     FROM_THE_START,
     MPEG4,
     VPX,
-    X264,
     Encoded,
     full_decode,
     h264,
@@ -38,7 +37,6 @@ from eva.video.container import VideoFile, open_stream, packets_of
 from eva.video.decode import Video
 from eva.video.decode_pyav import AHEAD, at_once, passes
 from eva.video.decoding import Decoding
-from eva.video.packets import EntryPoint
 from eva.video.probe import probe
 
 
@@ -64,18 +62,12 @@ def assert_same_pictures(video: Video, indices: list[int], owed: list[NDArray[np
 
 
 @named(CORPUS)
-def test_the_frame_returned_is_the_frame_asked_for(encoded: Encoded, recipe: Recipe) -> None:
-    cut_off = max(0, -recipe.first_pts)
-    video = opened(encoded(recipe))
-    assert len(video.timeline.times_s) == recipe.count - cut_off
-    for index, rgb in pixels(video, range(len(video.timeline.times_s))):
-        assert read_number(rgb) == index + cut_off
-
-
-@named(CORPUS)
-def test_frames_equal_a_full_sequential_decode_bit_for_bit(encoded: Encoded, recipe: Recipe) -> None:
+def test_the_frame_returned_is_the_frame_asked_for_as_a_full_decode_gives_it(encoded: Encoded, recipe: Recipe) -> None:
     path = encoded(recipe)
     owed, video, chance = full_decode(path), opened(path), random.Random(recipe.name)
+    cut_off = max(0, -recipe.first_pts)
+    assert [read_number(rgb) for rgb in owed] == list(range(cut_off, recipe.count))
+    assert len(video.timeline.times_s) == len(owed)
     assert_same_pictures(video, list(range(len(owed))), owed)
     for size in (1, 1, 2, 3, 8):
         assert_same_pictures(video, chance.choices(range(len(owed)), k=size), owed)
@@ -118,6 +110,18 @@ def test_each_frame_alone_equals_the_full_decode_though_others_are_left_out(enco
 @named(NOT_SPARSE)
 def test_nothing_is_left_out_where_that_is_not_proven_exact(encoded: Encoded, recipe: Recipe) -> None:
     assert left_out(encoded(recipe)) <= 0
+
+
+INTRA_REFRESH = {"g": "20", "bf": "0", "preset": "veryfast", "x264-params": "intra-refresh=1"}
+
+
+@named([h264("refreshed.mp4", options=INTRA_REFRESH), h264("refreshed.mkv", options=INTRA_REFRESH)])
+def test_decoding_does_not_begin_where_an_intra_refresh_begins(encoded: Encoded, recipe: Recipe) -> None:
+    path = encoded(recipe)
+    owed, video = full_decode(path), open_av(path)
+    assert len(video.index.entries) == 3
+    for index in (10, 20, 30, 45, 59):
+        assert_same_pictures(video, [index], owed)
 
 
 @named(ENTERED)
@@ -189,13 +193,6 @@ def test_frames_are_those_of_their_times_where_the_container_states_another_rate
     # MPEG program streams state a time for some of their frames only.
     assert [shown[index] for index in indices] == pytest.approx([25 * time_s for time_s in times_s], abs=6)
     assert video.timeline.end_s == pytest.approx(10, abs=0.3)
-
-
-def test_h264_in_avi_whose_rate_varies_keeps_the_times_of_its_packets(encoded: Encoded) -> None:
-    slowing = [*range(30), *range(30, 630, 3)]
-    video = opened(encoded(h264("slowing.avi", count=230, pts=slowing, options={**X264, "bf": "0"})))
-    (chosen,) = video.timeline.indices_at([20.01])
-    assert slowing[read_number(dict(pixels(video, [chosen]))[chosen])] == pytest.approx(500, abs=3)
 
 
 def test_a_rate_that_ffmpeg_guesses_from_the_first_frames_is_not_that_of_all(encoded: Encoded) -> None:
@@ -532,12 +529,6 @@ def test_auto_takes_decord_where_av_makes_nothing_of_the_file(
     assert open_video(path).decoder == "decord"
     with pytest.raises(UndecodableError, match="av makes nothing"):
         open_video(path, backend="av")
-
-
-def test_frames_are_grouped_by_the_last_keyframe_before_them() -> None:
-    first, second, third = (EntryPoint(index, index * 512, index * 512) for index in (0, 20, 40))
-    grouped = list(passes([3, 19, 20, 39, 45], [first, second, third]))
-    assert grouped == [(None, [3, 19]), (second, [20, 39]), (third, [45])]
 
 
 # --- decoders that run at the same time
