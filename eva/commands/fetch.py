@@ -32,14 +32,15 @@ def main(argv: Sequence[str], catalog: Catalog | None = None, project: Path = PR
     try:
         if args.model:
             return fetch_weights(catalog, project)
-        if args.results:
-            return fetch_files([one.result for one in known.values()], project / "results-12k", args)
-        if not args.check:
-            codes.append(fetch_files([one.annotations for one in known.values()], args.output, args))
-        for name, one in known.items() if args.videos or args.check else ():
-            code, end = bring_videos(name, one, args)
-            codes.append(code)
-            ends.append(end)
+        for name, one in known.items():
+            if args.results:
+                codes.append(bring_file(one.result, project / "results-12k", args))
+            elif not args.check:
+                codes.append(bring_file(one.annotations, args.output, args))
+            if args.check or (args.videos and not codes[-1]):
+                code, end = bring_videos(name, one, args)
+                codes.append(code)
+                ends.append(end)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
@@ -85,22 +86,17 @@ def parse_arguments(argv: Sequence[str], catalog: Catalog, project: Path) -> arg
     return args
 
 
-def fetch_files(files: Sequence[RemoteFile], folder: Path, args: argparse.Namespace) -> int:
-    """Fetch and check files, with a line for each, and return the exit code."""
+def bring_file(file: RemoteFile, folder: Path, args: argparse.Namespace) -> int:
+    """Fetch and check a file, and return the exit code."""
     from eva.dataset.hub import fetch_file  # noqa: PLC0415 - the Hub's library takes half a second
 
-    failed = len(files)
     with errors_printed():
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / ".fetch.lock", timeout=0):
-            for file in files:
-                with errors_printed():
-                    fetched = fetch_file(file, folder, source=args.source, force=args.force)
-                    print(f"{folder / file.name}: {'fetched' if fetched else 'already there'}, checked")
-                    failed -= 1
-    if failed:
-        print(f"{failed} of {len(files)} files are not in place", file=sys.stderr)
-    return 1 if failed else 0
+            fetched = fetch_file(file, folder, source=args.source, force=args.force)
+        print(f"{folder / file.name}: {'fetched' if fetched else 'already there'}, checked")
+        return 0
+    return 1
 
 
 def fetch_weights(catalog: Catalog, project: Path) -> int:
