@@ -4,8 +4,8 @@
     pip install --no-deps -r requirements/benchmarks.txt
     python benchmarks/frames.py [--whole-run]
 
-Per row and tool the median of --repeats calls, for which the tools take turns: CPU seconds, wall seconds, peak memory
-and bytes written.
+Per row and tool the median of --repeats calls, for which the tools take turns: CPU seconds, wall seconds, peak memory,
+and bytes written to and read from the disk. No byte of the video is in memory when a call begins.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 
 from footage import Footage, make_video
@@ -66,6 +67,7 @@ class Cost:
     wall_s: float
     memory_mb: float
     written_mb: float
+    read_mb: float
 
 
 def main() -> None:
@@ -82,8 +84,8 @@ def main() -> None:
 
         compare(made(arguments.videos, Footage(3)), arguments.questions)
         return
-    print("| call | by | CPU s | of the first | wall s | of the first | peak MB | written MB |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| call | by | CPU s | of the first | wall s | of the first | peak MB | written MB | read MB |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for number in arguments.rows:
         row = ROWS[number]
         video = made(arguments.videos, row.footage)
@@ -107,10 +109,12 @@ def one_round(row: Row, video: Path) -> dict[str, Cost]:
         folder = Path(name)
         costs = {}
         if row.decord:
-            costs["baseline"] = by_process(HERE / "baseline_tool.py", words(row, video, folder / "baseline"))
+            costs["baseline"] = by_process(HERE / "baseline_tool.py", video, words(row, video, folder / "baseline"))
         if importlib.util.find_spec("torchcodec"):
-            costs["torchcodec"] = by_process(HERE / "torchcodec_tool.py", words(row, video, folder / "torchcodec"))
-        costs["one-shot"] = by_process(TOOL, words(row, video, folder / "one-shot"))
+            costs["torchcodec"] = by_process(
+                HERE / "torchcodec_tool.py", video, words(row, video, folder / "torchcodec")
+            )
+        costs["one-shot"] = by_process(TOOL, video, words(row, video, folder / "one-shot"))
         return costs | by_worker(row, video, folder / "store")
 
 
@@ -119,16 +123,18 @@ def words(row: Row, video: Path, root: Path) -> list[str]:
     return [f"--video_path={video}", *numbers, "--factor=28", "--clamp", f"--save-root={root}"]
 
 
-def by_process(script: Path, arguments: Sequence[str]) -> Cost:
+def by_process(script: Path, video: Path, arguments: Sequence[str]) -> Cost:
     """A process for the call, its start included."""
+    evict(video)
     started = time.monotonic()
     process = subprocess.Popen([sys.executable, str(script), *arguments], stdout=subprocess.DEVNULL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    wall_s, from_disk_mb = time.monotonic() - started, read_mb(process.pid)
     _, status, usage = os.wait4(process.pid, 0)
-    wall_s = time.monotonic() - started
     if status:
         raise SystemExit(f"{script} failed")
     root = Path(arguments[-1].partition("=")[2])
-    return Cost(usage.ru_utime + usage.ru_stime, wall_s, usage.ru_maxrss / 1024, size_mb(root))
+    return Cost(usage.ru_utime + usage.ru_stime, wall_s, usage.ru_maxrss / 1024, size_mb(root), from_disk_mb)
 
 
 def by_worker(row: Row, video: Path, root: Path) -> dict[str, Cost]:
@@ -140,22 +146,29 @@ def by_worker(row: Row, video: Path, root: Path) -> dict[str, Cost]:
     warm_up = ["--video_path=/", f"--save-root={root}"]
     ask(process, warm_up)
     try:
-        first = worker_cost(process, arguments, root)
+        first = worker_cost(process, video, arguments, root)
         for picture in root.rglob("*.bmp"):
             picture.unlink()
-        warm = worker_cost(process, arguments, root)
-        return {"worker, new video": first, "worker, warm": warm, "revisited": worker_cost(process, arguments, root)}
+        warm = worker_cost(process, video, arguments, root)
+        return {
+            "worker, new video": first,
+            "worker, warm": warm,
+            "revisited": worker_cost(process, video, arguments, root),
+        }
     finally:
         process.kill()
         process.communicate()
 
 
-def worker_cost(process: subprocess.Popen[str], arguments: Sequence[str], root: Path) -> Cost:
-    before_mb, before_s, started = size_mb(root), cpu_s(process.pid), time.monotonic()
+def worker_cost(process: subprocess.Popen[str], video: Path, arguments: Sequence[str], root: Path) -> Cost:
+    evict(video)
+    before_mb, before_read_mb = size_mb(root), read_mb(process.pid)
+    before_s, started = cpu_s(process.pid), time.monotonic()
     ask(process, arguments)
     wall_s, used_s = time.monotonic() - started, cpu_s(process.pid) - before_s
     status = Path(f"/proc/{process.pid}/status").read_text()
-    return Cost(used_s, wall_s, int(status.partition("VmHWM:")[2].split()[0]) / 1024, size_mb(root) - before_mb)
+    peak_mb = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return Cost(used_s, wall_s, peak_mb, size_mb(root) - before_mb, read_mb(process.pid) - before_read_mb)
 
 
 def ask(process: subprocess.Popen[str], arguments: Sequence[str]) -> None:
@@ -171,6 +184,17 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * TICK_S
 
 
+def evict(video: Path) -> None:
+    """Let the system forget the bytes of a file."""
+    with video.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_mb(pid: int) -> float:
+    """What a process has read from disks."""
+    return int(Path(f"/proc/{pid}/io").read_text().partition("\nread_bytes:")[2].split()[0]) / 1e6
+
+
 def size_mb(root: Path) -> float:
     return sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) / 1e6
 
@@ -179,7 +203,7 @@ def median(costs: Sequence[Cost]) -> Cost:
     def of(get: Callable[[Cost], float]) -> float:
         return statistics.median(map(get, costs))
 
-    return Cost(of(lambda c: c.cpu_s), of(lambda c: c.wall_s), of(lambda c: c.memory_mb), of(lambda c: c.written_mb))
+    return Cost(*(of(attrgetter(field.name)) for field in fields(Cost)))
 
 
 def report(row: Row, costs: dict[str, Cost]) -> None:
@@ -187,7 +211,8 @@ def report(row: Row, costs: dict[str, Cost]) -> None:
     for name, cost in costs.items():
         cpu = f"{cost.cpu_s:.2f} | {cost.cpu_s / base.cpu_s:.2f}"
         wall = f"{cost.wall_s:.2f} | {cost.wall_s / base.wall_s:.2f}"
-        print(f"| {row.name} | {name} | {cpu} | {wall} | {cost.memory_mb:.0f} | {cost.written_mb:.1f} |", flush=True)
+        sizes = f"{cost.memory_mb:.0f} | {cost.written_mb:.1f} | {cost.read_mb:.1f}"
+        print(f"| {row.name} | {name} | {cpu} | {wall} | {sizes} |", flush=True)
 
 
 if __name__ == "__main__":

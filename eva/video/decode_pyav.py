@@ -64,7 +64,7 @@ class AvVideo:
 
     def _decode_sparsely(self, wanted: Sequence[int], make: Callable[[Rgb], Made]) -> Iterator[tuple[int, Made]]:
         """Leaves out frames that these do not need, and decodes independent passes at the same time."""
-        groups = list(passes(wanted, self.index.entries))
+        groups = [(entry, list(targets)) for entry, targets in groupby(wanted, self.entry_for)]
         count = min(len(groups), threads_at_most(), MAX_LISTED // len(self.timeline.times_s))
         if count < 2:
             return self._decode(groups, make, sparsely=True, threads=None)
@@ -72,6 +72,11 @@ class AvVideo:
         return at_once(
             [partial(self._decode, groups[first::count], make, sparsely=True, threads=1) for first in range(count)]
         )
+
+    def entry_for(self, index: int) -> EntryPoint | None:
+        """The keyframe from which a frame is decoded; None: the file's start."""
+        place = bisect_right(self.index.entries, index, key=lambda entry: entry.index) - 1
+        return self.index.entries[place] if place > 0 else None
 
     def _decode(
         self, groups: Sequence[Pass], make: Callable[[Rgb], Made], *, sparsely: bool, threads: int | None
@@ -123,18 +128,6 @@ class AvVideo:
 
     def _miscounted_error(self) -> MiscountedError:
         return MiscountedError(f"the packets of {self.file.path} do not map one to one to its frames")
-
-
-def passes(indices: Sequence[int], entries: Sequence[EntryPoint]) -> Iterator[Pass]:
-    """`indices`, which ascend, grouped by the keyframe to start at; None: the file's start."""
-    starts = [entry.index for entry in entries]
-
-    def keyframe(index: int) -> EntryPoint | None:
-        place = bisect_right(starts, index) - 1
-        return entries[place] if place > 0 else None
-
-    for entry, group in groupby(indices, keyframe):
-        yield entry, list(group)
 
 
 def at_once(starts: Sequence[Callable[[], Iterator[Item]]]) -> Iterator[Item]:

@@ -62,11 +62,6 @@ RECORDED: list[tuple[Recipe, dict[Window, list[int]]]] = [
         (1.01, 1.49, 5): [14, 16, 18, 20, 22],
         (0.3, 2.9, 1): [22],
     }),
-    (av1("recorded-one.mp4", count=1), {
-        (0, 1e9, 8): [0, 0, 0, 0, 0, 0, 0, 0],
-        (1.01, 1.49, 5): [0, 0, 0, 0, 0],
-        (0.3, 2.9, 1): [0],
-    }),
     (Recipe("recorded-streamed.mkv", "libx264", options=X264, container_options=STREAMED), {
         (0, 1e9, 8): [0, 8, 17, 25, 34, 42, 51, 59],
         (1.01, 1.49, 5): [25, 28, 31, 34, 37],
@@ -87,11 +82,6 @@ RECORDED: list[tuple[Recipe, dict[Window, list[int]]]] = [
 ]  # fmt: skip
 # decord opens these, so they are chosen by time only by `--backend torchcodec`.
 FORCED: list[tuple[Recipe, dict[Window, list[int]]]] = [
-    (Recipe("forced-offset.mp4", "libx264", options=X264, rate=NTSC, first_pts=41), {
-        (0, 1e9, 8): [0, 8, 17, 25, 34, 42, 51, 59],
-        (1.01, 1.49, 5): [0, 0, 1, 2, 3],
-        (0.3, 2.9, 1): [22],
-    }),
     (Recipe("forced-offset.mkv", "libx264", options=X264, rate=NTSC, first_pts=37), {
         (0, 1e9, 8): [0, 8, 17, 25, 34, 42, 51, 59],
         (1.01, 1.49, 5): [0, 1, 3, 5, 7],

@@ -35,7 +35,7 @@ from eva.errors import MiscountedError, UndecodableError, VideoError
 from eva.video import decode
 from eva.video.container import VideoFile, open_stream, packets_of
 from eva.video.decode import Video
-from eva.video.decode_pyav import AHEAD, at_once, passes
+from eva.video.decode_pyav import AHEAD, at_once
 from eva.video.decoding import Decoding
 from eva.video.probe import probe
 
@@ -101,9 +101,7 @@ def test_each_frame_alone_equals_the_full_decode_though_others_are_left_out(enco
     assert left_out(path) >= recipe.count // 6
     for index in range(len(owed)):
         # Not in a second attempt, which leaves nothing out.
-        ((_, rgb),) = video._decode(
-            list(passes([index], video.index.entries)), lambda rgb: rgb, sparsely=True, threads=1
-        )
+        ((_, rgb),) = video._decode([(video.entry_for(index), [index])], lambda rgb: rgb, sparsely=True, threads=1)
         assert np.array_equal(rgb, owed[index]), f"frame {index}"
 
 
@@ -126,17 +124,14 @@ def test_decoding_does_not_begin_where_an_intra_refresh_begins(encoded: Encoded,
 
 @named(ENTERED)
 def test_decoding_begins_at_the_keyframe_before_a_late_frame(encoded: Encoded, recipe: Recipe) -> None:
-    video = open_av(encoded(recipe))
-    ((entry, targets),) = passes([recipe.count - 1], video.index.entries)
+    entry = open_av(encoded(recipe)).entry_for(recipe.count - 1)
     assert entry is not None
     assert entry.index >= 30
-    assert targets == [recipe.count - 1]
 
 
 @named(FROM_THE_START)
 def test_decoding_begins_at_the_start_where_nothing_else_is_proven_exact(encoded: Encoded, recipe: Recipe) -> None:
-    video = open_av(encoded(recipe))
-    assert [entry for entry, _ in passes([len(video.timeline.times_s) - 1], video.index.entries)] == [None]
+    assert open_av(encoded(recipe)).entry_for(recipe.count - 1) is None
 
 
 @named([recipe for recipe in CORPUS if recipe.name != "h264.avi"])  # which has none
@@ -172,9 +167,7 @@ def test_count_rate_times_and_pixels_equal_decords_where_decord_is_right(encoded
 DOUBLED: dict[str, Any] = {"rate": Fraction(50), "time_base": Fraction(1, 50), "pts": range(0, 500, 2), "count": 250}
 STATED_TWICE = [
     Recipe("doubled-mjpeg.avi", "mjpeg", pix_fmt="yuvj420p", **DOUBLED),
-    Recipe("doubled-mpeg4.avi", "mpeg4", **DOUBLED),
     Recipe("doubled-mpeg4-b.avi", "mpeg4", options=MPEG4, **DOUBLED),
-    Recipe("doubled-vp8.avi", "libvpx", options=VPX, **DOUBLED),
     h264("doubled.avi", **DOUBLED),
     h264("doubled.ts", **DOUBLED),
     Recipe("doubled-mpeg2.mpg", "mpeg2video", **DOUBLED),
@@ -279,8 +272,7 @@ def test_a_hidden_vp8_frame_is_not_counted(encoded: Encoded, tmp_path: Path) -> 
     video, owed = open_av(path), full_decode(path)
     assert len(video.timeline.times_s) == len(owed) == 57
     assert_same_pictures(video, [4, 5, 40, 56], owed)
-    ((entry, _),) = passes([56], video.index.entries)
-    assert entry is not None  # hidden frames do not keep decoding from beginning at a keyframe
+    assert video.entry_for(56) is not None  # hidden frames do not keep decoding from beginning at a keyframe
 
 
 def test_a_broadcast_joined_between_keyframes_is_counted_from_its_first_decodable_frame(
@@ -370,21 +362,6 @@ def test_a_cut_off_file_ends_at_the_cut(encoded: Encoded, tmp_path: Path, recipe
         assert read_number(rgb) == round(video.timeline.times_s[index] * 25)
 
 
-def test_a_file_that_is_cut_off_anywhere_gives_its_first_frames_or_is_an_error(
-    encoded: Encoded, tmp_path: Path
-) -> None:
-    data, path = encoded(FASTSTART).read_bytes(), tmp_path / "cut.mp4"
-    begin, held = data.index(b"mdat"), []
-    for end in range(begin, begin + 12_000, 500):
-        path.write_bytes(data[:end])
-        try:
-            held.append(len(open_video(path, backend="av").timeline.times_s))
-        except UndecodableError:
-            held.append(0)
-    assert held == sorted(held)
-    assert held[0] == 0 < held[-1]
-
-
 def song_with_cover(folder: Path) -> Path:
     """An audio file whose only picture is its cover."""
     path = folder / "song.mp3"
@@ -462,16 +439,12 @@ def test_of_two_video_streams_the_first_one_is_meant_also_where_the_other_one_is
     assert open_decord(path).timeline.width == 160
 
 
-def text_file(folder: Path) -> Path:
-    path = folder / "text.mp4"
-    path.write_text("hello\n")
-    return path
-
-
 @pytest.mark.parametrize("backend", ["auto", "av", "decord"])
 def test_a_text_file_is_no_video_for_any_decoder(tmp_path: Path, backend: str) -> None:
+    path = tmp_path / "text.mp4"
+    path.write_text("hello\n")
     with pytest.raises(VideoError, match=r"text\.mp4"):
-        open_video(text_file(tmp_path), backend=backend)
+        open_video(path, backend=backend)
 
 
 def test_a_codec_that_decord_does_not_know_is_an_error_that_names_the_file(encoded: Encoded) -> None:
@@ -486,14 +459,6 @@ def test_what_is_not_a_file_is_named(tmp_path: Path, backend: str) -> None:
         open_video(tmp_path / "absent.mp4", backend=backend)
     with pytest.raises(VideoError, match="not a video but a folder"):
         open_video(tmp_path, backend=backend)
-
-
-def test_a_file_name_is_never_taken_for_an_address(
-    encoded: Encoded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "concat:clip.mp4").write_bytes(encoded(h264("h264.mp4")).read_bytes())
-    monkeypatch.chdir(tmp_path)
-    assert len(open_video(Path("concat:clip.mp4"), backend="av").timeline.times_s) == 60
 
 
 @pytest.mark.process
@@ -542,17 +507,6 @@ def test_generators_work_at_the_same_time_and_all_their_items_come() -> None:
         yield from (name, name)
 
     assert sorted(at_once([partial(meeting, "a"), partial(meeting, "b")])) == ["a", "a", "b", "b"]
-
-
-def test_what_a_generator_raises_is_raised() -> None:
-    def failing() -> Iterator[str]:
-        yield "b"
-        raise ValueError("spoiled")
-
-    items = at_once([failing])
-    assert next(items) == "b"
-    with pytest.raises(ValueError, match="spoiled"):
-        next(items)
 
 
 def test_no_generator_works_further_ahead_than_it_may_and_none_is_left_at_work() -> None:
