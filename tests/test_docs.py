@@ -128,19 +128,6 @@ def test_every_command_on_a_page_has_only_flags_that_the_command_knows() -> None
     assert unknown == []
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["endpoint/client", "endpoint/pool", "run/schedule", "cluster/driver", "cluster/nodes", "cluster/placement"],
-)
-def test_the_table_of_failures_has_every_number_of_tries_and_seconds(module: str) -> None:
-    code = (ROOT / "eva" / f"{module}.py").read_text(encoding="utf-8")
-    table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## Failure policy")[2]
-    owed = {(name, float(value)) for name, value in re.findall(r"^([A-Z][A-Z_]+) = ([\d.]+)$", code, re.MULTILINE)}
-    assert owed
-    place = module.replace("/", ".")
-    assert [(name, value) for name, value in owed if value not in numbers_beside(name, place, table)] == []
-
-
 def test_the_page_of_servers_has_every_status_that_is_a_failure_of_the_server_and_the_longest_reply() -> None:
     page = (ROOT / "docs" / "servers.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if re.match(r"\| status [\d, ]+ \| yes", line)]
@@ -152,12 +139,6 @@ def test_the_page_of_servers_has_every_status_that_is_a_failure_of_the_server_an
 def refusal(status: int) -> openai.APIStatusError:
     response = httpx2.Response(status, request=httpx2.Request("POST", "http://127.0.0.1/v1"))
     return openai.APIStatusError("refused", response=response, body=None)
-
-
-def numbers_beside(name: str, module: str, table: str) -> set[float]:
-    """The numbers in the brackets that name a constant of a module, and in the words before them."""
-    places = re.findall(rf"([^|()]*)\(([^|()]*`{name}`(?: of `{module}`)?[^|()]*)\)", table)
-    return {float(number) for words in places for number in re.findall(r"\d+(?:\.\d+)?", " ".join(words))}
 
 
 def test_every_page_in_docs_is_named_in_the_readme() -> None:

@@ -1,7 +1,8 @@
 """Runs the samples of a run on the nodes of a Ray cluster. Each node has one actor (eva.cluster.node).
 
-The driver schedules, decides who asks which server when, and writes the cache; the nodes run the samples. When a node
-is lost, its samples start again on other nodes. A sample whose video no other node has waits for a node that has it.
+The driver decides which sample runs on which node and asks which rank of which server, and it alone writes the cache.
+When a node is lost, its samples start again on other nodes. A sample whose video no other node has waits for a node
+that has it.
 """
 
 from __future__ import annotations
@@ -10,113 +11,184 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import count
 
 from eva.agent.loop import Episode
 from eva.agent.record import exception_record
-from eva.cluster.node import NodeSettings, SampleState
-from eva.cluster.nodes import END_TIMEOUT_S, BackgroundTasks, Nodes
-from eva.cluster.placement import LOSSES_BEFORE_ALONE, Placement
-from eva.cluster.ray_actors import NodeActor, NodeGoneError, connect, disconnect
+from eva.cluster.node import Arrival, NodeSettings, Played, versions
+from eva.cluster.placement import Loss, Placement
+from eva.cluster.ray_actors import (
+    ClusterError,
+    Host,
+    NodeActor,
+    NodeGoneError,
+    connect,
+    disconnect,
+    list_hosts,
+    start_actor,
+)
 from eva.dataset.items import Item
-from eva.endpoint.client import ChatModel
-from eva.endpoint.errors import BadRequestError, FailingError, KeepsFailingError, OutageError
+from eva.endpoint.errors import OutageError, UnansweredError
 from eva.endpoint.pool import Assignment
 from eva.errors import EvaError
-from eva.frames.tool import FrameCounts, NoRoomForFramesError
+from eva.frames.tool import FrameCounts, FrameToolUnusableError, NoRoomForFramesError
 from eva.records.schema import Record
-from eva.run.schedule import NodeLostError
 
 log = logging.getLogger(__name__)
 
 # How often the nodes of the cluster are listed.
 POLL_S = 2.0
-# A sample under which this many nodes were lost, the last ones while nothing else ran on them, is given up.
-MOST_LOSSES = LOSSES_BEFORE_ALONE + 2
-
-
-class NodesLostError(EvaError):
-    """A sample that no node can run to its end."""
-
-
-@dataclass(frozen=True)
-class RemoteRequest:
-    """A request of a sample on a node. Its messages stay there. See pool.ChatRequest."""
-
-    nodes: Nodes
-    node: NodeActor
-    number: int
-    size: int
-
-    async def send(self, model: ChatModel) -> None:
-        """See ChatRequest. The reply, or the refusal, is given to the sample on its node."""
-        answer = await self.node.call("ask", self.number, model.base_url, model.rank)
-        if isinstance(answer, EvaError):
-            raise answer
-        if not answer:
-            raise BadRequestError("the server refused the request")
-
-    async def ask_one_token(self, model: ChatModel) -> str:
-        """See ChatRequest. Any node may do it with a request of its own."""
-        return await self.nodes.ask_one_token(model.base_url)
+# For a node to import the harness and the tokenizer, perhaps from a slow network disk, and to find its videos.
+START_TIMEOUT_S = 600.0
+# For a node to end its samples and its frame workers. After this time nobody waits for it.
+END_TIMEOUT_S = 10.0
+# The pause before a node whose actor died or could not start is tried again; it doubles.
+PAUSE_S, MAX_PAUSE_S = 2.0, 60.0
+NEVER = float("inf")
 
 
 class ClusterExecutor:
-    """See executor.Executor."""
+    """Runs samples on the nodes that are in.
+
+    `_full` says that the disk of a node was full; `_lost_at` is when the last node was lost (monotonic clock).
+    """
 
     def __init__(self, settings: NodeSettings, videos: Collection[str]) -> None:
+        self._settings, self._videos = settings, frozenset(videos)
         self._outage_s = settings.options.outage_timeout
-        self._placement, self._tasks = Placement(), BackgroundTasks()
-        self._nodes = Nodes(settings, videos, self._placement, self._tasks)
-        self._attempts = count()
+        self._versions: Mapping[str, str] = {}
+        self._placement = Placement()
+        self._nodes: dict[str, NodeActor] = {}
+        self._counts_of_lost = FrameCounts()
+        self._pauses_s: dict[str, float] = {}
+        self._due_at: dict[str, float] = {}
+        self._full, self._lost_at = "", 0.0
         self._waiting: Collection[Item] = ()
         self._reported: Collection[str] = ()
 
+    # --- which nodes are in
+
     async def start(self) -> None:
         """Start the nodes, and watch for new ones. Raises ClusterError if one runs other code, or if none is ready."""
-        await self._nodes.start()
-        self._tasks.spawn(self._watch())
+        self._versions = versions()
+        problems = await asyncio.gather(*map(self._join, list_hosts()))
+        if not self._nodes:
+            raise ClusterError("no node of the cluster can run samples; " + "; ".join(filter(None, problems)))
+        self._watching = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(POLL_S)
-            self._report_waiting()
-            await self._nodes.start_new()
+        """Start the machines that come, and those whose pause is over."""
+        async with asyncio.TaskGroup() as joining:
+            while True:
+                await asyncio.sleep(POLL_S)
+                self._report_waiting()
+                for host in await asyncio.to_thread(list_hosts):
+                    if host.node_id not in self._nodes and time.monotonic() >= self._due_at.get(host.node_id, 0):
+                        self._due_at[host.node_id] = NEVER  # until this attempt is over
+                        joining.create_task(self._join_late(host))
 
     def _report_waiting(self) -> None:
         """One line when samples begin to wait for a lost node."""
-        losses = {item.videos[0]: loss for item in self._waiting if (loss := self._placement.loss_of(item))}
-        if losses.keys() - set(self._reported):
-            samples = sum(item.videos[0] in losses for item in self._waiting)
+        lost = {item.videos[0] for item in self._waiting if self._placement.loss_of(item)}
+        if lost - set(self._reported):
+            samples = sum(item.videos[0] in lost for item in self._waiting)
             log.warning(
                 "%d samples wait for a node with their videos to join, at most %g s (--outage-timeout)",
                 samples, self._outage_s,
             )  # fmt: skip
-        self._reported = losses.keys()
+        self._reported = lost
+
+    async def _join_late(self, host: Host) -> None:
+        try:
+            await self._join(host)
+        except ClusterError as error:
+            log.warning("%s", error)
+
+    async def _join(self, host: Host) -> str:
+        """Start an actor on the machine. Why that failed, or the empty text. Raises ClusterError for other code."""
+        self._due_at[host.node_id] = NEVER
+        node = start_actor(host, self._settings)
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                there = await node.call("versions")
+                if there != self._versions:
+                    node.kill()
+                    raise ClusterError(self._describe_difference(host, there))
+                arrival: Arrival = await node.call("start", self._videos)
+            problem = arrival.problem
+        except TimeoutError:
+            problem = f"it was not ready after {START_TIMEOUT_S:g} s"
+        except ClusterError:
+            raise
+        except EvaError as error:
+            problem = str(error)
+        if problem:
+            node.kill()
+            self._put_off(host)
+            log.warning("node %s is left out: %s", host.name, problem)
+            return f"node {host.name} is left out: {problem}"
+        self._nodes[host.node_id] = node
+        self._pauses_s.pop(host.node_id, None)
+        self._placement.join(host.node_id, arrival.videos)
+        log.info(
+            "node %s: %d frame workers, %d of %d videos, images as %s (%s)",
+            host.name, arrival.workers, len(arrival.videos), len(self._videos), arrival.transport,
+            arrival.transport_reason,
+        )  # fmt: skip
+        return ""
+
+    def _describe_difference(self, host: Host, there: Mapping[str, str]) -> str:
+        here = self._versions
+        names = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+        return f"the node {host.name} is not set up as this machine: " + ", ".join(
+            f"{name} {there.get(name)} there, {here.get(name)} here" for name in names
+        )
+
+    def _put_off(self, host: Host) -> None:
+        pause_s = self._pauses_s.get(host.node_id, PAUSE_S)
+        self._due_at[host.node_id] = time.monotonic() + pause_s
+        self._pauses_s[host.node_id] = min(MAX_PAUSE_S, 2 * pause_s)
+
+    def _lose(self, node: NodeActor, reason: str, *, full: bool = False) -> None:
+        """Go on without the node. Each of its samples calls this, and the first call counts. A `full` one never comes
+        back."""
+        if self._nodes.get(node.host.node_id) is not node:
+            return
+        del self._nodes[node.host.node_id]
+        self._counts_of_lost = _sum([self._counts_of_lost, node.counts])
+        self._lost_at = time.monotonic()
+        samples = self._placement.leave(node.host.node_id, Loss(reason, self._lost_at))
+        self._put_off(node.host)
+        log.warning("%s; %d of its samples start again elsewhere", reason, len(samples))
+        if full:
+            self._full, self._due_at[node.host.node_id] = reason, NEVER
+        node.kill()
+
+    # --- the samples
 
     @property
     def counts(self) -> FrameCounts:
-        """See Executor."""
-        return self._nodes.counts
+        return _sum([self._counts_of_lost, *(node.counts for node in self._nodes.values())])
 
     def take(self, waiting: deque[Item]) -> Item | None:
         """See Executor. Raises NoRoomForFramesError, and OutageError if there was no node for the outage timeout."""
-        self._tasks.check()
+        if self._watching.done():
+            raise _only_error(self._watching)
         self._waiting = waiting
-        item = self._placement.take(waiting)
-        return self._take_hopeless(waiting) if item is None else item
+        return self._place(waiting)
 
-    def _take_hopeless(self, waiting: deque[Item]) -> Item | None:
-        """Take the first sample out of `waiting` whose video was lost with its nodes longer ago than the timeout."""
-        full = self._nodes.full
-        if full and (not self._nodes or any(self._loss_reason(item) == full for item in waiting)):
-            raise NoRoomForFramesError(full)
-        if not self._nodes and self._is_long_ago(self._nodes.lost_at):
+    def _place(self, waiting: deque[Item]) -> Item | None:
+        """Take a sample that has a node, or one that has waited for a lost node for too long."""
+        item = self._placement.take(waiting)
+        if item is not None:
+            return item
+        losses = [self._placement.loss_of(one) for one in waiting]
+        if self._full and (not self._nodes or any(loss and loss.reason == self._full for loss in losses)):
+            raise NoRoomForFramesError(self._full)
+        if not self._nodes and self._is_long_ago(self._lost_at):
             raise OutageError(f"the cluster has had no node that can run samples for {self._outage_s:g} s")
-        hopeless = next((item for item in waiting if self._nodes and self._is_hopeless(item)), None)
+        hopeless = next((one for one in waiting if self._nodes and self._hopeless_loss(one)), None)
         if hopeless is not None:
             waiting.remove(hopeless)
         return hopeless
@@ -124,84 +196,69 @@ class ClusterExecutor:
     def _is_long_ago(self, moment: float) -> bool:
         return time.monotonic() - moment > self._outage_s
 
-    def _is_hopeless(self, item: Item) -> bool:
+    def _hopeless_loss(self, item: Item) -> Loss | None:
         loss = self._placement.loss_of(item)
-        return loss is not None and self._is_long_ago(loss.lost_at)
-
-    def _loss_reason(self, item: Item) -> str:
-        loss = self._placement.loss_of(item)
-        return loss.reason if loss else ""
+        return loss if loss and self._is_long_ago(loss.lost_at) else None
 
     async def run(self, item: Item, assignment: Assignment) -> Record:
         """See Executor. A lost node is neither the failure of the sample nor that of the server."""
-        self._tasks.check()
         try:
-            node_id = self._placement.node_of(item)
-            if node_id is not None:
-                return await self._run_on(self._nodes[node_id], item, assignment)
-            if not self._is_hopeless(item):
-                raise NodeLostError("the node was lost before the sample began")
-            return self._give_up(
-                item, f"no node with its video joined within {self._outage_s:g} s; {self._loss_reason(item)}"
-            )
+            while (node := self._nodes.get(self._placement.node_of(item) or "")) is None:
+                if loss := self._hopeless_loss(item):
+                    reason = f"no node with its video joined within {self._outage_s:g} s; {loss.reason}"
+                    log.warning("sample %d is given up: %s", item.index, reason)
+                    return exception_record(item, NodeGoneError(reason), Episode())
+                # Its node was lost before it began.
+                if self._place(deque([item])) is None:
+                    await asyncio.sleep(POLL_S)
+            return await self._run_on(node, item, assignment)
         finally:
             self._placement.end(item)
 
-    def _give_up(self, item: Item, reason: str) -> Record:
-        log.warning("sample %d is given up: %s", item.index, reason)
-        return exception_record(item, NodesLostError(reason), Episode())
-
     async def _run_on(self, node: NodeActor, item: Item, assignment: Assignment) -> Record:
-        number = next(self._attempts)
-        over = False
         try:
-            state = self._note(node, await node.call("begin", number, item))
-            while state.record is None:
-                # A refusal is raised in the sample too, and its record says it.
-                with suppress(BadRequestError):
-                    await assignment.ask(RemoteRequest(self._nodes, node, number, state.size))
-                state = self._note(node, await node.call("go_on", number))
-            over = True
-            return state.record
+            played: Played = await node.call("run", item, assignment.server.model.base_url, assignment.rank)
         except NodeGoneError as gone:
-            over = True
-            self._nodes.lose(node, str(gone))
-            losses = self._placement.count_loss(item)
-            if losses >= MOST_LOSSES:
-                return self._give_up(item, f"{losses} nodes were lost while they ran it; {gone}")
-            raise NodeLostError(str(gone)) from gone
-        except NoRoomForFramesError as full:
-            over = True
-            self._nodes.lose(node, str(full), full=True)
-            raise NodeLostError(str(full)) from full
-        except FailingError as failing:
-            if isinstance(failing, KeepsFailingError):
-                self._placement.avoid_node(item)
-            with suppress(NodeGoneError):
-                failing.record = await node.call("give_up", number, failing.failure)
-            raise
-        finally:
-            if not over:
-                await asyncio.shield(self._tasks.spawn(self._drop(node, number)))
-
-    async def _drop(self, node: NodeActor, number: int) -> None:
-        with suppress(NodeGoneError, TimeoutError):
-            async with asyncio.timeout(END_TIMEOUT_S):
-                await node.call("drop", number)
-
-    def _note(self, node: NodeActor, state: SampleState) -> SampleState:
-        node.counts = state.counts
-        for line in state.lines:
+            self._lose(node, str(gone))
+            raise UnansweredError(gone, lost=True) from gone
+        node.counts = played.counts
+        for line in played.lines:
             log.warning("%s", line)
-        if state.full:
-            raise NoRoomForFramesError(f"on the node {node.host.name}, {state.full}")
-        return state
+        if played.refused_rank is not None:
+            await assignment.server.ranks.refuse(played.refused_rank)
+        result = played.result
+        if isinstance(result, FrameToolUnusableError):
+            self._lose(node, f"on the node {node.host.name}, {result}", full=True)
+            raise UnansweredError(result, lost=True)
+        # A node that alone reaches no server is lost. Where the driver reaches none either, the run ends.
+        if isinstance(result, OutageError) and await assignment.pool.any_up():
+            self._lose(node, f"the node {node.host.name} reaches no server: {result}")
+            raise UnansweredError(result, lost=True)
+        if isinstance(result, UnansweredError) and result.lost:
+            await assignment.pool.verify_up(assignment.server, started_at=time.monotonic())
+        if isinstance(result, EvaError):
+            raise result
+        return result
 
     async def close(self) -> None:
         """End the actors, and leave the cluster."""
-        self._tasks.cancel()
-        await self._nodes.close()
+        self._watching.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await asyncio.gather(*(node.call("close") for node in self._nodes.values()), return_exceptions=True)
+        for node in self._nodes.values():
+            node.kill()
         disconnect()
+
+
+def _only_error(task: asyncio.Task[None]) -> BaseException:
+    """The error that ended a task group."""
+    error = task.exception()
+    return error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error or asyncio.CancelledError()
+
+
+def _sum(counts: Collection[FrameCounts]) -> FrameCounts:
+    return FrameCounts(sum(one.asked for one in counts), sum(one.decoded for one in counts))
 
 
 async def join_cluster(address: str, settings: NodeSettings, videos: Collection[str]) -> ClusterExecutor:

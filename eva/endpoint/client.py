@@ -5,7 +5,6 @@ Importing this module imports openai, which takes 0.3 s: a command that sends no
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import time
@@ -23,18 +22,15 @@ from eva.endpoint.errors import (
     RankRefusedError,
     RefusesAllError,
     ServerError,
-    ServerLoadingError,
     UnavailableError,
     WeightsChangedError,
 )
-from eva.endpoint.http_client import BoundedClient, UnusableServerError, naming_proxy, proxy_note, shown_address
+from eva.endpoint.http_client import BoundedClient, proxy_note, shown_address
 from eva.protocol.messages import Message
 from eva.text import printable
 
-PROBE_TIMEOUT_S = 60.0
-PROBE_PAUSE_S = 0.2
-# For the list of models, and for every other page.
-PAGE_TIMEOUT_S = 10.0
+# For the list of models and every other page; for a request of one token.
+PAGE_TIMEOUT_S, PROBE_TIMEOUT_S = 10.0, 60.0
 # Of a stated path. Linux takes no longer one.
 _MOST_CHARACTERS = 4096
 # vLLM's header, and the word in its refusal of a rank that it does not have.
@@ -42,7 +38,7 @@ RANK_HEADER, RANK_REFUSED = "X-data-parallel-rank", "data_parallel_rank"
 # Statuses below 500 by which a server says that it cannot serve now: the key is not valid any more, the model is not
 # there (404), the server is slow or busy.
 _UNAVAILABLE_STATUS = frozenset({401, 403, 404, 407, 408, 409, 425, 429})
-_ABSENT, _BUSY, _BROKEN, _LOADING = 404, 429, 500, 503
+_REFUSED, _BUSY, _BROKEN, _LOADING = 400, 429, 500, 503
 # About 40 tokens: the opening of a sample has more.
 SMALL_TEXT = "What is shown in this video? " * 5
 # The field that limits the tokens of a reply, and its name on servers that refuse the first one.
@@ -97,18 +93,17 @@ class ChatModel:
         Raises BadRequestError (HTTP 400), RankRefusedError, UnavailableError, RefusesAllError, or openai.APIStatusError
         for other refusals."""
         started = time.monotonic()
-        with naming_proxy(self.client.base_url):
-            try:
-                reply = read_reply(await self._create(messages, self.sampling.max_tokens, None, fields))
-            except openai.BadRequestError as error:
-                if self.rank is not None and RANK_REFUSED in error.message:
-                    raise RankRefusedError(error.message) from error
+        try:
+            reply = await self._ask(messages, self.sampling.max_tokens, None, fields)
+        except NO_COMPLETION as error:
+            if self.rank is not None and status_of(error) == _REFUSED and RANK_REFUSED in str(error):
+                raise RankRefusedError(str(error)) from error
+            # A small request tells what a refusal means. vLLM answers 500 where it may not read a file.
+            if status_of(error) == _BROKEN or as_unavailable(error) is None:
                 await self._verify_takes_small(messages, fields)
-                raise BadRequestError(error.message) from error
-            except NO_COMPLETION as error:
-                if isinstance(error, openai.APIStatusError) and _is_refusal(error):
-                    await self._verify_takes_small(messages, fields)
-                raise as_unavailable(error) or error from error
+            if status_of(error) == _REFUSED:
+                raise BadRequestError(str(error)) from error
+            raise as_unavailable(error) or error from error
         return replace(reply, seconds=round(time.monotonic() - started, 3))
 
     async def _verify_takes_small(self, messages: Sequence[Message], fields: Mapping[str, Any]) -> None:
@@ -137,14 +132,15 @@ class ChatModel:
             )
 
     async def _refusal(self, message: Message, fields: Mapping[str, Any]) -> openai.APIStatusError | None:
-        """How the server refuses one message; None if it answers. Raises UnavailableError if it fails otherwise."""
-        await asyncio.sleep(PROBE_PAUSE_S)  # as in `probe`: this follows a 500
+        """How the server refuses one message, by a 500 too; None if it answers. Raises UnavailableError if it fails
+        otherwise."""
         try:
-            read_reply(await self._create([message], 1, _at_most(PROBE_TIMEOUT_S, self.client), fields))
+            await self._ask([message], 1, PROBE_TIMEOUT_S, fields)
         except NO_COMPLETION as error:
-            if isinstance(error, openai.APIStatusError) and _is_refusal(error):
+            failure = as_unavailable(error)
+            if isinstance(error, openai.APIStatusError) and (failure is None or error.status_code == _BROKEN):
                 return error
-            raise as_unavailable(error) or error from error
+            raise failure or error from error
         return None
 
     async def probe(self) -> str:
@@ -153,26 +149,19 @@ class ChatModel:
 
         Its health page is not requested: that answers 200 on a server that cannot complete anything any more.
         """
-        failure = await self._probe()
-        # After a 500, vLLM closes the connection without a notice: the next request fails, which says nothing.
-        if failure is not None and failure.unconnected:
-            await asyncio.sleep(PROBE_PAUSE_S)
-            failure = await self._probe()
-        return f"{failure}{proxy_note(self.client.base_url)}" if failure else ""
-
-    async def _probe(self) -> UnavailableError | None:
+        failure: UnavailableError | None = None
         try:
             served = await _served(self.client)
             if self.name not in served:
-                return UnavailableError(f"it serves {', '.join(served) or 'no model'}, not {self.name}")
+                return f"it serves {', '.join(served) or 'no model'}, not {self.name}"
             self._compare_weights(served[self.name])
-            read_reply(await self._create([image_message(BLACK_IMAGE_URL)], 1, _at_most(PROBE_TIMEOUT_S, self.client)))
-        except UnavailableError as failure:
-            return failure
+            await self._ask([image_message(BLACK_IMAGE_URL)], 1, PROBE_TIMEOUT_S)
+        except UnavailableError as error:
+            failure = error
         except NO_COMPLETION as error:
             # A server that lists the model and refuses the image does serve: not every model takes images.
-            return as_unavailable(error)
-        return None
+            failure = as_unavailable(error)
+        return f"{failure}{proxy_note(self.client.base_url)}" if failure else ""
 
     async def check_weights(self) -> bool:
         """Whether the server states its weights now. Raises WeightsChangedError if they are other ones."""
@@ -195,49 +184,49 @@ class ChatModel:
     async def ask_one_token(self, messages: Sequence[Message]) -> str:
         """Request one token. Why that failed, or the empty text."""
         try:
-            read_reply(await self._create(messages, 1, _at_most(PROBE_TIMEOUT_S, self.client)))
+            await self._ask(messages, 1, PROBE_TIMEOUT_S)
         except (UnavailableError, *NO_COMPLETION) as error:
-            return f"{error}{proxy_note(self.client.base_url)}"
+            return f"{as_unavailable(error) or error}{proxy_note(self.client.base_url)}"
         return ""
 
     async def fetch_page(self, page: str) -> str:
         """The text of a page, by its place seen from the API, such as `../metrics`; empty if the server has none."""
-        url = str(self.client.base_url.join(page))
-        timeout: Any = {"timeout": _at_most(PAGE_TIMEOUT_S, self.client)}
         try:
-            return (await self.client.get(url, cast_to=httpx2.Response, options=timeout)).text
+            return await _get(self.client, str(self.client.base_url.join(page)))
         except NO_COMPLETION:
             return ""
 
-    async def _create(
-        self, messages: Sequence[Message], max_tokens: int, timeout_s: float | None, fields: Mapping[str, Any] = NOTHING
-    ) -> object:
-        """The JSON of a completion. The types of openai are not used: they take a minute for megabytes of nonsense."""
+    async def _ask(
+        self,
+        messages: Sequence[Message],
+        max_tokens: int,
+        timeout_s: float | None,
+        fields: Mapping[str, Any] = NOTHING,
+    ) -> Reply:
+        """One completion. Raises UnavailableError for one that is not whole, and NO_COMPLETION."""
 
-        def body(limit_name: str) -> dict[str, Any]:
+        async def ask(limit_name: str) -> Reply:
             given = {"messages": messages, "model": self.name, limit_name: max_tokens, **self.sampling.fields, **fields}
-            return {name: value for name, value in given.items() if value is not None}
+            return read_reply(await self._post({k: v for k, v in given.items() if v is not None}, timeout_s))
 
         limit_name = self.limit_name[0]
         try:
-            return await self._post_encodable(body(limit_name), timeout_s)
+            return await ask(limit_name)
         except openai.BadRequestError as error:
             if NEW_MAX_TOKENS_NAME not in error.message or limit_name == NEW_MAX_TOKENS_NAME:
                 raise
         self.limit_name[:] = [NEW_MAX_TOKENS_NAME]
-        return await self._post_encodable(body(NEW_MAX_TOKENS_NAME), timeout_s)
-
-    async def _post_encodable(self, body: Mapping[str, Any], timeout_s: float | None) -> object:
-        try:
-            return await self._post(body, timeout_s)
-        except UnicodeEncodeError:
-            return await self._post(without_surrogates(body), timeout_s)
+        return await ask(NEW_MAX_TOKENS_NAME)
 
     async def _post(self, body: Mapping[str, Any], timeout_s: float | None) -> object:
-        options: Any = {} if timeout_s is None else {"timeout": timeout_s}
+        """The JSON of the reply. The types of openai are not used: they take a minute for megabytes of nonsense."""
+        options: Any = {} if timeout_s is None else {"timeout": _at_most(timeout_s, self.client)}
         if self.rank is not None:
             options["headers"] = {RANK_HEADER: str(self.rank)}
-        reply = await self.client.post("/chat/completions", cast_to=httpx2.Response, body=body, options=options)
+        try:
+            reply = await self.client.post("/chat/completions", cast_to=httpx2.Response, body=body, options=options)
+        except UnicodeEncodeError:
+            return await self._post(without_surrogates(body), timeout_s)
         return json.loads(reply.content)
 
 
@@ -247,24 +236,22 @@ def without_surrogates(body: Mapping[str, Any]) -> dict[str, Any]:
     return cast(dict[str, Any], json.loads(text))
 
 
-def _is_refusal(error: openai.APIStatusError) -> bool:
-    """Whether a small request can tell what the error means. vLLM answers 500 where it may not read a file."""
-    return error.status_code == _BROKEN or as_unavailable(error) is None
+def status_of(error: Exception) -> int | None:
+    """The HTTP status by which a server refused or failed; None where it gave none."""
+    return error.status_code if isinstance(error, openai.APIStatusError) else None
 
 
 def as_unavailable(error: Exception) -> UnavailableError | None:
     """The error as the failure of the server; None if the request is at fault."""
-    name = type(error).__name__
-    if isinstance(error, openai.APITimeoutError):
-        return UnavailableError(f"{name}: {error.message}", overload=True, timeout=True)
-    if isinstance(error, openai.APIStatusError):
-        if error.status_code < 500 and error.status_code not in _UNAVAILABLE_STATUS:
-            return None
-        overload = error.status_code >= 500 or error.status_code == _BUSY
-        return UnavailableError(f"{name}: {error.message}", overload=overload)
-    if isinstance(error, UnusableServerError):
-        return UnavailableError(error.message)
-    return UnavailableError(f"{name}: {error}", unconnected=isinstance(error, openai.APIConnectionError))
+    if isinstance(error, UnavailableError):
+        return error
+    status, name = status_of(error), type(error).__name__
+    if status is not None and _REFUSED <= status < _BROKEN and status not in _UNAVAILABLE_STATUS:
+        return None
+    overload = isinstance(error, openai.APITimeoutError) or (status or 0) >= _BROKEN or status == _BUSY
+    # openai says "Connection error." of all of them; the cause says which one it is.
+    connection = isinstance(error, openai.APIConnectionError) and error.__cause__
+    return UnavailableError(f"{name}: {connection or error}", overload=overload)
 
 
 async def connect(
@@ -278,8 +265,8 @@ async def connect(
 ) -> ChatModel:
     """A model on the server at `base_url`: `model`, or the first that the server lists if `model` is None.
 
-    Raises ServerLoadingError if the server cannot serve yet, ServerError if nothing answers there, or if the answer is
-    not a list of models.
+    Raises ServerError if nothing answers there, if the server cannot serve yet, or if the answer is not a list of
+    models.
     """
     client = make_client(base_url, api_key, timeout_s, headers)
     served = await _checked_models(client)
@@ -297,61 +284,55 @@ def make_client(
     base_url: str, api_key: str, timeout_s: float, headers: Mapping[str, str] = NOTHING
 ) -> openai.AsyncOpenAI:
     """A client that retries nothing: `pool` decides what is retried. Raises ServerError."""
+    shown = base_url.rpartition("@")[2].partition("?")[0]  # without name, password and query
     if not re.match("https?://", base_url, re.IGNORECASE):
-        shown = base_url.rpartition("@")[2].partition("?")[0]  # without name, password and query
         raise ServerError(f"--base-url: write http:// or https:// before the address {shown}")
     try:
-        http = BoundedClient(httpx2.URL(base_url))
-        return openai.AsyncOpenAI(
-            base_url=base_url,
-            api_key=api_key,
-            timeout=timeout_s,
-            max_retries=0,
-            http_client=http,
-            default_headers=dict(headers),
-        )
+        url = httpx2.URL(base_url)
     except httpx2.InvalidURL as error:
         # The message does not repeat the address: the password may be what makes it invalid.
         raise ServerError("--base-url has an address that is not valid (special characters: as %40)") from error
+    try:
+        http = BoundedClient(url)
     except OSError as error:
         raise ServerError(
             f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read: {error}"
         ) from error
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:
+        # The message of an invalid address may hold a part of the password.
+        cause = "a SOCKS proxy needs  pip install socksio" if isinstance(error, ImportError) else "it is not valid"
+        raise ServerError(f"the proxy of the environment for {url.host} cannot be used: {cause}") from error
+    return openai.AsyncOpenAI(
+        base_url=base_url,
+        api_key=api_key,
+        timeout=timeout_s,
+        max_retries=0,
+        http_client=http,
+        default_headers=dict(headers),
+    )
 
 
 async def _checked_models(client: openai.AsyncOpenAI) -> dict[str, ModelCard]:
-    with naming_proxy(client.base_url):
-        return await _explained_models(client)
-
-
-async def _explained_models(client: openai.AsyncOpenAI) -> dict[str, ModelCard]:
-    address = shown_address(client.base_url)
+    address, note = shown_address(client.base_url), proxy_note(client.base_url)
+    hint = "" if address.endswith("/v1") else f": is it --base-url {address}/v1?"
     try:
         return await _served(client)
-    except UnusableServerError as error:
-        raise ServerError(f"the server at {address} cannot be used: {error.message}") from error
     except openai.APIConnectionError as error:
-        raise ServerError(f"no server answers at {address}: start vLLM, or name its address with --base-url") from error
+        cause = as_unavailable(error)
+        raise ServerError(
+            f"no server answers at {address} ({cause}): start vLLM, or name its address with --base-url{note}"
+        ) from error
     except openai.APIStatusError as error:
-        if error.status_code == _LOADING:
-            raise ServerLoadingError(f"the server at {address} cannot serve yet (503)") from error
-        if error.status_code == _ABSENT and (hint := _hint_at_v1(address)):
-            raise ServerError(f"a server answers at {address}, but lists no models there{hint}") from error
-        raise ServerError(f"the server at {address} refuses to list its models: {error.message}") from error
+        said = ServerError(f"the server at {address} refuses to list its models: {error.message}{hint}{note}")
+        said.loading = error.status_code == _LOADING
+        raise said from error
     except NO_COMPLETION as error:
-        hint = _hint_at_v1(address)
-        raise ServerError(f"what answers at {address} is not an OpenAI-compatible server{hint}") from error
-
-
-def _hint_at_v1(address: str) -> str:
-    """What to do where an address is most likely not complete; otherwise empty."""
-    return "" if address.endswith("/v1") else f": is it --base-url {address}/v1?"
+        raise ServerError(f"what answers at {address} is not an OpenAI-compatible server{hint}{note}") from error
 
 
 async def _served(client: openai.AsyncOpenAI) -> dict[str, ModelCard]:
     """The models by their names, in the order of the server."""
-    timeout: Any = {"timeout": _at_most(PAGE_TIMEOUT_S, client)}
-    listing = json.loads((await client.get("/models", cast_to=httpx2.Response, options=timeout)).content)
+    listing = json.loads(await _get(client, "/models"))
     try:
         return {str(model["id"]): _card(model.get("max_model_len"), model.get("root")) for model in listing["data"]}
     except (AttributeError, LookupError, TypeError) as error:
@@ -361,6 +342,11 @@ async def _served(client: openai.AsyncOpenAI) -> dict[str, ModelCard]:
 def _card(length: object, root: object) -> ModelCard:
     weights = printable(root, limit=_MOST_CHARACTERS) if isinstance(root, str) else ""
     return ModelCard(length if type(length) is int else None, weights or None)
+
+
+async def _get(client: openai.AsyncOpenAI, page: str) -> str:
+    options: Any = {"timeout": _at_most(PAGE_TIMEOUT_S, client)}
+    return (await client.get(page, cast_to=httpx2.Response, options=options)).text
 
 
 def _at_most(seconds: float, client: openai.AsyncOpenAI) -> float:

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 
 
 class ServerError(EvaError):
-    """The server cannot be used: nothing answers, it serves no model, or its answers cannot be read."""
+    """The server cannot be used: nothing answers, it serves no model, or its answers cannot be read.
 
+    `loading`: it answers that it cannot serve yet, as it does while it loads its model.
+    """
 
-class ServerLoadingError(ServerError):
-    """The server answers that it cannot serve yet, as it does while it loads its model."""
+    loading = False
 
 
 class BadRequestError(EvaError):
@@ -23,22 +24,15 @@ class BadRequestError(EvaError):
 
 
 class UnavailableError(EvaError):
-    """The server failed, not the request: no connection, a timeout, 5xx, 401, 403, 404, 407, 408, 409, 425, 429, or a
-    reply that is not a whole completion.
+    """The server failed, not the request: no connection, a timeout, 3xx, 5xx, 401, 403, 404, 407, 408, 409, 425, 429,
+    or a reply that is not a whole completion.
 
-    `overload`: it was a timeout, 5xx or 429, so fewer requests at a time may help. `timeout`: it was a timeout.
-    `unconnected`: no connection could be made, or the connection broke.
+    `overload`: it was a timeout, 5xx or 429, so fewer requests at a time may help.
     """
 
-    def __init__(
-        self, message: str, *, overload: bool = False, timeout: bool = False, unconnected: bool = False
-    ) -> None:
+    def __init__(self, message: str, *, overload: bool = False) -> None:
         super().__init__(message)
-        self.overload, self.timeout, self.unconnected = overload, timeout, unconnected
-
-
-class RefusesAllError(EvaError):
-    """The server refuses what every sample of the run needs. Its settings are at fault, or the flags of the run."""
+        self.overload = overload
 
 
 class RankRefusedError(UnavailableError):
@@ -46,31 +40,22 @@ class RankRefusedError(UnavailableError):
 
 
 class UnansweredError(EvaError):
-    """A sample gets no reply. `failure` is the last failure of its request.
+    """A sample that cannot be finished now. The schedule tries it again.
 
-    `record` is the record that the sample gets if it is given up. It holds the completed rounds.
+    `lost`: its server or its node went down. Otherwise its request failed several times on a server that answers
+    others. `server` is the one that the sample was assigned to. `record` is the one that the sample gets if it is
+    given up; it holds the completed rounds.
     """
 
-    def __init__(self, failure: UnavailableError) -> None:
+    def __init__(self, failure: Exception, *, lost: bool = False) -> None:
         super().__init__(str(failure))
-        self.failure = failure
+        self.failure, self.lost = failure, lost
+        self.server: Server | None = None
         self.record: Any = None  # a Record, a type of the room beside this one
 
 
-class FailingError(UnansweredError):
-    """The same, with the `server` that the sample was assigned to."""
-
-    def __init__(self, failure: UnavailableError, server: Server) -> None:
-        super().__init__(failure)
-        self.server = server
-
-
-class ServerLostError(FailingError):
-    """The server of the sample went down, and another one is up, or it went down twice: the sample starts again."""
-
-
-class KeepsFailingError(FailingError):
-    """A request failed several times on a server that answers others."""
+class RefusesAllError(EvaError):
+    """The server refuses what every sample of the run needs. Its settings are at fault, or the flags of the run."""
 
 
 class WeightsChangedError(EvaError):
@@ -78,4 +63,4 @@ class WeightsChangedError(EvaError):
 
 
 class OutageError(EvaError):
-    """No server has answered for longer than the run may wait."""
+    """No server has answered for longer than the run may wait, or no sample has finished in that time."""

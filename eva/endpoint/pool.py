@@ -1,7 +1,7 @@
 """The servers of a run: which of them a sample is assigned to, which are down, and when requests go on.
 
-The failure of a server is not an answer. Requests wait while their server is down, and samples move to another server
-if one is up. A sample fails only if its request keeps failing on a server that answers others.
+A request waits while its server is down, and is tried again a few times where the server answers others. A sample
+whose server is down goes to another server if one is up.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from eva.endpoint.completion import NOTHING, Reply
-from eva.endpoint.errors import KeepsFailingError, OutageError, RankRefusedError, ServerLostError, UnavailableError
+from eva.endpoint.errors import OutageError, RankRefusedError, UnansweredError, UnavailableError
 from eva.endpoint.limit import AdaptiveLimit
 from eva.endpoint.ranks import Ranks
 from eva.protocol.messages import Message
@@ -24,66 +24,23 @@ if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 PROBE_EVERY_S = 2.0
-# vLLM closes the connection after a 500 without a notice, so the next request fails, whatever it is. The server is
-# probed only after this many tries.
-QUICK_TRIES = 3
+# How often a server is asked for its weights, and whether it still answers where it has sent no reply since.
+CHECK_EVERY_S = 60.0
 REQUEST_TRIES = 4
 # A request under which its server goes down this often may be the cause.
 OUTAGES_PER_REQUEST = 2
-# How often the servers are asked for the weights that they serve.
-WEIGHTS_EVERY_S = 60.0
 # The pause after the first failure of a request. It doubles with each further one.
 BACKOFF_S = 0.5
-
-
-class ChatRequest(Protocol[T_co]):
-    """A request of a sample to a server. The sample may run on another machine."""
-
-    @property
-    def size(self) -> int:
-        """The number of its messages."""
-        ...
-
-    async def send(self, model: ChatModel) -> T_co:
-        """Send it once. Raises as ChatModel.complete."""
-        ...
-
-    async def ask_one_token(self, model: ChatModel) -> str:
-        """Request one token for the same content. Why that failed, or the empty text."""
-        ...
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """The messages of a sample that runs in this process, and the further fields of the request."""
-
-    messages: Sequence[Message]
-    fields: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def size(self) -> int:
-        """See ChatRequest."""
-        return len(self.messages)
-
-    async def send(self, model: ChatModel) -> Reply:
-        """See ChatRequest."""
-        return await model.complete(self.messages, self.fields)
-
-    async def ask_one_token(self, model: ChatModel) -> str:
-        """See ChatRequest."""
-        return await model.ask_one_token([as_one_message(self.messages)])
 
 
 @dataclass(eq=False)
 class Server:
     """One server: how many samples are on it, and when it last answered (`last_reply_at`, monotonic clock).
 
-    `failure` says why it is down; it is empty while the server is up. `known_good` is a request of a finished sample
-    that the server answered. If the server answers it again, the server works. `unproved` are the samples, by index,
-    that ended on it since it last stated its weights.
+    `failure` says why it is down; it is empty while the server is up. `unproved` are the samples, by index, that ended
+    on it since it last stated its weights.
     """
 
     model: ChatModel
@@ -93,7 +50,6 @@ class Server:
     last_reply_at: float = field(default_factory=time.monotonic)
     failure: str = ""
     down_at: float = field(default_factory=time.monotonic)
-    known_good: ChatRequest[object] | None = None
     probing: asyncio.Task[bool] | None = None
     unproved: list[int] = field(default_factory=list)
 
@@ -128,13 +84,13 @@ class Servers:
         for server in self._servers:
             if not server.up:
                 self._spawn(self._watch(server))
-        self._spawn(self._watch_weights())
+        self._spawn(self._check_now_and_then())
 
     @asynccontextmanager
     async def assign(self, *, avoiding: Collection[Server]) -> AsyncIterator[Assignment]:
         """Assign a sample to the server with the fewest samples that is up, and to its rank with the fewest. It is one
         of `avoiding` only if no other is up. Waits until one is up. Raises OutageError."""
-        await self._wait_for(lambda: any(server.up for server in self._servers))
+        await self._wait_for_any()
         up = (server for server in self._servers if server.up)
         server = min(up, key=lambda server: (server in avoiding, server.samples))
         server.samples += 1
@@ -142,26 +98,29 @@ class Servers:
         try:
             assignment.rank = await server.ranks.take()
             yield assignment
-            # The longest request shows most of what the server must be able to do. Of equals, the frames of the latest
-            # are most likely still on disk.
-            server.known_good = longest(assignment.answered, server.known_good)
+        except UnansweredError as failing:
+            failing.server = server
+            raise
         finally:
             server.ranks.leave(assignment.rank)
             server.samples -= 1
 
-    async def wait_for(self, server: Server) -> None:
-        """Wait until `server` is up. Raises ServerLostError if another one is up first, OutageError after the outage
-        timeout."""
-        if server.up:
-            return
-        lost = ServerLostError(UnavailableError(server.failure), server)
-        await self._wait_for(lambda: any(other.up for other in self._servers))
-        if not server.up:
-            raise lost
+    def named(self, base_url: str, rank: int | None) -> Assignment:
+        """The assignment to the server of that address, which another process made."""
+        return Assignment(self, next(one for one in self._servers if one.model.base_url == base_url), rank)
 
-    async def _wait_for(self, ready: Callable[[], bool]) -> None:
+    async def wait_for(self, server: Server) -> None:
+        """Wait until `server` is up. Raises UnansweredError if another one is up first, OutageError after the outage
+        timeout."""
+        if not server.up:
+            lost = UnansweredError(UnavailableError(server.failure), lost=True)
+            await self._wait_for_any()
+            if not server.up:
+                raise lost
+
+    async def _wait_for_any(self) -> None:
         async with self._changed:
-            await self._changed.wait_for(lambda: ready() or self._end)
+            await self._changed.wait_for(lambda: self._end or any(server.up for server in self._servers))
         self.raise_end()
 
     def raise_end(self) -> None:
@@ -169,19 +128,10 @@ class Servers:
         if self._end:
             raise self._end
 
-    async def serves_others(self, servers: Collection[Server]) -> bool | None:
-        """Whether one of `servers` now answers again what it answered to a sample that finished; None if no sample has
-        finished yet.
-
-        Waits until a server is up. Raises OutageError.
-        """
-        await self._wait_for(lambda: any(server.up for server in self._servers))
-        if not any(server.known_good for server in self._servers):
-            return None
-        for server in servers:
-            if server.up and server.known_good and not await server.known_good.ask_one_token(server.model):
-                return True
-        return False
+    async def any_up(self) -> bool:
+        """Whether any server answers now."""
+        now = time.monotonic()
+        return any(await asyncio.gather(*(self.verify_up(server, started_at=now) for server in self._servers)))
 
     async def verify_up(self, server: Server, *, started_at: float) -> bool:
         """Whether `server` has answered any request since `started_at` (monotonic clock), or answers a probe now.
@@ -216,10 +166,12 @@ class Servers:
         server.last_reply_at = time.monotonic()
         await self._change(server, failure)
 
-    async def _watch_weights(self) -> None:
+    async def _check_now_and_then(self) -> None:
         while True:
-            await asyncio.sleep(WEIGHTS_EVERY_S)
+            started_at = time.monotonic()
+            await asyncio.sleep(CHECK_EVERY_S)
             await self.check_weights()
+            await asyncio.gather(*(self.verify_up(server, started_at=started_at) for server in self._servers))
 
     async def check_weights(self) -> None:
         """Ask each server that is up which weights it serves. Raises WeightsChangedError."""
@@ -236,9 +188,10 @@ class Servers:
         return {index for server in self._servers if server.model.weights for index in server.unproved}
 
     def _seconds_of_outage(self) -> float:
+        """How long no server has answered; a reply counts, though a probe fails."""
         if any(server.up for server in self._servers):
             return 0
-        return time.monotonic() - max(server.down_at for server in self._servers)
+        return time.monotonic() - max(max(server.down_at, server.last_reply_at) for server in self._servers)
 
     async def _change(self, server: Server, failure: str) -> None:
         server.failure = failure
@@ -280,74 +233,46 @@ class Servers:
 class Assignment:
     """A sample on one rank of one server. All its requests go there: its prefix and its images are cached there.
 
-    `answered` is the last request that got a reply.
+    `refused_rank` is one that the server did not have.
     """
 
     pool: Servers
     server: Server
     rank: int | None = None
-    answered: ChatRequest[object] | None = None
+    refused_rank: int | None = None
 
     async def complete(self, messages: Sequence[Message], fields: Mapping[str, Any] = NOTHING) -> Reply:
-        """The next reply. Waits while the server is down. Raises as `ask`."""
-        return await self.ask(Conversation(tuple(messages), fields))
+        """The next reply. Waits while the server is down.
 
-    async def ask(self, request: ChatRequest[T]) -> T:
-        """The answer to the request. Waits while the server is down.
-
-        Raises BadRequestError (HTTP 400), RefusesAllError, ServerLostError, KeepsFailingError, OutageError,
-        WeightsChangedError.
+        Raises BadRequestError (HTTP 400), RefusesAllError, UnansweredError, OutageError, WeightsChangedError.
         """
         failures = outages = 0
-        cause: UnavailableError | None = None
         while True:
             await self.pool.wait_for(self.server)
             try:
                 async with self.server.limit.slot() as started_at:
-                    return await self._ask(request)
+                    reply = await replace(self.server.model, rank=self.rank).complete(messages, fields)
+                    self.pool.raise_end()
+                    self.server.last_reply_at = time.monotonic()
+                    return reply
             except RankRefusedError:
                 await self._change_rank()
             except UnavailableError as failure:
                 failures += 1
-                # The closed connection after a 500 says nothing: the 500 is the cause.
-                cause = failure if failure.overload or cause is None else cause
-                soon = failures < QUICK_TRIES and not failure.timeout
-                if soon or await self.pool.verify_up(self.server, started_at=started_at):
-                    if failures >= REQUEST_TRIES:
-                        raise KeepsFailingError(cause, self.server) from failure
-                    await asyncio.sleep(backoff_s(failures))
-                else:
+                await asyncio.sleep(backoff_s(failures))
+                if not await self.pool.verify_up(self.server, started_at=started_at):
                     failures, outages = 0, outages + 1
                     if outages >= OUTAGES_PER_REQUEST:
-                        raise ServerLostError(failure, self.server) from failure
+                        raise UnansweredError(failure, lost=True) from failure
+                elif failures >= REQUEST_TRIES:
+                    raise UnansweredError(failure) from failure
 
     async def _change_rank(self) -> None:
-        refused, self.rank = self.rank, None
-        self.server.ranks.leave(refused)
-        if refused is not None:
-            await self.server.ranks.refuse(refused)
+        self.refused_rank, self.rank = self.rank, None
+        if self.refused_rank is not None:
+            self.server.ranks.leave(self.refused_rank)
+            await self.server.ranks.refuse(self.refused_rank)
             self.rank = await self.server.ranks.take()
-
-    async def _ask(self, request: ChatRequest[T]) -> T:
-        reply = await request.send(replace(self.server.model, rank=self.rank))
-        self.pool.raise_end()
-        self.server.last_reply_at = time.monotonic()
-        self.answered = request
-        return reply
-
-
-def longest(latest: ChatRequest[object] | None, before: ChatRequest[object] | None) -> ChatRequest[object] | None:
-    """The one with more messages, `latest` if both have the same number; None if there is neither."""
-    return max((one for one in (latest, before) if one is not None), key=lambda one: one.size, default=None)
-
-
-def as_one_message(messages: Sequence[Message]) -> Message:
-    """All texts and images of a conversation in one message. It is as large, and it is not a round of the sample."""
-    parts: list[Message] = []
-    for message in messages:
-        content = message["content"]
-        parts += [{"type": "text", "text": content}] if isinstance(content, str) else content or ()
-    return {"role": "user", "content": parts}
 
 
 def backoff_s(failures: int) -> float:

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from eva.agent.images import small_image
-from eva.endpoint.errors import ServerError, ServerLoadingError
+from eva.endpoint.errors import ServerError
 from eva.run.options import Options, SettingsError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ async def _connect_each(options: Options) -> tuple[list[ChatModel], dict[str, Se
 
 
 def _loading(failures: Mapping[str, ServerError]) -> list[ServerError]:
-    return [failure for failure in failures.values() if isinstance(failure, ServerLoadingError)]
+    return [failure for failure in failures.values() if failure.loading]
 
 
 def make_model(url: str, name: str, options: Options) -> ChatModel:

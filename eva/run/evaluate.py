@@ -19,7 +19,7 @@ from eva.agent.record import exception_record
 from eva.agent.transcript import load_transcriber
 from eva.agents.choice import AgentChoice
 from eva.dataset.items import Item
-from eva.endpoint.errors import FailingError
+from eva.endpoint.errors import UnansweredError
 from eva.endpoint.pool import Server, Servers
 from eva.errors import EvaError
 from eva.files import WriteError
@@ -199,11 +199,11 @@ async def run_all(
                 keep(record)
                 assignment.server.unproved.append(item.index)
 
-        def give_up(item: Item, failing: FailingError) -> None:
-            log.warning("sample %s keeps failing while others do not: %s", item.index, failing)
+        def give_up(item: Item, failing: UnansweredError) -> None:
+            log.warning("sample %s failed again, --retry-error runs it later: %s", item.index, failing)
             keep(failing.record or exception_record(item, failing.failure, Episode()))
 
-        schedule = Schedule(run, servers.serves_others, give_up, options.outage_timeout, executor.take)
+        schedule = Schedule(run, give_up, options.outage_timeout, executor.take)
         try:
             host.catch_signals(lambda number: schedule.end(number, options.grace))
             await schedule.run_all(by_video(pending), max_concurrent=options.max_concurrent)

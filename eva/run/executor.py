@@ -27,7 +27,6 @@ from eva.frames.worker_process import Limits, Workers
 from eva.frames.worker_tool import WorkerTool
 from eva.records.schema import Record
 from eva.run.options import FRAME_TOOL, FrameSettings, Options
-from eva.run.schedule import first_come
 
 
 class Executor(Protocol):
@@ -43,7 +42,7 @@ class Executor(Protocol):
         ...
 
     async def run(self, item: Item, assignment: Assignment) -> Record:
-        """The record of the item, also where it fails. Raises NodeLostError, and what SampleRunner.run raises."""
+        """The record of the item, also where it fails. Raises what SampleRunner.run raises."""
         ...
 
     async def close(self) -> None:
@@ -59,19 +58,15 @@ class LocalExecutor:
 
     @property
     def counts(self) -> FrameCounts:
-        """See Executor."""
         return self.sample_runner.call_runner.tool.counts
 
     def take(self, waiting: deque[Item]) -> Item:
-        """See Executor."""
-        return first_come(waiting)
+        return waiting.popleft()
 
     async def run(self, item: Item, assignment: Assignment) -> Record:
-        """See Executor."""
         return await self.sample_runner.run(item, assignment.complete)
 
     async def close(self) -> None:
-        """See Executor."""
         await self.sample_runner.call_runner.tool.close()
 
 

@@ -8,15 +8,16 @@ import pickle
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 from harness import FRAME_TOOL, block, call, make_video, row
 from scripted_server import Script, ScriptedServer
 
-from eva.cluster.node import Node, NodeError, NodeSettings, on_this_machine, versions
+from eva.cluster.node import Node, NodeError, NodeSettings, Played, on_this_machine, versions
 from eva.dataset.items import Item, parse_item
-from eva.endpoint.errors import RankRefusedError, RefusesAllError, UnavailableError
+from eva.endpoint.errors import RefusesAllError, UnansweredError
+from eva.records.schema import Record
 from eva.run.options import Options
 
 T = TypeVar("T")
@@ -68,156 +69,79 @@ def on_node(settings: NodeSettings, use: Callable[[Node], Awaitable[T]]) -> T:
     return asyncio.run(used())
 
 
+def played(settings: NodeSettings, server: ScriptedServer, rank: int | None = None) -> Played:
+    """What a node gives of one sample, as it crosses machines."""
+    return pickle.loads(pickle.dumps(on_node(settings, lambda node: node.run(item("q"), server.base_url, rank))))  # noqa: S301
+
+
 @pytest.mark.process
-def test_a_sample_waits_for_each_reply_and_for_a_server_that_fails(
+def test_a_node_runs_a_whole_sample_as_the_flags_say_on_the_rank_that_the_driver_names(
     settings: NodeSettings, server: ScriptedServer
 ) -> None:
-    server.script.replies = {"q": [LOOK, {"status": 503, "message": "overloaded", "times": 1, "text": ANSWER}]}
-
-    async def play(node: Node) -> tuple[list[Any], Any]:
-        first = await node.begin(1, item("q"))
-        answers: list[Any] = [await node.ask(1, server.base_url)]
-        second = await node.go_on(1)
-        answers.append(await node.ask(1, server.base_url))
-        # As the driver does: the connection that the refusal came by may be closed by now, which the next one meets.
-        for _ in range(3):
-            answer = await node.ask(1, server.base_url)
-            if answer is True:
-                break
-        answers.append(answer)
-        last = await node.go_on(1)
-        assert (first.size, second.size) == (2, 4)
-        assert (last.counts.asked, last.counts.decoded) == (2, 2)
-        return answers, last.record
-
-    (replied, failure, again), record = on_node(settings, play)
-    assert (replied, again) == (True, True)
-    assert (record.index, record.answer, record.num_rounds) == (7, "B", 2)
-    # It crosses machines, and the driver slows down by it.
-    failure = pickle.loads(pickle.dumps(failure))  # noqa: S301
-    assert isinstance(failure, UnavailableError)
-    assert (failure.overload, failure.timeout, failure.unconnected) == (True, False, False)
-    assert "overloaded" in str(failure)
+    server.script.replies, server.script.ranks = {"q": [LOOK, {"status": 503, "times": 1, "text": ANSWER}]}, 4
+    flags = replace(settings.options, temperature=0.7, seed=3)
+    done = played(replace(settings, options=flags), server, rank=3)
+    assert isinstance(done.result, Record)
+    assert (done.result.index, done.result.answer, done.result.num_rounds) == (7, "B", 2)
+    assert (done.counts.asked, done.counts.decoded, done.refused_rank) == (2, 2, None)
+    assert {(seen.rank, seen.named_rank, seen.body["seed"]) for seen in server.journal.of("q")} == {(3, True, 3)}
+    assert server.journal.paths["/metrics"] == 0, "the driver reads how many ranks there are"
 
 
 @pytest.mark.process
-def test_a_sample_asks_the_rank_that_the_driver_names_and_waits_for_another_where_it_is_refused(
+def test_a_rank_that_is_refused_is_told_to_the_driver_and_the_sample_goes_on_without(
     settings: NodeSettings, server: ScriptedServer
 ) -> None:
     server.script.replies, server.script.ranks = {"q": [LOOK, ANSWER]}, 4
-
-    async def play(node: Node) -> tuple[Any, Any]:
-        await node.begin(1, item("q"))
-        refusal = await node.ask(1, server.base_url, 7)
-        for _ in range(2):
-            assert await node.ask(1, server.base_url, 3) is True
-            state = await node.go_on(1)
-        return pickle.loads(pickle.dumps(refusal)), state.record  # noqa: S301  it crosses machines
-
-    refusal, record = on_node(settings, play)
-    assert isinstance(refusal, RankRefusedError)
-    assert (record.answer, record.num_rounds) == ("B", 2)
-    assert [(seen.rank, seen.named_rank) for seen in server.journal.of("q")] == [(3, True)] * 2
+    done = played(settings, server, rank=7)
+    assert isinstance(done.result, Record)
+    assert (done.result.answer, done.refused_rank) == ("B", 7)
+    assert [seen.named_rank for seen in server.journal.of("q")] == [False] * 2
 
 
 @pytest.mark.process
-def test_a_server_that_refuses_every_sample_is_told_to_the_driver_and_the_sample_still_waits(
-    settings: NodeSettings, server: ScriptedServer
-) -> None:
-    server.script.replies = {"q": [LOOK, ANSWER]}
-
-    async def play(node: Node) -> list[Any]:
-        await node.begin(1, item("q"))
-        await node.ask(1, server.base_url)
-        await node.go_on(1)
-        server.script.may_read = False
-        refusal = await node.ask(1, server.base_url)
-        server.script.may_read = True
-        return [pickle.loads(pickle.dumps(refusal)), await node.ask(1, server.base_url)]  # noqa: S301  it crosses machines
-
-    refusal, replied = on_node(settings, play)
-    assert isinstance(refusal, RefusesAllError)
-    assert "--allowed-local-media-path" in str(refusal)
-    assert replied is True
-
-
-@pytest.mark.process
-def test_a_node_samples_as_the_flags_say(settings: NodeSettings, server: ScriptedServer) -> None:
-    server.script.replies = {"q": [ANSWER]}
-
-    async def play(node: Node) -> object:
-        await node.begin(1, item("q"))
-        return await node.ask(1, server.base_url)
-
-    flags = replace(settings.options, temperature=0.7, seed=3)
-    assert on_node(replace(settings, options=flags), play) is True
-    assert [(seen.body["temperature"], seen.body["seed"]) for seen in server.journal.seen] == [(0.7, 3)]
-
-
-@pytest.mark.process
-def test_what_a_server_answered_to_a_finished_sample_is_asked_again_as_a_proof(
-    settings: NodeSettings, server: ScriptedServer
-) -> None:
-    server.script.replies = {"good": [ANSWER], "refused": [{"status": 400, "message": "too long"}]}
-
-    async def play(node: Node) -> list[str]:
-        said = [await node.ask_one_token(server.base_url)]
-        for number, key in enumerate(("refused", "good")):
-            await node.begin(number, item(key))
-            assert await node.ask(number, server.base_url) is (key == "good")
-            record = (await node.go_on(number)).record
-            assert record is not None
-            assert record.stop_reason == ("answer_found" if key == "good" else "openai_bad_request")
-            said.append(await node.ask_one_token(server.base_url))
-        server.script.down = True
-        return [*said, await node.ask_one_token(server.base_url)]
-
-    before, refused, well, down = on_node(settings, play)
-    assert "not answered this node yet" in before
-    assert "not answered this node yet" in refused, "a refusal proves nothing"
-    assert well == ""
-    assert "the engine is dead" in down
-
-
-@pytest.mark.process
-def test_a_sample_that_is_dropped_is_over_in_the_middle_of_a_request(
-    settings: NodeSettings, server: ScriptedServer
-) -> None:
-    server.script.replies = {"q": [{"text": ANSWER, "delay_s": 300}]}
-
-    async def drop(node: Node) -> None:
-        await node.begin(1, item("q"))
-        asking = asyncio.ensure_future(node.ask(1, server.base_url))
-        await asyncio.sleep(0.3)
-        await node.drop(1)
-        with pytest.raises(asyncio.CancelledError):
-            await asking
-        server.script.replies = {"q": [ANSWER]}
-        await node.begin(2, item("q"))
-        assert await node.ask(2, server.base_url) is True
-
-    on_node(settings, drop)
-
-
-@pytest.mark.process
-def test_a_sample_that_is_given_up_gives_its_record_with_the_rounds_that_it_completed(
+def test_a_sample_that_fails_gives_its_record_with_the_completed_rounds_and_what_refuses_all_is_told(
     settings: NodeSettings, server: ScriptedServer
 ) -> None:
     server.script.replies = {"q": [LOOK, {"status": 500, "message": "cannot decode this image"}]}
-
-    async def give_up(node: Node) -> tuple[Any, Any]:
-        await node.begin(1, item("q"))
-        await node.ask(1, server.base_url)
-        await node.go_on(1)
-        failure = await node.ask(1, server.base_url)
-        assert isinstance(failure, UnavailableError)
-        return await node.give_up(1, failure), await node.give_up(1, failure)
-
-    record, again = on_node(settings, give_up)
+    failing = played(settings, server).result
+    assert isinstance(failing, UnansweredError)
+    assert not failing.lost
+    record = failing.record
     assert (record.index, record.stop_reason, record.num_rounds) == (7, "exception", 0)
     assert "cannot decode this image" in record.error
     assert [len(round_.calls[0].frames) for round_ in record.rounds] == [2]
-    assert again is None, "it is over"
+    server.script.replies = {"q": [LOOK, ANSWER]}
+
+    async def lose_the_right_to_read(node: Node) -> Played:
+        server.script.may_read = False
+        return await node.run(item("q"), server.base_url, None)
+
+    refused = on_node(settings, lose_the_right_to_read).result
+    assert isinstance(refused, RefusesAllError)
+    assert "--allowed-local-media-path" in str(refused)
+
+
+@pytest.mark.process
+def test_a_node_waits_out_an_outage_and_ends_in_the_middle_of_a_request(
+    settings: NodeSettings, server: ScriptedServer
+) -> None:
+    server.script.replies = {"q": [ANSWER]}
+
+    async def out_and_back(node: Node) -> Played:
+        server.script.down = True
+        asyncio.get_running_loop().call_later(1, setattr, server.script, "down", False)
+        done = await node.run(item("q"), server.base_url, None)
+        server.script.replies = {"q": [{"text": ANSWER, "delay_s": 300}]}
+        running = asyncio.ensure_future(node.run(item("q"), server.base_url, None))
+        await asyncio.sleep(0.3)
+        await node.close()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        return done
+
+    done = on_node(settings, out_and_back)
+    assert isinstance(done.result, Record)
 
 
 @pytest.mark.process

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import Counter, defaultdict, deque
 
@@ -10,11 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eva.cluster.nodes import BackgroundTasks
-from eva.cluster.placement import LOSSES_BEFORE_ALONE, Loss, Placement
+from eva.cluster.placement import Loss, Placement
 from eva.cluster.ray_actors import shorten
 from eva.dataset.items import Item
-from eva.errors import EvaError
 
 LOST = Loss("it burnt down", 1.0)
 
@@ -52,15 +49,12 @@ def nodes_of_videos(items: list[Item], where: dict[int, str]) -> dict[str, set[s
 
 
 def test_the_questions_on_one_video_go_to_one_node_and_the_nodes_are_equally_busy() -> None:
+    idle = placed(joined(one="a", two="a"), questions("aaaaaaaa"), slots=4)
+    assert Counter(idle.values()) == {"one": 4, "two": 4}, "a node that would be idle takes another one's"
     items = questions("aaaabbbbccccddddeeeeffff")
     where = placed(joined(one="abcdef", two="abcdef", three="abcdef"), items, slots=6)
     assert all(len(nodes) == 1 for nodes in nodes_of_videos(items, where).values())
     assert Counter(where.values()) == {"one": 8, "two": 8, "three": 8}
-
-
-def test_a_node_that_would_be_idle_takes_questions_on_anothers_video() -> None:
-    where = placed(joined(one="a", two="a"), questions("aaaaaaaa"), slots=4)
-    assert Counter(where.values()) == {"one": 4, "two": 4}
 
 
 def test_a_sample_goes_where_its_video_is() -> None:
@@ -78,7 +72,10 @@ def test_a_video_that_no_node_has_is_for_any_node_to_say_so() -> None:
 
 def test_what_was_only_on_a_node_that_went_waits_for_one_that_has_it() -> None:
     placement = joined(one="ab", two="a")
-    assert placement.leave("one", LOST) == set()
+    (given,) = questions("b")
+    assert placement.take(deque([given])) is given
+    assert placement.leave("one", LOST) == {given.index}
+    assert placement.node_of(given) is None
     waiting = deque(questions("ba"))
     first = placement.take(waiting)
     assert first is not None
@@ -89,52 +86,6 @@ def test_what_was_only_on_a_node_that_went_waits_for_one_that_has_it() -> None:
     placement.join("three", frozenset("b"))
     assert placement.take(waiting) is last
     assert (placement.node_of(last), placement.loss_of(last)) == ("three", None)
-
-
-def test_the_samples_of_a_node_that_went_are_named_and_are_on_no_node() -> None:
-    placement = joined(one="a", two="a")
-    waiting = deque(questions("aaa"))
-    items = [placement.take(waiting) for _ in range(3)]
-    on_one = {item.index for item in items if item and placement.node_of(item) == "one"}
-    assert placement.leave("one", LOST) == on_one
-    assert {placement.node_of(item) for item in items if item and item.index in on_one} == {None}
-
-
-def test_a_sample_under_which_nodes_were_lost_is_played_when_nothing_else_is_and_nothing_beside_it() -> None:
-    placement = joined(one="ab", two="b")
-    suspect, *others = questions("aabab")
-    for _ in range(LOSSES_BEFORE_ALONE):
-        placement.count_loss(suspect)
-    waiting, order = deque([suspect, *others]), []
-    while item := placement.take(waiting):
-        order.append(item)
-    assert sorted(item.index for item in order) == [item.index for item in others]
-    for item in order:
-        if placement.node_of(item) == "one":
-            assert placement.take(waiting) is None, "as long as anything is played on the only node that has its video"
-        placement.end(item)
-    assert placement.take(waiting) is suspect
-    waiting.extend(questions("ab"))
-    assert placement.node_of(suspect) == "one"
-    beside = placement.take(waiting)
-    assert beside is not None
-    assert (beside.videos, placement.node_of(beside)) == (("b",), "two"), "the other node goes on"
-    assert placement.take(waiting) is None
-
-
-def test_a_sample_that_could_not_go_on_somewhere_tries_another_node_where_there_is_one() -> None:
-    placement = joined(one="a", two="a")
-    waiting = deque(questions("a"))
-    nodes = []
-    for _ in range(3):
-        item = placement.take(waiting)
-        assert item is not None
-        nodes.append(placement.node_of(item))
-        placement.avoid_node(item)
-        placement.end(item)
-        waiting.append(item)
-    assert set(nodes[:2]) == {"one", "two"}
-    assert nodes[2] is not None, "where it failed everywhere, it may go anywhere"
 
 
 @given(st.lists(st.sampled_from("abcdefx"), max_size=60), st.integers(1, 9), st.integers(0, 2**32))
@@ -149,23 +100,6 @@ def test_every_sample_is_placed_once_and_only_where_its_video_is(videos: list[st
     for item in items:
         holders = {node for node, held in holds.items() if item.videos[0] in held}
         assert where[item.index] in (holders or set(holds))
-
-
-def test_a_task_beside_the_samples_that_fails_ends_the_run_and_one_that_is_stopped_does_not() -> None:
-    async def fail() -> None:
-        raise EvaError("it cannot be watched")
-
-    async def both() -> None:
-        tasks = BackgroundTasks()
-        stopped = tasks.spawn(asyncio.sleep(60))
-        tasks.cancel()
-        await asyncio.wait([stopped])
-        tasks.check()
-        await asyncio.wait([tasks.spawn(fail())])
-        with pytest.raises(EvaError, match="watched"):
-            tasks.check()
-
-    asyncio.run(both())
 
 
 @pytest.mark.parametrize(

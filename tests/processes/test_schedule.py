@@ -20,13 +20,13 @@ from eva.endpoint import client
 from eva.endpoint import limit as limits
 from eva.endpoint import pool as servers
 from eva.endpoint.client import ChatModel, connect, make_client
-from eva.endpoint.errors import FailingError, OutageError, ServerLostError, UnavailableError, WeightsChangedError
+from eva.endpoint.errors import OutageError, UnansweredError, UnavailableError, WeightsChangedError
 from eva.endpoint.pool import Assignment, Server, Servers
 from eva.endpoint.ranks import Ranks
 from eva.run import schedule
 from eva.run.connect import connect_all
 from eva.run.options import Options
-from eva.run.schedule import NodeLostError, RunInterruptedError, Schedule, first_come
+from eva.run.schedule import RunInterruptedError, Schedule
 
 ANSWER = "<answer>B</answer>"
 ALWAYS_500 = {"status": 500, "message": "cannot decode this image"}
@@ -37,7 +37,6 @@ def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same steps with shorter waits between them."""
     monkeypatch.setattr(servers, "PROBE_EVERY_S", 0.05)
     monkeypatch.setattr(servers, "BACKOFF_S", 0.005)
-    monkeypatch.setattr(client, "PROBE_PAUSE_S", 0.02)
     monkeypatch.setattr(schedule, "PAUSE_S", 0.02)
 
 
@@ -96,10 +95,10 @@ class Samples:
                     await self.play(item, assignment)
                     self.done[item.index] += 1
 
-            def give_up(item: Item, failing: FailingError) -> None:
+            def give_up(item: Item, failing: UnansweredError) -> None:
                 self.given_up[item.index] = str(failing)
 
-            self.work = Schedule(run, pool.serves_others, give_up, self.outage_timeout_s, first_come)
+            self.work = Schedule(run, give_up, self.outage_timeout_s, lambda waiting: waiting.popleft())
             await self.work.run_all(todo, max_concurrent=self.ceiling)
 
     async def play(self, item: Item, assignment: Assignment) -> None:
@@ -132,8 +131,11 @@ def test_samples_that_fail_for_good_are_given_up_where_the_server_answers_others
     assert samples.done == Counter(set(range(20)) - bad)
 
 
-def test_a_server_that_answers_only_probes_makes_no_sample_a_failure() -> None:
-    """It fell ill in the middle: a retry would be the same waste, and an exception record a lie."""
+def test_a_server_that_answers_only_probes_ends_the_run_and_is_not_asked_by_all_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It fell ill in the middle."""
+    monkeypatch.setattr(schedule, "PAUSE_S", 0.2)
     script = Script(lambda key: [ANSWER])
 
     def fall_ill(key: str) -> list[Any]:
@@ -144,21 +146,20 @@ def test_a_server_that_answers_only_probes_makes_no_sample_a_failure() -> None:
     with serving(script) as (server,):
         samples = Samples([server.base_url], outage_timeout_s=1.5, ceiling=4)
         with pytest.raises(OutageError, match=r"no sample has finished for 1.5 s; .*out of memory"):
-            samples.run(14)
+            samples.run(200)
+        assert server.journal.paths["/v1/chat/completions"] < 200
     assert samples.given_up == {}
     # Up to three samples are under way when the server falls ill, and these may have no answer yet.
     assert len(samples.done) >= 10 - (samples.ceiling - 1)
 
 
-def test_few_samples_on_a_server_that_answered_none_are_given_up_many_end_the_run() -> None:
+def test_few_samples_that_a_server_never_answers_are_given_up_after_a_second_try() -> None:
     with serving(Script(lambda key: [ALWAYS_500])) as (server,):
         few = Samples([server.base_url])
         few.run(3)
-        many = Samples([server.base_url], outage_timeout_s=1)
-        with pytest.raises(OutageError):
-            many.run(30)
+        asked = server.journal.keys()
     assert set(few.given_up) == {0, 1, 2}
-    assert many.given_up == {}
+    assert set(asked.values()) == {2 * servers.REQUEST_TRIES}
 
 
 def test_a_sick_server_beside_a_well_one_costs_no_sample() -> None:
@@ -188,22 +189,29 @@ def test_a_sample_that_brings_its_server_down_each_time_is_given_up_and_no_other
     assert samples.done == Counter(set(range(20)) - {5})
 
 
-def test_a_sample_whose_nodes_die_blames_and_avoids_no_server() -> None:
-    asked: list[str] = []
+def test_a_sample_whose_node_or_server_went_down_starts_again_at_once_and_alone_at_the_end() -> None:
+    order: list[int] = []
+    together: Counter[int] = Counter()
 
     async def play(item: Item, assignment: Assignment) -> None:
-        asked.append(assignment.server.model.base_url)
-        if len(asked) <= 9:
-            raise NodeLostError("its power went")
-        await assignment.complete(question(f"{item.index}"))
+        order.append(item.index)
+        together.update([item.index])
+        try:
+            await asyncio.sleep(0.01)
+            if item.index in {3, 4}:
+                assert order.count(item.index) <= schedule.LOSSES or together.total() == 1
+                raise UnansweredError(UnavailableError("its power went"), lost=True)
+        finally:
+            together.subtract([item.index])
 
-    with serving(Script(lambda key: [ANSWER]), Script(lambda key: [ANSWER])) as both:
-        samples = Samples([server.base_url for server in both])
+    with serving(Script(lambda key: [ANSWER])) as (server,):
+        samples = Samples([server.base_url], ceiling=3)
         samples.play = play  # type: ignore[method-assign]
-        samples.run(1)
-    assert samples.done == Counter([0])
-    assert samples.given_up == {}
-    assert set(asked) == {both[0].base_url}, "the first of two that are equally loaded, each time"
+        samples.run(20)
+    assert set(samples.given_up) == {3, 4}
+    assert samples.done == Counter(set(range(20)) - {3, 4})
+    assert Counter(order) == Counter(range(20)) + Counter({3: schedule.LOSSES, 4: schedule.LOSSES})
+    assert order.index(19) < max(place for place, index in enumerate(order) if index == 3)
 
 
 def test_a_run_whose_samples_cannot_be_played_yet_ends_at_once_when_it_is_told_to() -> None:
@@ -213,10 +221,7 @@ def test_a_run_whose_samples_cannot_be_played_yet_ends_at_once_when_it_is_told_t
         async def run(item: Item, avoiding: Collection[Server]) -> None:
             raise AssertionError("nothing can be played")
 
-        async def serves(servers: Collection[Server]) -> bool:
-            return True
-
-        work = Schedule(run, serves, lambda item, failing: None, 20, take=lambda waiting: None)
+        work = Schedule(run, lambda item, failing: None, 20, take=lambda waiting: None)
         asyncio.get_running_loop().call_later(0.2, work.end, signal.SIGINT, 300)
         await work.run_all(items(3), max_concurrent=2)
 
@@ -491,7 +496,7 @@ def test_timeouts_halve_once_for_all_requests_that_were_under_way_together() -> 
             with contextlib.suppress(UnavailableError):
                 async with limit.slot():
                     await asyncio.sleep(0.01)
-                    raise UnavailableError("slow", overload=True, timeout=True)
+                    raise UnavailableError("slow", overload=True)
 
         await asyncio.gather(*(one() for _ in range(16)))
 
@@ -536,7 +541,7 @@ def test_a_sample_whose_server_is_lost_while_the_run_stops_stays_unrecorded() ->
             if item.index == 0:
                 samples.work.end(signal.SIGTERM, 5)
                 await asyncio.sleep(0.3)
-                raise ServerLostError(UnavailableError("gone"), assignment.server)
+                raise UnansweredError(UnavailableError("gone"), lost=True)
             await assignment.complete(question(f"{item.index}"))
 
         samples.play = play  # type: ignore[method-assign]
@@ -590,7 +595,7 @@ def test_a_probe_is_not_content_with_what_is_no_completion_or_with_a_key_that_no
 
 def test_a_server_that_states_other_weights_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it never fails, and no reply after that counts."""
-    monkeypatch.setattr(servers, "WEIGHTS_EVERY_S", 0.05)
+    monkeypatch.setattr(servers, "CHECK_EVERY_S", 0.05)
     with serving(Script(lambda key: [{"text": ANSWER, "delay_s": 0.2}])) as (server,):
         samples = Samples([server.base_url], ceiling=2)
         threading.Timer(0.5, lambda: setattr(server.script, "root", "/models/step400")).start()

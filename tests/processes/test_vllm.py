@@ -29,7 +29,7 @@ from eva.agents.eva import Eva
 from eva.dataset.items import Item
 from eva.endpoint.client import ChatModel, make_client
 from eva.endpoint.completion import Sampling
-from eva.endpoint.errors import KeepsFailingError, OutageError, RankRefusedError
+from eva.endpoint.errors import OutageError, RankRefusedError, UnansweredError
 from eva.endpoint.pool import Servers
 from eva.protocol.budget import visual_tokens
 from eva.protocol.messages import Message, VideoInfo
@@ -136,7 +136,7 @@ async def one(pool: Servers, messages: list[Message]) -> Record:
         async with pool.assign(avoiding=()) as assignment:
             await run_episode(episode, Eva(), TASK, complete=assignment.complete, run_call=no_call, max_turns=1)
         return episode_record(ITEM, episode, "")
-    except KeepsFailingError as failing:
+    except UnansweredError as failing:
         return exception_record(ITEM, failing.failure, episode)
 
 
