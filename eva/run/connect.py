@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from time import monotonic
@@ -24,8 +23,6 @@ log = logging.getLogger(__name__)
 
 # A server that loads its model is asked again after so many seconds.
 LOADING_PAUSE_S = 2.0
-# A run with nothing to do asks the servers only what they serve.
-SOON_S = 2.0
 
 
 async def connect_all(options: Options) -> list[ChatModel]:
@@ -34,13 +31,13 @@ async def connect_all(options: Options) -> list[ChatModel]:
 
     Raises ServerError if no server answers, SettingsError if they serve different models.
     """
-    models, failures = await _connect_each(options)
-    if not models and _loading(failures):
-        log.warning("%s: waiting for up to %g s (--outage-timeout)", _loading(failures)[0], options.outage_timeout)
-        ends_at = monotonic() + options.outage_timeout
-        while not models and _loading(failures) and monotonic() < ends_at:
-            await asyncio.sleep(LOADING_PAUSE_S)
-            models, failures = await _connect_each(options)
+    models, failures = await connect_each(options)
+    loading, ends_at = [one for one in failures.values() if one.loading], monotonic() + options.outage_timeout
+    if loading and not models:
+        log.warning("%s: waiting for up to %g s (--outage-timeout)", loading[0], options.outage_timeout)
+    while not models and any(one.loading for one in failures.values()) and monotonic() < ends_at:
+        await asyncio.sleep(LOADING_PAUSE_S)
+        models, failures = await connect_each(options)
     if not models:
         raise next(iter(failures.values()))
     # --same-weights stands for the servers that come later, too.
@@ -55,16 +52,7 @@ async def connect_all(options: Options) -> list[ChatModel]:
     return models
 
 
-async def connect_soon(options: Options) -> tuple[list[ChatModel], dict[str, ServerError]]:
-    """What the servers serve that answer within SOON_S, and why the others do not, by their addresses. The models can
-    no longer be asked."""
-    models, failures = await _connect_each(replace(options, request_timeout=min(SOON_S, options.request_timeout)))
-    for model in models:
-        await model.client.close()
-    return models, failures
-
-
-async def _connect_each(options: Options) -> tuple[list[ChatModel], dict[str, ServerError]]:
+async def connect_each(options: Options) -> tuple[list[ChatModel], dict[str, ServerError]]:
     """The models of the servers that answer, and why the others do not, by their addresses."""
     models: dict[str, ChatModel] = {}
     failures: dict[str, ServerError] = {}
@@ -77,10 +65,6 @@ async def _connect_each(options: Options) -> tuple[list[ChatModel], dict[str, Se
 
     await asyncio.gather(*map(connect_one, options.base_url))
     return [models[url] for url in options.base_url if url in models], failures
-
-
-def _loading(failures: Mapping[str, ServerError]) -> list[ServerError]:
-    return [failure for failure in failures.values() if failure.loading]
 
 
 def make_model(url: str, name: str, options: Options) -> ChatModel:

@@ -29,7 +29,7 @@ from eva.records.meta import (
     require_equal,
     with_weights,
 )
-from eva.run.connect import connect_soon
+from eva.run.connect import connect_each
 from eva.run.options import Options
 from eva.run.settings import Dataset
 from eva.scoring.coverage import read_spans, write_spans
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from eva.endpoint.client import ChatModel
 
 log = logging.getLogger(__name__)
+
+# A run with nothing to do waits so long for what the servers serve.
+SOON_S = 2.0
 
 
 async def begin_meta(
@@ -85,7 +88,9 @@ async def finished_meta(cache: Path, questions: int, dataset: Dataset, *, agent:
     log.info("all %d done in %s (%s)", questions, cache, ", ".join(made) or "settings unknown")
     if not meta.settings:
         return meta
-    models, failures = await connect_soon(options)
+    models, failures = await connect_each(replace(options, request_timeout=min(SOON_S, options.request_timeout)))
+    for model in models:
+        await model.client.close()
     if not models:
         log.warning("no server answered; weights not compared (%s)", next(iter(failures.values())))
     name = options.model or (models[0].name if models else meta.settings.get("model"))
