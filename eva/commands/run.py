@@ -1,8 +1,6 @@
 """`eval-eva.py`: evaluate an agent on a dataset, check what that needs, or play a result again.
 
-Exit codes: 0 the run finished; 1 the user called it off, it failed on the way, or --check or --replay found a fault;
-2 unusable arguments or settings, found before any model call; 3 it finished, but the infrastructure failed for some
-samples, and these must run again (--retry-error); 130 and 143 interrupted (SIGINT, SIGTERM).
+The exit codes stand in eva/commands/run_flags.py.
 """
 
 from __future__ import annotations
