@@ -22,7 +22,7 @@ from eva.video.packets import HIDING, Integers, Packets
 
 MAX_BOXES = 64  # in a box
 MAX_MOOV_BYTES, MAX_FILE_BYTES = 2**28, 2**62
-# FFmpeg changes larger steps of time, and negative ones, which look like larger ones.
+# FFmpeg changes larger steps of time.
 MAX_STEP = 2**28
 COMPARED = 1000
 
@@ -51,7 +51,8 @@ def _packets(tables: dict[bytes, memoryview], stream: VideoStream, size: int) ->
     if steps.min() < 1:  # FFmpeg changes these
         raise _UnclearError
     dts = np.cumsum(steps) - steps
-    pts = dts + _spread(tables[b"ctts"], count) if b"ctts" in tables else dts
+    delays = _spread(tables[b"ctts"], count) if b"ctts" in tables else np.zeros_like(dts)
+    pts = dts + delays + max(0, -int(delays.min()))
     keys = np.ones(count, np.bool_)
     if b"stss" in tables:
         keys = np.isin(np.arange(1, count + 1), _rows(tables[b"stss"], 1))
@@ -121,7 +122,7 @@ def _rows(data: memoryview, columns: int) -> Table:
 
 def _spread(data: memoryview, count: int) -> Integers:
     """Rows of (how often, step) as `count` steps."""
-    often, steps = _rows(data, 2).T.astype(np.int64)
-    if often.sum() != count or steps.max() > MAX_STEP:
+    often, steps = _rows(data, 2).view(">i4").T.astype(np.int64)
+    if often.min() < 0 or often.sum() != count or np.abs(steps).max() > MAX_STEP:
         raise _UnclearError
     return np.repeat(steps, often)

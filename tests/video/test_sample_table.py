@@ -62,7 +62,7 @@ def read_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 NOT_LISTED = ("fragmented", "edit-list")
 
 
-@named(CORPUS)
+@named([*CORPUS, h264("h264-negative.mp4", container_options={"movflags": "negative_cts_offsets"})])
 def test_the_index_is_the_same_by_the_table_and_by_the_packets(
     encoded: Encoded, recipe: Recipe, by_packets: Callable[[Path], Result]
 ) -> None:
