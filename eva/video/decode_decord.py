@@ -6,13 +6,16 @@ decord is optional: it has wheels for Linux on x86-64 only, and it cannot open A
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from eva.errors import UndecodableError, VideoError
 from eva.video.container import VideoFile, open_file
 from eva.video.picture import Rgb
 from eva.video.sampling import Timeline
+
+READ_AT_ONCE = 2**20
+# decord raises these besides its own DECORDError; an empty video fails an assertion.
+DECORD_ERRORS = (RuntimeError, IndexError, AssertionError, UnicodeError)
 
 Made = TypeVar("Made")
 
@@ -24,12 +27,23 @@ class DecordVideo:
 
     def __init__(self, file: VideoFile) -> None:
         self.file = file
-        decord = _import_decord()
-        _read_through(file.path)
+        try:
+            import decord  # noqa: PLC0415 - optional, and half a second to import
+        except ImportError as error:
+            raise VideoError("decord is not installed; `pip install decord==0.6.0`, or use --backend av") from error
+        decord.logging.set_level(decord.logging.QUIET)
+        # It takes an error of the disk for the end of the file, or for damage. So the whole file is read first, which
+        # raises ReadError. Then decord reads what the system holds in memory.
+        with open_file(file.path) as source:
+            while source.read(READ_AT_ONCE):
+                pass
         self._errors = (*DECORD_ERRORS, decord._ffi.base.DECORDError)
         try:
-            self._reader = decord.VideoReader(str(file.path.absolute()), ctx=decord.cpu(0))
-            self.timeline = self._read_timeline()
+            reader = self._reader = decord.VideoReader(str(file.path.absolute()), ctx=decord.cpu(0))
+            height, width = reader[0].shape[:2]
+            reader.seek(0)
+            times_s = reader.get_frame_timestamp(range(len(reader)))[:, 0].tolist()
+            self.timeline = Timeline(width, height, reader.get_avg_fps(), tuple(times_s))
         except self._errors as error:
             raise UndecodableError(f"decord cannot open {file.path}: {_first_line(error)}") from error
 
@@ -45,35 +59,6 @@ class DecordVideo:
             raise VideoError(f"decord cannot decode the frames of {self.file.path}: {_first_line(error)}") from error
         for index, rgb in zip(wanted, batch, strict=True):
             yield index, make(rgb)
-
-    def _read_timeline(self) -> Timeline:
-        height, width = self._reader[0].shape[:2]
-        self._reader.seek(0)
-        count = len(self._reader)
-        times_s = self._reader.get_frame_timestamp(range(count))[:, 0].tolist()
-        return Timeline(width, height, self._reader.get_avg_fps(), tuple(times_s))
-
-
-READ_AT_ONCE = 2**20
-# decord raises these besides its own DECORDError; an empty video fails an assertion.
-DECORD_ERRORS = (RuntimeError, IndexError, AssertionError, UnicodeError)
-
-
-def _read_through(path: Path) -> None:
-    """Read the whole file, because decord takes an error of the disk for the end of the file, or for damage. Then it
-    reads what the system holds in memory. Raises ReadError."""
-    with open_file(path) as file:
-        while file.read(READ_AT_ONCE):
-            pass
-
-
-def _import_decord() -> Any:
-    try:
-        import decord  # noqa: PLC0415 - optional, and half a second to import
-    except ImportError as error:
-        raise VideoError("decord is not installed; `pip install decord==0.6.0`, or use --backend av") from error
-    decord.logging.set_level(decord.logging.QUIET)
-    return decord
 
 
 def _first_line(error: Exception) -> str:

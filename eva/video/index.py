@@ -30,7 +30,6 @@ from eva.video.packets import (
     is_chosen_by_time,
     is_undated,
     note,
-    noted_packets,
 )
 from eva.video.sample_table import listed_packets
 from eva.video.sampling import Timeline
@@ -91,37 +90,35 @@ def read_index(file: VideoFile, *, recount: bool, by_time: bool) -> VideoIndex:
     with open_stream(file.path) as (container, stream):
         if stream.codec_context is None:
             raise UndecodableError(f"no decoder for the video stream of {file.path} is known")
-        packets, first = _survey(file, container, stream)
+        decoding, notes = Decoding(container, stream, threads=1), array("q")
+        packets = listed_packets(file.path, container, stream)
+        passing = packets_of(container, stream)
+        if packets is None:
+            passing = note(passing, stream.codec_context.name, notes)
+        first = _first_frame(passing, decoding)
         if first is None:
             raise undecodable
-        coded = (stream.width, stream.height)
-        shown = upright(coded, quarter_turns(first))
+        if packets is None:
+            deque(passing, maxlen=0)
+            noted = np.array(notes, np.int64).reshape(-1, 4)
+            packets = Packets(noted[:, 0], noted[:, 1], noted[:, 2] > 0, int(noted[:, 3].max(initial=NO_TIME)))
+        shown = upright((stream.width, stream.height), quarter_turns(first))
         by_time = by_time or is_chosen_by_time(container, stream, shown[0])
         clock = _make_clock(container, stream, first, by_time=by_time)
-        size = coded if clock.by_time else shown
+        size = (stream.width, stream.height) if by_time else shown
         pts = np.sort(packets.pts[packets.pts != NO_TIME])
         one_each = len(pts) == len(packets.pts) > 0 and bool(np.all(pts[1:] > pts[:-1])) and first.pts == pts[0]
         if one_each and clock.delay_s is None and not recount:
             times_s = clock.seconds(np.append(pts, packets.shown_to))
             timeline = _make_timeline(size, clock, times_s, times_s.pop())
-            return VideoIndex(timeline, array("q", pts.tobytes()), tuple(_entries(packets, pts, container, stream)))
-    counted = _count_frames(file)
+            entries = tuple(_entries(packets, pts, container.format.name, stream.codec_context.name))
+            return VideoIndex(timeline, array("q", pts.tobytes()), entries)
+    with open_stream(file.path) as (container, stream):
+        frames = Decoding(container, stream).frames()
+        counted = [(frame.pts, frame.duration or 0, frame.key_frame) for frame in frames]
     if not counted:
         raise undecodable
     return VideoIndex(_make_timeline(size, clock, *_times_s(counted, clock, pts)), None, ())
-
-
-def _survey(file: VideoFile, container: InputContainer, stream: VideoStream) -> tuple[Packets, VideoFrame | None]:
-    """Read the list of packets, or every packet, and decode the first frame."""
-    decoding, packets = Decoding(container, stream, threads=1), packets_of(container, stream)
-    listed = listed_packets(file.path, container, stream)
-    if listed is not None:
-        return listed, _first_frame(packets, decoding)
-    notes = array("q")
-    packets = note(packets, stream.codec_context.name, notes)
-    first = _first_frame(packets, decoding)
-    deque(packets, maxlen=0)
-    return noted_packets(notes), first
 
 
 def _first_frame(packets: Iterable[Packet[VideoStream]], decoding: Decoding) -> VideoFrame | None:
@@ -162,30 +159,19 @@ def _rate(clock: Clock, steps: int, span_s: float) -> float:
     return own_fps if own_fps is not None and wrong else stated_fps
 
 
-def _entries(packets: Packets, pts: Integers, container: InputContainer, stream: VideoStream) -> Iterator[EntryPoint]:
-    if stream.codec_context.name not in ENTERED or container.format.name not in (MOV, MATROSKA):
+def _entries(packets: Packets, pts: Integers, container: str, codec: str) -> Iterator[EntryPoint]:
+    if codec not in ENTERED or container not in (MOV, MATROSKA):
         return
-    if stream.codec_context.name == "h264" and _has_leading_pictures(packets):
+    # Where frames that follow a keyframe in the file are shown before it (open GOP), frames of H.264 that are shown
+    # after it may refer across it, too. HEVC forbids that.
+    earliest_from = np.minimum.accumulate(packets.pts[::-1])[::-1]
+    if codec == "h264" and np.any(earliest_from[packets.keys] < packets.pts[packets.keys]):
         return
-    seek_to = packets.dts if container.format.name == MOV else packets.pts
+    seek_to = packets.dts if container == MOV else packets.pts
     places = np.flatnonzero(packets.keys & (seek_to != NO_TIME))
     indices = np.searchsorted(pts, packets.pts[places])
     for row in zip(indices.tolist(), packets.pts[places].tolist(), seek_to[places].tolist(), strict=True):
         yield EntryPoint(*row)
-
-
-def _has_leading_pictures(packets: Packets) -> bool:
-    """Whether frames that follow a keyframe in the file are shown before it (open GOP). In H.264, frames shown after it
-    may then refer across it, too. HEVC forbids that."""
-    earliest_from = np.minimum.accumulate(packets.pts[::-1])[::-1]
-    return bool(np.any(earliest_from[packets.keys] < packets.pts[packets.keys]))
-
-
-def _count_frames(file: VideoFile) -> list[Shown]:
-    """All frames that decoding the whole file gives."""
-    with open_stream(file.path) as (container, stream):
-        decoding = Decoding(container, stream)
-        return [(frame.pts, frame.duration or 0, frame.key_frame) for frame in decoding.frames()]
 
 
 def _times_s(shown: Sequence[Shown], clock: Clock, packets: Integers) -> tuple[array[float], float]:

@@ -45,24 +45,15 @@ class EntryPoint:
 
 
 def note(packets: Iterator[Packet[VideoStream]], codec: str, notes: array[int]) -> Iterator[Packet[VideoStream]]:
-    """The packets. Their numbers are added to `notes`, for noted_packets, unless they show no frame, because they are
-    hidden or an edit list cuts them off. An object for each would take more time and memory than reading it."""
+    """The packets. Numbers of each are added to `notes`: pts, dts, whether it is a keyframe, and its end. An object for
+    each would take more time and memory than reading it. Left out are packets that show no frame: those that an edit
+    list cuts off, and those of VP8 that only help to predict other frames."""
     for packet in packets:
-        if not (packet.is_discard or (codec in HIDING and _is_hidden(packet))):
+        if not (packet.is_discard or (codec in HIDING and not memoryview(packet)[0] >> 4 & 1)):
             pts = NO_TIME if packet.pts is None else packet.pts
             dts = NO_TIME if packet.dts is None else packet.dts
             notes.extend((pts, dts, packet.is_keyframe, pts + (packet.duration or 0)))
         yield packet
-
-
-def noted_packets(notes: array[int]) -> Packets:
-    pts, dts, keys, ends = np.array(notes, np.int64).reshape(-1, 4).T
-    return Packets(pts, dts, keys.astype(np.bool_), int(ends.max(initial=NO_TIME)))
-
-
-def _is_hidden(packet: Packet[VideoStream]) -> bool:
-    """Whether a packet of VP8 only helps to predict other frames."""
-    return not memoryview(packet)[0] >> 4 & 1
 
 
 def is_chosen_by_time(container: InputContainer, stream: VideoStream, width: int) -> bool:
@@ -70,31 +61,23 @@ def is_chosen_by_time(container: InputContainer, stream: VideoStream, width: int
 
     `width` is that of the picture as it is shown. decord 0.6.0 has no decoder for AV1. It opens VP9, but once all its
     threads have work, it fails on the first packet with a hidden frame: in all but short videos and live recordings.
-    That depends on the number of processors, which cannot be a rule, so all VP9 counts. decord also refuses a file that
-    neither lists its frames nor says an average rate and a length of at least one frame: streamed files, Theora in Ogg,
-    APNG, and GIF and IVF, of which only a newer FFmpeg finds that out. And it fails on the rows of some narrow
-    pictures, and where no frame has a time.
+    That depends on the number of processors, which cannot be a rule, so all VP9 counts. It also fails where no frame
+    has a time.
     """
     codec = stream.codec_context.codec.canonical_name
     if codec in BY_TIME_CODECS or container.format.name in BY_TIME_FORMATS or is_undated(container, stream):
         return True
-    return not _says_length(container, stream) or _misreads_rows(width)
+    # It refuses a file that neither lists its frames nor says an average rate and a length of at least one frame:
+    # streamed files, Theora in Ogg, APNG, and GIF and IVF, of which only a newer FFmpeg finds that out. Of MPEG-1 in
+    # MPEG-TS, an older FFmpeg knows the rate.
+    frames = stream.frames or float(stream.average_rate or 0) * (container.duration or 0) / av.time_base
+    if frames < 1 and container.format.name != MPEG_TS:
+        return True
+    # It reads another number of channels than three out of the length of a row of some narrow pictures.
+    row = -(-width // PADDED_WIDTH) * PADDED_WIDTH * RGB_CHANNELS
+    return row % width == 0 and row // width != RGB_CHANNELS
 
 
 def is_undated(container: InputContainer, stream: VideoStream) -> bool:
     """Whether no packet has a presentation time. A newer FFmpeg makes times up, which are not in order."""
     return container.format.name == "avi" and stream.codec_context.codec.canonical_name == "h264"
-
-
-def _says_length(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether decord finds out how many frames there are."""
-    if container.format.name == MPEG_TS:  # an older FFmpeg knows the rate of MPEG-1 there
-        return True
-    rate = stream.average_rate or 0
-    return stream.frames > 0 or float(rate) * (container.duration or 0) / av.time_base >= 1
-
-
-def _misreads_rows(width: int) -> bool:
-    """Whether decord reads another number of channels than three out of the length of a row."""
-    row = -(-width // PADDED_WIDTH) * PADDED_WIDTH * RGB_CHANNELS
-    return row % width == 0 and row // width != RGB_CHANNELS

@@ -46,7 +46,7 @@ def listed_packets(path: Path, container: InputContainer, stream: VideoStream) -
 
 
 def _packets(tables: dict[bytes, memoryview], stream: VideoStream, size: int) -> Packets:
-    count = len(stream.index_entries)
+    listed, count = stream.index_entries, len(stream.index_entries)
     steps = _spread(tables[b"stts"], count)
     if steps.min() < 1:  # FFmpeg changes these
         raise _UnclearError
@@ -56,22 +56,15 @@ def _packets(tables: dict[bytes, memoryview], stream: VideoStream, size: int) ->
     keys = np.ones(count, np.bool_)
     if b"stss" in tables:
         keys = np.isin(np.arange(1, count + 1), _rows(tables[b"stss"], 1))
-    shift = _shift(pts, dts, stream, size)
-    return Packets(pts + shift, dts + shift, keys, shown_to=int((pts + steps).max()) + shift)
-
-
-def _shift(pts: Integers, dts: Integers, stream: VideoStream, size: int) -> int:
-    """By how much an edit list moves all times. FFmpeg drops or marks packets that it cuts off: they lie at the
-    beginning and at the end, and the frame shown first or last is among them. Of a file that is cut off, `size` is less
-    than where a packet ends."""
-    listed, count = stream.index_entries, len(pts)
+    # An edit list moves all times. FFmpeg drops or marks packets that it cuts off: they lie at the beginning and at the
+    # end, and the frame shown first or last is among them. A file that is cut off ends before its last packet.
     shift = listed[0].timestamp - int(dts[0])
-    spread = np.linspace(0, count - 1, min(count, COMPARED)).astype(np.int64).tolist()
+    spread = np.linspace(0, len(dts) - 1, min(len(dts), COMPARED)).astype(np.int64).tolist()
     for place in (*spread, int(pts.argmin()), int(pts.argmax())):
         entry = listed[place]
         if entry.is_discard or entry.timestamp != dts[place] + shift or entry.pos + entry.size > size:
             raise _UnclearError
-    return shift
+    return Packets(pts + shift, dts + shift, keys, shown_to=int((pts + steps).max()) + shift)
 
 
 def _read_moov(file: Source) -> memoryview:
