@@ -12,13 +12,10 @@ from functools import cache
 from pathlib import Path
 
 import flag_tables
-import httpx2
-import openai
 import pytest
 from harness import ROOT
 
-from eva.endpoint.client import as_unavailable
-from eva.endpoint.http_client import MAX_REPLY_BYTES
+from eva.endpoint.http_client import MAX_REPLY_BYTES, UNAVAILABLE_STATUS
 
 PAGES = sorted(page for folder in (".", "docs", "data", "demo", "benchmarks") for page in (ROOT / folder).glob("*.md"))
 SCRIPTS = (
@@ -132,13 +129,8 @@ def test_the_page_of_servers_has_every_status_that_is_a_failure_of_the_server_an
     page = (ROOT / "docs" / "servers.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if re.match(r"\| status [\d, ]+ \| yes", line)]
     named = {int(status) for row in rows for status in re.findall(r"\b4\d\d\b", row)}
-    assert named == {status for status in range(400, 500) if as_unavailable(refusal(status)) is not None}
+    assert named == UNAVAILABLE_STATUS
     assert f"longer than {MAX_REPLY_BYTES // 2**20} MiB" in page
-
-
-def refusal(status: int) -> openai.APIStatusError:
-    response = httpx2.Response(status, request=httpx2.Request("POST", "http://127.0.0.1/v1"))
-    return openai.APIStatusError("refused", response=response, body=None)
 
 
 def test_every_page_in_docs_is_named_in_the_readme() -> None:

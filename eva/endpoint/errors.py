@@ -19,20 +19,25 @@ class ServerError(EvaError):
     loading = False
 
 
-class BadRequestError(EvaError):
-    """The server refused the request itself (HTTP 400): too long, too many images, a file it may not read."""
+class RefusedError(EvaError):
+    """The server refused the request itself (400 to 499, but for the statuses of UnavailableError)."""
+
+
+class BadRequestError(RefusedError):
+    """The server refused the request itself with HTTP 400: too long, too many images, a file it may not read."""
 
 
 class UnavailableError(EvaError):
     """The server failed, not the request: no connection, a timeout, 3xx, 5xx, 401, 403, 404, 407, 408, 409, 425, 429,
     or a reply that is not a whole completion.
 
-    `overload`: it was a timeout, 5xx or 429, so fewer requests at a time may help.
+    `overload`: it was a timeout, 5xx or 429, so fewer requests at a time may help. `status` is the HTTP status, where
+    the server gave one from 400 on.
     """
 
-    def __init__(self, message: str, *, overload: bool = False) -> None:
+    def __init__(self, message: str, *, overload: bool = False, status: int | None = None) -> None:
         super().__init__(message)
-        self.overload = overload
+        self.overload, self.status = overload, status
 
 
 class RankRefusedError(UnavailableError):

@@ -1,82 +1,159 @@
-"""The HTTP client below openai's: each request ends within its time, and a reply has a limited size and comes from the
-host that was named."""
+"""HTTP to one server: each request ends within its time, has a connection of its own, and a reply has a limited size.
+
+A failure says whose it is: RefusedError is the request's, UnavailableError the server's.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
+import re
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
 
 import httpx2
-import openai
+
+from eva.endpoint.completion import NOTHING
+from eva.endpoint.errors import BadRequestError, RefusedError, ServerError, UnavailableError
+from eva.json_text import mapping
 
 # A completion of 2,048 tokens has some kilobytes, a long list of models a megabyte. The worst JSON of this size takes
 # two seconds to read. The run does not react to signals in that time.
 MAX_REPLY_BYTES = 8 * 2**20
+# Statuses from 400 to 499 by which a server says that it cannot serve now: the key is not valid any more, the model is
+# not there (404), the server is slow or busy.
+UNAVAILABLE_STATUS = frozenset({401, 403, 404, 407, 408, 409, 425, 429})
+_BAD_REQUEST, _BUSY, _BROKEN = 400, 429, 500
 
 
-class BoundedClient(openai.DefaultAsyncHttpxClient):
-    """Reads each reply whole, within the request's own timeout and MAX_REPLY_BYTES.
+class Client:
+    """One server. `timeout_s` is the time of each request, from its connection to the last byte.
 
-    Each request has a connection of its own: after a 500, vLLM closes the connection without a notice.
+    Connections are not kept: after a 500, vLLM closes its own without a notice. Requests go through the proxy that the
+    environment names. This machine is never behind one.
     """
 
-    def __init__(self, url: httpx2.URL) -> None:
-        """For the server at `url`, through the proxy that the environment names for it. This machine is never behind
-        one. Raises ImportError and ValueError for a proxy that cannot be used, OSError for certificates."""
+    def __init__(self, base_url: str, api_key: str, timeout_s: float, headers: Mapping[str, str] = NOTHING) -> None:
+        """Raises ServerError for an address or an environment that cannot be used."""
+        if not re.match("https?://", base_url, re.IGNORECASE):
+            shown = base_url.rpartition("@")[2].partition("?")[0]  # without name, password and query
+            raise ServerError(f"--base-url: write http:// or https:// before the address {shown}")
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
-        # A transport of its own has no proxy of the environment.
-        direct = httpx2.AsyncHTTPTransport(limits=limits) if is_this_machine(url.host) else None
-        super().__init__(transport=direct, limits=limits, headers={"Accept-Encoding": "identity"})
-
-    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        """Raises APITimeoutError, APIConnectionError, and what httpx2 raises if a connection fails or breaks."""
         try:
-            async with asyncio.timeout(request.extensions["timeout"]["read"]):
-                response = await super().send(request, **{**options, "stream": True, "follow_redirects": False})
+            self.base_url = httpx2.URL(base_url.rstrip("/") + "/")
+        except httpx2.InvalidURL as error:
+            # The message does not repeat the address: the password may be what makes it invalid.
+            raise ServerError("--base-url has an address that is not valid (special characters: as %40)") from error
+        try:
+            # A transport of its own has no proxy of the environment.
+            direct = httpx2.AsyncHTTPTransport(limits=limits) if _is_this_machine(self.base_url.host) else None
+            self._http = httpx2.AsyncClient(
+                transport=direct,
+                limits=limits,
+                timeout=None,
+                headers={"Accept-Encoding": "identity", "Authorization": f"Bearer {api_key}", **headers},
+            )
+        except OSError as error:
+            raise ServerError(
+                f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read: {error}"
+            ) from error
+        except (ImportError, ValueError, httpx2.InvalidURL) as error:
+            # The message of an invalid address may hold a part of the password.
+            cause = "a SOCKS proxy needs  pip install socksio" if isinstance(error, ImportError) else "it is not valid"
+            host = self.base_url.host
+            raise ServerError(f"the proxy of the environment for {host} cannot be used: {cause}") from error
+        self.timeout_s = timeout_s
+
+    @property
+    def address(self) -> str:
+        """The base URL without name, password and query, for people and files."""
+        return f"{self.base_url.scheme}://{self.base_url.netloc.decode('ascii')}{self.base_url.path}".rstrip("/")
+
+    async def ask(self, page: str, body: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """As `fetch`, the JSON."""
+        text = await self.fetch(page, body, **options)
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UnavailableError(f"the reply of the server is not JSON: {error}") from error
+
+    async def fetch(
+        self,
+        page: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        at_most_s: float | None = None,
+        headers: Mapping[str, str] = NOTHING,
+    ) -> str:
+        """The text of a page, by its place seen from the API, such as `models` or `../version`; with a body, the reply
+        to it. Takes at most `at_most_s` and `timeout_s`. Raises RefusedError, UnavailableError."""
+        # UTF-8 has no lone surrogates, and a reply that is sent back may hold one as a JSON escape.
+        content = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", errors="replace")
+        seconds = min(self.timeout_s, at_most_s or self.timeout_s)
+        request = self._http.build_request(
+            "GET" if content is None else "POST",
+            self.base_url.join(page),
+            content=content,
+            headers={**({} if content is None else {"Content-Type": "application/json"}), **headers},
+        )
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self._http.send(request, stream=True)
                 try:
-                    body = await _body(response)
+                    return await _read(response)
                 finally:
                     await response.aclose()
         except TimeoutError:
-            raise openai.APITimeoutError(request) from None
-        # Without its headers: some encodings and character sets unpack data without end.
-        return httpx2.Response(response.status_code, content=body, request=request)
+            raise UnavailableError(f"no answer within {seconds:g} s", overload=True) from None
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+            raise UnavailableError(f"no connection: {type(error).__name__}: {error}") from error
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    @property
+    def proxy_note(self) -> str:
+        """How messages about a server that fails end: its proxy may be the cause. Empty where there is none."""
+        host, proxies = self.base_url.host, urllib.request.getproxies()
+        behind = not _is_this_machine(host) and not urllib.request.proxy_bypass(host)
+        if not behind or not proxies.keys() & {self.base_url.scheme, "all"}:
+            return ""
+        return f"; requests to it go through the proxy of the environment, unless you set NO_PROXY={host}"
 
 
-async def _body(response: httpx2.Response) -> bytes:
-    here = shown_address(response.request.url)
+async def _read(response: httpx2.Response) -> str:
     if response.is_redirect:
-        there = response.headers["Location"]
-        text = f"{here} redirects to {there}, which is not followed: give the server's own address with --base-url"
-        raise openai.APIConnectionError(message=text, request=response.request)
+        raise UnavailableError(f"it redirects to {response.headers['Location']}, which is not followed: see --base-url")
     body = bytearray()
+    # Not unpacked: a packed reply may have any size.
     async for part in response.aiter_raw():
         body += part
         if len(body) > MAX_REPLY_BYTES:
-            text = f"the reply of {here} is longer than {MAX_REPLY_BYTES} bytes"
-            raise openai.APIConnectionError(message=text, request=response.request)
-    return bytes(body)
+            raise UnavailableError(f"its reply is longer than {MAX_REPLY_BYTES} bytes")
+    text, status = body.decode("utf-8", errors="replace"), response.status_code
+    if status < _BAD_REQUEST:
+        return text
+    raise failure_of(status, text)
 
 
-def is_this_machine(host: str) -> bool:
-    """Whether the host of an address is this machine."""
+def failure_of(status: int, text: str) -> RefusedError | UnavailableError:
+    """What an HTTP status from 400 on means. The text may be JSON with the words of the server."""
+    try:
+        said = mapping(json.loads(text))
+        message = mapping(said.get("error", said)).get("message")
+    except (ValueError, RecursionError):
+        message = None
+    message = f"Error code: {status}" + (f" - {message}" if message and isinstance(message, str) else "")
+    if status >= _BROKEN or status in UNAVAILABLE_STATUS:
+        return UnavailableError(message, overload=status >= _BROKEN or status == _BUSY, status=status)
+    return BadRequestError(message) if status == _BAD_REQUEST else RefusedError(message)
+
+
+def _is_this_machine(host: str) -> bool:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
     return address.is_loopback or address.is_unspecified
-
-
-def proxy_note(url: httpx2.URL) -> str:
-    """How messages about a failing server at `url` end: its proxy may be the cause. Empty where there is none."""
-    proxies = urllib.request.getproxies()
-    if is_this_machine(url.host) or urllib.request.proxy_bypass(url.host) or not proxies.keys() & {url.scheme, "all"}:
-        return ""
-    return f"; requests to it go through the proxy of the environment, unless you set NO_PROXY={url.host}"
-
-
-def shown_address(url: httpx2.URL) -> str:
-    """The address without name, password and query, for people and files."""
-    return f"{url.scheme}://{url.netloc.decode('ascii')}{url.path}".rstrip("/")

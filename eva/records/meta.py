@@ -21,7 +21,7 @@ from eva.json_text import items, parse_json
 PROTOCOL_VERSION = 2
 # The setting that a server may not state: then it is not compared.
 WEIGHTS = "weights"
-_PACKAGES = ("av", "decord", "numpy", "openai", "opencv-python-headless", "transformers")
+_PACKAGES = ("av", "decord", "numpy", "httpx2", "opencv-python-headless", "transformers")
 
 
 class SettingsDifferError(EvaError):

@@ -1,6 +1,6 @@
 """The addresses of the flags -> models on their servers.
 
-openai is imported here, when a client is made: its import takes 0.3 s, and `--help` does not need it.
+The client is imported when it is made: its import takes time, and `--help` does not need it.
 """
 
 from __future__ import annotations
@@ -69,9 +69,10 @@ async def connect_each(options: Options) -> tuple[list[ChatModel], dict[str, Ser
 
 def make_model(url: str, name: str, options: Options) -> ChatModel:
     """The model of this name on a server that is not asked yet. Raises ServerError."""
-    from eva.endpoint.client import ChatModel, make_client  # noqa: PLC0415
+    from eva.endpoint.client import ChatModel  # noqa: PLC0415
+    from eva.endpoint.http_client import Client  # noqa: PLC0415
 
-    client = make_client(url, options.key, options.request_timeout, dict(options.header))
+    client = Client(url, options.key, options.request_timeout, dict(options.header))
     return with_small_image(ChatModel(client, name, options.sampling), options)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from harness import ROOT, environment, write_rows
 
-HEAVY = {"av", "cv2", "decord", "openai", "transformers", "ray"}
+HEAVY = {"av", "cv2", "decord", "httpx2", "transformers", "ray"}
 RECORD = {"index": 0, "gt": "B", "answer": "B", "stop_reason": "answer_found", "num_rounds": 1, "total_tokens": 9}
 
 

@@ -27,9 +27,10 @@ from eva.agent.record import episode_record, exception_record
 from eva.agent.refusal import PictureUnreadableError
 from eva.agents.eva import Eva
 from eva.dataset.items import Item
-from eva.endpoint.client import ChatModel, make_client
+from eva.endpoint.client import ChatModel
 from eva.endpoint.completion import Sampling
 from eva.endpoint.errors import OutageError, RankRefusedError, UnansweredError
+from eva.endpoint.http_client import Client
 from eva.endpoint.pool import Servers
 from eva.protocol.budget import visual_tokens
 from eva.protocol.messages import Message, VideoInfo
@@ -119,7 +120,7 @@ def record_of(server: VllmServer, *conversations: list[Message], model: str = NA
     """The records of one-round samples that ask these things one after the other over one connection."""
 
     async def records() -> list[Record]:
-        client = openai.AsyncOpenAI(base_url=server.url, api_key="EMPTY", max_retries=0, timeout=120)
+        client = Client(server.url, "EMPTY", 120)
         models = [ChatModel(client, model)]
         pool = Servers(models, ceiling=4, outage_timeout_s=1, ranks=None, notify=print)
         try:
@@ -156,7 +157,7 @@ def prompt_tokens(server: VllmServer, messages: list[Message]) -> int:
 
 def test_a_rank_that_it_does_not_have_is_refused_by_name_and_its_pages_say_what_it_is(usual: VllmServer) -> None:
     async def ask() -> dict[str, Any]:
-        model = ChatModel(openai.AsyncOpenAI(base_url=usual.url, api_key="EMPTY", max_retries=0, timeout=120), NAME)
+        model = ChatModel(Client(usual.url, "EMPTY", 120), NAME)
         with pytest.raises(RankRefusedError, match=r"data_parallel_rank 1 is out of range \[0, 1\)"):
             await replace(model, rank=1).complete([{"role": "user", "content": "?"}])
         assert (await replace(model, rank=0).complete([{"role": "user", "content": "?"}])).usage.prompt_tokens
@@ -233,7 +234,7 @@ def cost(sizes: Sequence[tuple[int, int]]) -> int:
 def test_a_seed_draws_the_same_again_and_another_seed_draws_something_else(usual: VllmServer) -> None:
     def draw(sampling: Sampling) -> str:
         async def ask() -> str:
-            model = ChatModel(make_client(usual.url, "EMPTY", 120), NAME, sampling)
+            model = ChatModel(Client(usual.url, "EMPTY", 120), NAME, sampling)
             return (await model.complete([{"role": "user", "content": "What is shown?"}])).text
 
         return asyncio.run(ask())
