@@ -273,26 +273,6 @@ def test_a_run_whose_server_and_driver_die_leaves_nothing_behind_and_goes_on(
     assert not {f"question {index}" for index in kept} & set(asked_again), "what is recorded is not asked again"
 
 
-# --- a sample that is given up
-
-
-def test_a_sample_on_a_node_that_is_given_up_keeps_the_rounds_that_it_completed(
-    nodes: Nodes, bench_at: Callable[..., Bench]
-) -> None:
-    script: dict[str, list[Any]] = {
-        "question 2": [block(call(0, 1, 2)), {"status": 500, "message": "cannot decode this image"}]
-    }
-    with ScriptedServer(Script(lambda key: script.get(key, [ANSWER]))) as server:
-        bench = bench_at(server.base_url)
-        bench.write(row(f"question {number}", video="clip 12.mp4") for number in range(6))
-        run = bench.finish(on_ray(bench, nodes), timeout_s=240)
-    assert run.code == 3, run.said
-    record = run.by_index()[2]
-    assert (record["stop_reason"], record["failure"]) == ("exception", "infrastructure")
-    assert "cannot decode this image" in record["error"]
-    assert [len(round_["calls"][0]["frames"]) for round_ in record["trajectory"]] == [2]
-
-
 # --- a disk that is full, a server that cannot read the nodes' disks
 
 

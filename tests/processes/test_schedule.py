@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +21,7 @@ from eva.endpoint import limit as limits
 from eva.endpoint import pool as servers
 from eva.endpoint.client import ChatModel, connect
 from eva.endpoint.errors import OutageError, UnansweredError, UnavailableError, WeightsChangedError
-from eva.endpoint.http_client import Client
 from eva.endpoint.pool import Assignment, Server, Servers
-from eva.endpoint.ranks import Ranks
 from eva.run import schedule
 from eva.run.connect import connect_all
 from eva.run.options import Options
@@ -245,22 +243,6 @@ def test_new_samples_go_to_the_least_loaded_server_and_stay_there() -> None:
     assert len(asked[1]) > 2 * len(asked[0]) > 0
 
 
-def test_a_server_that_is_down_at_the_start_is_taken_in_when_it_answers() -> None:
-    late_script = Script(lambda key: [{"text": ANSWER, "delay_s": 0.1}], down=True)
-
-    def replies(key: str) -> list[Any]:
-        late_script.down = late_script.down and int(key) < 40
-        return [{"text": ANSWER, "delay_s": 0.1}]
-
-    with serving(late_script, Script(replies)) as (late, there):
-        samples = Samples([late.base_url, there.base_url], ceiling=4)
-        samples.run(160)
-        assert len(late.journal.seen) > 10
-    assert samples.done == Counter(range(160))
-    assert any("waiting for" in text for text in samples.said)
-    assert samples.said[-1] == ""
-
-
 class Silent(Handler):
     """Takes every connection and answers nothing while it is `down`, as a machine whose server hangs."""
 
@@ -427,41 +409,6 @@ def test_a_server_that_refuses_a_rank_that_it_claims_to_have_chooses_itself(capl
     assert line.endswith("had 6 data-parallel ranks: none now that a request can name")
 
 
-@pytest.mark.parametrize("page", [b"", b"\xff" * 1000, b'vllm:prefix_cache_queries_total{engine="x"} NaN\n', None])
-def test_a_metrics_page_that_says_nothing_useful_costs_nothing(page: bytes | None) -> None:
-    async def take(ranks: Ranks) -> int | None:
-        return await ranks.take()
-
-    with serving(Script({}, ranks=2)) as (server,):
-        server.journal.metrics = lambda ranks: page.decode("latin-1") if page is not None else None  # type: ignore
-        assert with_ranks(server, take) is None
-
-
-def with_ranks(server: ScriptedServer, use: Callable[[Ranks], Coroutine[Any, Any, Any]]) -> Any:
-    async def used() -> Any:
-        model = await connect(base_url=server.base_url, api_key="k", model=None, timeout_s=20)
-        try:
-            return await use(Ranks(model, None))
-        finally:
-            await model.client.close()
-
-    return asyncio.run(used())
-
-
-def test_a_sample_takes_the_rank_with_the_fewest_and_a_refused_one_is_gone(caplog: pytest.LogCaptureFixture) -> None:
-    async def take_and_lose(ranks: Ranks) -> list[int | None]:
-        taken = [await ranks.take() for _ in range(4)]
-        ranks.leave(1)
-        taken.append(await ranks.take())
-        server.script.ranks = 2
-        await ranks.refuse(2)
-        return [*taken, await ranks.take()]
-
-    with serving(Script({}, ranks=3)) as (server,):
-        assert with_ranks(server, take_and_lose) == [0, 1, 2, 0, 1, 1]
-    assert said_of_ranks(caplog) == [f"{server.base_url} had 3 data-parallel ranks: 2 now"]
-
-
 # --- how many at a time
 
 
@@ -519,38 +466,6 @@ def test_an_outage_ends_samples_that_wait_for_a_seat_and_those_under_way() -> No
     assert samples.done == Counter()
 
 
-def test_the_outage_timeout_counts_from_the_outage_not_from_the_last_reply() -> None:
-    """A run may ask for nothing for long, while it decodes."""
-
-    async def idle_then_down() -> None:
-        async with samples.pool() as pool, pool.assign(avoiding=()) as assignment:
-            await asyncio.sleep(1.0)
-            server.script.down = True
-            threading.Timer(0.3, lambda: setattr(server.script, "down", False)).start()
-            await assignment.complete(question("0"))
-
-    with serving(Script(lambda key: [ANSWER])) as (server,):
-        samples = Samples([server.base_url], outage_timeout_s=0.8)
-        asyncio.run(asyncio.wait_for(idle_then_down(), 20))
-
-
-def test_a_sample_whose_server_is_lost_while_the_run_stops_stays_unrecorded() -> None:
-    with serving(Script(lambda key: [{"text": ANSWER, "delay_s": 0.5}])) as (server,):
-        samples = Samples([server.base_url], ceiling=3)
-
-        async def play(item: Item, assignment: Assignment) -> None:
-            if item.index == 0:
-                samples.work.end(signal.SIGTERM, 5)
-                await asyncio.sleep(0.3)
-                raise UnansweredError(UnavailableError("gone"), lost=True)
-            await assignment.complete(question(f"{item.index}"))
-
-        samples.play = play  # type: ignore[method-assign]
-        with pytest.raises(RunInterruptedError, match="SIGTERM"):
-            samples.run(6)
-    assert samples.done == Counter([1, 2]), "those under way end in their grace, and no new one starts"
-
-
 def test_closing_ends_the_watchers_and_probes_that_are_under_way() -> None:
     async def close_in_an_outage() -> list[str]:
         problems: list[str] = []
@@ -582,18 +497,6 @@ def test_a_watcher_that_fails_ends_the_run_instead_of_letting_it_wait_for_ever(m
         Samples([server.base_url]).run(3, timeout_s=20)
 
 
-def test_a_probe_is_not_content_with_what_is_no_completion_or_with_a_key_that_no_longer_counts() -> None:
-    async def said(url: str) -> str:
-        model = ChatModel(Client(url, "old key", 5), "scripted-eva")
-        said = await model.probe()
-        await model.client.close()
-        return said
-
-    with serving(Script({}, api_key="new key"), Script({}, models=["other"])) as (locked, other):
-        assert "401" in asyncio.run(said(locked.base_url))
-        assert asyncio.run(said(other.base_url)) == "it serves other, not scripted-eva"
-
-
 def test_a_server_that_states_other_weights_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it never fails, and no reply after that counts."""
     monkeypatch.setattr(servers, "CHECK_EVERY_S", 0.05)
@@ -605,9 +508,3 @@ def test_a_server_that_states_other_weights_ends_the_run(monkeypatch: pytest.Mon
         server.script.root = None
         samples.run(3)
     assert 2 <= samples.done.total() < 50
-
-
-def test_the_pause_of_a_request_doubles_with_each_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "BACKOFF_S", 0.5)
-    for failures, pause_s in ((1, 0.5), (2, 1), (3, 2)):
-        assert pause_s <= servers.backoff_s(failures) <= pause_s * 1.25

@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pytest
 from harness import (
     Bench,
@@ -280,28 +278,23 @@ def test_an_outage_that_lasts_ends_the_run_saved_merged_and_with_the_command_tha
 # --- interrupted
 
 
-def interrupted(
-    bench: Bench, signals: list[signal.Signals], *, grace: str, at: int = 6, count: int = 60
-) -> tuple[Run, float]:
-    bench.write(numbered(count))
-    process = bench.start("--max-concurrent", "3", "--grace", grace)
-    wait_until(lambda: len(recorded(bench)) >= at)
-    started = time.monotonic()
+def interrupted(bench: Bench, signals: list[signal.Signals]) -> Run:
+    bench.write(numbered(60))
+    process = bench.start("--max-concurrent", "3", "--grace", "30")
+    wait_until(lambda: len(recorded(bench)) >= 6)
     for number in signals:
         process.send_signal(number)
         time.sleep(0.3)
-    return bench.finish(process), time.monotonic() - started
+    return bench.finish(process)
 
 
 @pytest.mark.parametrize(
     ("signals", "code"),
     [
         ([signal.SIGINT], 130),
-        ([signal.SIGINT, signal.SIGINT], 130),
-        ([signal.SIGTERM], 143),
         ([signal.SIGTERM] * 5, 143),
     ],
-    ids=["Ctrl-C", "Ctrl-C twice", "SIGTERM", "SIGTERM again and again"],
+    ids=["Ctrl-C", "SIGTERM again and again"],
 )
 def test_an_interrupted_run_keeps_what_finished_says_that_it_is_partial_and_goes_on(
     bench_at: Callable[..., Bench], signals: list[signal.Signals], code: int
@@ -314,7 +307,7 @@ def test_an_interrupted_run_keeps_what_finished_says_that_it_is_partial_and_goes
 
     with ScriptedServer(Script(replies)) as server:
         bench = bench_at(server.base_url)
-        run, _ = interrupted(bench, signals, grace="30")
+        run = interrupted(bench, signals)
         asked = set(numbers(server.journal.keys()))
         done = {record["index"] for record in run.records()}
         assert run.code == code, run.said
@@ -332,18 +325,6 @@ def test_an_interrupted_run_keeps_what_finished_says_that_it_is_partial_and_goes
     assert on.code == 0, on.said
     assert [record["index"] for record in on.records()] == list(range(count))
     assert meta(on.result)["coverage"]["complete"] is True
-
-
-def test_after_the_grace_samples_under_way_are_given_up_and_asked_again_by_the_next_run(
-    bench_at: Callable[..., Bench],
-) -> None:
-    with ScriptedServer(
-        Script(lambda key: [{"text": ANSWER, "delay_s": 300 if key == "question 2" else 0.02}])
-    ) as server:
-        run, took_s = interrupted(bench_at(server.base_url), [signal.SIGINT], grace="1", at=6)
-    assert run.code == 130
-    assert took_s < 15
-    assert 2 not in run.by_index()
 
 
 # --- settings, caches
@@ -396,14 +377,6 @@ def test_a_cache_of_the_reference_has_no_settings_beside_it_and_loads_as_it_is(b
 # --- no room on the disk
 
 
-def with_limit(bench: Bench, largest_file: int, *flags: str) -> Run:
-    """A run whose files may grow to so many bytes: writing beyond fails as on a full disk, in the middle of a write."""
-    process = bench.start(*flags)
-    # Long before it writes: its imports take seconds.
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (largest_file, largest_file))
-    return bench.finish(process)
-
-
 def test_a_disk_that_fills_up_under_the_cache_ends_the_run_with_a_cache_that_loads(
     bench_at: Callable[..., Bench],
 ) -> None:
@@ -412,7 +385,10 @@ def test_a_disk_that_fills_up_under_the_cache_ends_the_run_with_a_cache_that_loa
         bench = bench_at(server.base_url)
         bench.write(numbered(count))
         bench.output_dir.mkdir(parents=True)
-        run = with_limit(bench, 70_001, "--max-concurrent", "4")
+        process = bench.start("--max-concurrent", "4")
+        # Writing beyond fails as on a full disk, in the middle of a write. The run's imports take seconds.
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (70_001, 70_001))
+        run = bench.finish(process)
         assert run.code == 1, run.said
         assert "Traceback" not in run.stderr
         assert str(bench.cache) in run.stderr
@@ -427,37 +403,3 @@ def test_a_disk_that_fills_up_under_the_cache_ends_the_run_with_a_cache_that_loa
     assert on.code == 0, on.said
     assert [record["index"] for record in on.records()] == list(range(count))
     assert all(asked[index] == 1 for index in done)
-
-
-def make_noise(path: Path) -> None:
-    """A picture of it, enlarged, takes hundreds of kilobytes, far more than a small cache."""
-    dice = np.random.default_rng(SEED)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for _ in range(10):
-            picture = dice.integers(0, 255, (64, 96, 3), np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-
-
-def test_a_disk_that_fills_up_under_the_frames_ends_the_run_and_is_nobodys_wrong_answer(
-    bench_at: Callable[..., Bench],
-) -> None:
-    def replies(key: str) -> list[Any]:
-        return [ANSWER] if int(key.split()[1]) < 5 else [block(call(0, 1, 2, 8.0)), ANSWER]
-
-    with ScriptedServer(Script(replies)) as server:
-        bench = bench_at(server.base_url)
-        bench.write(numbered(8))
-        bench.output_dir.mkdir(parents=True)
-        (bench.videos / "clip.mp4").unlink()
-        make_noise(bench.videos / "clip.mp4")
-        run = with_limit(bench, 50_000, "--max-concurrent", "1")
-        assert run.code == 1, run.said
-        assert "Traceback" not in run.stderr
-        assert "cannot write" in run.stderr or "cannot be written" in run.stderr
-        assert set(run.by_index()) == set(range(5))
-        on = resume(run, bench)
-    assert on.code == 0, on.said
-    assert [record["stop_reason"] for record in on.records()] == ["answer_found"] * 8

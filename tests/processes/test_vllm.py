@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openai
 import pytest
 from harness import Bench, Run, read_whole_lines, wait_until
 from PIL import Image
@@ -146,10 +145,8 @@ async def no_call(call: object) -> Any:
 
 
 def prompt_tokens(server: VllmServer, messages: list[Message]) -> int:
-    client = openai.OpenAI(base_url=server.url, api_key="EMPTY", timeout=120)
-    reply = client.chat.completions.create(model=NAME, messages=messages, max_tokens=1)  # type: ignore[arg-type]
-    assert reply.usage is not None
-    return reply.usage.prompt_tokens
+    model = ChatModel(Client(server.url, "EMPTY", 120), NAME, Sampling(max_tokens=1))
+    return asyncio.run(model.complete(messages)).usage.prompt_tokens or 0
 
 
 # --- what it says of itself
