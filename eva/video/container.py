@@ -21,7 +21,8 @@ from eva.errors import ReadError, UndecodableError, VideoError
 # Playlists and the like name other files, which may be any file of this machine or of the network.
 NO_OTHER_FILE = {"protocol_whitelist": "none"}
 
-MOV = "mov,mp4,m4a,3gp,3g2,mj2"
+# Names of containers.
+MOV, MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
 
 
 @dataclass(frozen=True)

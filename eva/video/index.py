@@ -19,7 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from eva.errors import UndecodableError
-from eva.video.container import MOV, VideoFile, open_stream, packets_of
+from eva.video.container import MATROSKA, MOV, VideoFile, open_stream, packets_of
 from eva.video.decoding import Decoding, quarter_turns, upright
 from eva.video.packets import (
     MPEG_TS,
@@ -34,9 +34,6 @@ from eva.video.packets import (
 from eva.video.sample_table import listed_packets
 from eva.video.sampling import Timeline
 
-# In these two containers, seeking leads to the right packet. In MPEG-TS it leads to a later one; the times of AVI and
-# FLV are not exact. There, decoding starts at the file's start. MP4 lists decoding times, Matroska presentation times.
-MATROSKA = "matroska,webm"
 # Of these codecs, frames shown from a keyframe on refer to nothing before it.
 ENTERED = {"h264", "hevc", "vp8", "libvpx", "vp9", "libvpx-vp9", "av1", "libdav1d"}
 # decord shows wrong frames in these containers, or knows no times. Their rate may be that of fields or of places for
@@ -160,6 +157,8 @@ def _rate(clock: Clock, steps: int, span_s: float) -> float:
 
 
 def _entries(packets: Packets, pts: Integers, container: str, codec: str) -> Iterator[EntryPoint]:
+    # Seeking leads to the right packet in these two containers alone: in MPEG-TS to a later one, and the times of AVI
+    # and FLV are not exact.
     if codec not in ENTERED or container not in (MOV, MATROSKA):
         return
     # Where frames that follow a keyframe in the file are shown before it (open GOP), frames of H.264 that are shown
@@ -167,6 +166,7 @@ def _entries(packets: Packets, pts: Integers, container: str, codec: str) -> Ite
     earliest_from = np.minimum.accumulate(packets.pts[::-1])[::-1]
     if codec == "h264" and np.any(earliest_from[packets.keys] < packets.pts[packets.keys]):
         return
+    # MP4 lists decoding times, Matroska presentation times.
     seek_to = packets.dts if container == MOV else packets.pts
     places = np.flatnonzero(packets.keys & (seek_to != NO_TIME))
     indices = np.searchsorted(pts, packets.pts[places])

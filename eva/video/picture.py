@@ -1,4 +1,4 @@
-"""The pictures of frames: resized, encoded without loss, and whether such a file is whole."""
+"""The picture of a frame: its pixels, and whether its file is whole."""
 
 from __future__ import annotations
 
@@ -18,27 +18,9 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
-def resize(rgb: Rgb, width: int, height: int) -> Rgb:
-    """Bicubic by OpenCV, without antialiasing: the published numbers were measured so."""
-    import cv2  # noqa: PLC0415
-    import numpy as np  # noqa: PLC0415
-
-    if rgb.shape[:2] == (height, width):
-        return rgb
-    return np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
-
-
-def encode(rgb: Rgb, picture_format: str) -> bytes:
-    """An RGB picture as the bytes of a file in one of choices.FORMATS."""
-    import cv2  # noqa: PLC0415
-
-    _, data = cv2.imencode(f".{picture_format}", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-    return data.tobytes()
-
-
 def whole_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) of a frame as `encode` writes it. None where the file is not whole: empty, cut off, or something
-    else. The pixels are not checked. Raises OSError."""
+    """(width, height) of a frame as selection.encode writes it. None where the file is not whole: empty, cut off, or
+    something else. The pixels are not checked. Raises OSError."""
     with path.open("rb") as file:
         head, size = file.read(_HEAD_BYTES), os.fstat(file.fileno()).st_size
         file.seek(max(0, size - len(_PNG_END)))

@@ -11,10 +11,8 @@ from av.video.stream import VideoStream
 
 from eva.errors import UndecodableError, VideoError
 from eva.protocol.messages import VideoInfo
-from eva.video.container import VideoFile, open_stream
+from eva.video.container import MATROSKA, VideoFile, open_stream
 
-# It says the length of a stream in a tag alone. To a stream that begins late, FFmpeg gives the length of the file.
-MATROSKA = "matroska,webm"
 TAG = re.compile(r"([0-9]{1,6}):([0-9]{2}):([0-9]{2}(?:\.[0-9]{1,20})?)")
 
 
@@ -28,6 +26,7 @@ def probe(path: Path) -> VideoInfo:
 
 
 def _duration_s(container: InputContainer, stream: VideoStream, path: Path) -> float:
+    # It says the length of a stream in a tag alone. To a stream that begins late, FFmpeg gives the length of the file.
     if container.format.name == MATROSKA:
         return _tagged_s(stream) or _shown_s(container, path)
     if stream.duration is not None and stream.time_base is not None:

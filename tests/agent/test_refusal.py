@@ -13,7 +13,8 @@ from scripted_server import Script, ScriptedServer
 
 from eva.agent.refusal import find_picture_problem
 from eva.video.choices import FORMATS
-from eva.video.picture import encode, whole_size
+from eva.video.picture import whole_size
+from eva.video.selection import encode
 
 ANSWER = "<answer>B</answer>"
 RGB = np.random.default_rng(1).integers(0, 255, (31, 29, 3), np.uint8)

@@ -28,7 +28,7 @@ from eva.frames.index_file import Indexes
 from eva.frames.store import FillCost, FrameFolder, booted_at, video_folder
 from eva.video.choices import FORMATS
 from eva.video.container import VideoFile
-from eva.video.picture import encode as encode_picture
+from eva.video.selection import encode as encode_picture
 
 CLIP = h264("clip.mp4")
 

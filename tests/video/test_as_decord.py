@@ -13,8 +13,8 @@ from corpus import DECORD_IS_RIGHT, h264, named
 from videos import Recipe, open_av, open_decord
 
 from eva.video.decode import Video
-from eva.video.picture import Rgb, resize
-from eva.video.selection import Plan, SelectionRequest, make_plan
+from eva.video.picture import Rgb
+from eva.video.selection import Plan, SelectionRequest, make_plan, resize
 
 Encoded = Callable[[Recipe], Path]
 
