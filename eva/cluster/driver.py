@@ -18,16 +18,7 @@ from eva.agent.loop import Episode
 from eva.agent.record import exception_record
 from eva.cluster.node import Arrival, NodeSettings, Played, versions
 from eva.cluster.placement import Loss, Placement
-from eva.cluster.ray_actors import (
-    ClusterError,
-    Host,
-    NodeActor,
-    NodeGoneError,
-    connect,
-    disconnect,
-    list_hosts,
-    start_actor,
-)
+from eva.cluster.ray_actors import ClusterError, NodeActor, NodeGoneError, connect, disconnect, list_nodes
 from eva.dataset.items import Item
 from eva.endpoint.errors import OutageError, UnansweredError
 from eva.endpoint.pool import Assignment
@@ -49,9 +40,10 @@ NEVER = float("inf")
 
 
 class ClusterExecutor:
-    """Runs samples on the nodes that are in.
+    """Runs samples on the nodes that are in, by their identities in Ray.
 
-    `_full` says that the disk of a node was full; `_lost_at` is when the last node was lost (monotonic clock).
+    `_due_at` says when a node may start (again). `_full` is why the disk of a node takes no more frames; `_lost_at` is
+    when the last node was lost (monotonic clock).
     """
 
     def __init__(self, settings: NodeSettings, videos: Collection[str]) -> None:
@@ -60,7 +52,7 @@ class ClusterExecutor:
         self._versions: Mapping[str, str] = {}
         self._placement = Placement()
         self._nodes: dict[str, NodeActor] = {}
-        self._counts_of_lost = FrameCounts()
+        self._counts: dict[NodeActor, FrameCounts] = {}
         self._pauses_s: dict[str, float] = {}
         self._due_at: dict[str, float] = {}
         self._full, self._lost_at = "", 0.0
@@ -72,7 +64,7 @@ class ClusterExecutor:
     async def start(self) -> None:
         """Start the nodes, and watch for new ones. Raises ClusterError if one runs other code, or if none is ready."""
         self._versions = versions()
-        problems = await asyncio.gather(*map(self._join, list_hosts()))
+        problems = await asyncio.gather(*map(self._join, list_nodes()))
         if not self._nodes:
             raise ClusterError("no node of the cluster can run samples; " + "; ".join(filter(None, problems)))
         self._watching = asyncio.create_task(self._watch())
@@ -83,10 +75,10 @@ class ClusterExecutor:
             while True:
                 await asyncio.sleep(POLL_S)
                 self._report_waiting()
-                for host in await asyncio.to_thread(list_hosts):
-                    if host.node_id not in self._nodes and time.monotonic() >= self._due_at.get(host.node_id, 0):
-                        self._due_at[host.node_id] = NEVER  # until this attempt is over
-                        joining.create_task(self._join_late(host))
+                for node in await asyncio.to_thread(list_nodes):
+                    if node.node_id not in self._nodes and time.monotonic() >= self._due_at.get(node.node_id, 0):
+                        self._due_at[node.node_id] = NEVER  # until this attempt is over
+                        joining.create_task(self._join_late(node))
 
     def _report_waiting(self) -> None:
         """One line when samples begin to wait for a lost node."""
@@ -99,82 +91,77 @@ class ClusterExecutor:
             )  # fmt: skip
         self._reported = lost
 
-    async def _join_late(self, host: Host) -> None:
+    async def _join_late(self, node: NodeActor) -> None:
         try:
-            await self._join(host)
+            await self._join(node)
         except ClusterError as error:
             log.warning("%s", error)
 
-    async def _join(self, host: Host) -> str:
-        """Start an actor on the machine. Why that failed, or the empty text. Raises ClusterError for other code."""
-        self._due_at[host.node_id] = NEVER
-        node = start_actor(host, self._settings)
+    async def _join(self, node: NodeActor) -> str:
+        """Start the node. Why that failed, or the empty text. Raises ClusterError for other code."""
+        self._due_at[node.node_id] = NEVER
+        node.start(self._settings)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                there = await node.call("versions")
-                if there != self._versions:
-                    node.kill()
-                    raise ClusterError(self._describe_difference(host, there))
+                here, there = self._versions, await node.call("versions")
+                if there != here:
+                    names = sorted({name for name, _ in here.items() ^ there.items()})
+                    differing = ", ".join(f"{n} {there.get(n)} there, {here.get(n)} here" for n in names)
+                    raise ClusterError(f"the node {node.name} is not set up as this machine: {differing}")
                 arrival: Arrival = await node.call("start", self._videos)
             problem = arrival.problem
         except TimeoutError:
             problem = f"it was not ready after {START_TIMEOUT_S:g} s"
-        except ClusterError:
-            raise
         except EvaError as error:
+            if isinstance(error, ClusterError):
+                node.kill()
+                raise
             problem = str(error)
         if problem:
             node.kill()
-            self._put_off(host)
-            log.warning("node %s is left out: %s", host.name, problem)
-            return f"node {host.name} is left out: {problem}"
-        self._nodes[host.node_id] = node
-        self._pauses_s.pop(host.node_id, None)
-        self._placement.join(host.node_id, arrival.videos)
+            self._put_off(node)
+            log.warning("node %s is left out: %s", node.name, problem)
+            return f"node {node.name} is left out: {problem}"
+        self._nodes[node.node_id] = node
+        self._pauses_s.pop(node.node_id, None)
+        self._placement.join(node.node_id, arrival.videos)
         log.info(
-            "node %s: %d frame workers, %d of %d videos, images as %s (%s)",
-            host.name, arrival.workers, len(arrival.videos), len(self._videos), arrival.transport,
-            arrival.transport_reason,
+            "node %s: %d frame workers, %d of %d videos, images as %s",
+            node.name, arrival.workers, len(arrival.videos), len(self._videos), arrival.transport,
         )  # fmt: skip
         return ""
 
-    def _describe_difference(self, host: Host, there: Mapping[str, str]) -> str:
-        here = self._versions
-        names = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
-        return f"the node {host.name} is not set up as this machine: " + ", ".join(
-            f"{name} {there.get(name)} there, {here.get(name)} here" for name in names
-        )
+    def _put_off(self, node: NodeActor) -> None:
+        pause_s = self._pauses_s.get(node.node_id, PAUSE_S)
+        self._due_at[node.node_id] = time.monotonic() + pause_s
+        self._pauses_s[node.node_id] = min(MAX_PAUSE_S, 2 * pause_s)
 
-    def _put_off(self, host: Host) -> None:
-        pause_s = self._pauses_s.get(host.node_id, PAUSE_S)
-        self._due_at[host.node_id] = time.monotonic() + pause_s
-        self._pauses_s[host.node_id] = min(MAX_PAUSE_S, 2 * pause_s)
-
-    def _lose(self, node: NodeActor, reason: str, *, full: bool = False) -> None:
-        """Go on without the node. Each of its samples calls this, and the first call counts. A `full` one never comes
-        back."""
-        if self._nodes.get(node.host.node_id) is not node:
-            return
-        del self._nodes[node.host.node_id]
-        self._counts_of_lost = _sum([self._counts_of_lost, node.counts])
-        self._lost_at = time.monotonic()
-        samples = self._placement.leave(node.host.node_id, Loss(reason, self._lost_at))
-        self._put_off(node.host)
-        log.warning("%s; %d of its samples start again elsewhere", reason, len(samples))
-        if full:
-            self._full, self._due_at[node.host.node_id] = reason, NEVER
-        node.kill()
+    def _lose(self, node: NodeActor, error: Exception, reason: str, *, full: bool = False) -> UnansweredError:
+        """Go on without the node; what its samples raise. Each of them calls this, and the first call counts. A `full`
+        one never comes back."""
+        if self._nodes.get(node.node_id) is node:
+            del self._nodes[node.node_id]
+            self._lost_at = time.monotonic()
+            samples = self._placement.leave(node.node_id, Loss(reason, self._lost_at))
+            self._put_off(node)
+            log.warning("%s; %d of its samples start again elsewhere", reason, len(samples))
+            if full:
+                self._full, self._due_at[node.node_id] = reason, NEVER
+            node.kill()
+        return UnansweredError(error, lost=True)
 
     # --- the samples
 
     @property
     def counts(self) -> FrameCounts:
-        return _sum([self._counts_of_lost, *(node.counts for node in self._nodes.values())])
+        counts = self._counts.values()
+        return FrameCounts(sum(one.asked for one in counts), sum(one.decoded for one in counts))
 
     def take(self, waiting: deque[Item]) -> Item | None:
         """See Executor. Raises NoRoomForFramesError, and OutageError if there was no node for the outage timeout."""
         if self._watching.done():
-            raise _only_error(self._watching)
+            error = self._watching.exception()
+            raise error.exceptions[0] if isinstance(error, BaseExceptionGroup) else asyncio.CancelledError()
         self._waiting = waiting
         return self._place(waiting)
 
@@ -216,26 +203,24 @@ class ClusterExecutor:
             self._placement.end(item)
 
     async def _run_on(self, node: NodeActor, item: Item, assignment: Assignment) -> Record:
+        server = assignment.server
         try:
-            played: Played = await node.call("run", item, assignment.server.model.base_url, assignment.rank)
+            played: Played = await node.call("run", item, server.model.base_url, assignment.rank)
         except NodeGoneError as gone:
-            self._lose(node, str(gone))
-            raise UnansweredError(gone, lost=True) from gone
-        node.counts = played.counts
+            raise self._lose(node, gone, str(gone)) from gone
+        self._counts[node] = played.counts
         for line in played.lines:
             log.warning("%s", line)
         if played.refused_rank is not None:
-            await assignment.server.ranks.refuse(played.refused_rank)
+            await server.ranks.refuse(played.refused_rank)
         result = played.result
         if isinstance(result, FrameToolUnusableError):
-            self._lose(node, f"on the node {node.host.name}, {result}", full=True)
-            raise UnansweredError(result, lost=True)
-        # A node that alone reaches no server is lost. Where the driver reaches none either, the run ends.
-        if isinstance(result, OutageError) and await assignment.pool.any_up():
-            self._lose(node, f"the node {node.host.name} reaches no server: {result}")
-            raise UnansweredError(result, lost=True)
+            raise self._lose(node, result, f"on the node {node.name}, {result}", full=True)
         if isinstance(result, UnansweredError) and result.lost:
-            await assignment.pool.verify_up(assignment.server, started_at=time.monotonic())
+            await assignment.pool.verify_up(server, started_at=time.monotonic())
+        if isinstance(result, OutageError):
+            # Where no server answers the driver either, its own probes end the run.
+            raise self._lose(node, result, f"the node {node.name} reaches no server: {result}")
         if isinstance(result, EvaError):
             raise result
         return result
@@ -249,16 +234,6 @@ class ClusterExecutor:
         for node in self._nodes.values():
             node.kill()
         disconnect()
-
-
-def _only_error(task: asyncio.Task[None]) -> BaseException:
-    """The error that ended a task group."""
-    error = task.exception()
-    return error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error or asyncio.CancelledError()
-
-
-def _sum(counts: Collection[FrameCounts]) -> FrameCounts:
-    return FrameCounts(sum(one.asked for one in counts), sum(one.decoded for one in counts))
 
 
 async def join_cluster(address: str, settings: NodeSettings, videos: Collection[str]) -> ClusterExecutor:

@@ -14,7 +14,9 @@ import os
 import platform
 import socket
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from logging.handlers import BufferingHandler
 from pathlib import Path
 
 import eva
@@ -54,13 +56,12 @@ class NodeSettings:
 @dataclass(frozen=True)
 class Arrival:
     """A node that is ready, or the problem that keeps it from that. `videos` are the annotated names of those videos of
-    the run that it has; `transport` is how its images reach the servers."""
+    the run that it has; `transport` is how its images reach the servers, and why."""
 
     problem: str = ""
     workers: int = 0
     videos: frozenset[str] = frozenset()
     transport: str = ""
-    transport_reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,29 +99,13 @@ def on_this_machine(path: str) -> Path:
     return expanded
 
 
-class _Lines(logging.Handler):
-    """Keeps the lines for the user until the driver gets them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append(f"node {socket.gethostname()}: {record.getMessage()}")
-
-    def take(self) -> tuple[str, ...]:
-        """The lines since the last time."""
-        lines, self._lines = tuple(self._lines), []
-        return lines
-
-
 class Node:
     """Runs samples on this machine, many at a time. The driver calls its methods."""
 
     def __init__(self, settings: NodeSettings) -> None:
         self._settings = settings
         self._running: set[asyncio.Task[Record]] = set()
-        self._lines = _Lines()
+        self._lines = BufferingHandler(capacity=10**6)  # for the user, until the driver gets them
         logging.getLogger("eva").addHandler(self._lines)
 
     async def versions(self) -> Mapping[str, str]:
@@ -138,7 +123,12 @@ class Node:
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         options = self._settings.options
         root, frame_root = on_this_machine(self._settings.video_root), on_this_machine(str(options.frame_root))
-        _check_folders(root, frame_root)
+        if not is_folder(root):
+            raise NodeError(f"there is no video folder {root}")
+        try:
+            frame_root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NodeError(f"the frame root {frame_root} cannot be made: {error.strerror}") from error
         models = [make_model(url, self._settings.model, options) for url in options.base_url]
         failures = await asyncio.gather(*(model.probe() for model in models))
         if all(failures):
@@ -162,7 +152,7 @@ class Node:
         )
         found = await asyncio.to_thread(_find_videos, videos, root)
         workers = options.frame_workers or available_cpus()
-        return Arrival(workers=workers, videos=found, transport=transport, transport_reason=why)
+        return Arrival(workers=workers, videos=found, transport=f"{transport} ({why})")
 
     async def run(self, item: Item, url: str, rank: int | None) -> Played:
         """Run a sample, which asks that rank of the server at `url`."""
@@ -176,7 +166,9 @@ class Node:
             result = error
         finally:
             self._running.discard(task)
-        return Played(result, assignment.refused_rank, self._lines.take(), replace(self._tool.counts))
+        lines = tuple(f"node {socket.gethostname()}: {record.getMessage()}" for record in self._lines.buffer)
+        self._lines.flush()
+        return Played(result, assignment.refused_rank, lines, replace(self._tool.counts))
 
     async def close(self) -> None:
         """Stop all samples and the frame tool."""
@@ -189,24 +181,16 @@ class Node:
         logging.getLogger("eva").removeHandler(self._lines)
 
 
-def _check_folders(video_root: Path, frame_root: Path) -> None:
-    if not is_folder(video_root):
-        raise NodeError(f"there is no video folder {video_root}")
-    try:
-        frame_root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NodeError(f"the frame root {frame_root} cannot be made: {error.strerror}") from error
-    if not os.access(frame_root, os.W_OK):
-        raise NodeError(f"the frame root {frame_root} cannot be written to")
-
-
 async def _choose_transport(chosen: str | None, frame_root: Path, models: Sequence[ChatModel]) -> tuple[str, str]:
     """file, if each of these servers can open an image in the frame root of this node, and the reason."""
     if chosen is not None:
         return chosen, "--image-transport says so"
-    with small_image(frame_root) as url:
-        question = image_message(url)
-        refusals = await asyncio.gather(*(model.ask_one_token([question]) for model in models))
+    try:
+        with small_image(frame_root) as url:
+            question = image_message(url)
+            refusals = await asyncio.gather(*(model.ask_one_token([question]) for model in models))
+    except OSError as error:
+        raise NodeError(f"the frame root {frame_root} cannot be written to: {error.strerror}") from error
     for model, refusal in zip(models, refusals, strict=True):
         if refusal:
             return "base64", f"{model.address} cannot open a frame of this node: {refusal}"
@@ -214,11 +198,9 @@ async def _choose_transport(chosen: str | None, frame_root: Path, models: Sequen
 
 
 def _find_videos(videos: Collection[str], root: Path) -> frozenset[str]:
-    def is_here(video: str) -> bool:
-        try:
+    found = set()
+    for video in videos:
+        with suppress(VideoError):
             locate_video(video_path(Item(0, (video,), (), ""), root))
-        except VideoError:
-            return False
-        return True
-
-    return frozenset(filter(is_here, videos))
+            found.add(video)
+    return frozenset(found)

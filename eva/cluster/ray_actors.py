@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import ray
@@ -16,11 +16,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from eva.cluster.node import Node, NodeSettings
 from eva.errors import EvaError
-from eva.frames.tool import FrameCounts
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_LINE_CHARACTERS = 160
-# Calls of one actor at the same time: each sample waits in one or two of them.
+# Calls of one actor at the same time: one per sample.
 MAX_CALLS = 100_000
 
 
@@ -64,52 +63,42 @@ def disconnect() -> None:
 def shorten(error: Exception) -> str:
     """The first and the last line. Errors of Ray have pages: the first line says what failed, the last one why."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    ends = lines[:1] if len(lines) == 1 else [lines[0], lines[-1]]
-    return " ... ".join(line.strip()[:MAX_LINE_CHARACTERS] for line in ends)
-
-
-@dataclass(frozen=True)
-class Host:
-    """A machine of the cluster: its identity in Ray, and its name for people."""
-
-    node_id: str
-    name: str
+    return " ... ".join(line.strip()[:MAX_LINE_CHARACTERS] for line in dict.fromkeys([lines[0], lines[-1]]))
 
 
 @dataclass(eq=False)
 class NodeActor:
-    """The Node on a machine, as the driver calls it. `counts` counts its frames so far."""
+    """A machine of the cluster, by its identity in Ray and its name for people. Once started, the Node on it."""
 
-    host: Host
-    actor: Any
-    counts: FrameCounts = field(default_factory=FrameCounts)
+    node_id: str
+    name: str
+    actor: Any = None
+
+    def start(self, settings: NodeSettings) -> None:
+        """Start the Node. It ends with this process. It reserves no CPU in Ray: other programs of the cluster, such as
+        servers, may have reserved all."""
+        options = {
+            "num_cpus": 0,
+            "max_concurrency": MAX_CALLS,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(self.node_id, soft=False),
+        }
+        self.actor = ray.remote(Node).options(**options).remote(settings)
 
     async def call(self, method: str, *arguments: object) -> Any:
         """Call a method of Node. Raises NodeGoneError if the node is gone."""
         try:
             return await getattr(self.actor, method).remote(*arguments)
         except RayTaskError as error:
-            raise EvaError(f"the node {self.host.name} failed in {method}: {shorten(error)}") from error
+            raise EvaError(f"the node {self.name} failed in {method}: {shorten(error)}") from error
         except RayError as error:
-            raise NodeGoneError(f"the node {self.host.name} was lost: {shorten(error)}") from error
+            raise NodeGoneError(f"the node {self.name} was lost: {shorten(error)}") from error
 
     def kill(self) -> None:
         """End the actor at once."""
         ray.kill(self.actor)
 
 
-def start_actor(host: Host, settings: NodeSettings) -> NodeActor:
-    """An actor on that machine. It ends with this process. It reserves no CPU in Ray: other programs of the cluster,
-    such as servers, may have reserved all."""
-    options = {
-        "num_cpus": 0,
-        "max_concurrency": MAX_CALLS,
-        "scheduling_strategy": NodeAffinitySchedulingStrategy(host.node_id, soft=False),
-    }
-    return NodeActor(host, ray.remote(Node).options(**options).remote(settings))
-
-
-def list_hosts() -> list[Host]:
+def list_nodes() -> list[NodeActor]:
     """The machines that are up and have CPUs: one that was started with --num-cpus=0 runs no samples. Raises
     ClusterError."""
     try:
@@ -117,7 +106,7 @@ def list_hosts() -> list[Host]:
     except (RayError, ConnectionError) as error:
         raise ClusterError(f"the head of the Ray cluster does not answer: {shorten(error)}") from error
     return [
-        Host(node["NodeID"], f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})")
+        NodeActor(node["NodeID"], f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})")
         for node in nodes
         if node["Alive"] and node["Resources"].get("CPU", 0) > 0
     ]

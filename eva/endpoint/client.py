@@ -201,21 +201,12 @@ def _is_refusal(error: RefusedError | UnavailableError) -> bool:
     return isinstance(error, RefusedError) or error.status == _BROKEN
 
 
-async def connect(
-    *,
-    base_url: str,
-    api_key: str,
-    model: str | None,
-    timeout_s: float,
-    headers: Mapping[str, str] = NOTHING,
-    sampling: Sampling | None = None,
-) -> ChatModel:
-    """A model on the server at `base_url`: `model`, or the first that the server lists if `model` is None.
+async def connect(client: Client, model: str | None = None, sampling: Sampling | None = None) -> ChatModel:
+    """A model on a server: `model`, or the first that the server lists if `model` is None.
 
     Raises ServerError if nothing answers there, if the server cannot serve yet, or if the answer is not a list of
     models.
     """
-    client = Client(base_url, api_key, timeout_s, headers)
     served = await _checked_models(client)
     if not served:
         raise ServerError(f"the server at {client.address} serves no model: start vLLM with the model's folder")

@@ -11,13 +11,14 @@ import json
 import re
 import urllib.request
 from collections.abc import Mapping
-from typing import Any
-
-import httpx2
+from typing import TYPE_CHECKING, Any
 
 from eva.endpoint.completion import NOTHING
 from eva.endpoint.errors import BadRequestError, RefusedError, ServerError, UnavailableError
 from eva.json_text import mapping
+
+if TYPE_CHECKING:
+    import httpx2
 
 # A completion of 2,048 tokens has some kilobytes, a long list of models a megabyte. The worst JSON of this size takes
 # two seconds to read. The run does not react to signals in that time.
@@ -37,6 +38,8 @@ class Client:
 
     def __init__(self, base_url: str, api_key: str, timeout_s: float, headers: Mapping[str, str] = NOTHING) -> None:
         """Raises ServerError for an address or an environment that cannot be used."""
+        import httpx2  # noqa: PLC0415  `--help` does not need it
+
         if not re.match("https?://", base_url, re.IGNORECASE):
             shown = base_url.rpartition("@")[2].partition("?")[0]  # without name, password and query
             raise ServerError(f"--base-url: write http:// or https:// before the address {shown}")
@@ -55,15 +58,13 @@ class Client:
                 timeout=None,
                 headers={"Accept-Encoding": "identity", "Authorization": f"Bearer {api_key}", **headers},
             )
-        except OSError as error:
-            raise ServerError(
-                f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read: {error}"
-            ) from error
-        except (ImportError, ValueError, httpx2.InvalidURL) as error:
+        except (OSError, ImportError, ValueError, httpx2.InvalidURL) as error:
             # The message of an invalid address may hold a part of the password.
-            cause = "a SOCKS proxy needs  pip install socksio" if isinstance(error, ImportError) else "it is not valid"
-            host = self.base_url.host
-            raise ServerError(f"the proxy of the environment for {host} cannot be used: {cause}") from error
+            cause = error if isinstance(error, (OSError, ImportError)) else "its address is not valid"
+            raise ServerError(
+                f"the proxy or the certificates of the environment (HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE) for "
+                f"{self.base_url.host} cannot be used: {cause}"
+            ) from error
         self.timeout_s = timeout_s
 
     @property
@@ -89,6 +90,8 @@ class Client:
     ) -> str:
         """The text of a page, by its place seen from the API, such as `models` or `../version`; with a body, the reply
         to it. Takes at most `at_most_s` and `timeout_s`. Raises RefusedError, UnavailableError."""
+        import httpx2  # noqa: PLC0415
+
         # UTF-8 has no lone surrogates, and a reply that is sent back may hold one as a JSON escape.
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", errors="replace")
         seconds = min(self.timeout_s, at_most_s or self.timeout_s)

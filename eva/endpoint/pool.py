@@ -12,16 +12,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from eva.endpoint.client import ChatModel
 from eva.endpoint.completion import NOTHING, Reply
 from eva.endpoint.errors import OutageError, RankRefusedError, UnansweredError, UnavailableError
-from eva.endpoint.limit import AdaptiveLimit
 from eva.endpoint.ranks import Ranks
 from eva.protocol.messages import Message
-
-if TYPE_CHECKING:
-    from eva.endpoint.client import ChatModel
 
 T = TypeVar("T")
 
@@ -33,6 +30,43 @@ REQUEST_TRIES = 4
 OUTAGES_PER_REQUEST = 2
 # The pause after the first failure of a request. It doubles with each further one.
 BACKOFF_S = 0.5
+
+
+class AdaptiveLimit:
+    """How many requests may be under way. An overload halves the number, and a round of successes raises it by one."""
+
+    def __init__(self, ceiling: int) -> None:
+        self._ceiling = ceiling
+        self._limit = float(ceiling)
+        self._active = 0
+        self._halvings = 0
+        self._changed = asyncio.Condition()
+
+    @property
+    def limit(self) -> int:
+        return int(self._limit)
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[float]:
+        """Wait for room for one request; gives the moment when there was room (monotonic clock). An overload that is
+        raised inside halves the limit, a success raises it."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._active < self.limit)
+            self._active += 1
+        halvings = self._halvings
+        try:
+            yield time.monotonic()
+            self._limit = min(self._ceiling, self._limit + 1 / self._limit)
+        except UnavailableError as failure:
+            # Requests that were under way at the same time fail together: they halve the limit once.
+            if failure.overload and halvings == self._halvings:
+                self._limit = max(1.0, self._limit / 2)
+                self._halvings += 1
+            raise
+        finally:
+            async with self._changed:
+                self._active -= 1
+                self._changed.notify_all()
 
 
 @dataclass(eq=False)
@@ -127,11 +161,6 @@ class Servers:
         """Raises what ends the run, if anything does."""
         if self._end:
             raise self._end
-
-    async def any_up(self) -> bool:
-        """Whether any server answers now."""
-        now = time.monotonic()
-        return any(await asyncio.gather(*(self.verify_up(server, started_at=now) for server in self._servers)))
 
     async def verify_up(self, server: Server, *, started_at: float) -> bool:
         """Whether `server` has answered any request since `started_at` (monotonic clock), or answers a probe now.

@@ -9,10 +9,8 @@ import asyncio
 import logging
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from eva.endpoint.client import ChatModel
+from eva.endpoint.client import ChatModel
 
 log = logging.getLogger(__name__)
 

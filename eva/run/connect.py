@@ -1,7 +1,4 @@
-"""The addresses of the flags -> models on their servers.
-
-The client is imported when it is made: its import takes time, and `--help` does not need it.
-"""
+"""The addresses of the flags -> models on their servers."""
 
 from __future__ import annotations
 
@@ -10,14 +7,12 @@ import logging
 from dataclasses import replace
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from eva.agent.images import small_image
+from eva.endpoint.client import ChatModel, connect
 from eva.endpoint.errors import ServerError
+from eva.endpoint.http_client import Client
 from eva.run.options import Options, SettingsError
-
-if TYPE_CHECKING:
-    from eva.endpoint.client import ChatModel
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +64,7 @@ async def connect_each(options: Options) -> tuple[list[ChatModel], dict[str, Ser
 
 def make_model(url: str, name: str, options: Options) -> ChatModel:
     """The model of this name on a server that is not asked yet. Raises ServerError."""
-    from eva.endpoint.client import ChatModel  # noqa: PLC0415
-    from eva.endpoint.http_client import Client  # noqa: PLC0415
-
-    client = Client(url, options.key, options.request_timeout, dict(options.header))
-    return with_small_image(ChatModel(client, name, options.sampling), options)
+    return with_small_image(ChatModel(_client(url, options), name, options.sampling), options)
 
 
 def with_small_image(model: ChatModel, options: Options) -> ChatModel:
@@ -85,14 +76,8 @@ def with_small_image(model: ChatModel, options: Options) -> ChatModel:
 
 async def connect_to(url: str, options: Options) -> ChatModel:
     """The model on one server. Raises ServerError."""
-    from eva.endpoint.client import connect  # noqa: PLC0415
+    return with_small_image(await connect(_client(url, options), options.model, options.sampling), options)
 
-    model = await connect(
-        base_url=url,
-        api_key=options.key,
-        model=options.model,
-        timeout_s=options.request_timeout,
-        headers=dict(options.header),
-        sampling=options.sampling,
-    )
-    return with_small_image(model, options)
+
+def _client(url: str, options: Options) -> Client:
+    return Client(url, options.key, options.request_timeout, dict(options.header))

@@ -12,13 +12,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eva.agent.loop import Episode
 from eva.agent.record import exception_record
 from eva.agent.transcript import load_transcriber
 from eva.agents.choice import AgentChoice
 from eva.dataset.items import Item
+from eva.endpoint.client import ChatModel
 from eva.endpoint.errors import UnansweredError
 from eva.endpoint.pool import Server, Servers
 from eva.errors import EvaError
@@ -47,9 +48,6 @@ from eva.run.settings import (
 )
 from eva.scoring.coverage import Coverage, measure
 from eva.scoring.published import load_published
-
-if TYPE_CHECKING:
-    from eva.endpoint.client import ChatModel
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eva.agents.choice import AgentChoice
 from eva.dataset.items import Item
+from eva.endpoint.client import ChatModel
 from eva.endpoint.errors import ServerError
 from eva.endpoint.ranks import read_ranks
 from eva.files import file_sha256
@@ -34,9 +35,6 @@ from eva.run.options import Options
 from eva.run.settings import Dataset
 from eva.scoring.coverage import read_spans, write_spans
 from eva.text import printable
-
-if TYPE_CHECKING:
-    from eva.endpoint.client import ChatModel
 
 log = logging.getLogger(__name__)
 

@@ -408,8 +408,8 @@ def test_messages_about_a_server_that_fails_say_that_a_proxy_stands_before_it_an
     async def ask(there: str, here: str) -> list[str]:
         model = ChatModel(Client(there, SECRET, 60), MODEL)
         with pytest.raises(ServerError) as raised:
-            await connect(base_url=there, api_key=SECRET, model=None, timeout_s=60)
-        assert await (await connect(base_url=here, api_key="EMPTY", model=None, timeout_s=60)).probe() == ""
+            await connect(Client(there, SECRET, 60))
+        assert await (await connect(Client(here, "EMPTY", 60))).probe() == ""
         return [await model.ask_one_token(MESSAGES), await model.probe(), str(raised.value)]
 
     with ScriptedServer(Script({}, api_key="x")) as proxy, ScriptedServer(Script({})) as server:
@@ -480,7 +480,7 @@ def test_an_address_without_v1_is_given_back_with_it() -> None:
         server.RequestHandlerClass = Loading
         address = server.base_url.removesuffix("/v1")
         with pytest.raises(ServerError, match=f"is it --base-url {address}/v1\\?"):
-            asyncio.run(connect(base_url=address, api_key="EMPTY", model=None, timeout_s=60))
+            asyncio.run(connect(Client(address, "EMPTY", 60)))
 
 
 def test_a_run_waits_for_a_server_that_loads_its_model_and_says_so_once(bench_at: Callable[..., Bench]) -> None:

@@ -17,10 +17,10 @@ from scripted_server import Handler, Script, ScriptedServer
 
 from eva.dataset.items import Item
 from eva.endpoint import client
-from eva.endpoint import limit as limits
 from eva.endpoint import pool as servers
 from eva.endpoint.client import ChatModel, connect
 from eva.endpoint.errors import OutageError, UnansweredError, UnavailableError, WeightsChangedError
+from eva.endpoint.http_client import Client
 from eva.endpoint.pool import Assignment, Server, Servers
 from eva.run import schedule
 from eva.run.connect import connect_all
@@ -70,10 +70,7 @@ class Samples:
 
     @contextlib.asynccontextmanager
     async def pool(self, models: Sequence[ChatModel] = ()) -> AsyncIterator[Servers]:
-        models = models or [
-            await connect(base_url=url, api_key="k", model=None, timeout_s=self.request_timeout_s)
-            for url in self.addresses
-        ]
+        models = models or [await connect(Client(url, "k", self.request_timeout_s)) for url in self.addresses]
         pool = Servers(
             models,
             ceiling=self.ceiling,
@@ -437,7 +434,7 @@ def test_overload_halves_the_requests_under_way_and_success_raises_them_again() 
 
 
 def test_timeouts_halve_once_for_all_requests_that_were_under_way_together() -> None:
-    limit = limits.AdaptiveLimit(16)
+    limit = servers.AdaptiveLimit(16)
 
     async def overload() -> None:
         async def one() -> None:
