@@ -35,7 +35,6 @@ class Video(Protocol):
         `make` is called from any thread, for several frames at the same time.
         Raises VideoError for a frame that cannot be decoded; MiscountedError where the timeline proves wrong.
         """
-        ...
 
 
 class IndexStore(Protocol):
@@ -43,11 +42,9 @@ class IndexStore(Protocol):
 
     def load(self, file: VideoFile, *, recount: bool, by_time: bool) -> VideoIndex | None:
         """The index of this file; None where there is none that can be believed."""
-        ...
 
     def save(self, file: VideoFile, index: VideoIndex, *, recount: bool, by_time: bool) -> None:
         """Keep an index. Raises OSError."""
-        ...
 
 
 def open_video(path: Path, *, backend: str, recount: bool, indexes: IndexStore | None) -> Video:

@@ -20,13 +20,11 @@ from numpy.typing import NDArray
 from eva.video.container import MOV, Source, open_file
 from eva.video.packets import HIDING, Integers, Packets
 
-MAX_BOXES = 64  # in a box
+MAX_BOXES = 64
 MAX_MOOV_BYTES, MAX_FILE_BYTES = 2**28, 2**62
 # FFmpeg changes larger steps of time.
 MAX_STEP = 2**28
 COMPARED = 1000
-
-Table = NDArray[Any]
 
 
 class _UnclearError(Exception):
@@ -105,7 +103,7 @@ def _boxes(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
         at += size
 
 
-def _rows(data: memoryview, columns: int) -> Table:
+def _rows(data: memoryview, columns: int) -> NDArray[Any]:
     """The rows of a table: version and flags, the number of rows, and so many rows."""
     count = int.from_bytes(data[4:8], "big")
     if not count or len(data) != 8 + 4 * count * columns:

@@ -16,7 +16,6 @@ import av
 import numpy as np
 import pytest
 from corpus import (
-    AV1,
     CORPUS,
     ENTERED,
     FROM_THE_START,
@@ -418,12 +417,6 @@ def test_a_text_file_is_no_video_for_any_decoder(tmp_path: Path, backend: str) -
     path.write_text("hello\n")
     with pytest.raises(VideoError, match=r"text\.mp4"):
         open_video(path, backend=backend)
-
-
-def test_a_codec_that_decord_does_not_know_is_an_error_that_names_the_file(encoded: Encoded) -> None:
-    pytest.importorskip("decord", reason="decord has no wheel for this platform")
-    with pytest.raises(UndecodableError, match=r"decord cannot open .*av1\.mp4"):
-        open_decord(encoded(Recipe("av1.mp4", "libsvtav1", options=AV1)))
 
 
 @pytest.mark.parametrize("backend", ["auto", "av", "decord"])

@@ -38,12 +38,6 @@ def test_a_streamed_video_is_as_long_as_its_frames_are_shown(
     assert info == VideoInfo(pytest.approx(duration_s, abs=2e-3), 160, 120)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_a_stated_length_is_taken_as_it_is_stated(encoded: Encoded, suffix: str) -> None:
-    recipe = Recipe(f"stated.{suffix}", "libx264", options=X264)
-    assert probe(encoded(recipe)) == VideoInfo(pytest.approx(2.4, abs=2e-3), 160, 120)  # type: ignore[arg-type]
-
-
 def test_a_length_is_rounded_to_six_decimals_as_ffprobe_prints_it(encoded: Encoded) -> None:
     # The last frame is shown for 0.04 s.
     fine, times = Fraction(1, 10_000_000), [0, 44_599_998]
