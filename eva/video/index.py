@@ -184,6 +184,8 @@ def _times_s(shown: Sequence[Shown], clock: Clock, packets: Integers) -> tuple[a
     packet_s = clock.seconds(packets - packets[:1] + clock.start_pts)
     average_fps = _rate(clock, len(shown) - 1, packet_s[-1] if packet_s else 0.0)
     slots = [index / average_fps for index in range(len(shown) + 1)]
+    if not clock.sure and len(set(packet_s)) == len(shown):
+        slots = [*packet_s, packet_s[-1] + 1 / average_fps]
     return _given_at(shown, slots, round((clock.delay_s or 0) * average_fps)), slots[-1]
 
 

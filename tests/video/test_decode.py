@@ -168,6 +168,13 @@ def test_frames_are_those_of_their_times_where_the_container_states_another_rate
     assert video.timeline.end_s == pytest.approx(10, abs=0.3)
 
 
+def test_h264_in_avi_whose_rate_varies_keeps_the_times_of_its_packets(encoded: Encoded) -> None:
+    slowing = [*range(30), *range(30, 630, 3)]
+    video = opened(encoded(h264("slowing.avi", count=230, pts=slowing, options={"g": "20", "bf": "0"})))
+    (chosen,) = video.timeline.indices_at([20.01])
+    assert slowing[read_number(dict(pixels(video, [chosen]))[chosen])] == pytest.approx(500, abs=3)
+
+
 def test_a_rate_that_ffmpeg_guesses_from_the_first_frames_is_not_that_of_all(encoded: Encoded) -> None:
     slowing = [*range(30), *range(30, 630, 3)]
     timeline = open_av(encoded(Recipe("slowing.wmv", "wmv2", count=230, pts=slowing))).timeline
