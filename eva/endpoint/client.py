@@ -222,10 +222,12 @@ async def _checked_models(client: Client) -> dict[str, ModelCard]:
     try:
         return await _served(client)
     except (RefusedError, UnavailableError) as error:
-        status = error.status if isinstance(error, UnavailableError) else None
-        hint = "" if client.address.endswith("/v1") else f": is it --base-url {client.address}/v1?"
-        said = ServerError(f"no server lists its models at {client.address}{hint}: {error}{client.proxy_note}")
-        said.loading = status == _LOADING
+        hint = "" if client.address.endswith("/v1") else f"; is it --base-url {client.address}/v1?"
+        said = ServerError(
+            f"no server answers at {client.address} with a list of models ({error}): start it, or name it with "
+            f"--base-url{hint}{client.proxy_note}"
+        )
+        said.loading = isinstance(error, UnavailableError) and error.status == _LOADING
         raise said from error
 
 
