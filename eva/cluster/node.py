@@ -148,7 +148,7 @@ class Node:
             ceiling=options.max_concurrent,
             outage_timeout_s=options.outage_timeout,
             ranks=0,  # the driver chooses them
-            notify=lambda text: None,  # the driver sees an outage itself
+            notify=None,
         )
         found = await asyncio.to_thread(_find_videos, videos, root)
         workers = options.frame_workers or available_cpus()

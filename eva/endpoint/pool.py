@@ -93,7 +93,8 @@ class Server:
 
 
 class Servers:
-    """All servers. `notify` gets what the run waits for, and the empty text when it goes on.
+    """All servers. `notify` gets what the run waits for, and the empty text when it goes on; None where another process
+    watches the servers for the run.
 
     `ranks`: see Ranks. A server that is down at the start is probed until it answers.
     """
@@ -105,7 +106,7 @@ class Servers:
         ceiling: int,
         outage_timeout_s: float,
         ranks: int | None,
-        notify: Callable[[str], None],
+        notify: Callable[[str], None] | None,
     ) -> None:
         self._servers = [
             Server(model, AdaptiveLimit(ceiling), Ranks(model, ranks), failure=model.down) for model in models
@@ -118,7 +119,8 @@ class Servers:
         for server in self._servers:
             if not server.up:
                 self._spawn(self._watch(server))
-        self._spawn(self._check_now_and_then())
+        if notify is not None:
+            self._spawn(self._check_now_and_then())
 
     @asynccontextmanager
     async def assign(self, *, avoiding: Collection[Server]) -> AsyncIterator[Assignment]:
@@ -185,15 +187,15 @@ class Servers:
         return not failure
 
     async def _watch(self, server: Server) -> None:
-        """Probe until the server answers, or until no server has answered for the outage timeout."""
-        while failure := await server.model.probe():
+        """Probe until the server answers, be it another request, or until no server has answered for the outage
+        timeout."""
+        while server.last_reply_at <= server.down_at and (failure := await server.model.probe()):
             if self._seconds_of_outage() > self._outage_timeout_s:
-                self._end = OutageError(f"no server has answered for {self._outage_timeout_s:g} s, last {failure}")
-                break
+                raise OutageError(f"no server has answered for {self._outage_timeout_s:g} s, last {failure}")
             await asyncio.sleep(PROBE_EVERY_S)
         server.ranks.forget()
         server.last_reply_at = time.monotonic()
-        await self._change(server, failure)
+        await self._change(server, "")
 
     async def _check_now_and_then(self) -> None:
         while True:
@@ -228,7 +230,8 @@ class Servers:
         text = "; ".join(f"waiting for {server.model.address}: {server.failure}" for server in down)
         if len(down) == len(self._servers):
             text += f"; the run ends if no server answers within {self._outage_timeout_s:g} s (--outage-timeout)"
-        self._notify(text)
+        if self._notify is not None:
+            self._notify(text)
         await self._wake()
 
     async def _wake(self) -> None:
@@ -240,6 +243,7 @@ class Servers:
         task = asyncio.create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio complains of it
         return task
 
     async def _guarded(self, work: Coroutine[Any, Any, T]) -> T:

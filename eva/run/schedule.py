@@ -7,7 +7,7 @@ import logging
 import signal
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 # A sample whose server or node went down so often may be the cause. It waits for the end of the run, too.
 LOSSES = 3
-# After a sample that failed, times the number that failed since one finished: a server that fails all of them is not
-# asked by all samples of the run.
+# The longest pause after a sample that failed, times the number that failed since one finished: a server that fails all
+# of them is not asked by all samples of the run.
 PAUSE_S = 2.0
 # The pause after which `take` is tried again, when none of the waiting samples can run.
 POLL_S = 0.5
@@ -69,6 +69,7 @@ class Schedule:
     _workers: list[asyncio.Task[None]] = field(default_factory=list)
     _signals: list[int] = field(default_factory=list)
     _failed_in_a_row: int = 0
+    _go_on: asyncio.Event = field(default_factory=asyncio.Event)
     _failing_since: float = 0.0
 
     async def run_all(self, items: Sequence[Item], *, max_concurrent: int) -> None:
@@ -92,6 +93,7 @@ class Schedule:
         `grace_s`, the second one stops them at once."""
         again = bool(self._signals)
         self._signals.append(number)
+        self._go_on.set()
         name, running = signal.Signals(number).name, f"{self._running} running sample{'s'[: self._running != 1]}"
         if again:
             log.warning("%s again: the %s end now, without a record", name, running)
@@ -138,6 +140,7 @@ class Schedule:
                 await self._pause(failing)
         else:
             self._failed_in_a_row = 0
+            self._go_on.set()
             del self._failures[item.index]
 
     async def _pause(self, failing: UnansweredError) -> None:
@@ -148,4 +151,8 @@ class Schedule:
             raise OutageError(
                 f"no sample has finished for {self.outage_timeout_s:g} s; the last one failed with {failing}"
             )
-        await asyncio.sleep(PAUSE_S * self._failed_in_a_row)
+        self._go_on.clear()
+        if not self._signals:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PAUSE_S * self._failed_in_a_row):
+                    await self._go_on.wait()

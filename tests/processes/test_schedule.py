@@ -225,6 +225,23 @@ def test_a_run_whose_samples_cannot_be_played_yet_ends_at_once_when_it_is_told_t
         asyncio.run(asyncio.wait_for(wait_in_vain(), 60))
 
 
+def test_a_run_that_pauses_after_samples_that_failed_ends_at_once_when_it_is_told_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(schedule, "PAUSE_S", 100)
+
+    async def play(item: Item, assignment: Assignment) -> None:
+        asyncio.get_running_loop().call_later(0.3, samples.work.end, signal.SIGINT, 300)
+        raise UnansweredError(UnavailableError("it failed four times"))
+
+    with serving(Script({})) as (server,):
+        samples = Samples([server.base_url], ceiling=1)
+        samples.play = play  # type: ignore[method-assign]
+        with pytest.raises(RunInterruptedError):
+            samples.run(6, timeout_s=20)
+    assert samples.given_up == {}
+
+
 # --- which server
 
 
