@@ -19,7 +19,6 @@ import os
 import re
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +59,6 @@ class Seen:
     key: str
     turn: int
     attempt: int
-    at_s: float
     body: Mapping[str, Any]
     messages: Sequence[Mapping[str, Any]]
     urls: tuple[str, ...]
@@ -143,9 +141,8 @@ class Journal:
     seen: list[Seen] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     paths: Counter[str] = field(default_factory=Counter)
-    probes: int = 0
     most_at_once: int = 0
-    flow: list[tuple[float, int]] = field(default_factory=list)
+    flow: list[int] = field(default_factory=list)
     cached: dict[tuple[int, str], int] = field(default_factory=dict)
     _running: int = 0
     _attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -168,15 +165,11 @@ class Journal:
         with self._lock:
             self.unexpected.append(what)
 
-    def count_probe(self) -> None:
-        with self._lock:
-            self.probes += 1
-
     def enter(self) -> None:
         with self._lock:
             self._running += 1
             self.most_at_once = max(self.most_at_once, self._running)
-            self.flow.append((time.monotonic(), self._running))
+            self.flow.append(self._running)
 
     def leave(self) -> None:
         with self._lock:
@@ -345,7 +338,6 @@ class Handler(BaseHTTPRequestHandler):
         self.check_form(body)
         self.check_images(body, image_urls(body["messages"]))
         if is_probe(body):
-            journal.count_probe()
             self.check_caller(body)
             for url in image_urls(body["messages"]):
                 self.server.describe(url)
@@ -364,7 +356,7 @@ class Handler(BaseHTTPRequestHandler):
         rank, named, used = self.choose_rank(), "X-data-parallel-rank" in self.headers, prompt_tokens(messages)
         cached = max(0, min(used, journal.cached.get((rank, key), 0)) - 1) // BLOCK_SIZE * BLOCK_SIZE
         journal.add(
-            Seen(key, turn, attempt, time.monotonic(), body, messages, image_urls(body["messages"]),
+            Seen(key, turn, attempt, body, messages, image_urls(body["messages"]),
                  self.headers.get("Authorization"), rank, named, used, cached)
         )  # fmt: skip
         reply = turns[min(turn, len(turns) - 1)]

