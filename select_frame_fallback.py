@@ -12,8 +12,8 @@ and leaves no files.
 standard output is its reply. A request {"arguments": [...]} has the words of a command line. Its reply is {"ok": ...},
 with what frames.json says and the paths of the frames, or {"error": reason, "kind": "refused", "unreadable" (the video
 is gone or changed, or its disk fails) or "cannot_write", "full": whether the disk is full}. The request {"probe": path
-of a video} finds the video and reads its header; its error is of the kind "video" or "unreadable". The reply to {} says
-that the worker is ready.
+of a video} finds the video and reads its header, {"count": path} gives the rate and the number of frames of its index;
+their errors are of the kind "video" or "unreadable". The reply to {} says that the worker is ready.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def main() -> int:
 
 def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
     """A worker's reply to one request; see the top of this file."""
-    if "probe" in request:
-        return answer_probe(Path(request["probe"]))
+    if request.keys() & {"probe", "count"}:
+        return answer_about_video(request)
     if not request:
         return {"ok": {}}
     complaints = io.StringIO()
@@ -102,10 +102,13 @@ def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"error": cannot_write(error), "kind": "cannot_write", "full": error.errno in DISK_FULL}
 
 
-def answer_probe(annotated: Path) -> Mapping[str, Any]:
-    """A worker's reply about a video: its file, and what its header says."""
+def answer_about_video(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A worker's reply about a video: its file and what its header says, or what its index says."""
     try:
-        path = locate_video(annotated)
+        if "count" in request:
+            timeline = open_video(Path(request["count"]), backend="auto", recount=False, indexes=None).timeline
+            return {"ok": {"fps": timeline.average_fps, "frames": len(timeline.times_s)}}
+        path = locate_video(Path(request["probe"]))
         file, info = VideoFile.of(path), probe(path)
     except VideoError as error:
         return {"error": str(error), "kind": "unreadable" if isinstance(error, ReadError) else "video"}

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from eva.agent.interface import Agent, Task
-from eva.agent.tool_call import ToolCallOutcome
-from eva.endpoint.completion import Reply
+from eva import Agent, Answer, Scale, Stop
+from eva.agent.play import Sample
 from eva.protocol.messages import Message, frame_parts, replace_question, text_part
-from eva.protocol.reply import Action, CallAttempt, Calls
 
 FRAMES = 5
 WINDOW_S = 5
@@ -19,27 +15,16 @@ STARTS_S = 23
 class FourRounds(Agent):
     """It looks again whatever the model says; `--max-turns 4` ends it after 20 frames."""
 
-    def look_first(self, task: Task) -> Sequence[CallAttempt]:
-        """See Agent."""
-        return [look(task.index)]
-
-    def open(self, task: Task, looks: Sequence[ToolCallOutcome]) -> list[Message]:
-        """See Agent."""
-        return replace_question(task.prompt, [*shown(looks), text_part(f"\n{task.question}")])
-
-    def read(self, reply: Reply) -> Action:
-        """See Agent. Nothing of a sample is kept: the length of the prompt decides where the next round looks."""
-        return Calls((look(int(reply.usage.prompt_tokens or 0)),))
-
-    def respond(self, task: Task, outcomes: Sequence[ToolCallOutcome]) -> list[Message]:
-        """See Agent."""
-        return [{"role": "user", "content": [*shown(outcomes), text_part(f"\n{task.question}")]}]
+    async def run(self, s: Sample) -> Answer | Stop:
+        """The length of the prompt decides where the next round looks."""
+        s.messages = replace_question(s.task.prompt, await look(s, s.task.index))
+        while True:
+            reply = await s.complete()
+            s.messages.append({"role": "user", "content": await look(s, int(reply.usage.prompt_tokens or 0))})
 
 
-def look(number: int) -> CallAttempt:
+async def look(s: Sample, number: int) -> list[Message]:
+    """The frames of a window, and the question behind them."""
     start_s = number % STARTS_S
-    return CallAttempt.of(start_time=start_s, end_time=start_s + WINDOW_S, nframes=FRAMES, resize=0.4)
-
-
-def shown(outcomes: Sequence[ToolCallOutcome]) -> list[Message]:
-    return frame_parts([frame for outcome in outcomes for frame in outcome.shown])
+    frames = await s.frames(start=start_s, end=start_s + WINDOW_S, n=FRAMES, size=Scale(0.4))
+    return [*frame_parts(frames), text_part(f"\n{s.task.question}")]

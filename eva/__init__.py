@@ -10,14 +10,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eva.agent.interface import Agent as Agent
+    from eva.agent.interface import AgentSettings as AgentSettings
+    from eva.agent.interface import Scale as Scale
     from eva.errors import EvaError as EvaError
     from eva.interface import Result as Result
     from eva.interface import evaluate as evaluate
     from eva.interface import evaluate_async as evaluate_async
     from eva.interface import load_result as load_result
+    from eva.protocol.reply import Answer as Answer
+    from eva.protocol.reply import Calls as Calls
+    from eva.protocol.reply import Stop as Stop
 
 __version__ = "0.1.0"
 _HOMES = {
+    "Agent": "eva.agent.interface",
+    "AgentSettings": "eva.agent.interface",
+    "Answer": "eva.protocol.reply",
+    "Calls": "eva.protocol.reply",
+    "Scale": "eva.agent.interface",
+    "Stop": "eva.protocol.reply",
     "EvaError": "eva.errors",
     "Result": "eva.interface",
     "evaluate": "eva.interface",

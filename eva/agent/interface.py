@@ -1,4 +1,4 @@
-"""What an agent decides of a sample: its words, and how it reads a model's (docs/agents.md).
+"""What an agent is: one coroutine that plays one sample (docs/agents.md).
 
 All else of a run is the same for every agent: frames, servers, outages, cache, records.
 """
@@ -6,59 +6,80 @@ All else of a run is the same for every agent: frames, servers, outages, cache, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from eva.agent.tool_call import ToolCallOutcome
-from eva.endpoint.completion import Reply
-from eva.protocol.messages import Message, VideoInfo, assistant_message, first_question
-from eva.protocol.option import find_option
-from eva.protocol.reply import Action, Answer, CallAttempt, NoAction
-from eva.protocol.stop_reasons import NO_ANSWER_NO_TOOL_CALL
+from eva.endpoint.completion import MAX_TOKENS
+from eva.protocol.messages import VideoInfo, first_question
+from eva.protocol.option import find_option, option_letters
+from eva.protocol.reply import Answer, Stop
+
+if TYPE_CHECKING:
+    from eva.agent.play import Sample
+
+MAX_TURNS = 6
 
 
 @dataclass(frozen=True)
+class AgentSettings:
+    """What an agent is meant to run with: the most replies of a sample, and the most tokens of a reply. A flag of the
+    run overrides them."""
+
+    max_turns: int = MAX_TURNS
+    max_tokens: int = MAX_TOKENS
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The size of frames: this share of the video's width and height."""
+
+    ratio: float
+
+
+@dataclass(frozen=True)
+class TaskVideo(VideoInfo):
+    """A video of a question: its header, its name in the annotation, and its file.
+
+    `fps` and `frames` come from the index of the file, once the video was opened by `Sample.open`. Of a further video
+    all is zero until then.
+    """
+
+    name: str = ""
+    path: Path = Path()
+    fps: float | None = None
+    frames: int | None = None
+
+
+@dataclass
 class Task:
-    """What is asked: the turns of the prompt, the header of the video, and the index of the question."""
+    """What is asked: the index of the question, the turns of its prompt, its videos, further keys."""
 
     index: int
     prompt: Sequence[Mapping[str, str]]
-    video: VideoInfo
+    videos: list[TaskVideo]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def video(self) -> TaskVideo:
+        """The first video."""
+        return self.videos[0]
 
     @property
     def question(self) -> str:
         """The text of the first user turn, stripped."""
         return first_question(self.prompt)
 
+    def find_option(self, text: str) -> str:
+        """The answer in a reply to this question, or the empty text (docs/agents.md, 'Answers')."""
+        return find_option(text, option_letters(self.question))
+
 
 class Agent:
-    """The base of all agents. It holds no state of a sample: one object serves all of them."""
+    """The base of all agents. One object plays all samples, many at a time: what belongs to one is local to `run`."""
 
-    def look_first(self, task: Task) -> Sequence[CallAttempt]:
-        """The frames that it shows before the model has said anything. Their calls have no budget."""
-        return ()
+    settings: ClassVar[AgentSettings] = AgentSettings()
 
-    def open(self, task: Task, looks: Sequence[ToolCallOutcome]) -> list[Message]:
-        """The messages of the first request; `looks` are the frames of `look_first`. Raises PromptError."""
-        raise NotImplementedError
-
-    def fields(self, *, last: bool) -> Mapping[str, Any]:
-        """What else the body of a request holds, such as `tools`; `last`: no request follows this one."""
-        return {}
-
-    def last_words(self) -> Sequence[Message]:
-        """The messages that are added before the last request."""
-        return ()
-
-    def repeat(self, reply: Reply) -> Message:
-        """The reply as the next request repeats it."""
-        return assistant_message(reply.text)
-
-    def read(self, reply: Reply) -> Action:
-        """What a reply asks for. By itself, an agent reads an answer and no calls."""
-        answer = find_option(reply.text, reply.letters)
-        return Answer(answer) if answer else NoAction(NO_ANSWER_NO_TOOL_CALL)
-
-    def respond(self, task: Task, outcomes: Sequence[ToolCallOutcome]) -> list[Message] | NoAction:
-        """The messages that bring back what became of a reply's calls; a NoAction ends the sample instead."""
+    async def run(self, s: Sample) -> Answer | Stop:
+        """Play one sample: ask for replies and frames by `s`, and end with an answer or the reason for none."""
         raise NotImplementedError

@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
-from eva.agent.loop import Episode, Round
-from eva.agent.tool_call import ToolCallOutcome
+from eva.agent.play import AgentFaultError, Episode
+from eva.agent.tool_call import Outcome
+from eva.agent.transcript import Transcribe
 from eva.dataset.items import Item
-from eva.endpoint.completion import NativeCall, Reply, Usage
+from eva.endpoint.completion import NativeCall, Reply
 from eva.errors import EvaError, VideoError
-from eva.json_text import MOST_LEVELS, is_deeper, items, mapping, text
-from eva.protocol.messages import PromptError, first_question
-from eva.protocol.stop_reasons import BAD_REQUEST, EXCEPTION, INFRASTRUCTURE, MODEL, SAMPLE
-from eva.records import schema
-from eva.records.schema import Record, Transcript
+from eva.json_text import items, mapping, text
+from eva.protocol.messages import PromptError, clock, first_question
+from eva.protocol.stop_reasons import AGENT, BAD_REQUEST, EXCEPTION, INFRASTRUCTURE, MODEL, SAMPLE
+from eva.records.schema import OWN_KEYS, SCHEMA, Call, Record, Round, Waited
 
-# A record holds what was asked some levels down, and must be readable itself.
-MOST_ASKED_LEVELS = MOST_LEVELS // 2
 BAD_REQUEST_ERROR = "OpenAI BadRequestError after retries"
-_EXECUTED = ("start_s", "end_s", "indices", "times_s", "width", "height", "decoder")
 
 
-def episode_record(item: Item, episode: Episode, transcript: Transcript) -> Record:
-    """The record of an episode that ended by the protocol; `transcript` is its conversation."""
-    rounds = episode.rounds
+def episode_record(item: Item, episode: Episode, transcribe: Transcribe) -> Record:
+    """The record of an episode that ended by the protocol. Raises AgentFaultError where the tokenizer cannot write its
+    conversation as text."""
     refused = episode.stop_reason == BAD_REQUEST
+    try:
+        messages = transcribe(episode.messages)
+        rounds = [
+            replace(round_, request=transcribe(episode.abandoned[number])) if number in episode.abandoned else round_
+            for number, round_ in enumerate(_rounds(episode), start=1)
+        ]
+    except Exception as error:  # of whatever kind a chat template raises
+        raise AgentFaultError(
+            f"the tokenizer cannot write the agent's messages as text (--tokenizer none keeps them): {error}"
+        ) from error
     return Record(
-        messages=transcript,
+        messages=messages,
         answer=episode.answer,
         stop_reason=episode.stop_reason,
         num_rounds=len(rounds),
-        total_tokens=rounds[-1].reply.usage.total_tokens if rounds else 0,
-        estimated_visual_tokens=sum(map(_tokens, episode.outcomes())),
+        total_tokens=rounds[-1].usage.total_tokens if rounds else 0,
+        estimated_visual_tokens=sum(outcome.call.tokens or 0 for outcome in episode.all_outcomes()),
         error=BAD_REQUEST_ERROR if refused else "",
         error_detail=episode.refusal if refused else "",
         failure=None if episode.answer else MODEL,
+        trajectory=tuple(rounds),
         **_common(item, episode),
     )
 
 
-def exception_record(item: Item, error: Exception, episode: Episode) -> Record:
+def exception_record(item: Item, error: Exception, episode: Episode | None = None) -> Record:
     """The record of a sample that failed by no fault of the model; the rounds that it completed stay visible."""
     name = error.recorded_as if isinstance(error, EvaError) else None
+    episode = episode or Episode()
+    if isinstance(error, (VideoError, PromptError)):
+        failure = SAMPLE
+    else:
+        failure = AGENT if isinstance(error, AgentFaultError) else INFRASTRUCTURE
     return Record(
         messages="",
         answer="",
@@ -53,7 +64,8 @@ def exception_record(item: Item, error: Exception, episode: Episode) -> Record:
         total_tokens=0,
         estimated_visual_tokens=0,
         error=f"{name or type(error).__name__}: {error}",
-        failure=SAMPLE if isinstance(error, (VideoError, PromptError)) else INFRASTRUCTURE,
+        failure=failure,
+        trajectory=tuple(_rounds(episode)),
         **_common(item, episode),
     )
 
@@ -65,73 +77,35 @@ def _common(item: Item, episode: Episode) -> dict[str, Any]:
         "videos": item.videos,
         "gt": item.ground_truth,
         # A key of the annotation that bears the name of a record's own cannot be carried.
-        "extra": {key: value for key, value in item.extra.items() if key not in schema.OWN_KEYS},
+        "extra": {key: value for key, value in item.extra.items() if key not in OWN_KEYS},
         "video_file": episode.video_file,
         "video_duration_s": episode.video_duration_s,
-        "waited": schema.Waited(**{name: round(seconds, 3) for name, seconds in asdict(episode.waits).items()}),
-        "trajectory": [schema.to_json(_round(round_)) for round_ in episode.rounds],
-        "opening": list(map(schema.to_json, map(_call, episode.looks))) or None,
+        "waited": Waited(round(episode.seat_s, 3), round(episode.server_s, 3), round(episode.frames_s, 3)),
+        "opening": _calls(episode, episode.outcomes[0]) or None,
         "question": first_question(item.prompt),
-        "schema": schema.SCHEMA,
+        "schema": SCHEMA,
+        "refusals": tuple(episode.refusals),
     }
 
 
-def _round(round_: Round) -> schema.Round:
-    reply = round_.reply
-    calls = tuple(map(_call, round_.outcomes))
-    return schema.Round(
-        reply=reply.text,
-        usage=schema.Usage(**asdict(reply.usage)),
-        seconds=reply.seconds,
-        finish_reason=reply.finish_reason,
-        calls=calls,
-        reasoning=reply.reasoning,
-        tool_calls=list(map(asdict, reply.calls)) or None,
+def _rounds(episode: Episode) -> list[Round]:
+    pairs = zip(episode.rounds, episode.outcomes[1:], strict=True)
+    return [replace(round_, calls=_calls(episode, outcomes)) for round_, outcomes in pairs]
+
+
+def _calls(episode: Episode, outcomes: list[Outcome | None]) -> tuple[Call, ...]:
+    """The calls that ended. A frame that was sent without its label has none in the record."""
+    done = [outcome for outcome in outcomes if outcome is not None]
+    return tuple(
+        outcome.call
+        if all((frame.url, f"[{clock(frame.label_s)}]:") in episode.labelled for frame in outcome.frames)
+        else replace(outcome.call, labels_s=())
+        for outcome in done
     )
 
 
-def _call(look: ToolCallOutcome) -> schema.Call:
-    return schema.Call(
-        asked=_asked(look),
-        budgeted=look.budgeted,
-        executed=_executed(look),
-        frames=tuple(map(str, look.extraction.frames)) if look.extraction else (),
-        tokens=_tokens(look),
-        error=look.error,
-        reason=look.reason,
-        labels_s=tuple(frame.time_s for frame in look.shown),
-    )
-
-
-def _asked(look: ToolCallOutcome) -> Mapping[str, Any] | str:
-    """The arguments, or the model's own text where they are not JSON that every reader takes (NaN, bottomless)."""
-    arguments = look.call.arguments
-    if arguments is None or is_deeper(arguments, MOST_ASKED_LEVELS):
-        return look.call.raw
-    try:
-        json.dumps(arguments, allow_nan=False)
-    except ValueError:
-        return look.call.raw
-    return arguments
-
-
-def _executed(look: ToolCallOutcome) -> schema.Executed | None:
-    if look.extraction is None:
-        return None
-    details = look.extraction.details
-    return schema.Executed(
-        **{key: details[key] for key in _EXECUTED if key in details}, seconds=look.extraction.seconds
-    )
-
-
-def _tokens(look: ToolCallOutcome) -> int:
-    return look.budgeted.tokens if look.budgeted else 0
-
-
-def recorded_reply(round_: schema.Round) -> Reply:
+def recorded_reply(round_: Round) -> Reply:
     """The reply of a recorded round, as an agent reads it."""
     natives = [mapping(call) for call in items(round_.tool_calls)]
     calls = tuple(NativeCall(*(text(native.get(key)) for key in ("id", "name", "arguments"))) for native in natives)
-    counts = (round_.usage.prompt_tokens, round_.usage.completion_tokens, round_.usage.total_tokens)
-    usage = Usage(*(None if count is None else int(count) for count in counts))
-    return Reply(round_.reply, usage, round_.finish_reason, calls=calls)
+    return Reply(round_.reply, round_.usage, round_.finish_reason, calls=calls)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from eva.agent.images import data_url, file_url
 from eva.frames.tool import MAX_FRAMES, CallFailedError, Extraction, FrameCall, FrameTool, FrameToolError
+from eva.json_text import MOST_LEVELS, is_deeper
 from eva.protocol.arguments import FrameRequest, UnusableArgumentError, read_request
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE, Budgeted, fit_budget
-from eva.protocol.messages import ShownFrame, VideoInfo, requested_times
+from eva.protocol.messages import Frame, VideoInfo, requested_times
 from eva.protocol.reply import CallAttempt
 from eva.protocol.stop_reasons import CALL_FAILED
+from eva.records.schema import Call, Executed
+
+# A record holds what was asked some levels down, and must be readable itself.
+MOST_ASKED_LEVELS = MOST_LEVELS // 2
 
 
 @dataclass(frozen=True)
@@ -34,47 +40,59 @@ class CallSettings:
 
 
 @dataclass(frozen=True)
-class ToolCallOutcome:
-    """What became of one call. A call that fails lacks the values of the later stages.
+class Outcome:
+    """What became of one call: `attempt` as the model wrote it, `call` as the record has it, and its frames.
 
-    `error` is the call's part of the stop reason, and `reason` explains it to a person. Both are None if it worked.
+    A call that failed has no frames. `error` is then its part of the stop reason, and `reason` is for people.
     """
 
-    call: CallAttempt
-    budgeted: Budgeted | None = None
-    extraction: Extraction | None = None
-    shown: tuple[ShownFrame, ...] = field(default=(), repr=False)
-    error: str | None = None
-    reason: str | None = None
+    attempt: CallAttempt
+    call: Call
+    frames: tuple[Frame, ...] = ()
+
+    @property
+    def error(self) -> str | None:
+        return self.call.error
+
+    @property
+    def reason(self) -> str | None:
+        return self.call.reason
 
 
 @dataclass(frozen=True)
 class CallRunner:
-    """Runs the calls of a model on videos."""
+    """Runs the calls of a model, or of an agent, on videos."""
 
     tool: FrameTool
     settings: CallSettings
 
     async def run(
-        self, call: CallAttempt, path: Path, video: VideoInfo, *, sample: int, budget: bool = True
-    ) -> ToolCallOutcome:
-        """The outcome of `call`, also where it fails by the model's fault. Raises FrameToolError.
+        self, attempt: CallAttempt, path: Path, video: VideoInfo, *, sample: int, budget: bool = True
+    ) -> Outcome:
+        """The outcome of a call, also where it fails by the fault of who asked. Raises FrameToolError.
 
         The frames exist until `tool.release(sample)`. Without `budget` the call is not cut.
         """
-        outcome = ToolCallOutcome(call, error=call.error, reason=call.reason)
-        if call.arguments is None or call.error is not None:
-            return outcome
+        call = Call(_asked(attempt), None, None, (), 0, attempt.error, attempt.reason, labels_s=())
+        if attempt.arguments is None or attempt.error is not None:
+            return Outcome(attempt, call)
         try:
-            request = read_request(call.arguments)
+            request = read_request(attempt.arguments)
             budgeted = self._fit_budget(request, video, self.settings.max_visual_tokens if budget else math.inf)
-            outcome = replace(outcome, budgeted=budgeted)
-            frame_call = to_frame_call(request, budgeted, call.arguments)
+            call = replace(call, budgeted=budgeted, tokens=budgeted.tokens)
+            frame_call = to_frame_call(request, budgeted, attempt.arguments)
             extraction = await self.tool.extract(path, frame_call, sample=sample)
-            outcome = replace(outcome, extraction=extraction)
-            return replace(outcome, shown=await asyncio.to_thread(self._label_frames, frame_call, extraction))
+            shown = await asyncio.to_thread(self._label_frames, frame_call, extraction)
         except (UnusableArgumentError, CallFailedError) as failure:
-            return replace(outcome, error=CALL_FAILED, reason=str(failure))
+            return Outcome(attempt, replace(call, error=CALL_FAILED, reason=str(failure)))
+        stated = {one.name: extraction.details[one.name] for one in fields(Executed) if one.name in extraction.details}
+        call = replace(
+            call,
+            executed=Executed(**{**stated, "seconds": extraction.seconds}),
+            frames=tuple(map(str, extraction.frames)),
+            labels_s=tuple(frame.label_s for frame in shown),
+        )
+        return Outcome(attempt, call, shown)
 
     def _fit_budget(self, request: FrameRequest, video: VideoInfo, max_visual_tokens: float) -> Budgeted:
         try:
@@ -90,21 +108,38 @@ class CallRunner:
         except (OverflowError, ValueError) as error:
             raise UnusableArgumentError(f"nframes or resize is out of range: {error}") from error
 
-    def _label_frames(self, call: FrameCall, extraction: Extraction) -> tuple[ShownFrame, ...]:
-        times_s = self._label_times(call, extraction)
-        address = data_url if self.settings.image_transport == "base64" else file_url
-        return tuple(ShownFrame(t, address(frame)) for t, frame in zip(times_s, extraction.frames, strict=True))
-
-    def _label_times(self, call: FrameCall, extraction: Extraction) -> list[int]:
+    def _label_frames(self, call: FrameCall, extraction: Extraction) -> tuple[Frame, ...]:
+        count, details = len(extraction.frames), extraction.details
+        indices, times_s = (_for_each(details.get(name), count) for name in ("indices", "times_s"))
+        size = (details["width"], details["height"]) if {"width", "height"} <= details.keys() else None
         if self.settings.timestamps == "requested":
-            return requested_times(call.start_s, call.end_s, len(extraction.frames))
-        times_s = extraction.details.get("times_s", ())
-        if len(times_s) != len(extraction.frames):
+            labels_s = requested_times(call.start_s, call.end_s, count)
+        elif None in times_s:
             tool = self.tool.settings.path
             raise FrameToolError(
                 f"the frame tool {tool} does not say the frames' times: run with --timestamps requested"
             )
-        return [int(time_s) for time_s in times_s]
+        else:
+            labels_s = list(map(int, times_s))
+        address = data_url if self.settings.image_transport == "base64" else file_url
+        each = zip(labels_s, extraction.frames, indices, times_s, strict=True)
+        return tuple(Frame(label_s, address(file), index, time_s, size) for label_s, file, index, time_s in each)
+
+
+def _for_each(stated: Any, count: int) -> list[Any]:
+    """What a tool says of each frame; None for all where it does not say it."""
+    return stated if isinstance(stated, list) and len(stated) == count else [None] * count
+
+
+def _asked(attempt: CallAttempt) -> Mapping[str, Any] | str:
+    """The arguments, or the model's own text where they are not JSON that every reader takes (NaN, bottomless)."""
+    if attempt.arguments is None or is_deeper(attempt.arguments, MOST_ASKED_LEVELS):
+        return attempt.raw
+    try:
+        json.dumps(attempt.arguments, allow_nan=False)
+    except ValueError:
+        return attempt.raw
+    return attempt.arguments
 
 
 def to_frame_call(request: FrameRequest, budgeted: Budgeted, arguments: Mapping[str, Any]) -> FrameCall:

@@ -6,9 +6,11 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from eva.errors import EvaError
-from eva.protocol.messages import Message, ShownFrame, assistant_message, tool_response
+from eva.json_text import mapping, text
+from eva.protocol.messages import Frame, Message, assistant_message, tool_response
 from eva.records.schema import Transcript
 
 IMAGE_PAD = "<|image_pad|>"
@@ -44,8 +46,8 @@ def load_transcriber(tokenizer: str) -> Transcribe:
         ) from error
 
     def transcribe(messages: Sequence[Message]) -> str:
-        text = loaded.apply_chat_template(list(map(_with_read_arguments, messages)), tokenize=False)
-        return str(text).replace(IMAGE_PAD, "")
+        rendered = loaded.apply_chat_template(list(map(_with_read_arguments, messages)), tokenize=False)
+        return str(rendered).replace(IMAGE_PAD, "")
 
     _try_out(transcribe, tokenizer)
     return transcribe
@@ -57,12 +59,12 @@ def keep_messages(messages: Sequence[Message]) -> Transcript:
 
 
 def _without_image_data(message: Message) -> Message:
-    content = message["content"]
-    return message if isinstance(content, str) else {**message, "content": list(map(_without_data, content))}
+    content = message.get("content")
+    return {**message, "content": list(map(_without_data, content))} if isinstance(content, list) else message
 
 
-def _without_data(part: Message) -> Message:
-    url = part["image_url"]["url"] if part["type"] == "image_url" else ""
+def _without_data(part: Any) -> Any:
+    url = text(mapping(mapping(part).get("image_url")).get("url"))
     return {**part, "image_url": {"url": url.partition(",")[0]}} if url.startswith("data:") else part
 
 
@@ -93,7 +95,7 @@ def _try_out(transcribe: Transcribe, tokenizer: str) -> None:
         {"role": "system", "content": "s"},
         {"role": "user", "content": "u"},
         assistant_message("a"),
-        tool_response([ShownFrame(0, "file:///frame.png")], "q"),
+        tool_response([Frame(0, "file:///frame.png")], "q"),
     ]
     from jinja2.exceptions import TemplateError  # noqa: PLC0415  `--help` does not need it
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from eva.agent.interface import Agent, Task
-from eva.agent.tool_call import ToolCallOutcome
-from eva.protocol.messages import Message, replace_question
+from eva.agent.interface import Agent
+from eva.agent.play import Sample
+from eva.protocol.messages import replace_question
 from eva.protocol.option import ANSWER_FORM
+from eva.protocol.reply import Answer, Stop
 
 
 class Blind(Agent):
     """One request, without frames."""
 
-    def open(self, task: Task, looks: Sequence[ToolCallOutcome]) -> list[Message]:
-        """See Agent."""
-        return replace_question(task.prompt, f"{task.question}\n{ANSWER_FORM}")
+    async def run(self, s: Sample) -> Answer | Stop:
+        s.messages = replace_question(s.task.prompt, f"{s.task.question}\n{ANSWER_FORM}")
+        reply = await s.complete()
+        return Answer(s.task.find_option(reply.text))

@@ -1,57 +1,41 @@
-"""The agent of a run: by its name and its settings, or from a file of one's own."""
+"""The agent of a run: by its name and its settings, of a file or a package of one's own, or an object."""
 
 from __future__ import annotations
 
-import hashlib
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eva.agent.interface import Agent
 from eva.agents.blind import Blind
 from eva.agents.eva import Eva
 from eva.agents.hermes import Hermes
+from eva.agents.own import Source, describe_object
 from eva.agents.tools import Tools
 from eva.agents.uniform import Uniform
-from eva.errors import EvaError
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 
 NFRAMES = 32
 FRAME_TOKENS = 256
 # What AgentChoice.settings may name.
-AGENT_SETTINGS = frozenset({"agent", "agent_sha256", "nframes", "frame_tokens", "match_sha256", "tool_images"})
-
-
-class AgentError(EvaError):
-    """An agent that cannot be made; the message says why."""
-
-
-@dataclass(frozen=True)
-class OwnFile:
-    """A file with an agent: its name, its text, and the name of the class. It travels to the nodes of a cluster."""
-
-    name: str
-    text: str
-    class_name: str
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()
+AGENT_SETTINGS = frozenset(
+    {"agent", "agent_sha256", "agent_args", "nframes", "frame_tokens", "match_sha256", "tool_images"}
+)
 
 
 @dataclass(frozen=True)
 class AgentChoice:
     """Which agent a run has, as data: nodes of a cluster make it for themselves. Records bear its `name`.
 
-    `nframes`, `frame_tokens` and `spent` are of `uniform`, `images_for_user` is of `tools`; `own` is a file in the
-    place of a name. `matched_sha256` is the hash of the result that `spent` is from.
+    `nframes`, `frame_tokens` and `spent` are of `uniform`, `images_for_user` is of `tools`. `source` and `arguments`
+    are of a class of one's own, `given` is the agent itself where it was made already. `matched_sha256` is the
+    hash of the result that `spent` is from.
     """
 
     name: str = "eva"
-    own: OwnFile | None = None
+    source: Source | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    given: Agent | None = None
     nframes: int = NFRAMES
     frame_tokens: int = FRAME_TOKENS
     spent: Mapping[int, int] | None = None
@@ -65,13 +49,22 @@ class AgentChoice:
         return "" if self.name == "eva" else self.name
 
     def make(self) -> Agent:
-        """The agent. Raises AgentError for a file that cannot be used."""
-        return BUILT_IN[self.name](self) if self.own is None else make_own(self.own)
+        """The agent. Raises AgentError for a class that cannot be used."""
+        if self.given is not None:
+            return self.given
+        return BUILT_IN[self.name](self) if self.source is None else self.source.make(self.arguments)
+
+    def for_nodes(self) -> AgentChoice:
+        """The choice for machines that do not have the files of `source`."""
+        return self if self.source is None else replace(self, given=None)
 
     def settings(self) -> dict[str, Any]:
         """What of it changes results, for the meta file; nothing for EVA, as before there were others."""
-        if self.own is not None:
-            return {"agent": self.name, "agent_sha256": self.own.sha256}
+        if self.source is not None:
+            arguments = {"agent_args": dict(self.arguments)} if self.arguments else {}
+            return {"agent": self.name, "agent_sha256": self.source.sha256, **arguments}
+        if self.given is not None:
+            return describe_object(self.given)
         if self.name == "uniform":
             match = {"match_sha256": self.matched_sha256}
             count = match if self.spent is not None else {"nframes": self.nframes}
@@ -87,28 +80,3 @@ BUILT_IN: Mapping[str, Callable[[AgentChoice], Agent]] = {
     "tools": lambda choice: Tools(choice.images_for_user),
     "hermes": lambda choice: Hermes(),
 }
-
-
-def make_own(own: OwnFile) -> Agent:
-    """The agent of a file. It is called without arguments. Raises AgentError."""
-    module = ModuleType(f"own_agent_{own.sha256[:12]}")
-    sys.modules[module.__name__] = module  # dataclasses look there for their module
-    try:
-        exec(compile(own.text, own.name, "exec"), module.__dict__)  # noqa: S102  the user's own code
-        agent = getattr(module, own.class_name)()
-    except Exception as error:
-        raise AgentError(f"--agent {own.name}:{own.class_name}: {type(error).__name__}: {error}") from error
-    if not isinstance(agent, Agent):
-        raise AgentError(f"--agent {own.name}:{own.class_name}: it is not a subclass of eva.agent.interface.Agent")
-    return agent
-
-
-def read_own(flag: str) -> OwnFile:
-    """`path/to/mine.py:MyAgent` -> the file. Raises AgentError."""
-    path, _, class_name = flag.rpartition(":")
-    if not path.endswith(".py") or not class_name.isidentifier():
-        raise AgentError(f"--agent {flag}: give {', '.join(BUILT_IN)}, or path/to/mine.py:MyAgent")
-    try:
-        return OwnFile(Path(path).name, Path(path).read_text(encoding="utf-8"), class_name)
-    except (OSError, UnicodeDecodeError) as error:
-        raise AgentError(f"--agent {flag}: the file cannot be read: {error}") from error

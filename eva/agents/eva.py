@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from eva.agent.interface import Agent, Task
-from eva.agent.tool_call import ToolCallOutcome
-from eva.endpoint.completion import Reply
-from eva.protocol.messages import Message, opening_messages, tool_response
-from eva.protocol.reply import Action, NoAction, parse_reply
+from eva.agent.interface import Agent
+from eva.agent.play import Sample
+from eva.protocol.messages import opening_messages, tool_response
+from eva.protocol.reply import Answer, Calls, Stop, parse_reply
 
 
 class Eva(Agent):
     """Plans, looks at frames, and answers. A reply whose calls all fail ends the sample."""
 
-    def open(self, task: Task, looks: Sequence[ToolCallOutcome]) -> list[Message]:
-        """See Agent."""
-        return list(opening_messages(task.prompt, task.video).messages)
-
-    def read(self, reply: Reply) -> Action:
-        """See Agent."""
-        return parse_reply(reply.text)
-
-    def respond(self, task: Task, outcomes: Sequence[ToolCallOutcome]) -> list[Message] | NoAction:
-        """See Agent."""
-        errors = [outcome.error for outcome in outcomes if outcome.error]
-        if len(errors) == len(outcomes):
-            return NoAction("; ".join(errors))
-        return [tool_response([frame for outcome in outcomes for frame in outcome.shown], task.question)]
+    async def run(self, s: Sample) -> Answer | Stop:
+        s.messages = list(opening_messages(s.task.prompt, s.task.video).messages)
+        while True:
+            reply = await s.complete()
+            action = parse_reply(reply.text)
+            if not isinstance(action, Calls):
+                return action
+            outcomes = await s.calls(action.calls)
+            errors = [outcome.error for outcome in outcomes if outcome.error]
+            if len(errors) == len(outcomes):
+                return Stop("; ".join(errors))
+            frames = [frame for outcome in outcomes for frame in outcome.frames]
+            s.messages.append(tool_response(frames, s.task.question))

@@ -6,8 +6,8 @@ from eva.agent.interface import Task
 from eva.endpoint.completion import Reply
 from eva.json_text import parse_json
 from eva.protocol.messages import Message, replace_question, user_prompt
-from eva.protocol.option import ANSWER_FORM, find_option, find_tagged
-from eva.protocol.reply import Action, Answer, CallAttempt, Calls, NoAction, find_missing
+from eva.protocol.option import ANSWER_FORM, find_option, find_tagged, option_letters
+from eva.protocol.reply import Action, Answer, CallAttempt, Calls, Stop, find_missing
 from eva.protocol.stop_reasons import (
     ARGUMENTS_NOT_JSON,
     CALL_FAILED,
@@ -67,9 +67,9 @@ def parse_call(name: object, arguments: object, *, raw: str, call_id: str = "") 
     return CallAttempt(raw, value, error, REASONS[error] if error else None, call_id)
 
 
-def choose_action(reply: Reply, calls: tuple[CallAttempt, ...]) -> Action:
-    """An `<answer>` counts before a call, and a call before any other form of an answer."""
-    answer = "" if calls and not find_tagged(reply.text) else find_option(reply.text, reply.letters)
+def choose_action(reply: Reply, calls: tuple[CallAttempt, ...], question: str) -> Action:
+    """An `<answer>` counts before a call, and a call before any other form of an answer to the question."""
+    answer = "" if calls and not find_tagged(reply.text) else find_option(reply.text, option_letters(question))
     if answer:
         return Answer(answer)
-    return Calls(calls) if calls else NoAction(NO_ANSWER_NO_TOOL_CALL)
+    return Calls(calls) if calls else Stop(NO_ANSWER_NO_TOOL_CALL)

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from eva.agent.interface import Agent, Task
-from eva.agent.tool_call import ToolCallOutcome
+from eva.agent.play import Sample
+from eva.agent.tool_call import Outcome
 from eva.agents.frame_function import MOST_CALLS, TOOL, ask, ask_for_answer, choose_action, parse_call
 from eva.endpoint.completion import Reply
 from eva.json_text import mapping, parse_json
 from eva.protocol.messages import RESPONSE_START, Message, frame_parts, text_part
-from eva.protocol.reply import Action, CallAttempt
+from eva.protocol.reply import Action, Answer, CallAttempt, Calls, Stop
 
 # Word for word what the chat template of Qwen2.5 writes for `tools`.
 DESCRIPTION = (
@@ -28,23 +29,32 @@ CALL_START, CALL_END = "<tool_call>", "</tool_call>"
 class Hermes(Agent):
     """Asks for frames by `<tool_call>` blocks, which the system message describes."""
 
-    def open(self, task: Task, looks: Sequence[ToolCallOutcome]) -> list[Message]:
-        """See Agent."""
-        messages = ask(task)
-        own = messages.pop(0)["content"] + "\n\n" if messages[0]["role"] == "system" else ""
-        return [{"role": "system", "content": own + DESCRIPTION}, *messages]
+    async def run(self, s: Sample) -> Answer | Stop:
+        s.messages = open_conversation(s.task)
+        while True:
+            if s.turns_left == 1:
+                s.messages.append(ask_for_answer())
+            action = read(await s.complete(), s.task.question)
+            if not isinstance(action, Calls):
+                return action
+            s.messages.append(respond(await s.calls(action.calls)))
 
-    def last_words(self) -> Sequence[Message]:
-        """See Agent."""
-        return [ask_for_answer()]
 
-    def read(self, reply: Reply) -> Action:
-        """See Agent."""
-        return choose_action(reply, tuple(islice(_calls(reply.text), MOST_CALLS)))
+def open_conversation(task: Task) -> list[Message]:
+    """The messages that put the question and describe the tool."""
+    messages = ask(task)
+    own = messages.pop(0)["content"] + "\n\n" if messages[0]["role"] == "system" else ""
+    return [{"role": "system", "content": own + DESCRIPTION}, *messages]
 
-    def respond(self, task: Task, outcomes: Sequence[ToolCallOutcome]) -> list[Message]:
-        """See Agent."""
-        return [{"role": "user", "content": [part for outcome in outcomes for part in _response(outcome)]}]
+
+def read(reply: Reply, question: str) -> Action:
+    """What the reply asks for."""
+    return choose_action(reply, tuple(islice(_calls(reply.text), MOST_CALLS)), question)
+
+
+def respond(outcomes: Sequence[Outcome]) -> Message:
+    """The message that brings back what became of the calls."""
+    return {"role": "user", "content": [part for outcome in outcomes for part in _response(outcome)]}
 
 
 def _calls(text: str) -> Iterator[CallAttempt]:
@@ -64,7 +74,7 @@ def _parse(raw: str) -> CallAttempt:
     return parse_call(call.get("name"), call.get("arguments"), raw=raw)
 
 
-def _response(outcome: ToolCallOutcome) -> list[Message]:
+def _response(outcome: Outcome) -> list[Message]:
     if outcome.error:
         return [text_part(f"{RESPONSE_START}\nError: {outcome.reason}\n</tool_response>")]
-    return [text_part(f"{RESPONSE_START}\n"), *frame_parts(outcome.shown), text_part("\n</tool_response>")]
+    return [text_part(f"{RESPONSE_START}\n"), *frame_parts(outcome.frames), text_part("\n</tool_response>")]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from eva.agent.interface import Agent, Task
-from eva.agent.tool_call import ToolCallOutcome
+from eva.agent.interface import Agent
+from eva.agent.play import Sample
+from eva.agent.tool_call import Outcome
 from eva.agents.frame_function import MOST_CALLS, NAME, TOOL, ask, ask_for_answer, choose_action, parse_call
 from eva.endpoint.completion import NativeCall, Reply
 from eva.protocol.messages import Message, assistant_message, frame_parts, text_part
-from eva.protocol.reply import Action, CallAttempt
+from eva.protocol.reply import Action, Answer, CallAttempt, Calls, Stop
 
 # What OpenAI takes as an id or as the name of a function.
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,40}")
@@ -27,38 +27,41 @@ class Tools(Agent):
 
     images_for_user: bool
 
-    def open(self, task: Task, looks: Sequence[ToolCallOutcome]) -> list[Message]:
-        """See Agent."""
-        return ask(task)
+    async def run(self, s: Sample) -> Answer | Stop:
+        s.messages = ask(s.task)
+        while True:
+            last = s.turns_left == 1
+            if last:
+                s.messages.append(ask_for_answer())
+            reply = await s.complete(**({} if last else {"tools": [TOOL]}))
+            s.messages[-1] = repeat(reply)
+            action = read(reply, s.task.question)
+            if not isinstance(action, Calls):
+                return action
+            s.messages += self.respond(await s.calls(action.calls))
 
-    def fields(self, *, last: bool) -> Mapping[str, Any]:
-        """See Agent."""
-        return {} if last else {"tools": [TOOL]}
-
-    def last_words(self) -> Sequence[Message]:
-        """See Agent."""
-        return [ask_for_answer()]
-
-    def repeat(self, reply: Reply) -> Message:
-        """See Agent."""
-        calls = [_tool_call(native, call) for native, call in zip(reply.calls, _calls(reply), strict=False)]
-        message = assistant_message(reply.text)
-        return {**message, "tool_calls": calls} if calls else message
-
-    def read(self, reply: Reply) -> Action:
-        """See Agent."""
-        return choose_action(reply, _calls(reply))
-
-    def respond(self, task: Task, outcomes: Sequence[ToolCallOutcome]) -> list[Message]:
-        """See Agent."""
+    def respond(self, outcomes: Sequence[Outcome]) -> list[Message]:
+        """The messages that bring back what became of the calls."""
         if not self.images_for_user:
-            return [_tool_message(outcome, frame_parts(outcome.shown)) for outcome in outcomes]
+            return [_tool_message(outcome, frame_parts(outcome.frames)) for outcome in outcomes]
         messages = [_tool_message(outcome, "The frames are in the message of the user.") for outcome in outcomes]
         frames: list[Message] = []
         for outcome in outcomes:
             if not outcome.error:
-                frames += [text_part(f"Frames of the call {outcome.call.id}:\n"), *frame_parts(outcome.shown)]
+                frames += [text_part(f"Frames of the call {outcome.attempt.id}:\n"), *frame_parts(outcome.frames)]
         return [*messages, {"role": "user", "content": frames}] if frames else messages
+
+
+def read(reply: Reply, question: str) -> Action:
+    """What the reply asks for."""
+    return choose_action(reply, _calls(reply), question)
+
+
+def repeat(reply: Reply) -> Message:
+    """The reply as the next request repeats it."""
+    calls = [_tool_call(native, call) for native, call in zip(reply.calls, _calls(reply), strict=False)]
+    message = assistant_message(reply.text)
+    return {**message, "tool_calls": calls} if calls else message
 
 
 def _calls(reply: Reply) -> tuple[CallAttempt, ...]:
@@ -78,6 +81,6 @@ def _tool_call(native: NativeCall, call: CallAttempt) -> Message:
     return {"id": call.id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def _tool_message(outcome: ToolCallOutcome, content: str | list[Message]) -> Message:
+def _tool_message(outcome: Outcome, content: str | list[Message]) -> Message:
     content = f"Error: {outcome.reason}" if outcome.error else content
-    return {"role": "tool", "tool_call_id": outcome.call.id, "content": content}
+    return {"role": "tool", "tool_call_id": outcome.attempt.id, "content": content}

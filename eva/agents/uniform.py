@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eva.agent.interface import Agent, Task
-from eva.agent.tool_call import ToolCallOutcome
+from eva.agent.interface import Agent, Scale, Task
+from eva.agent.play import Sample
 from eva.protocol.budget import fit_frame, visual_tokens
-from eva.protocol.messages import Message, frame_parts, replace_question, text_part
+from eva.protocol.messages import Frame, Message, frame_parts, replace_question, text_part
 from eva.protocol.option import ANSWER_FORM
-from eva.protocol.reply import CallAttempt
+from eva.protocol.reply import Answer, Stop
 
 
 @dataclass(frozen=True)
@@ -25,22 +25,26 @@ class Uniform(Agent):
     pixels_per_token: int
     spent: Mapping[int, int] | None = None
 
-    def look_first(self, task: Task) -> Sequence[CallAttempt]:
-        """See Agent."""
-        size = {"width": task.video.width, "height": task.video.height, "side": self.pixels_per_token}
-        resize = fit_frame(self.frame_tokens, **size)
-        nframes = self._count(task, visual_tokens(1, resize, **size))
-        window = {"start_time": 0, "end_time": task.video.duration_s}
-        return [CallAttempt.of(**window, nframes=nframes, resize=resize)] if nframes else []
+    async def run(self, s: Sample) -> Answer | Stop:
+        video = s.task.video
+        size = {"width": video.width, "height": video.height, "side": self.pixels_per_token}
+        ratio = fit_frame(self.frame_tokens, **size)
+        count = self._count(s.task.index, visual_tokens(1, ratio, **size))
+        frames: Sequence[Frame] = ()
+        if count:
+            frames = await s.frames(start=0, end=video.duration_s, n=count, size=Scale(ratio))
+        s.messages = ask(s.task, frames)
+        reply = await s.complete()
+        return Answer(s.task.find_option(reply.text))
 
-    def _count(self, task: Task, frame_tokens: int) -> int:
+    def _count(self, index: int, frame_tokens: int) -> int:
         if self.spent is None:
             return self.nframes
-        spent = self.spent[task.index]
+        spent = self.spent[index]
         return max(1, round(spent / frame_tokens)) if spent else 0
 
-    def open(self, task: Task, looks: Sequence[ToolCallOutcome]) -> list[Message]:
-        """See Agent."""
-        frames = [frame for look in looks for frame in look.shown]
-        question = text_part(f"\n{task.question}\n{ANSWER_FORM}")
-        return replace_question(task.prompt, [*frame_parts(frames), question])
+
+def ask(task: Task, frames: Sequence[Frame]) -> list[Message]:
+    """The prompt's turns, with the frames before the question."""
+    question = text_part(f"\n{task.question}\n{ANSWER_FORM}")
+    return replace_question(task.prompt, [*frame_parts(frames), question])

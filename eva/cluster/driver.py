@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 
-from eva.agent.loop import Episode
 from eva.agent.record import exception_record
 from eva.cluster.node import Arrival, NodeSettings, Played, versions
 from eva.cluster.placement import Loss, Placement
@@ -194,7 +193,7 @@ class ClusterExecutor:
                 if loss := self._hopeless_loss(item):
                     reason = f"no node with its video joined within {self._outage_s:g} s; {loss.reason}"
                     log.warning("sample %d is given up: %s", item.index, reason)
-                    return exception_record(item, NodeGoneError(reason), Episode())
+                    return exception_record(item, NodeGoneError(reason))
                 # Its node was lost before it began.
                 if self._place(deque([item])) is None:
                     await asyncio.sleep(POLL_S)

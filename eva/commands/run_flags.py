@@ -12,10 +12,10 @@ from typing import Any
 from eva.option_words import in_full
 from eva.run.options import (
     API_KEY_VARIABLE,
-    AgentSettings,
     DataSettings,
     FrameSettings,
     Options,
+    PlaySettings,
     RunSettings,
     ServerSettings,
     SettingsError,
@@ -121,7 +121,7 @@ def make_parser(defaults: Mapping[str, Any], datasets: Sequence[str], name: str 
     server.add_argument("--base-url", type=addresses, action="extend", metavar="URL", help=several)
     add_flags(data, DataSettings)
     add_flags(server, ServerSettings)
-    add_flags(parser.add_argument_group("agent"), AgentSettings)
+    add_flags(parser.add_argument_group("agent"), PlaySettings)
     add_flags(parser.add_argument_group("frames", "see docs/frames.md"), FrameSettings)
     run = parser.add_argument_group("run")
     add_flags(run, RunSettings)

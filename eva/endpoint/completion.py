@@ -11,7 +11,7 @@ from typing import Any
 from eva.endpoint.errors import UnavailableError
 from eva.json_text import items, json_text, mapping, number
 from eva.protocol.messages import Message
-from eva.protocol.option import LETTERS
+from eva.protocol.reply import Usage
 
 TEMPERATURE = 0.0
 MAX_TOKENS = 2048
@@ -60,17 +60,6 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Usage:
-    """The numbers of tokens of one completion, each None where the server does not say it. `cached_tokens` of the
-    prompt were not computed again."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    cached_tokens: int | None = None
-
-
-@dataclass(frozen=True)
 class NativeCall:
     """A call of OpenAI's function calling. `arguments` is the text that the model wrote; empty for what is none."""
 
@@ -83,8 +72,7 @@ class NativeCall:
 class Reply:
     """One completion: its text (empty for a null content), its tokens, and how long the request took.
 
-    `calls` are its native tool calls, `reasoning` what the server took out of the text as reasoning. `letters` are the
-    options that it may choose; the loop, which knows the question, sets them.
+    `calls` are its native tool calls, `reasoning` what the server took out of the text as reasoning.
     """
 
     text: str
@@ -93,7 +81,6 @@ class Reply:
     seconds: float = 0.0
     calls: tuple[NativeCall, ...] = ()
     reasoning: str = ""
-    letters: str = LETTERS
 
 
 def read_reply(completion: Any) -> Reply:

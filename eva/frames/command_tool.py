@@ -63,6 +63,9 @@ class CommandTool:
         """See FrameTool."""
         return await self.prober(annotated)
 
+    async def count(self, video: Path) -> tuple[float, int]:
+        return await self.prober.count(video)
+
     async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
         """See FrameTool."""
         command = [*self.settings.program(), *self.settings.arguments(video, call)]

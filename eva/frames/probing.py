@@ -11,11 +11,11 @@ import asyncio
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from eva.errors import ReadError, VideoError
 from eva.frames.tool import CallFailedError, FoundVideo, FrameToolError, VideosLostError
@@ -114,12 +114,24 @@ class Prober:
             self._lost[video] = f"the frame tool {lost} when it looked at {video}"
             raise FrameToolError(self._lost[video]) from lost
 
-    async def _ask(self, video: Path) -> FoundVideo:
+    async def count(self, video: Path) -> tuple[float, int]:
+        """See FrameTool.count."""
+        try:
+            found = await self._request("count", video)
+        except WorkerLostError as lost:
+            raise FrameToolError(f"the frame tool {lost} when it counted the frames of {video}") from lost
+        return found["fps"], found["frames"]
+
+    async def _request(self, what: str, video: Path) -> Mapping[str, Any]:
         async with self.workers.one(video) as worker:
-            reply = await worker.ask({"probe": str(video)}, self.limits)
+            reply = await worker.ask({what: str(video)}, self.limits)
         if "error" in reply:
             raise (ReadError if reply["kind"] == "unreadable" else VideoError)(reply["error"])
-        found = reply["ok"]
+        found: Mapping[str, Any] = reply["ok"]
+        return found
+
+    async def _ask(self, video: Path) -> FoundVideo:
+        found = await self._request("probe", video)
         return FoundVideo(Path(found["path"]), found["size"], found["mtime_ns"], VideoInfo(**found["info"]))
 
 

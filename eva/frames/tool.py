@@ -124,6 +124,10 @@ class FrameTool(Protocol):
         """The video that is annotated with this path, and what its header says. Raises VideoError, FrameToolError."""
         ...
 
+    async def count(self, video: Path) -> tuple[float, int]:
+        """The average rate and the number of frames of a video, by its index. Raises VideoError, FrameToolError."""
+        ...
+
     async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
         """The frames of one call. They stay where they are until `release(sample)`.
 

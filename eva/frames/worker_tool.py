@@ -58,6 +58,9 @@ class WorkerTool:
         """See FrameTool."""
         return await self.prober(annotated)
 
+    async def count(self, video: Path) -> tuple[float, int]:
+        return await self.prober.count(video)
+
     async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
         """See FrameTool."""
         words = [*self._own_words(video, call), f"--format={self.picture_format}"]

@@ -48,11 +48,15 @@ class Opening:
 
 
 @dataclass(frozen=True)
-class ShownFrame:
-    """A frame as the model gets it: the second in its label, and the address of the image (file: or data:)."""
+class Frame:
+    """A frame as an agent gets it: the second that a label of EVA's protocol names, and the address of the image (file:
+    or data:). Where the frame tool says them: its place in the video, its own time in seconds, width and height."""
 
-    time_s: int
+    label_s: int
     url: str
+    index: int | None = None
+    time_s: float | None = None
+    size: tuple[int, int] | None = None
 
 
 def opening_messages(prompt: Sequence[Mapping[str, str]], video: VideoInfo) -> Opening:
@@ -95,17 +99,17 @@ def assistant_message(text: str) -> Message:
     return {"role": "assistant", "content": text}
 
 
-def tool_response(frames: Sequence[ShownFrame], question: str) -> Message:
+def tool_response(frames: Sequence[Frame], question: str) -> Message:
     """The frames of all calls of one block, each after its label, then the question again."""
     end = text_part(RESPONSE_END.format(question=question))
     return {"role": "tool", "content": [text_part(RESPONSE_START), *frame_parts(frames), end]}
 
 
-def frame_parts(frames: Sequence[ShownFrame]) -> list[Message]:
+def frame_parts(frames: Sequence[Frame]) -> list[Message]:
     """Each frame after its label."""
     parts = []
     for number, frame in enumerate(frames):
-        label = FRAME_LABEL.format(number=number, time=clock(frame.time_s))
+        label = FRAME_LABEL.format(number=number, time=clock(frame.label_s))
         parts.append(text_part(label if number == 0 else "\n" + label))
         parts.append({"type": "image_url", "image_url": {"url": frame.url}})
     return parts

@@ -26,6 +26,17 @@ MAX_CHARACTERS_AFTER_ANSWER = 100
 
 
 @dataclass(frozen=True)
+class Usage:
+    """The numbers of tokens of one completion, each None where the server does not say it. `cached_tokens` of the
+    prompt were not computed again."""
+
+    prompt_tokens: int | float | None
+    completion_tokens: int | float | None
+    total_tokens: int | float | None
+    cached_tokens: int | float | None = None
+
+
+@dataclass(frozen=True)
 class Answer:
     """The reply answers, and the sample ends."""
 
@@ -60,13 +71,13 @@ class Calls:
 
 
 @dataclass(frozen=True)
-class NoAction:
+class Stop:
     """The sample ends with this stop reason: the reply has neither an answer nor a call, or no call of it worked."""
 
-    stop_reason: str
+    reason: str
 
 
-Action = Answer | Calls | NoAction
+Action = Answer | Calls | Stop
 
 
 def parse_reply(text: str) -> Action:
@@ -76,9 +87,9 @@ def parse_reply(text: str) -> Action:
         return Answer(answer)
     block = _between(text, "<tool_call>", "</tool_call>")
     if block is None:
-        return NoAction(NO_ANSWER_NO_TOOL_CALL)
+        return Stop(NO_ANSWER_NO_TOOL_CALL)
     calls = tuple(_parse_call(raw) for raw in _call_objects(block))
-    return Calls(calls) if calls else NoAction(NO_VALID_TOOL_CALL)
+    return Calls(calls) if calls else Stop(NO_VALID_TOOL_CALL)
 
 
 def find_answer(text: str) -> str:

@@ -15,9 +15,9 @@ NO_NFRAMES = "no_nframes"
 CALL_FAILED = "call_frame_select_failed"
 # The server refused the request (HTTP 400), mostly because the conversation is too long.
 BAD_REQUEST = "openai_bad_request"
-# The only stop reason that is not the model's doing: the sample, a server or this machine failed.
+# The only stop reason that is not the model's doing: the sample, a server, this machine or the agent's code failed.
 EXCEPTION = "exception"
 # Whose failure a record without an answer is.
-MODEL, SAMPLE, INFRASTRUCTURE = FAILURES = ("model", "sample", "infrastructure")
+MODEL, SAMPLE, INFRASTRUCTURE, AGENT = FAILURES = ("model", "sample", "infrastructure", "agent")
 # `--retry-error` keeps the records with these stop reasons and runs all others again.
 SETTLED = frozenset({ANSWER_FOUND, MAX_TURNS_EXCEEDED, NO_ANSWER_NO_TOOL_CALL, NO_VALID_TOOL_CALL})

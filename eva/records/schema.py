@@ -1,4 +1,5 @@
-"""The record: what one line of a cache or a result says. Its fields are its keys, in the order of the line.
+"""The record: what one line of a cache or a result says, and what a sample fills. Its fields are its keys, in the order
+of the line.
 
 `read_record` takes any line that this harness, its earlier versions or the reference wrote. A field that is missing or
 of a wrong kind is None or empty, or is kept as text; only what is no JSON object, or has no index, is no record.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
 from eva.json_text import is_number, items, mapping, number, parse_json, text
@@ -16,6 +17,7 @@ from eva.protocol.arguments import FrameRequest, UnusableArgumentError, read_req
 from eva.protocol.budget import Budgeted
 from eva.protocol.messages import requested_times
 from eva.protocol.option import count_options
+from eva.protocol.reply import Usage
 from eva.records.outcome import Outcome, derive_failure
 from eva.records.read_transcript import find_question, find_video_length_s
 
@@ -35,17 +37,6 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Usage:
-    """The tokens of one request and its reply, as the server counts them."""
-
-    prompt_tokens: Number
-    completion_tokens: Number
-    total_tokens: Number
-    # Of the prompt, those that were in the server's cache; None where the server does not say it.
-    cached_tokens: Number = None
-
-
-@dataclass(frozen=True)
 class Waited:
     """Where the time of a sample went, in seconds. The rest of it is the harness's own."""
 
@@ -55,6 +46,14 @@ class Waited:
     server_s: Number
     # For the video to be opened and for frames.
     frames_s: Number
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What the server said to a request that it refused, where the agent went on; `after` so many replies."""
+
+    after: int
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,8 @@ class Call:
     # The name of the error in the stop reason, and the same for a person; None if the call worked.
     error: str | None
     reason: str | None
-    # The second that each frame's label named to the model; None in records without a schema number.
+    # The second that each frame's label named to the model, empty where the agent did not label them so; None in
+    # records without a schema number.
     labels_s: tuple[int, ...] | None = None
 
     @cached_property
@@ -115,8 +115,8 @@ class Call:
 
         An older record does not say it; then the run's setting `timestamps` tells which times these were.
         """
-        if self.labels_s is not None and len(self.labels_s) == len(self.frames):
-            return self.labels_s
+        if self.labels_s is not None:
+            return self.labels_s if len(self.labels_s) == len(self.frames) else [None] * len(self.frames)
         return self.times_s if timestamps == "actual" else self._requested_times()
 
     def _requested_times(self) -> Numbers:
@@ -145,6 +145,8 @@ class Round:
     reasoning: str = ""
     # The native tool calls as JSON objects with `id`, `name` and `arguments`; None where there are none.
     tool_calls: list[Any] | None = None
+    # The messages of the request as the record's are, where what the agent sent next does not begin with them.
+    request: Transcript = ""
 
 
 @dataclass(frozen=True)
@@ -184,10 +186,10 @@ class Record:
     video_file: str = ""
     # The video's length; of older records the whole seconds that the opening message names.
     video_duration_s: Duration = None
-    # The completed rounds as JSON objects; `rounds` gives them typed. None in the reference's records.
-    trajectory: list[Any] | None = None
-    # The calls that the agent made before the first reply, as JSON objects; `looks` gives them typed.
-    opening: list[Any] | None = None
+    # The completed rounds; None in the reference's records.
+    trajectory: Sequence[Round] | None = None
+    # The calls that the agent made before the first reply.
+    opening: Sequence[Call] | None = None
     # Wall time of the sample.
     seconds: Count = None
     # The question as it was asked, stripped; of older records as the transcript shows it.
@@ -198,17 +200,18 @@ class Record:
     agent: str = ""
     # Which part of `seconds` was waiting; None in older records.
     waited: Waited | None = None
-
-    @cached_property
-    def rounds(self) -> tuple[Round, ...]:
-        """The completed rounds. They are read when they are asked for: most of a record's bytes are theirs, and no
-        score needs them."""
-        return tuple(_read(Round, round_) for round_ in self.trajectory or ())
+    # The requests that the server refused, and after which the agent went on.
+    refusals: tuple[Refusal, ...] = ()
 
     @property
-    def looks(self) -> tuple[Call, ...]:
+    def rounds(self) -> Sequence[Round]:
+        """The completed rounds; none where the record does not say them."""
+        return self.trajectory or ()
+
+    @property
+    def looks(self) -> Sequence[Call]:
         """The calls that the agent made before the first reply."""
-        return tuple(_read(Call, call) for call in self.opening or ())
+        return self.opening or ()
 
     @cached_property
     def outcome(self) -> Outcome:
@@ -236,7 +239,7 @@ OWN_KEYS = frozenset(field.name for field in fields(Record)) - {"extra"}
 # is the text "None".
 _JUDGED = {"gt": "", "answer": "", "stop_reason": "missing_stop_reason"}
 # What an older record has under these names is the annotation's.
-_SINCE_SCHEMA_1 = frozenset({"question", "schema", "opening", "agent", "waited"})
+_SINCE_SCHEMA_1 = frozenset({"question", "schema", "opening", "agent", "waited", "refusals"})
 
 
 def read_record(line: object, *, default_index: int | None = None) -> Record:
@@ -261,7 +264,7 @@ def _read_record(value: Mapping[str, Any], index: int) -> Record:
     own = OWN_KEYS
     if found["schema"] is None:
         derived |= {"question": find_question(transcript(found["messages"]))}
-        derived |= {"opening": None, "agent": "", "waited": None}
+        derived |= {"opening": None, "agent": "", "waited": None, "refusals": ()}
         own = OWN_KEYS - _SINCE_SCHEMA_1
     if found["video_duration_s"] is None:
         derived["video_duration_s"] = find_video_length_s(transcript(found["messages"]))
@@ -269,6 +272,29 @@ def _read_record(value: Mapping[str, Any], index: int) -> Record:
         derived["failure"] = ""
     extra = {key: held for key, held in value.items() if key not in own}
     return Record(**{**found, **derived, "index": index, "extra": extra})
+
+
+class _Unread(Sequence[T]):
+    """The parts of a record that was read. Each is typed when it is asked for: most of a record's bytes are theirs, and
+    no score needs them."""
+
+    def __init__(self, kind: type[T], values: list[Any]) -> None:
+        self._kind, self.values = kind, values
+
+    @cached_property
+    def _parts(self) -> tuple[T, ...]:
+        return tuple(_read(self._kind, value) for value in self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._parts[place]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._parts == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _read(kind: type[T], value: object) -> T:
@@ -291,6 +317,8 @@ def record_json(record: Record) -> dict[str, Any]:
 
 def to_json(value: Any) -> Any:
     """A part of a record as JSON values; a field that holds its default is left out."""
+    if isinstance(value, _Unread):
+        return value.values
     if isinstance(value, tuple):
         return [to_json(part) for part in value]
     if not is_dataclass(value):
@@ -335,6 +363,10 @@ def _budgeted(value: object) -> Budgeted | None:
     return None if None in numbers else Budgeted(*numbers)  # type: ignore[arg-type]
 
 
+def _sequence(kind: type[T]) -> Callable[[object], Sequence[T] | None]:
+    return lambda value: _Unread(kind, value) if isinstance(value, list) else None
+
+
 def _optional(kind: type[T]) -> Callable[[object], T | None]:
     return lambda value: _read(kind, value) if isinstance(value, dict) else None
 
@@ -355,7 +387,10 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "Numbers | None": _numbers,
     "Count": _count,
     "Duration": _duration_s,
-    "Usage": partial(_read, Usage),
+    "Usage": lambda value: Usage(*(number(mapping(value).get(one.name)) for one in fields(Usage))),
+    "Sequence[Round] | None": _sequence(Round),
+    "Sequence[Call] | None": _sequence(Call),
+    "tuple[Refusal, ...]": lambda value: tuple(_read(Refusal, one) for one in items(value)),
     "Waited | None": _optional(Waited),
     "Budgeted | None": _budgeted,
     "Executed | None": _optional(Executed),

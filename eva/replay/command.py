@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from eva.agent.interface import MAX_TURNS
 from eva.agent.transcript import load_transcriber
 from eva.agents.choice import AGENT_SETTINGS, AgentChoice
 from eva.dataset.items import Item
@@ -25,7 +26,7 @@ from eva.replay.summary import Summary
 from eva.replay.videos import ShownVideo, infer_videos, open_videos
 from eva.run.executor import call_settings, make_tool
 from eva.run.options import FRAME_TOOL, Options, SettingsError
-from eva.run.settings import Dataset, check_settings, choose_agent
+from eva.run.settings import Dataset, check_settings, choose_agent, with_agent_settings
 
 # The settings of a run that decide what the loop makes of a reply.
 _DECIDING = ("max_turns", "max_visual_tokens", "maxp", "fallback", "timestamps")
@@ -37,6 +38,7 @@ async def replay_result(
     """Play the records of `items` again, their frames too with `cut_frames`. Raises SettingsError, ResultError,
     TokenizerError, FrameToolUnusableError."""
     agent = choose_agent(options, items)
+    options = with_agent_settings(options, agent)
     _check_flags(path, dataset, agent, options, cut_frames=cut_frames)
     settings = replace(call_settings(options), image_transport="file")
     transcribe = load_transcriber(options.tokenizer)
@@ -48,7 +50,9 @@ async def replay_result(
             await tool.start()
         opened = await open_videos(items, dataset.video_root, tool) if is_folder(dataset.video_root) else {}
         inferred = {} if _needs_frames(options) else infer_videos(read_records(path), asked, opened, settings)
-        replayer = Replayer(agent.make(), transcribe, settings, options.max_turns, tool, cut_frames)
+        replayer = Replayer(
+            agent.make(), transcribe, settings, options.max_turns or MAX_TURNS, tool, dataset.video_root, cut_frames
+        )
         stage = _Stage(replayer, asked, opened | inferred, part=options.sample is not None or options.ids is not None)
         summary = Summary(path)
         await stage.replay_all(

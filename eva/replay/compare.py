@@ -10,7 +10,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from eva.agent.loop import Episode
 from eva.agent.record import BAD_REQUEST_ERROR, exception_record
 from eva.dataset.items import Item
 from eva.errors import EvaError, VideoError
@@ -35,7 +34,7 @@ UNKNOWN_TO_DECORD = DOCUMENTED + "the reference opens such a video only with its
 
 _OF_ANNOTATION = ("gt", "videos")
 # Also those; the records of the reference lack them.
-_SINCE_SCHEMA_1 = ("question", "extra", "failure")
+_SINCE_SCHEMA_1 = ("question", "extra", "failure", "refusals")
 _IN_LAST_ROUND = ("answer", "stop_reason", "num_rounds", "total_tokens", "error")
 _OF_CALL = ("asked", "budgeted", "tokens", "error", "labels_s")
 _OF_FRAMES = ("start_s", "end_s", "indices", "times_s", "width", "height")
@@ -88,7 +87,7 @@ def _explain(found: list[Divergence], cause: str, fields: tuple[str, ...]) -> li
 
 def compare_exception(record: Record, item: Item, video: ShownVideo | None) -> list[Divergence]:
     """What is wrong with the record of a sample that ended as an exception, of which there is no conversation."""
-    owed = exception_record(item, EvaError(""), Episode())
+    owed = exception_record(item, EvaError(""))
     named = _OF_ANNOTATION if record.schema is None else (*_OF_ANNOTATION, "question", "extra")
     names = (*named, "answer", "num_rounds", "total_tokens", "estimated_visual_tokens")
     found = [one for name in names for one in _field_divergence(record, owed, None, name)]
@@ -128,6 +127,8 @@ def _find_divergences(record: Record, replayed: Record, item: Item, *, frames_cu
     for name, number in rounds.items():
         yield from _field_divergence(record, replayed, number, name)
     for number, pair in enumerate(zip(record.rounds, replayed.rounds, strict=False), start=1):
+        if record.schema is not None and pair[0].request != pair[1].request:
+            yield unexplained(record, number, "request", *(transcript(one.request)[:_EXCERPT] for one in pair))
         for said, owed in _call_differences(*pair, frames_cut=frames_cut):
             yield unexplained(record, number, "trajectory", said, owed)
 

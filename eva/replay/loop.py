@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eva.agent.interface import Agent, Task
-from eva.agent.loop import Episode, open_episode, run_episode
+from eva.agent.interface import Agent
+from eva.agent.play import AgentFaultError, Episode
 from eva.agent.record import episode_record, exception_record
+from eva.agent.sample import SampleRunner, play
 from eva.agent.tool_call import CallRunner, CallSettings
 from eva.agent.transcript import Transcribe
 from eva.dataset.items import Item
 from eva.endpoint.completion import Reply
+from eva.endpoint.errors import BadRequestError
 from eva.errors import EvaError
 from eva.frames.tool import (
     CallFailedError,
@@ -28,7 +30,7 @@ from eva.frames.tool import (
 )
 from eva.protocol.messages import Message, PromptError, VideoInfo
 from eva.protocol.stop_reasons import BAD_REQUEST
-from eva.records.schema import Record, read_record, record_json
+from eva.records.schema import Record, Refusal, read_record, record_json
 from eva.replay.turns import recorded_replies
 from eva.replay.videos import ShownVideo
 from eva.video.sampling import SelectionError, Window, output_size, sample_times
@@ -61,6 +63,9 @@ class PlanningTool:
         """See FrameTool."""
         return FoundVideo(annotated, 0, 0, self.video)
 
+    async def count(self, video: Path) -> tuple[float, int]:
+        raise FrameToolError(f"the rate and the number of frames of {video} are known with its file alone")
+
     async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
         """See FrameTool; each frame is a name without a file."""
         try:
@@ -86,6 +91,7 @@ class Replayer:
     settings: CallSettings
     max_turns: int
     tool: FrameTool
+    root: Path
     cut_frames: bool
 
     def cuts(self, video: ShownVideo) -> bool:
@@ -100,29 +106,32 @@ class Replayer:
     async def _replay(self, record: Record, item: Item, video: ShownVideo) -> Record:
         episode = Episode()
         try:
-            await self._run(record, item, video, episode)
-        except NoFurtherReplyError:
-            if record.stop_reason == BAD_REQUEST:  # only the server knows why
-                episode.refusal = record.error_detail
-            episode.stop(BAD_REQUEST if record.stop_reason == BAD_REQUEST else GOES_ON)
-        except (PromptError, FrameToolError) as error:
+            await self._play(record, item, video, episode)
+            return episode_record(item, episode, self.transcribe)
+        except (PromptError, FrameToolError, AgentFaultError) as error:
             return exception_record(item, error, episode)
         finally:
             self.tool.release(item.index)
-        return episode_record(item, episode, self.transcribe(episode.messages))
 
-    async def _run(self, record: Record, item: Item, video: ShownVideo, episode: Episode) -> None:
-        replies = iter(recorded_replies(record, item))
+    async def _play(self, record: Record, item: Item, video: ShownVideo, episode: Episode) -> None:
+        recorded = recorded_replies(record, item)
+        replies = iter(recorded)
+        refusals = deque(record.refusals)
+        if record.stop_reason == BAD_REQUEST:  # only the server knows why
+            refusals.append(Refusal(len(recorded), record.error_detail))
 
         async def complete(_: Sequence[Message], __: Mapping[str, Any]) -> Reply:
+            if refusals and refusals[0].after <= len(episode.rounds):
+                raise BadRequestError(refusals.popleft().detail)
             reply = next(replies, None)
             if reply is None:
                 raise NoFurtherReplyError
             return reply
 
         tool = self.tool if self.cuts(video) else PlanningTool(self.tool.settings, video.info)
-        path = video.path or Path(item.videos[0])
-        look = partial(CallRunner(tool, self.settings).run, path=path, video=video.info, sample=item.index)
-        task = Task(item.index, item.prompt, video.info)
-        await open_episode(episode, self.agent, task, run_call=partial(look, budget=False))
-        await run_episode(episode, self.agent, task, complete=complete, run_call=look, max_turns=self.max_turns)
+        runner = SampleRunner(self.agent, CallRunner(tool, self.settings), self.transcribe, self.root, self.max_turns)
+        found = FoundVideo(video.path or Path(item.videos[0]), 0, 0, video.info)
+        try:
+            await play(self.agent, item, found, episode, runner, complete=complete)
+        except NoFurtherReplyError:
+            episode.stop(GOES_ON)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from eva.agent.record import recorded_reply
 from eva.dataset.items import Item
-from eva.endpoint.completion import Reply, Usage
+from eva.endpoint.completion import Reply
+from eva.protocol.reply import Usage
 from eva.records.read_transcript import find_replies
 from eva.records.schema import Record, transcript
 
@@ -16,7 +17,7 @@ def recorded_replies(record: Record, item: Item) -> list[Reply]:
     """
     if record.trajectory is not None:
         return list(map(recorded_reply, record.rounds))
-    usage = Usage(total_tokens=None if record.total_tokens is None else int(record.total_tokens))
+    usage = Usage(None, None, record.total_tokens)
     return [Reply(text, usage, None) for text in find_replies(transcript(record.messages))[prompted_replies(item) :]]
 
 

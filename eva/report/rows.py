@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eva.protocol.stop_reasons import INFRASTRUCTURE, SAMPLE
+from eva.protocol.stop_reasons import AGENT, INFRASTRUCTURE, SAMPLE
 from eva.records.outcome import Outcome
 from eva.records.schema import Record
 from eva.scoring.categories import categories
@@ -53,7 +53,7 @@ def status(outcome: Outcome) -> str:
     it is that there is none."""
     if outcome.correct:
         return RIGHT
-    if outcome.failure in (SAMPLE, INFRASTRUCTURE):
+    if outcome.failure in (SAMPLE, INFRASTRUCTURE, AGENT):
         return FAILED
     return WRONG if outcome.answer.strip() else UNANSWERED
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from eva.agent.interface import MAX_TURNS
 from eva.agent.sample import SampleRunner
 from eva.agent.transcript import NO_TOKENIZER, TokenizerError, Transcribe, keep_messages, load_transcriber
-from eva.agents.readers import can_read, describe_unread
+from eva.agents.readers import describe_unread, was_read
 from eva.dataset.items import Item, video_path
 from eva.endpoint.completion import BLACK_IMAGE_URL, MAX_TOKENS, image_message
 from eva.endpoint.errors import ServerError
@@ -25,7 +26,15 @@ from eva.protocol.stop_reasons import SAMPLE
 from eva.run.connect import connect_to
 from eva.run.executor import make_sample_runner, make_tool
 from eva.run.options import Options
-from eva.run.settings import Dataset, choose_agent, choose_items, find_doubts, find_problems, load_annotations
+from eva.run.settings import (
+    Dataset,
+    choose_agent,
+    choose_items,
+    find_doubts,
+    find_problems,
+    load_annotations,
+    with_agent_settings,
+)
 from eva.scoring.published import load_published
 from eva.text import folded, printable, without_secrets
 from eva.video.choices import WHOLE_SHARE
@@ -57,6 +66,7 @@ async def check_all(dataset: Dataset, options: Options) -> list[Finding]:
     """
     items, findings = _check_questions(dataset, options)
     agent = choose_agent(options, items)
+    options = with_agent_settings(options, agent)
     transcribe: Transcribe = keep_messages  # without the tokenizer, what is played keeps its messages
     try:
         transcribe = load_transcriber(options.tokenizer)
@@ -143,7 +153,7 @@ async def check_server(url: str, options: Options) -> Finding:
         length = (await model.read_card()).context_length
     except ServerError as error:
         return Finding("server", FAILED, f"{without_secrets(url)}\n{error}")
-    turns, problems = options.max_turns, dict[str, str]()
+    turns, problems = options.max_turns or MAX_TURNS, dict[str, str]()
     needed = (turns - 1) * options.max_visual_tokens + turns * MAX_TOKENS + TEXT_TOKENS
     if options.image_transport != "base64":
         try:
@@ -184,7 +194,7 @@ async def _play(items: Sequence[Item], url: str, runner: SampleRunner, options: 
         return FAILED, f"{question}: {record.error_detail or record.error}"
     if record.answer:
         return OK, f"{question}: answered {record.answer!r} after {len(rounds)} replies"
-    if not can_read(runner.agent, rounds[-1], record.question):
+    if rounds and not was_read(record, len(rounds) - 1):
         described = describe_unread(rounds[-1], record.question)
         return FAILED, f"{question} ended as {record.stop_reason}: {described}"
     return WARNING, f"{question} ended without an answer: {record.stop_reason}"

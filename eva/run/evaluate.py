@@ -14,9 +14,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from eva.agent.loop import Episode
 from eva.agent.record import exception_record
 from eva.agent.transcript import load_transcriber
+from eva.agent.watch import watched_loop
 from eva.agents.choice import AgentChoice
 from eva.dataset.items import Item
 from eva.endpoint.client import ChatModel
@@ -45,6 +45,7 @@ from eva.run.settings import (
     find_doubts,
     load_annotations,
     with_absolute_paths,
+    with_agent_settings,
 )
 from eva.scoring.coverage import Coverage, measure
 from eva.scoring.published import load_published
@@ -96,6 +97,7 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
     items = choose_items(everything, options)
     check_settings(dataset, options)
     agent = choose_agent(options, items)
+    options = with_agent_settings(options, agent)
     for doubt in find_doubts(items, everything, dataset.jsonl, load_published().get(options.dataset)):
         log.warning("%s: %s", *doubt)
     async with AsyncExitStack() as at_end:
@@ -121,7 +123,13 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
             if models:
                 write_meta(cache.path, meta)
                 await run_all(
-                    items, executor, models, keeper=Keeper(cache, agent), times=times, options=options, host=host
+                    items,
+                    executor,
+                    models,
+                    keeper=Keeper(cache, agent.record_name),
+                    times=times,
+                    options=options,
+                    host=host,
                 )
         finally:
             ended = Ended(
@@ -161,7 +169,8 @@ async def make_executor(
     from eva.cluster.driver import join_cluster  # noqa: PLC0415  a local run needs no Ray
     from eva.cluster.node import NodeSettings  # noqa: PLC0415
 
-    settings = NodeSettings(with_absolute_paths(options), models[0].name, str(dataset.video_root), agent)
+    root = str(dataset.video_root)
+    settings = NodeSettings(with_absolute_paths(options), models[0].name, root, agent.for_nodes())
     return await join_cluster(options.ray, settings, {item.videos[0] for item in items})
 
 
@@ -199,12 +208,13 @@ async def run_all(
 
         def give_up(item: Item, failing: UnansweredError) -> None:
             log.warning("sample %s failed again, --retry-error runs it later: %s", item.index, failing)
-            keep(failing.record or exception_record(item, failing.failure, Episode()))
+            keep(failing.record or exception_record(item, failing.failure))
 
         schedule = Schedule(run, give_up, options.outage_timeout, executor.take)
         try:
-            host.catch_signals(lambda number: schedule.end(number, options.grace))
-            await schedule.run_all(by_video(pending), max_concurrent=options.max_concurrent)
+            with watched_loop():
+                host.catch_signals(lambda number: schedule.end(number, options.grace))
+                await schedule.run_all(by_video(pending), max_concurrent=options.max_concurrent)
             await servers.check_weights()
         except RunInterruptedError:
             raise

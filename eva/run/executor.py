@@ -101,7 +101,8 @@ def make_sample_runner(
         call_runner=CallRunner(tool, call_settings(options)),
         transcribe=transcribe,
         video_root=video_root,
-        max_turns=options.max_turns,
+        max_turns=options.max_turns or agent.settings.max_turns,
+        timeout_s=options.sample_timeout,
     )
 
 

@@ -9,12 +9,11 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from eva.agents.choice import AgentChoice
-from eva.agents.readers import can_read, describe_unread
+from eva.agents.readers import describe_unread, was_read
 from eva.dataset.items import Item
 from eva.endpoint.errors import WeightsChangedError
 from eva.errors import EvaError
-from eva.protocol.stop_reasons import EXCEPTION
+from eva.protocol.stop_reasons import AGENT, EXCEPTION
 from eva.records.cache import Cache
 from eva.records.schema import Record
 from eva.run.options import Options
@@ -24,6 +23,8 @@ log = logging.getLogger(__name__)
 
 # So many replies, and none of them can be read: this is not a coincidence.
 FIRST_REPLIES = 10
+# So many faults of the agent, and no sample in between that it ended: every sample would end so.
+MOST_FAULTS = 3
 
 
 class CalledOffError(EvaError):
@@ -60,23 +61,34 @@ def end_of_run(error: EvaError, cache: Cache, unproved: Collection[int]) -> RunE
     return RunEndedError(f"{error}; {len(unproved)} records that may be of either are taken out of the cache")
 
 
-class Keeper:
-    """The cache of a run with `choice`."""
+class AgentBrokenError(EvaError):
+    """The agent's code fails on one sample after the other."""
 
-    def __init__(self, cache: Cache, choice: AgentChoice) -> None:
-        self.cache, self._choice = cache, choice
-        self._agent = choice.make()
+
+class Keeper:
+    """The cache of a run. Records bear the name of `agent`."""
+
+    def __init__(self, cache: Cache, agent: str) -> None:
+        self.cache, self._agent = cache, agent
         self._unread: int | None = 0
+        self._faults = 0
 
     def append(self, record: Record) -> None:
-        """Put one record on disk, with the agent's name. Raises CacheError."""
-        self.cache.append(replace(record, agent=self._choice.record_name))
+        """Put one record on disk, with the agent's name. Raises CacheError; AgentBrokenError for the last of
+        MOST_FAULTS."""
+        self.cache.append(replace(record, agent=self._agent))
+        self._faults = self._faults + 1 if record.failure == AGENT else 0
+        if self._faults >= MOST_FAULTS:
+            raise AgentBrokenError(
+                f"{MOST_FAULTS} samples in a row ended by a fault of the agent ({record.error}): mend it, then run "
+                "these again with --retry-error"
+            )
         if self._unread is not None and record.stop_reason != EXCEPTION:
             self._count(record, self._unread)
 
     def _count(self, record: Record, unread: int) -> None:
         unread += len(record.rounds)
-        if any(can_read(self._agent, round_, record.question) for round_ in record.rounds):
+        if any(was_read(record, number) for number in range(len(record.rounds))):
             self._unread = None
         elif unread < FIRST_REPLIES:
             self._unread = unread

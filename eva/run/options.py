@@ -11,6 +11,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from eva.agent.interface import MAX_TURNS, Agent
 from eva.agents.choice import FRAME_TOKENS, NFRAMES
 from eva.endpoint.completion import MAX_TOKENS, TEMPERATURE, Sampling
 from eva.errors import EvaError
@@ -117,6 +118,29 @@ def header_lines(headers: Mapping[str, str] | Sequence[str | tuple[str, str]]) -
     return tuple((name, value.strip()) for name, _, value in (line.partition(":") for line in lines))
 
 
+def agent(value: Any) -> Any:
+    """A name, a class as text, or the agent itself."""
+    if not isinstance(value, (str, Agent)):
+        raise argparse.ArgumentTypeError(f"{value!r:.80} is neither a text nor an agent")
+    return value
+
+
+def agent_arguments(given: Mapping[str, Any] | Sequence[str]) -> Mapping[str, Any]:
+    """`NAME=VALUE` -> the arguments by name."""
+    if isinstance(given, Mapping):
+        return given
+    arguments: dict[str, Any] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals or not name.isidentifier():
+            raise argparse.ArgumentTypeError(f"{one!r:.80} has not the form NAME=VALUE")
+        try:
+            arguments[name] = parse_json(value)
+        except ValueError:
+            arguments[name] = value
+    return arguments
+
+
 def index_set(value: str | Collection[int]) -> frozenset[int]:
     """`3,17,40-60` -> the indices."""
     if not isinstance(value, str):
@@ -173,7 +197,9 @@ class ServerSettings:
         None, rank_count, "N", "data-parallel ranks of each server (docs/servers.md); auto: ask it, 0: let it choose",
         default="auto",
     )  # fmt: skip
-    max_tokens: int = setting(MAX_TOKENS, positive, "N", "most tokens of one reply")
+    max_tokens: int | None = setting(
+        None, positive, "N", f"most tokens of one reply (default: the agent's own, {MAX_TOKENS} of eva)"
+    )
     extra_body: Mapping[str, Any] | None = setting(
         None, json_fields, "JSON", "fields that are added to the body of each request; null takes a field out"
     )
@@ -190,7 +216,7 @@ class ServerSettings:
 
     @property
     def sampling(self) -> Sampling:
-        return Sampling(self.max_tokens, self.temperature, self.seed, self.extra_body or {})
+        return Sampling(self.max_tokens or MAX_TOKENS, self.temperature, self.seed, self.extra_body or {})
 
     @property
     def key(self) -> str:
@@ -199,17 +225,25 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgentSettings:
+class PlaySettings:
     """Who plays."""
 
-    agent: str = setting("eva", str, "AGENT", "eva, uniform, blind, tools, hermes, or mine.py:MyAgent (docs/agents.md)")
+    agent: str | Agent = setting(
+        "eva", agent, "AGENT", "eva, uniform, blind, tools, hermes, or mine.py:MyAgent (docs/agents.md)"
+    )
+    agent_arg: Mapping[str, Any] | Sequence[str] = setting(
+        (), agent_arguments, "NAME=VALUE", "what MyAgent is made with; VALUE is JSON or a text; repeat it for several",
+        type=str, action="append", default=[],
+    )  # fmt: skip
     nframes: int | None = setting(None, positive, "N", f"of uniform: frames of the video (default: {NFRAMES})")
     frame_tokens: int | None = setting(None, positive, "T", f"of uniform: tokens per frame (default: {FRAME_TOKENS})")
     match: Path | None = setting(None, Path, "RESULT", "of uniform: as many tokens per question as that run spent")
     tool_images: str | None = setting(
         None, choices=("tool", "user"), meaning="of tools: the message in which frames are (default: tool)"
     )
-    max_turns: int = setting(6, positive, "N", "most replies per sample")
+    max_turns: int | None = setting(
+        None, positive, "N", f"most replies per sample (default: the agent's own, {MAX_TURNS} of eva)"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +284,9 @@ class RunSettings:
     """How a run goes on, and how much of it goes on at a time. Times are in seconds."""
 
     max_concurrent: int = setting(30, positive, "N", "samples at the same time")
+    sample_timeout: float = setting(
+        3600.0, positive_number, "S", "seconds that an agent may take for a sample, the waiting for replies not counted"
+    )
     grace: float = setting(60.0, positive_number, "S", "seconds for running samples after an interrupt")
     ray: str | None = setting(
         None, None, "ADDRESS", "run on this Ray cluster, HOST:PORT; without ADDRESS on that of this machine",
@@ -262,7 +299,7 @@ class RunSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(RunSettings, FrameSettings, AgentSettings, ServerSettings, DataSettings):
+class Options(RunSettings, FrameSettings, PlaySettings, ServerSettings, DataSettings):
     """All settings of a run. Each can be given as the text of its flag. Raises SettingsError."""
 
     def __post_init__(self) -> None:

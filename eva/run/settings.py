@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from eva.agents.choice import BUILT_IN, FRAME_TOKENS, NFRAMES, AgentChoice, AgentError, read_own
+from eva.agent.interface import Agent
+from eva.agents.choice import BUILT_IN, FRAME_TOKENS, NFRAMES, AgentChoice
+from eva.agents.own import AgentError, load
 from eva.dataset.catalog import load_catalog
 from eva.dataset.items import Item, load_items
 from eva.errors import EvaError
@@ -23,7 +25,7 @@ from eva.protocol.messages import first_question
 from eva.protocol.option import can_be_letter, count_options
 from eva.protocol.stop_reasons import INFRASTRUCTURE
 from eva.records.result_file import read_records
-from eva.run.options import Options, SettingsError
+from eva.run.options import Options, SettingsError, agent_arguments
 from eva.scoring.published import Published, published_questions
 
 
@@ -194,19 +196,31 @@ def choose_agent(options: Options, items: Sequence[Item]) -> AgentChoice:
             raise AgentError(f"{flag} is a setting of --agent {agent}, not of {options.agent}")
     if options.nframes and options.match:
         raise AgentError("--match decides the number of frames: leave --nframes out")
-    own = None if options.agent in BUILT_IN else read_own(options.agent)
-    choice = AgentChoice(
-        name=options.agent if own is None else f"{own.name}:{own.class_name}",
-        own=own,
-        nframes=options.nframes or NFRAMES,
-        frame_tokens=options.frame_tokens or FRAME_TOKENS,
-        spent=read_spent(options.match, items) if options.match else None,
-        matched_sha256=file_sha256(options.match) if options.match else None,
-        images_for_user=options.tool_images == "user",
-        pixels_per_token=options.pixels_per_token,
+    given, arguments = options.agent, agent_arguments(options.agent_arg)
+    if arguments and (isinstance(given, Agent) or given in BUILT_IN):
+        raise AgentError(f"--agent-arg is for a class of one's own, not for {given}")
+    if isinstance(given, Agent):
+        return AgentChoice(f"{type(given).__module__}:{type(given).__qualname__}", given=given)
+    if given in BUILT_IN:
+        return AgentChoice(
+            name=given,
+            nframes=options.nframes or NFRAMES,
+            frame_tokens=options.frame_tokens or FRAME_TOKENS,
+            spent=read_spent(options.match, items) if options.match else None,
+            matched_sha256=file_sha256(options.match) if options.match else None,
+            images_for_user=options.tool_images == "user",
+            pixels_per_token=options.pixels_per_token,
+        )
+    own, source = load(given, arguments)
+    return AgentChoice(source.reference, source, arguments, own)
+
+
+def with_agent_settings(options: Options, choice: AgentChoice) -> Options:
+    """The settings of the run; what they leave open is as the agent says."""
+    own = choice.make().settings
+    return replace(
+        options, max_turns=options.max_turns or own.max_turns, max_tokens=options.max_tokens or own.max_tokens
     )
-    choice.make()
-    return choice
 
 
 def read_spent(result: Path, items: Sequence[Item]) -> dict[int, int]:

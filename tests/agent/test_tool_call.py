@@ -10,10 +10,11 @@ from typing import Any, cast
 
 import pytest
 
-from eva.agent.tool_call import CallRunner, CallSettings, ToolCallOutcome
+from eva.agent.tool_call import CallRunner, CallSettings, Outcome
 from eva.frames.tool import MAX_FRAMES, CallFailedError, Extraction, FrameCall, FrameTool, FrameToolError, ToolSettings
-from eva.protocol.messages import ShownFrame, VideoInfo
+from eva.protocol.messages import Frame, VideoInfo
 from eva.protocol.reply import CallAttempt
+from eva.records.schema import Call
 
 VIDEO = Path("/videos/clip.mp4")
 INFO = VideoInfo(duration_s=60.0, width=640, height=360)
@@ -40,7 +41,7 @@ class Scripted:
         return Extraction(frames, 0.1, self.details)
 
 
-def run(tool: Scripted, call: CallAttempt, settings: CallSettings = REQUESTED) -> ToolCallOutcome:
+def run(tool: Scripted, call: CallAttempt, settings: CallSettings = REQUESTED) -> Outcome:
     runner = CallRunner(cast(FrameTool, tool), settings)
     return asyncio.run(runner.run(call, VIDEO, INFO, sample=7))
 
@@ -53,9 +54,9 @@ def test_a_call_is_run_after_the_budget_and_its_frames_are_labelled_with_the_req
     tool = Scripted()
     outcome = run(tool, attempt(resize="0.5", why="look"))
     assert tool.asked == [(VIDEO, FrameCall(0, 20, 3, 0.5, CALL | {"resize": "0.5", "why": "look"}), 7)]
-    assert outcome.shown == tuple(ShownFrame(t, f"file:///frames/{n}.png") for n, t in enumerate((0, 10, 20)))
-    assert outcome.budgeted is not None
-    assert (outcome.budgeted.tokens, outcome.error, outcome.reason) == (3 * 6 * 11, None, None)
+    assert outcome.frames == tuple(Frame(t, f"file:///frames/{n}.png") for n, t in enumerate((0, 10, 20)))
+    assert outcome.call.budgeted is not None
+    assert (outcome.call.budgeted.tokens, outcome.error, outcome.reason) == (3 * 6 * 11, None, None)
 
 
 def test_a_call_over_the_budget_asks_for_fewer_and_smaller_frames() -> None:
@@ -68,13 +69,13 @@ def test_a_call_over_the_budget_asks_for_fewer_and_smaller_frames() -> None:
 
 def test_fewer_frames_than_asked_for_are_labelled_over_the_whole_window() -> None:
     outcome = run(Scripted(most=2), attempt())
-    assert [frame.time_s for frame in outcome.shown] == [0, 20]
+    assert [frame.label_s for frame in outcome.frames] == [0, 20]
 
 
 def test_frames_are_labelled_with_their_own_times_where_that_is_asked_for() -> None:
     actual = CallSettings(12000, 720, "actual", "file")
     outcome = run(Scripted(details={"times_s": [0.1, 9.9, 19.9]}), attempt(), actual)
-    assert [frame.time_s for frame in outcome.shown] == [0, 9, 19]
+    assert [frame.label_s for frame in outcome.frames] == [0, 9, 19]
     with pytest.raises(FrameToolError, match=r"/tools/frames\.py .* run with --timestamps requested"):
         run(Scripted(details={"times_s": [0.1]}), attempt(), actual)
 
@@ -82,7 +83,7 @@ def test_frames_are_labelled_with_their_own_times_where_that_is_asked_for() -> N
 def test_frames_are_sent_as_data_where_that_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(b"PNG")
     outcome = run(Scripted(tmp_path), attempt(nframes=1), CallSettings(12000, 720, "requested", "base64"))
-    assert outcome.shown == (ShownFrame(0, "data:image/png;base64,UE5H"),)
+    assert outcome.frames == (Frame(0, "data:image/png;base64,UE5H"),)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,9 @@ def test_frames_are_sent_as_data_where_that_is_asked_for(tmp_path: Path) -> None
 )
 def test_a_call_that_failed_when_it_was_read_never_reaches_the_frame_tool(call: CallAttempt) -> None:
     tool = Scripted()
-    assert run(tool, call) == ToolCallOutcome(call, error=call.error)
+    assert run(tool, call) == Outcome(
+        call, Call(call.raw if call.arguments is None else call.arguments, None, None, (), 0, call.error, None, ())
+    )
     assert tool.asked == []
 
 
@@ -123,18 +126,18 @@ def test_a_call_that_no_tool_can_run_fails_with_a_reason_and_never_reaches_it(
     assert outcome.error == "call_frame_select_failed"
     assert outcome.reason is not None
     assert reason in outcome.reason
-    assert (tool.asked, outcome.shown, outcome.extraction) == ([], (), None)
+    assert (tool.asked, outcome.frames, outcome.call.executed) == ([], (), None)
 
 
 def test_the_most_frames_that_a_prompt_may_hold_can_be_asked_for() -> None:
     settings = CallSettings(10**9, 720, "requested", "file")
-    assert len(run(Scripted(), attempt(nframes=MAX_FRAMES, resize=0), settings).shown) == MAX_FRAMES
+    assert len(run(Scripted(), attempt(nframes=MAX_FRAMES, resize=0), settings).frames) == MAX_FRAMES
 
 
 def test_what_the_frame_tool_refuses_is_the_models_failure_and_keeps_the_budget() -> None:
     outcome = run(Scripted(failure=CallFailedError("an empty window")), attempt())
     assert (outcome.error, outcome.reason) == ("call_frame_select_failed", "an empty window")
-    assert outcome.budgeted is not None
+    assert outcome.call.budgeted is not None
 
 
 def test_what_the_frame_tool_cannot_do_is_raised() -> None:

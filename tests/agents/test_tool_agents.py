@@ -9,31 +9,34 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import played_agent
 import pytest
 from agent_replies import hermes, window
 from hostile_replies import FIVE_MB, HOSTILE, check_linear
 from random_replies import a_reply
 from strict_openai import find_fault
 
-from eva.agent.interface import Agent, Task
-from eva.agent.loop import Episode, open_episode, run_episode
+from eva.agent.interface import Agent, Task, TaskVideo
+from eva.agent.play import Episode
 from eva.agent.record import episode_record
-from eva.agent.tool_call import CallRunner, CallSettings, ToolCallOutcome
+from eva.agent.tool_call import CallRunner, CallSettings, Outcome
+from eva.agents import hermes as hermes_agent
+from eva.agents import tools as tools_agent
 from eva.agents.blind import Blind
 from eva.agents.eva import Eva
 from eva.agents.frame_function import MOST_CALLS
 from eva.agents.hermes import Hermes
 from eva.agents.tools import Tools
 from eva.dataset.items import Item
-from eva.endpoint.completion import NativeCall, Reply, Usage, read_reply
+from eva.endpoint.completion import NativeCall, Reply, read_reply
 from eva.frames.tool import CallFailedError, Extraction, FrameCall, FrameTool
-from eva.protocol.messages import Message, VideoInfo
-from eva.protocol.reply import Answer, CallAttempt, Calls, NoAction
+from eva.protocol.messages import Message
+from eva.protocol.reply import Action, Answer, CallAttempt, Calls, Stop, Usage
 from eva.records.cache import encode
 from eva.records.schema import read_record, record_json
 
 USAGE = Usage(1, 1, 2)
-VIDEO = VideoInfo(60.0, 640, 360)
+VIDEO = TaskVideo(60.0, 640, 360)
 QUESTION = ({"role": "user", "content": "Q?"},)
 LOOK = window(0, 4, 2)
 FUZZED = 600
@@ -48,8 +51,12 @@ def native(arguments: str, *, name: str = "frame_select", call_id: str = "") -> 
     return NativeCall(call_id, name, arguments)
 
 
+def read(agent: Agent, reply: Reply) -> Action:
+    return (hermes_agent if isinstance(agent, Hermes) else tools_agent).read(reply, "Q?")
+
+
 def calls_of(agent: Agent, reply: Reply) -> list[tuple[Any, str | None]]:
-    action = agent.read(reply)
+    action = read(agent, reply)
     assert isinstance(action, Calls)
     return [(call.arguments, call.error) for call in action.calls]
 
@@ -73,7 +80,7 @@ def test_hermes_reads_every_block_and_a_last_one_without_its_end() -> None:
     ],
 )
 def test_a_call_that_cannot_run_has_an_error_and_a_reason(raw: str, error: str) -> None:
-    action = Hermes().read(said(f"<tool_call>{raw}</tool_call>"))
+    action = read(Hermes(), said(f"<tool_call>{raw}</tool_call>"))
     assert isinstance(action, Calls)
     assert [call.error for call in action.calls] == [error]
     assert action.calls[0].reason
@@ -87,10 +94,10 @@ def test_arguments_that_are_the_text_of_an_object_are_read_too() -> None:
 @pytest.mark.parametrize("agent", [Hermes(), Tools(images_for_user=False)], ids=["hermes", "tools"])
 def test_an_answer_in_its_tags_counts_before_a_call_and_a_call_before_other_answers(agent: Agent) -> None:
     call = (hermes(LOOK), native(json.dumps(LOOK)))
-    assert agent.read(said(f"<answer>B</answer> {call[0]}", call[1])) == Answer("B")
-    assert isinstance(agent.read(said(f"The answer is B, I think. {call[0]}", call[1])), Calls)
-    assert agent.read(said("The answer is B, I think.")) == Answer("B")
-    assert isinstance(agent.read(said("Hm.")), NoAction)
+    assert read(agent, said(f"<answer>B</answer> {call[0]}", call[1])) == Answer("B")
+    assert isinstance(read(agent, said(f"The answer is B, I think. {call[0]}", call[1])), Calls)
+    assert read(agent, said("The answer is B, I think.")) == Answer("B")
+    assert isinstance(read(agent, said("Hm.")), Stop)
 
 
 @pytest.mark.parametrize(
@@ -100,30 +107,25 @@ def test_every_agent_reads_a_letter_that_the_question_has_beyond_h(agent: Agent)
     async def complete(_: Sequence[Message], __: Mapping[str, Any]) -> Reply:
         return said("Answer: J.")
 
-    async def run_call(_: CallAttempt) -> ToolCallOutcome:
-        raise AssertionError("there is no call")
-
     question = "Which?\n" + "\n".join(f"{letter}. it" for letter in "ABCDEFGHIJ")
-    task, episode = Task(0, [{"role": "user", "content": question}], VIDEO), Episode()
-    asyncio.run(run_episode(episode, agent, task, complete=complete, run_call=run_call, max_turns=1))
-    assert episode.answer == "J"
+    task = Task(0, [{"role": "user", "content": question}], [VIDEO])
+    assert played_agent.run(agent, complete, task=task, max_turns=1).answer == "J"
 
 
 def test_ids_that_a_server_left_out_or_gave_twice_are_replaced_the_same_way_in_both_messages() -> None:
-    agent = Tools(images_for_user=True)
     natives = [native("{}", call_id=call_id) for call_id in ("a", "a", "", "x" * 99, "ö\n", "b")]
     reply = said("", *natives)
-    action = agent.read(reply)
+    action = tools_agent.read(reply, "Q?")
     assert isinstance(action, Calls)
     ids = [call.id for call in action.calls]
     assert (ids[0], ids[-1], len(set(ids))) == ("a", "b", 6)
-    assert [call["id"] for call in agent.repeat(reply)["tool_calls"]] == ids
+    assert [call["id"] for call in tools_agent.repeat(reply)["tool_calls"]] == ids
 
 
 def test_thousands_of_calls_are_not_all_run_nor_sent_back() -> None:
     agent = Tools(images_for_user=False)
     reply = said("", *[native(json.dumps(LOOK))] * 5000)
-    assert len(calls_of(agent, reply)) == len(agent.repeat(reply)["tool_calls"]) == MOST_CALLS
+    assert len(calls_of(agent, reply)) == len(tools_agent.repeat(reply)["tool_calls"]) == MOST_CALLS
     assert len(calls_of(Hermes(), said(hermes(*[LOOK] * 5000)))) == MOST_CALLS
 
 
@@ -157,12 +159,12 @@ HOSTILE_CALLS = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_text_costs_hermes_time_linear_in_its_length(name: str) -> None:
-    check_linear(name, lambda text: Hermes().read(said(text)))
+    check_linear(name, lambda text: read(Hermes(), said(text)))
 
 
 @pytest.mark.parametrize("name", HOSTILE_CALLS)
 def test_five_megabytes_of_calls_are_read_as_far_as_they_are_run(name: str) -> None:
-    action = Hermes().read(said(HOSTILE_CALLS[name](FIVE_MB)))
+    action = read(Hermes(), said(HOSTILE_CALLS[name](FIVE_MB)))
     assert isinstance(action, Calls)
     assert len(action.calls) <= MOST_CALLS
 
@@ -195,14 +197,12 @@ def play(agent: Agent, number: int, tool: NoTool) -> tuple[Episode, list[Sequenc
 
     async def run() -> Episode:
         runner = CallRunner(cast(FrameTool, tool), CallSettings(12000, 720, "requested", "file"))
-        episode, task = Episode(), Task(number, QUESTION, VIDEO)
+        task = Task(number, QUESTION, [VIDEO])
 
-        async def run_call(call: Any) -> Any:
+        async def run_call(call: CallAttempt, video: TaskVideo, *, budget: bool) -> Outcome:
             return await runner.run(call, Path("/clip.mp4"), VIDEO, sample=number)
 
-        await open_episode(episode, agent, task, run_call=run_call)
-        await run_episode(episode, agent, task, complete=complete, run_call=run_call, max_turns=2)
-        return episode
+        return await played_agent.play(agent, complete, run_call, task=task, max_turns=2)
 
     return asyncio.run(run()), requests
 
@@ -212,7 +212,7 @@ def test_whatever_a_model_replies_ends_in_a_record_and_in_requests_that_a_strict
     tool, faults = NoTool(), []
     for number in range(FUZZED):
         episode, requests = play(agent, number, tool)
-        record = episode_record(Item(number, ("clip.mp4",), QUESTION, "B"), episode, "")
+        record = episode_record(Item(number, ("clip.mp4",), QUESTION, "B"), episode, lambda messages: "")
         line = encode(record_json(record))
         assert read_record(line).index == number
         assert record.stop_reason in MODELS_OWN

@@ -7,13 +7,15 @@ from typing import Any
 
 ANSWER = "<answer>B</answer>"
 OWN_AGENT = """
-from eva.agent.interface import Agent
+from eva import Agent, Answer
 from eva.protocol.messages import replace_question
 
 
 class MyAgent(Agent):
-    def open(self, task, looks):
-        return replace_question(task.prompt, f"Say a letter. {task.question}")
+    async def run(self, s):
+        s.messages = replace_question(s.task.prompt, f"Say a letter. {s.task.question}")
+        reply = await s.complete()
+        return Answer(s.task.find_option(reply.text))
 """
 
 

@@ -22,12 +22,13 @@ from eva.agent.tool_call import CallRunner, CallSettings
 from eva.agent.transcript import load_transcriber
 from eva.agents.eva import Eva
 from eva.dataset.items import Item
-from eva.endpoint.completion import Reply, Usage
+from eva.endpoint.completion import Reply
 from eva.frames.command_tool import CommandTool
 from eva.frames.probing import Prober
 from eva.frames.tool import CallFailedError, Extraction, FrameCall, ToolSettings
 from eva.frames.worker_process import Limits, Workers
 from eva.protocol.messages import Message
+from eva.protocol.reply import Usage
 from eva.records.cache import encode
 from eva.records.schema import Record, read_record, record_json
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from scripted_server import Script, ScriptedServer
 
 from eva.json_text import is_number
+from eva.protocol.reply import Usage
 from eva.protocol.stop_reasons import EXCEPTION, INFRASTRUCTURE, MODEL
 from eva.records.cache import encode
 from eva.records.outcome import Outcome
@@ -30,7 +31,6 @@ from eva.records.schema import (
     Executed,
     Record,
     Round,
-    Usage,
     Waited,
     read_record,
     record_json,
@@ -165,7 +165,7 @@ RECORDS = st.builds(
     failure=st.none() | TEXT,
     video_file=TEXT,
     video_duration_s=st.none() | st.floats(0.001, 1e9),
-    trajectory=st.none() | st.lists(ROUNDS.map(to_json), max_size=2),
+    trajectory=st.none() | st.lists(ROUNDS, max_size=2).map(tuple),
     seconds=st.none() | st.floats(0, 1e6),
     question=TEXT,
     schema=st.just(SCHEMA),

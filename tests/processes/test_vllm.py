@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,16 @@ import numpy as np
 import pytest
 from harness import Bench, Run, read_whole_lines, wait_until
 from PIL import Image
+from played_agent import play
 from vllm_server import MAX_MODEL_LEN, MODEL, NAME, PYTHON, VllmServer
 
 from demo.make_data import plan, render, rows
 from eva.agent.images import data_url, file_url
-from eva.agent.interface import Task
-from eva.agent.loop import Episode, run_episode
+from eva.agent.interface import Agent
+from eva.agent.play import Episode, Sample
 from eva.agent.record import episode_record, exception_record
 from eva.agent.refusal import PictureUnreadableError
-from eva.agents.eva import Eva
+from eva.agent.sample import with_pictures_checked
 from eva.dataset.items import Item
 from eva.endpoint.client import ChatModel
 from eva.endpoint.completion import Sampling
@@ -32,7 +33,8 @@ from eva.endpoint.errors import OutageError, RankRefusedError, UnansweredError
 from eva.endpoint.http_client import Client
 from eva.endpoint.pool import Servers
 from eva.protocol.budget import visual_tokens
-from eva.protocol.messages import Message, VideoInfo
+from eva.protocol.messages import Message
+from eva.protocol.reply import Answer, Calls, Stop, parse_reply
 from eva.records.schema import Record
 from eva.run.meta import server_facts
 from eva.video.sampling import output_size
@@ -42,7 +44,6 @@ pytestmark = [
     pytest.mark.skipif(not PYTHON.exists(), reason="vLLM is not installed: bash demo/install_server.sh"),
 ]
 ITEM = Item(0, ("clip.mp4",), (), "A")
-TASK = Task(0, (), VideoInfo(1.0, 28, 28))
 IMAGE_LIMIT = 4
 # Sizes of source videos; the frames of each, at every ratio, are what the budget can produce.
 SOURCES = ((1280, 720), (640, 480), (720, 1280), (1000, 1000))
@@ -131,22 +132,30 @@ def record_of(server: VllmServer, *conversations: list[Message], model: str = NA
 
 
 async def one(pool: Servers, messages: list[Message]) -> Record:
-    episode = Episode(messages)
+    episode = Episode()
     try:
         async with pool.assign(avoiding=()) as assignment:
-            await run_episode(episode, Eva(), TASK, complete=assignment.complete, run_call=no_call, max_turns=1)
-        return episode_record(ITEM, episode, "")
+            complete = with_pictures_checked(assignment.complete, episode)
+            await play(Once(messages), complete, episode=episode)
+        return episode_record(ITEM, episode, lambda messages: "")
     except UnansweredError as failing:
         return exception_record(ITEM, failing.failure, episode)
 
 
-async def no_call(call: object) -> Any:
-    raise AssertionError(f"the model was not to call the tool: {call}")
+@dataclass(frozen=True)
+class Once(Agent):
+    messages: list[Message]
+
+    async def run(self, s: Sample) -> Answer | Stop:
+        s.messages = self.messages
+        action = parse_reply((await s.complete()).text)
+        assert not isinstance(action, Calls)
+        return action
 
 
 def prompt_tokens(server: VllmServer, messages: list[Message]) -> int:
     model = ChatModel(Client(server.url, "EMPTY", 120), NAME, Sampling(max_tokens=1))
-    return asyncio.run(model.complete(messages)).usage.prompt_tokens or 0
+    return int(asyncio.run(model.complete(messages)).usage.prompt_tokens or 0)
 
 
 # --- what it says of itself

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eva.errors import EvaError
-from eva.protocol.messages import ShownFrame, VideoInfo, opening_messages, requested_times, tool_response
+from eva.protocol.messages import Frame, VideoInfo, opening_messages, requested_times, tool_response
 
 CLIP = VideoInfo(duration_s=42.0, width=640, height=360)
 
@@ -101,7 +101,7 @@ def test_the_resolution_is_the_shorter_side(width: int, height: int) -> None:
 
 
 def labels(times: list[int]) -> list[str]:
-    parts = tool_response([ShownFrame(at, "file:///x.png") for at in times], "Q")["content"]
+    parts = tool_response([Frame(at, "file:///x.png") for at in times], "Q")["content"]
     return [part["text"].split("[")[1].split("]")[0] for part in parts[1:-1] if part["type"] == "text"]
 
 
@@ -159,7 +159,7 @@ def test_frame_k_of_n_is_at_start_plus_k_steps(start_s: float, end_s: float, cou
 
 @given(st.lists(st.integers(-100, 10000), max_size=6), st.text(max_size=20))
 def test_a_tool_response_is_the_protocols_texts_and_images_in_order(times: list[int], question: str) -> None:
-    shown = [ShownFrame(at, f"file:///frames/{n}.png") for n, at in enumerate(times)]
+    shown = [Frame(at, f"file:///frames/{n}.png") for n, at in enumerate(times)]
     images = [{"type": "image_url", "image_url": {"url": frame.url}} for frame in shown]
     owed = restated.tool_message(
         [(restated.stamp(at), image) for at, image in zip(times, images, strict=True)], question
@@ -168,7 +168,7 @@ def test_a_tool_response_is_the_protocols_texts_and_images_in_order(times: list[
 
 
 def test_the_first_frame_has_no_leading_newline_and_the_others_have_one() -> None:
-    content = tool_response([ShownFrame(0, "file:///a"), ShownFrame(75 * 60 + 7, "file:///b")], "Why?")["content"]
+    content = tool_response([Frame(0, "file:///a"), Frame(75 * 60 + 7, "file:///b")], "Why?")["content"]
     assert content == [
         {"type": "text", "text": "<tool_response>"},
         {"type": "text", "text": "Frame 0 at [00:00]: "},

@@ -10,7 +10,7 @@ from hostile_replies import FIVE_MB, GOOD, HOSTILE, parsing_s
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from eva.protocol.reply import Answer, Calls, NoAction, find_answer, parse_reply
+from eva.protocol.reply import Answer, Calls, Stop, find_answer, parse_reply
 
 # --- the protocol, restated
 
@@ -126,7 +126,7 @@ def got_reply(text: str) -> tuple[str, Any]:
     match parse_reply(text):
         case Answer(answer):
             return "answer", answer
-        case NoAction(stop_reason):
+        case Stop(stop_reason):
             return "stop", stop_reason
         case Calls(attempts):
             # What stands in the arguments of a failed call is nobody's business; its error is.
@@ -341,7 +341,7 @@ def test_good_and_bad_calls_of_a_block_keep_their_order() -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_five_megabytes_of_hostile_reply_are_an_answer_calls_or_nothing(name: str) -> None:
-    assert isinstance(parse_reply(HOSTILE[name](FIVE_MB)), Answer | Calls | NoAction)
+    assert isinstance(parse_reply(HOSTILE[name](FIVE_MB)), Answer | Calls | Stop)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

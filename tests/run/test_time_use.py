@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from eva.endpoint.completion import Usage, read_reply
+from eva.endpoint.completion import read_reply
+from eva.protocol.reply import Usage
 from eva.records.schema import Record, read_record
 from eva.records.time_use import sample_times, time_figures, time_lines
 

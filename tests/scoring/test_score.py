@@ -83,7 +83,7 @@ def test_errors_stop_reasons_and_failures_are_counted() -> None:
     score = Score(MIXED, 0)
     assert score.error_indices == [1, 9]
     assert list(score.stop_reasons.items()) == [("answer_found", 3), ("max_turns_exceeded", 1), ("exception", 1)]
-    assert score.failures == {"model": 1, "sample": 0, "infrastructure": 1}
+    assert score.failures == {"model": 1, "sample": 0, "infrastructure": 1, "agent": 0}
 
 
 ODD: dict[str, tuple[dict[str, Any], bool, int, str]] = {
