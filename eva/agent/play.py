@@ -249,7 +249,8 @@ class Sample:
         except (BadRequestError, VideoError):  # what an agent may answer
             raise
         except asyncio.CancelledError:  # by a timeout of its own; where the run is cancelled, `play` raises that
-            self._failure = self._failure or AgentFaultError("the agent cancelled what it had asked for")
+            if not self._over:
+                self._failure = self._failure or AgentFaultError("the agent cancelled what it had asked for")
             raise
         except Exception as failure:
             self._failure = self._failure or failure

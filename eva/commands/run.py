@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from eva.commands.bar import Bar, logged_to_terminal
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 # The exit code of a finished run, if some of its samples must run again.
 UNFINISHED = 3
+# A signal that the event loop has not taken for so long waits behind code that blocks it.
+PATIENCE_S = 2.0
 
 
 def main(
@@ -63,7 +66,7 @@ def main(
         except EvaError as error:
             return fail(error, name, argv)
         except KeyboardInterrupt:
-            print(f"{name}: interrupted while no sample ran", file=sys.stderr)
+            print(f"{name}: interrupted; to go on:  {resume_command(argv)}", file=sys.stderr)
             return 130
 
 
@@ -103,10 +106,25 @@ class Terminal(Host):
         return Bar(name, items, cache)
 
     def catch_signals(self, end_run: Callable[[int], None]) -> None:
-        """They stay caught after the samples, so that none interrupts the merging of the records."""
-        loop = asyncio.get_running_loop()
+        """They stay caught after the samples, so that none interrupts the merging of the records.
+
+        Where an agent's code holds up the loop, the loop takes no signal: another one then breaks that code off.
+        """
+        loop, waiting = asyncio.get_running_loop(), list[float]()
+
+        def end(number: int) -> None:
+            waiting.clear()
+            end_run(number)
+
+        def catch(number: int, frame: object) -> None:
+            if waiting and monotonic() - waiting[0] > PATIENCE_S:
+                raise KeyboardInterrupt
+            waiting.append(monotonic())
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(end, number)
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, end_run, number)
+            signal.signal(number, catch)
 
     def end(self, ended: Ended) -> None:
         """Print the summary. Raises RunEndedError where the file of --json cannot be written."""
