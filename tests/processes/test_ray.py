@@ -92,13 +92,17 @@ def left_on(nodes: Nodes, name: str) -> dict[int, str]:
 
 @pytest.mark.parametrize("agent", ["tools", "mine.py:MyAgent"])
 def test_an_agent_plays_on_the_nodes_as_it_does_here(agent: str, nodes: Nodes, bench_at: Callable[..., Bench]) -> None:
-    """The file of one's own is only where the run starts."""
+    """The file of one's own, and what it reads beside it, are only where the run starts."""
     look = native(window())
     with ScriptedServer(Script(lambda key: [look, "B"] if agent == "tools" else ["B"])) as server:
         bench, local = bench_at(server.base_url), bench_at(server.base_url, "local")
         for one in (bench, local):
             one.write([row(f"question {number}", video=f"clip {10 + number}.mp4") for number in range(4)])
-            (one.folder / "mine.py").write_text(OWN_AGENT, encoding="utf-8")
+            read = "assert Path(__file__).with_name('a.txt').read_text() == WORD"
+            beside = f"from pathlib import Path\nfrom words import WORD\n{read}\n"
+            (one.folder / "mine.py").write_text(f"{beside}{OWN_AGENT}", encoding="utf-8")
+            (one.folder / "words.py").write_text("WORD = 'look'\n", encoding="utf-8")
+            (one.folder / "a.txt").write_text("look", encoding="utf-8")
         run = bench.finish(on_ray(bench, nodes, "--agent", agent, tokenizer="none"))
         here = local.run("--agent", agent, tokenizer="none")
     assert (run.code, here.code) == (0, 0), run.said + here.said

@@ -367,3 +367,61 @@ def test_a_hostile_record_neither_ends_the_replay_nor_reaches_the_terminal(tmp_p
     done = replay(bench, write_rows(tmp_path / "lies.jsonl", lies), video_root="nowhere")
     assert (done.proved, done.replayed, done.identical) == (False, 3, 0)
     assert "\x1b" not in "".join(done.lines())
+
+
+# --- agents that change their conversation
+
+CHANGING = """
+from eva import Agent, Answer, Scale
+from eva.endpoint.errors import BadRequestError
+from eva.protocol.messages import frame_parts, text_part
+
+
+class Changing(Agent):
+    async def run(self, s):
+        how = s.task.question
+        frames = await s.frames(start=0, end=2, n=3, size=Scale(0.5))
+        s.messages = [{"role": "user", "content": [*frame_parts(frames), text_part(how)]}]
+        if "[[refused" in how:
+            try:
+                await s.complete()
+            except BadRequestError:
+                s.messages = [{"role": "user", "content": "shorter"}]
+        reply = await s.complete()
+        if "[[anew" in how:
+            s.messages = [{"role": "user", "content": [text_part(f"1: {reply.text}"), *frame_parts(frames[:1])]}]
+            reply = await s.complete()
+        if "[[rewritten" in how:
+            s.messages[-1] = {"role": "assistant", "content": reply.text[:1]}
+            s.messages.append({"role": "user", "content": "And?"})
+            reply = await s.complete()
+        return Answer(reply.text)
+"""
+
+
+def test_an_agent_that_changes_its_conversation_is_played_again(tmp_path: Path, tokenizer_dir: Path) -> None:
+    make_video(tmp_path / "videos" / "clip.mp4")
+    (tmp_path / "mine.py").write_text(CHANGING, encoding="utf-8")
+    replies: dict[str, list[Any]] = {
+        "anew": ["first", "B"],
+        "rewritten": ["cut me", "B"],
+        "refused": [{"status": 400, "message": "too long", "times": 1}, "B"],
+    }
+    flags = ("--agent", "mine.py:Changing")
+    with ScriptedServer(Script(replies)) as server:
+        bench = Bench(tmp_path, server.base_url, tokenizer_dir, "changing")
+        bench.write([row(key) for key in replies])
+        run = bench.run(*flags)
+        assert run.code == 0, run.said
+    anew, rewritten, refused = run.records()
+    assert "first" not in anew["trajectory"][0]["request"] and "[[anew" in anew["trajectory"][0]["request"]
+    assert "request" not in rewritten["trajectory"][0]
+    assert "<|im_start|>assistant\nc<|im_end|>" in rewritten["messages"]
+    assert [(one["after"], "too long" in one["detail"]) for one in refused["refusals"]] == [(0, True)]
+    again = bench.run(*flags, "--replay", str(bench.result))
+    assert (again.code, "3 of 3 identical" in again.stdout) == (0, True), again.said
+    records = read_records(bench.result)
+    records[0]["trajectory"][0]["request"] += "!"
+    bench.result.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    lie = bench.run(*flags, "--replay", str(bench.result))
+    assert (lie.code, "2 of 3 identical" in lie.stdout) == (1, True), lie.said
