@@ -10,10 +10,9 @@ import json
 import logging
 import os
 import socket
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +21,7 @@ import filelock
 from eva.errors import EvaError, room_hint
 from eva.files import WriteError, replace_text, replacing
 from eva.records.outcome import Outcome
-from eva.records.own_file import OwnFile, Span, span_of
+from eva.records.own_file import OwnFile, Span
 from eva.records.schema import Record, read_record, record_json
 
 log = logging.getLogger(__name__)
@@ -117,7 +116,7 @@ class Cache:
         for number, (offset, line) in enumerate(self._lines(), start=1):
             outcome = _outcome(line)
             if outcome is not None:
-                self._note(outcome, span_of(offset, line))
+                self._note(outcome, Span(offset, len(line)))
             elif line.strip():
                 log.warning("%s, line %d is not a record and is skipped", self.path, number)
 
@@ -154,32 +153,20 @@ class Cache:
 
     def _save_elsewhere(self) -> str:
         """Write the records that can still be read to a file of their own; gives what is where."""
-        reasons = []
-        for folder in (self.path.parent, Path(tempfile.gettempdir())):
-            rescue = self._rescue or _free_name(folder / f"{self.path.name}.rescued")
-            try:
-                saved = self._save(rescue)
-            except WriteError as error:
-                reasons.append(str(error))
-                continue
-            if not saved:
-                rescue.unlink()
-                return f"none of its records can be read any more: see what is at {self.path} now"
-            self._rescue = rescue
-            return (
-                f"{saved} of the {len(self._spans) + len(self._unsaved)} records of this run are in {rescue}: see what "
-                f"is at {self.path} now, then move {rescue} there; what is missing will be asked again"
-            )
-        return f"its records could not be saved elsewhere: {'; '.join(reasons)}"
-
-    def _save(self, rescue: Path) -> int:
-        saved = 0
-        with replacing(rescue) as new:
-            for line in chain(map(self._file.read, self._spans.values()), self._unsaved):
-                if line is not None:
-                    new.write(line)
-                    saved += 1
-        return saved
+        rescue = self._rescue or _free_name(self.path.with_name(f"{self.path.name}.rescued"))
+        lines = [line for line in map(self._file.read, self._spans.values()) if line is not None] + self._unsaved
+        if not lines:
+            return f"none of its records can be read any more: see what is at {self.path} now"
+        try:
+            with replacing(rescue) as new:
+                new.writelines(lines)
+        except WriteError as error:
+            return f"its records could not be saved elsewhere: {error}"
+        self._rescue = rescue
+        return (
+            f"{len(lines)} of the {len(self._spans) + len(self._unsaved)} records of this run are in {rescue}: see "
+            f"what is at {self.path} now, then move {rescue} there; what is missing will be asked again"
+        )
 
 
 @contextmanager

@@ -6,11 +6,11 @@ from typing import Any
 
 from eva.json_text import json_text
 from eva.records.meta import Meta
-from eva.records.time_use import time_figures, time_lines
 from eva.report.grouping import by_evidence
 from eva.report.samples import Run
 from eva.scoring.assessment import Assessment
 from eva.scoring.summary import interval_json, so_far_line
+from eva.scoring.time_use import time_figures, time_lines
 
 Head = dict[str, Any]
 

@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from eva.errors import EvaError
 from eva.records.cache import encode
-from eva.records.follow_cache import MAX_LINE_BYTES, CacheFollower
+from eva.records.follow_cache import CacheFollower
 from eva.records.meta import Meta, read_meta
 from eva.records.outcome import Outcome
 from eva.records.schema import Record, record_json
@@ -301,13 +301,9 @@ class Live:
         written_at = [at for run in self._runs.values() if (at := run.cache.written_at()) is not None]
         if not written_at:
             return f"Live: there is no run in {self.folder} yet; this page waits for one"
-        most = f"{MAX_LINE_BYTES >> 20} MiB"
-        caches = [run.cache for run in self._runs.values() if run.cache.skipped]
         if all(run.has_ended() for run in self._runs.values()):
             return "The run has ended" if len(self._runs) == 1 else "All runs have ended"
-        return f"Live: the last record came {_duration(time.time() - max(written_at))} ago" + "".join(
-            f"; {cache.path.name} has {cache.skipped} lines of more than {most}, passed over" for cache in caches
-        )
+        return f"Live: the last record came {_duration(time.time() - max(written_at))} ago"
 
     def _run(self, query: Mapping[str, str]) -> LiveRun:
         for run in self._runs.values():

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from eva.records.meta import Meta
 from eva.records.schema import Record
-from eva.records.time_use import SampleTimes, sample_times
 from eva.scoring.categories import categories
 from eva.scoring.evidence import Look, find_looks, looked_into_reference
 from eva.scoring.published import Published
+from eva.scoring.time_use import SampleTimes, sample_times
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,6 @@ from eva.records.cache import Cache, CacheError, open_cache
 from eva.records.meta import Meta, write_meta
 from eva.records.outcome import Outcome
 from eva.records.schema import Record
-from eva.records.time_use import SampleTimes, sample_times, time_figures
 from eva.run.connect import connect_all
 from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
 from eva.run.keeper import Keeper, drop_outdated, end_of_run, find_outdated
@@ -49,6 +48,7 @@ from eva.run.settings import (
 )
 from eva.scoring.coverage import Coverage, measure
 from eva.scoring.published import load_published
+from eva.scoring.time_use import SampleTimes, sample_times, time_figures
 
 log = logging.getLogger(__name__)
 

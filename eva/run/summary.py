@@ -7,12 +7,12 @@ from pathlib import Path
 
 from eva.files import replace_text
 from eva.records.meta import Meta
-from eva.records.time_use import time_lines
 from eva.run.evaluate import Ended
 from eva.scoring.origin import named_dataset
 from eva.scoring.published import Published, caveat_lines, load_published, summary_rows
 from eva.scoring.score import Score
 from eva.scoring.summary import choice_line, head_lines, rest_lines, summary_json
+from eva.scoring.time_use import time_lines
 
 
 def summarize(ended: Ended, json_file: Path | None) -> list[str]:

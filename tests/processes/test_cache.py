@@ -10,7 +10,6 @@ import pty
 import select
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -365,9 +364,8 @@ def change_an_answer(cache: Path) -> None:
         (Path.unlink, "deleted", True),
         (lambda path: path.with_suffix(".other").replace(path), "replaced", True),
         (lambda path: os.truncate(path, 5), "changed", False),
-        (change_an_answer, "", False),
     ],
-    ids=["not at all", "deleted", "replaced", "cut", "rewritten"],
+    ids=["not at all", "deleted", "replaced", "cut"],
 )
 def test_a_file_knows_how_another_program_touched_it_and_which_of_its_lines_are_whole(
     tmp_path: Path, touch: Callable[[Path], object], said: str, kept: bool
@@ -441,14 +439,11 @@ def test_a_foreign_line_in_the_cache_ends_the_run_and_stays_out_of_the_result(pl
     assert run.by_index()[1]["answer"] == "B"
 
 
-@pytest.mark.parametrize(("touch", "kept"), [(Path.unlink, 4), (change_an_answer, 3)], ids=["deleted", "rewritten"])
-def test_a_cache_touched_after_the_last_record_gives_no_result(
-    place: Place, touch: Callable[[Path], object], kept: int
-) -> None:
+def test_a_cache_deleted_after_the_last_record_gives_no_result(place: Place) -> None:
     """The run is interrupted, so that nothing is appended any more: the merge finds it out."""
-    case = touched(place, touch, interrupt=True)
-    case.check_ended(f"{kept} of the 4 records", str(case.rescued))
-    assert [record for record in case.before if record in read_records(case.rescued)] == case.before[4 - kept :]
+    case = touched(place, Path.unlink, interrupt=True)
+    case.check_ended("4 of the 4 records", str(case.rescued))
+    assert read_records(case.rescued) == case.before
 
 
 def test_where_nothing_is_left_of_a_cache_no_empty_file_passes_for_its_records(place: Place) -> None:
@@ -464,17 +459,6 @@ def test_records_rescued_before_are_not_overwritten(place: Place) -> None:
     case = touched(place, Path.unlink)
     case.check_ended(f"{earlier}1")
     assert earlier.read_text(encoding="utf-8") == "earlier"
-
-
-def test_a_cache_whose_folder_was_moved_away_is_rescued_to_the_temporary_folder(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    temporary = place.bench.folder / "temporary"
-    temporary.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    case = touched(place, lambda cache: cache.parent.rename(place.bench.folder / "moved"))
-    case.check_ended(str(temporary / "cache_own.jsonl.rescued"))
-    assert len(read_records(temporary / "cache_own.jsonl.rescued")) == 5
 
 
 def test_of_two_runs_on_one_cache_whose_lock_was_deleted_one_ends_and_nothing_is_lost(place: Place) -> None:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
-import re
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from browser import Watched, chromium, needs_chromium
-from harness import ROOT, called, environment, read_records
+from harness import called, read_records
 from page_runs import INDEX, Ran
 from PIL import Image
 
@@ -260,37 +256,6 @@ def test_garbage_on_the_wire_is_no_traceback(served: Served) -> None:
     ):  # fmt: skip
         raw(served, request)
     assert served.get("/updates?since=")[0] == 200
-
-
-def test_a_line_without_end_is_said_and_costs_neither_memory_nor_the_records_after_it(
-    records: list[dict[str, Any]], tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    process = subprocess.Popen(
-        [sys.executable, *live(tmp_path, port=0)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
-    )  # fmt: skip
-    request.addfinalizer(process.kill)
-    assert process.stdout is not None
-    served = Served(process.stdout.readline().split()[0], tmp_path / "cache_own.jsonl")
-    append(served.cache, records[0])
-    with served.cache.open("ab") as file:
-        file.truncate(file.tell() + (300 << 20))  # a hole: 300 MiB that take no room
-    answer = served.json("/updates?since=")
-    while answer["more"]:
-        answer = served.json("/updates?since=")
-    assert "cache_own.jsonl has 1 lines of more than 64 MiB, passed over" in answer["status"]
-    with served.cache.open("ab") as file:
-        file.write(b"\n")
-    append(served.cache, records[1])
-    while (answer := served.json("/updates?since="))["more"]:
-        pass
-    assert answer["runs"][0]["rows"]["index"] == [0, 1]
-    status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
-    process.send_signal(signal.SIGINT)
-    assert (process.communicate(timeout=30)[1], process.returncode) == ("", 130)
-    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert peak is not None
-    assert int(peak[1]) < 300 << 10, "the line was held"
 
 
 def test_a_cache_without_a_meta_file_has_the_dataset_and_the_categories_that_the_other_tools_give_it(

@@ -9,7 +9,7 @@ import pytest
 from eva.endpoint.completion import read_reply
 from eva.protocol.reply import Usage
 from eva.records.schema import Record, read_record
-from eva.records.time_use import sample_times, time_figures, time_lines
+from eva.scoring.time_use import sample_times, time_figures, time_lines
 
 
 def record(*prompts: tuple[int, int, int | None], frames_s: float = 1.0) -> Record:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from eva.records.schema import read_record
-from eva.records.time_use import sample_times
 from eva.report.grouping import by_evidence
 from eva.report.samples import Run, Sample
 from eva.scoring.evidence import Estimate, Look, estimate, find_looks, looked_into_reference
 from eva.scoring.interval import Interval
+from eva.scoring.time_use import sample_times
 
 
 def trajectory(*rounds: list[list[float]]) -> list[dict[str, Any]]:
