@@ -151,8 +151,8 @@ class Sample:
 
     def _next_request(self) -> list[Message]:
         """The messages as they are now. What the agent does to them later changes neither request nor record."""
-        messages = _as_json(self.messages, "s.messages")
-        if not isinstance(messages, list) or not all(
+        messages: list[Message] = _as_json(self.messages, "s.messages")
+        if not isinstance(self.messages, list) or not all(
             isinstance(one, dict) and isinstance(one.get("role"), str) for one in messages
         ):
             raise AgentFaultError("s.messages is not a list of messages, each an object with a role")
@@ -328,6 +328,9 @@ async def _end(*tasks: asyncio.Task[Any]) -> None:
         task.cancel()
     if left:
         await asyncio.wait(left, timeout=END_S)
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.exception()  # asyncio complains of errors that nobody looks at
 
 
 def _as_json(value: Any, what: str) -> Any:

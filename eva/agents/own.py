@@ -79,12 +79,15 @@ def _load(reference: str, folder: Path, arguments: Mapping[str, Any]) -> tuple[A
         with _opened_files() as opened:
             module = _import_file(folder / place) if place.endswith(".py") else importlib.import_module(place)
             agent = getattr(module, class_name)(**arguments)
+        if not isinstance(agent, Agent) or not inspect.iscoroutinefunction(agent.run):
+            raise TypeError("it is not a subclass of eva.Agent with `async def run(self, s)`")
     except Exception as error:
+        for name in set(sys.modules) - before:  # what it imported is to be read again when it was mended
+            if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(folder):
+                del sys.modules[name]
         raise AgentError(f"--agent {reference}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(folder))
-    if not isinstance(agent, Agent) or not inspect.iscoroutinefunction(agent.run):
-        raise AgentError(f"--agent {reference}: it is not a subclass of eva.Agent with `async def run(self, s)`")
     sys.path.append(str(folder))  # for what it imports later
     top = sys.modules[module.__name__.partition(".")[0]]
     if not place.endswith(".py") and top.__file__:

@@ -79,6 +79,11 @@ async def sends_a_text(s: Any) -> Any:
     await s.complete()
 
 
+async def sends_a_tuple(s: Any) -> Any:
+    s.messages = ({"role": "user", "content": "Q?"},)
+    await s.complete()
+
+
 async def sends_what_has_no_role(s: Any) -> Any:
     s.messages = [{"content": "Q?"}]
     await s.complete()
@@ -148,6 +153,7 @@ FAULTS: Mapping[Run, str] = {
     sends_objects: "cannot be sent as JSON",
     sends_nan: "cannot be sent as JSON",
     sends_a_text: "not a list of messages",
+    sends_a_tuple: "not a list of messages",
     sends_what_has_no_role: "an object with a role",
     sends_odd_fields: "cannot be sent as JSON",
     asks_twice_at_once: "asks while it waits",

@@ -156,6 +156,16 @@ def test_what_cannot_be_loaded_is_refused_with_one_sentence(
         load(reference, {})
 
 
+def test_what_was_imported_before_an_error_is_read_again(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a")
+    (folder / "mine.py").write_text(MINE + "\nFORM.absent\n")
+    with pytest.raises(AgentError, match="AttributeError"):
+        load(f"{folder}/mine.py:Mine", {})
+    (folder / "mine.py").write_text(MINE)
+    (folder / "prompts.py").write_text("FORM = 'mended'\n")
+    assert answer(load(f"{folder}/mine.py:Mine", {})[0]).startswith("mended")
+
+
 def test_an_argument_for_a_built_in_agent_is_refused() -> None:
     with pytest.raises(AgentError, match="--agent-arg"):
         choose_agent(Options("own", agent="uniform", agent_arg=["n=1"]), [])

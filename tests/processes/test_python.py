@@ -196,3 +196,24 @@ def test_runs_leave_no_process_and_no_connection_behind(own: dict[str, Any]) -> 
     processes, files = held()
     assert processes <= before[0]
     assert files <= before[1]
+
+
+class Ours(eva.Agent):
+    """An agent that a program makes itself."""
+
+    settings = eva.AgentSettings(max_turns=1)
+
+    def __init__(self, letter: str) -> None:
+        self.letter = letter
+
+    async def run(self, s: Any) -> eva.Answer:
+        s.messages = [{"role": "user", "content": s.task.question}]
+        await s.complete()
+        return eva.Answer(self.letter)
+
+
+def test_an_agent_of_the_program_plays_and_its_values_keep_caches_apart(own: dict[str, Any]) -> None:
+    result = eva.evaluate(**own, agent=Ours("B"))
+    assert {(record.answer, record.agent.rpartition(":")[2]) for record in result.records} == {("B", "Ours")}
+    with pytest.raises(eva.EvaError, match="agent_args"):
+        eva.evaluate(**own, agent=Ours("A"))
