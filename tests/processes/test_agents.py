@@ -502,3 +502,33 @@ def test_the_result_of_any_agent_can_be_replayed_with_its_flags_and_not_without(
     other = bench.run("--replay", str(bench.result))
     assert other.code == 2
     assert f"agent: '{name}' then, None now" in other.stderr
+
+
+COUNTS = """
+from eva import Agent, Answer
+
+
+class Counts(Agent):
+    async def run(self, s):
+        before = s.task.video.fps, s.task.video.frames
+        video, other = await s.open(), await s.open(1)
+        s.messages = [{"role": "user", "content": s.task.question}]
+        await s.complete(temperature=0.5, max_tokens=77)
+        found = [(one.name, one.fps, one.frames, one.duration_s) for one in (video, other)]
+        return Answer(f"{before} {found}")
+"""
+
+
+def test_an_agent_opens_videos_for_their_rate_and_number_of_frames_and_sets_fields_of_its_requests(
+    folder: Path,
+) -> None:
+    make_video(folder / "videos" / "short.mp4", frames=20)
+    (folder / "counts.py").write_text(COUNTS, encoding="utf-8")
+    with ScriptedServer(Script({"q": ["B"]})) as server:
+        bench = Bench(folder, server.base_url, Path("none"), "counts")
+        bench.write([{**row("q"), "videos": ["clip.mp4", "short.mp4"]}])
+        run = bench.run("--agent", "counts.py:Counts")
+        body = server.journal.of("q")[0].body
+    assert run.code == 0, run.said
+    assert run.record()["answer"] == "(None, None) [('clip.mp4', 10.0, 60, 6.0), ('short.mp4', 10.0, 20, 2.0)]"
+    assert (body["temperature"], body["max_tokens"]) == (0.5, 77)
