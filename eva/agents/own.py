@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,9 +18,11 @@ from typing import Any
 
 from eva.agent.interface import Agent
 from eva.errors import EvaError
+from eva.files import PROJECT
 
 # Modules that were loaded for an agent have this attribute: they are loaded anew for the next one.
 _MARK = "__eva_agent__"
+_INSTALLED = {"site-packages", "dist-packages"}
 
 
 class AgentError(EvaError):
@@ -61,7 +64,7 @@ def load(reference: str, arguments: Mapping[str, Any]) -> tuple[Agent, Source]:
         raise AgentError(f"--agent {reference}: it is neither an agent of this harness nor path/to/mine.py:MyAgent")
     if not place.endswith(".py"):
         return _load(reference, Path.cwd(), arguments)
-    path = Path(place).absolute()
+    path = Path(os.path.abspath(place))  # noqa: PTH100  a link counts where it stands
     if not path.is_file():
         raise AgentError(f"--agent {reference}: there is no file {path}")
     return _load(f"{path.name}:{class_name}", path.parent, arguments)
@@ -81,9 +84,9 @@ def _load(reference: str, folder: Path, arguments: Mapping[str, Any]) -> tuple[A
             agent = getattr(module, class_name)(**arguments)
         if not isinstance(agent, Agent) or not inspect.iscoroutinefunction(agent.run):
             raise TypeError("it is not a subclass of eva.Agent with `async def run(self, s)`")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         for name in set(sys.modules) - before:  # what it imported is to be read again when it was mended
-            if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(folder):
+            if _name_below(folder, folder, getattr(sys.modules[name], "__file__", None) or "/"):
                 del sys.modules[name]
         raise AgentError(f"--agent {reference}: {type(error).__name__}: {error}") from error
     finally:
@@ -95,17 +98,24 @@ def _load(reference: str, folder: Path, arguments: Mapping[str, Any]) -> tuple[A
     within = folder / top.__name__ if hasattr(top, "__path__") else folder
     loaded = {name: one for name, one in sys.modules.items() if name not in before or one is module}
     for one in loaded.values():
-        if (file := getattr(one, "__file__", None)) and Path(file).is_relative_to(within):
+        if (file := getattr(one, "__file__", None)) and _name_below(folder, within, file):
             setattr(one, _MARK, True)
             opened.add(file)
-    files = {Path(file).resolve() for file in opened if Path(file).suffix != ".pyc"}
-    base = folder.resolve()
-    contents = {
-        str(file.relative_to(base)): file.read_bytes()
-        for file in files
-        if file.is_relative_to(within.resolve()) and file.is_file()
-    }
+    names = {file: _name_below(folder, within, file) for file in opened if Path(file).suffix != ".pyc"}
+    contents = {name: Path(file).read_bytes() for file, name in names.items() if name and Path(file).is_file()}
     return agent, Source(reference, folder, contents)
+
+
+def _name_below(folder: Path, within: Path, file: str) -> str:
+    """The path below `folder` of a file of the agent, empty for any other: beyond `within`, of an installed package,
+    or of this harness, which can be in the same folder. The agent's own file can be a link to elsewhere."""
+    path = Path(os.path.abspath(file))  # noqa: PTH100  a link counts where it stands
+    if not path.is_relative_to(within):
+        folder, within, path = folder.resolve(), within.resolve(), path.resolve()
+    if not path.is_relative_to(within) or path.is_relative_to(PROJECT / "eva"):
+        return ""
+    name = path.relative_to(folder)
+    return "" if _INSTALLED & set(name.parts) else str(name)
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -119,11 +129,11 @@ def _import_file(path: Path) -> ModuleType:
 
 @contextmanager
 def _opened_files() -> Iterator[set[str]]:
-    """The files that are opened meanwhile. Python can only be told to report this for good, so it is told to stop."""
+    """The files that are read meanwhile. Python can only be told to report this for good, so it is told to stop."""
     opened, active = set[str](), [True]
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:
-        if active and event == "open" and isinstance(arguments[0], str):
+        if active and event == "open" and isinstance(arguments[0], str) and arguments[1] in (None, "r", "rb"):
             opened.add(arguments[0])
 
     sys.addaudithook(note)

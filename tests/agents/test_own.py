@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import eva
 from eva import Agent, AgentSettings, Answer
 from eva.agents.choice import AgentChoice
 from eva.agents.own import AgentError, load
@@ -70,6 +71,46 @@ def test_the_hash_changes_with_what_was_read_and_with_nothing_else(tmp_path: Pat
         seen.append(load(f"{folder}/mine.py:Mine", {})[1].sha256)
     assert seen[0] == seen[1]
     assert len(set(seen)) == 4
+
+
+def test_what_lies_in_the_folder_but_is_not_the_agents_is_neither_hashed_nor_loaded_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path / "a")
+    packages = folder / ".venv" / "lib" / "site-packages"
+    (packages / "installed_beside").mkdir(parents=True)
+    (packages / "installed_beside" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(packages))
+    log = "(Path(__file__).parent / 'log.txt').open('a').write('x')"
+    (folder / "mine.py").write_text(f"import installed_beside\n{MINE}\n{log}\n")
+    first, again = (load(f"{folder}/mine.py:Mine", {}) for _ in range(2))
+    installed = [sys.modules[type(agent).__module__].installed_beside for agent, _ in (first, again)]
+    assert installed[0] is installed[1]
+    assert sorted(again[1].files) == ["mine.py", "prompts.py", "system.txt"]
+    assert first[1].sha256 == again[1].sha256
+
+
+def test_the_files_of_the_harness_are_not_the_agents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent's file stands in the checkout, and is the first to import a module of `eva`."""
+    folder = write(tmp_path / "checkout")
+    (folder / "eva").mkdir()
+    (folder / "eva" / "words_of_eva.py").write_text("")
+    (folder / "mine.py").write_text(f"import eva.words_of_eva\n{MINE}")
+    monkeypatch.setattr("eva.__path__", [*eva.__path__, str(folder / "eva")])
+    monkeypatch.setattr("eva.agents.own.PROJECT", folder)
+    _, source = load(f"{folder}/mine.py:Mine", {})
+    assert sorted(source.files) == ["mine.py", "prompts.py", "system.txt"]
+
+
+def test_a_link_counts_with_what_is_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path / "a")
+    (folder / "mine.py").rename(tmp_path / "blob")
+    (folder / "mine.py").symlink_to(tmp_path / "blob")
+    (tmp_path / "a" / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+    _, source = load("../mine.py:Mine", {})
+    assert sorted(source.files) == ["mine.py", "prompts.py", "system.txt"]
+    assert answer(source.make({})).startswith("formsystem")
 
 
 def test_agents_of_two_folders_have_each_their_own_modules(tmp_path: Path) -> None:
@@ -144,6 +185,7 @@ def test_an_object_is_an_agent_and_its_plain_values_keep_caches_apart() -> None:
         ("mine.py:Absent", "AttributeError"),
         ("mine.py:Path", "not a subclass of eva.Agent"),
         ("broken.py:Mine", "SyntaxError"),
+        ("exits.py:Mine", "SystemExit: 7"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused_with_one_sentence(
@@ -151,6 +193,7 @@ def test_what_cannot_be_loaded_is_refused_with_one_sentence(
 ) -> None:
     folder = write(tmp_path / "a")
     (folder / "broken.py").write_text("class Mine(:")
+    (folder / "exits.py").write_text("raise SystemExit(7)")
     monkeypatch.chdir(folder)
     with pytest.raises(AgentError, match=said):
         load(reference, {})
