@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from eva.agent.tool_call import Outcome
 from eva.endpoint.completion import Reply
 from eva.endpoint.errors import BadRequestError
 from eva.errors import EvaError, VideoError
+from eva.json_text import MOST_LEVELS, is_number
 from eva.protocol.messages import Frame, Message, PromptError, assistant_message
 from eva.protocol.reply import Answer, CallAttempt, Stop
 from eva.protocol.stop_reasons import ANSWER_FOUND, BAD_REQUEST, MAX_TURNS_EXCEEDED, NO_ANSWER_NO_TOOL_CALL
@@ -175,6 +177,8 @@ class Sample:
 
     async def calls(self, calls: Sequence[CallAttempt]) -> list[Outcome]:
         """Run calls of the model side by side, each cut to the budget. An outcome has frames or an error."""
+        if not all(isinstance(call, CallAttempt) for call in calls):
+            raise TypeError(f"calls must be eva.CallAttempt: {calls!r:.80}")
         return await self._look(calls, self.task.video, budget=True)
 
     async def frames(
@@ -192,8 +196,11 @@ class Sample:
         They are of the first video, or of one that `open` gave. Raises FramesError.
         """
         window = {"start_time": start, "end_time": end, "nframes": n}
-        if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in window.values()):
-            raise TypeError(f"start, end and n must be numbers: {window}")
+        times = is_number(start) and is_number(end) and math.isfinite(start) and math.isfinite(end)
+        if not times or not is_number(n) or n != int(n) or n < 1:
+            raise ValueError(f"start and end must be seconds, and n a whole number above 0: {window}")
+        if not isinstance(video or self.task.video, TaskVideo) or not isinstance(size, Scale | None):
+            raise TypeError(f"video must be one of s.task.videos, and size a Scale: {video!r:.80}, {size!r:.80}")
         attempt = CallAttempt.of(**window, **({} if size is None else {"resize": size.ratio}))
         (outcome,) = await self._look([attempt], video or self.task.video, budget=budget)
         if outcome.error:
@@ -203,6 +210,8 @@ class Sample:
 
     async def open(self, number: int = 0) -> TaskVideo:
         """A video of the task with all that its index tells: rate and number of frames. Raises VideoError."""
+        if not isinstance(number, int) or not 0 <= number < len(self.task.videos):
+            raise IndexError(f"the question has {len(self.task.videos)} videos, and no video {number!r:.40}")
         with self._working():
             self.task.videos[number] = await self._wait_for(self._open_video(number))
         return self.task.videos[number]
@@ -333,17 +342,20 @@ async def _end(*tasks: asyncio.Task[Any]) -> None:
             task.exception()  # asyncio complains of errors that nobody looks at
 
 
-def _as_json(value: Any, what: str) -> Any:
-    """A copy of what can be sent as JSON. Raises AgentFaultError for what cannot."""
+def _as_json(value: Any, what: str, level: int = 0) -> Any:
+    """A copy of what can be sent as JSON and written to a record. Raises AgentFaultError for what cannot."""
+    if isinstance(value, (dict, list, tuple)) and level == MOST_LEVELS // 2:
+        raise AgentFaultError(f"{what} cannot be sent as JSON: lists and objects are nested too deep")
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise AgentFaultError(f"{what} cannot be sent as JSON: a key is no text")
-        return {key: _as_json(part, what) for key, part in value.items()}
+        return {key: _as_json(part, what, level + 1) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_as_json(part, what) for part in value]
-    if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return [_as_json(part, what, level + 1) for part in value]
+    if value is None or isinstance(value, (str, bool)) or (is_number(value) and abs(value) <= sys.float_info.max):
         return value
-    raise AgentFaultError(f"{what} cannot be sent as JSON: it holds {value!r:.80} ({type(value).__name__})")
+    shown = "a number beyond all floats" if isinstance(value, int) else f"{value!r:.80} ({type(value).__name__})"
+    raise AgentFaultError(f"{what} cannot be sent as JSON: it holds {shown}")
 
 
 def describe_fault(error: BaseException, agent: Agent) -> str:

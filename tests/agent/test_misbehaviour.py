@@ -89,6 +89,34 @@ async def sends_what_has_no_role(s: Any) -> Any:
     await s.complete()
 
 
+async def sends_what_is_nested_deep(s: Any) -> Any:
+    s.messages = [{"role": "user", "content": []}]
+    for _ in range(600):
+        s.messages[0]["content"] = [s.messages[0]["content"]]
+    await s.complete()
+
+
+async def sends_a_number_of_5000_digits(s: Any) -> Any:
+    s.messages = [{"role": "user", "content": "Q?", "n": 10**5000}]
+    await s.complete()
+
+
+async def calls_what_is_no_call(s: Any) -> Any:
+    await s.calls([{"start_time": 0}])
+
+
+async def wants_frames_of_a_text(s: Any) -> Any:
+    await s.frames(start=0, end=1, n=1, video="clip.mp4")
+
+
+async def wants_less_than_no_frames(s: Any) -> Any:
+    await s.frames(start=0, end=1, n=-1)
+
+
+async def opens_a_video_that_the_question_has_not(s: Any) -> Any:
+    await s.open(7)
+
+
 async def sends_odd_fields(s: Any) -> Any:
     asked(s)
     await s.complete(tools={1, 2})
@@ -155,6 +183,12 @@ FAULTS: Mapping[Run, str] = {
     sends_a_text: "not a list of messages",
     sends_a_tuple: "not a list of messages",
     sends_what_has_no_role: "an object with a role",
+    sends_what_is_nested_deep: "nested too deep",
+    sends_a_number_of_5000_digits: "cannot be sent as JSON",
+    calls_what_is_no_call: "CallAttempt",
+    wants_frames_of_a_text: "one of s.task.videos",
+    wants_less_than_no_frames: "a whole number above 0",
+    opens_a_video_that_the_question_has_not: "no video 7",
     sends_odd_fields: "cannot be sent as JSON",
     asks_twice_at_once: "asks while it waits",
     has_a_timeout_of_its_own: "cancelled what it had asked for",
