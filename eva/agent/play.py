@@ -178,7 +178,7 @@ class Sample:
     async def calls(self, calls: Sequence[CallAttempt]) -> list[Outcome]:
         """Run calls of the model side by side, each cut to the budget. An outcome has frames or an error."""
         if not all(isinstance(call, CallAttempt) for call in calls):
-            raise TypeError(f"calls must be eva.CallAttempt: {calls!r:.80}")
+            raise TypeError(f"calls must be CallAttempts (eva.protocol.reply): {calls!r:.80}")
         return await self._look(calls, self.task.video, budget=True)
 
     async def frames(
