@@ -24,6 +24,7 @@ from eva.endpoint.pool import Assignment
 from eva.errors import EvaError
 from eva.frames.tool import FrameCounts, FrameToolUnusableError, NoRoomForFramesError
 from eva.records.schema import Record
+from eva.run.executor import Executor
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ PAUSE_S, MAX_PAUSE_S = 2.0, 60.0
 NEVER = float("inf")
 
 
-class ClusterExecutor:
+class ClusterExecutor(Executor):
     """Runs samples on the nodes that are in, by their identities in Ray.
 
     `_due_at` says when a node may start (again). `_full` is why the disk of a node takes no more frames; `_lost_at` is

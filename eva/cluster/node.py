@@ -34,7 +34,7 @@ from eva.frames.probing import is_folder
 from eva.frames.tool import FrameCounts
 from eva.records.meta import package_versions
 from eva.records.schema import Record
-from eva.run.connect import make_model, with_small_image
+from eva.run.connect import make_model
 from eva.run.executor import make_sample_runner, make_tool
 from eva.run.options import FRAME_TOOL, Options
 
@@ -144,11 +144,11 @@ class Node:
             self._settings.agent.make(), transcribe, self._tool, root, options=here
         )
         self._servers = Servers(
-            [with_small_image(model, here) for model in models],
+            [replace(make_model(model.base_url, model.name, here), down=model.down) for model in models],
             ceiling=options.max_concurrent,
             outage_timeout_s=options.outage_timeout,
             ranks=0,  # the driver chooses them
-            notify=None,
+            in_charge=False,
         )
         found = await asyncio.to_thread(_find_videos, videos, root)
         workers = options.frame_workers or available_cpus()

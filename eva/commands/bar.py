@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from time import monotonic
 
 from tqdm import tqdm
 
-from eva.dataset.items import Item
 from eva.protocol.stop_reasons import INFRASTRUCTURE
-from eva.records.cache import Cache
 from eva.records.outcome import Outcome
-from eva.run.evaluate import outcomes_of
-from eva.run.progress import Progress
 from eva.text import printable
 
 _BAR = "{desc} {n_fmt}/{total_fmt}{postfix} |{bar}| {elapsed}<{remaining}"
-# A log file gets a line this often, in seconds. On a terminal the clock goes on each second, also in an outage.
+# A log file gets a line this often, in seconds.
 _LOG_EVERY_S = 30.0
-_TICK_S = 1.0
 
 
 class LinesAboveBar(logging.Handler):
@@ -49,51 +42,26 @@ def logged_to_terminal(command: str) -> Iterator[None]:
         log.propagate = propagate
 
 
-class Bar(Progress):
-    """The bar of a run over `items`. It begins at the samples that have a record."""
+@contextmanager
+def bar(name: str, total: int, before: Sequence[Outcome]) -> Iterator[Callable[[Outcome], None]]:
+    """The bar of a run of `total` questions, of which those of `before` have ended; it gives what counts one more."""
+    tty, ended, right, failed = sys.stderr.isatty(), 0, 0, 0
+    with tqdm(
+        desc=printable(name), total=total, initial=len(before), bar_format=_BAR, dynamic_ncols=True,
+        mininterval=0 if tty else _LOG_EVERY_S, maxinterval=_LOG_EVERY_S,
+    ) as shown:  # fmt: skip
 
-    def __init__(self, name: str, items: Sequence[Item], cache: Cache) -> None:
-        super().__init__()
-        self._done = self._right = self._failed = 0
-        before, tty = outcomes_of(items, cache.outcomes), sys.stderr.isatty()
-        self._bar = tqdm(
-            desc=printable(name), total=len(items), initial=len(before), bar_format=_BAR, dynamic_ncols=True,
-            mininterval=0.5 if tty else _LOG_EVERY_S, maxinterval=10 if tty else _LOG_EVERY_S,
-        )  # fmt: skip
+        def note(outcome: Outcome) -> None:
+            nonlocal ended, right, failed
+            ended, right = ended + 1, right + outcome.correct
+            failed += outcome.failure == INFRASTRUCTURE
+            words = f"{right / ended:.1%} right".replace("%", " %") + (f", {failed} failed" if failed else "")
+            shown.set_postfix_str(words, refresh=False)
+
+        def count(outcome: Outcome) -> None:
+            note(outcome)
+            shown.update()
+
         for outcome in before:
-            self._add(outcome)
-        self._clock = asyncio.create_task(self._tick()) if tty else None
-
-    async def __aexit__(self, *error: object) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
-            await asyncio.gather(self._clock, return_exceptions=True)
-        self._bar.close()
-
-    def count(self, outcome: Outcome) -> None:
-        """One more sample has a record."""
-        self._add(outcome)
-        self._bar.update()
-
-    def note_outage(self, text: str) -> None:
-        super().note_outage(text)
-        self._say()
-
-    def _add(self, outcome: Outcome) -> None:
-        self._done += 1
-        self._right += outcome.correct
-        self._failed += outcome.failure == INFRASTRUCTURE
-        self._say()
-
-    def _say(self) -> None:
-        parts = [f"{self._right / self._done:.1%} right".replace("%", " %")] if self._done else []
-        parts += [f"{self._failed} failed"] if self._failed else []
-        if self._waits_since is not None:
-            parts.append(f"a server is down for {monotonic() - self._waits_since:.0f} s")
-        self._bar.set_postfix_str(", ".join(parts), refresh=False)
-
-    async def _tick(self) -> None:
-        while True:
-            self._say()
-            self._bar.refresh()
-            await asyncio.sleep(_TICK_S)
+            note(outcome)
+        yield count

@@ -13,22 +13,22 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from eva.commands.bar import Bar, logged_to_terminal
+from eva.commands.bar import bar, logged_to_terminal
 from eva.commands.run_flags import RunCommand, parse_command, resume_command
 from eva.dataset.items import Item
 from eva.errors import EvaError
 from eva.files import WriteError, replace_text
 from eva.protocol.stop_reasons import INFRASTRUCTURE
-from eva.records.cache import Cache
+from eva.records.outcome import Outcome
 from eva.run.check import FAILED, check_all, table
-from eva.run.evaluate import Ended, Host, evaluate
-from eva.run.keeper import CalledOffError
+from eva.run.evaluate import CalledOffError, Ended, Host, evaluate
 from eva.run.options import SettingsError
 from eva.run.schedule import RunEndedError, RunInterruptedError
 from eva.run.settings import Dataset, choose_dataset, choose_items, known_datasets, load_annotations
@@ -64,24 +64,19 @@ def main(
                 return asyncio.run(replay(command.replay, dataset, command))
             return asyncio.run(check(dataset, command) if command.check else run(dataset, command, argv))
         except EvaError as error:
-            return fail(error, name, argv)
+            message, code = printable_lines(str(error).split("\n")), 1 if isinstance(error, CalledOffError) else 2
+            if isinstance(error, (RunInterruptedError, RunEndedError)):
+                message += f"; to go on:  {resume_command(argv)}"
+                code = 128 + error.number if isinstance(error, RunInterruptedError) else 1
+                # All is saved, and the process ends: one more signal would only change its exit code.
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
         except KeyboardInterrupt:
-            print(f"{name}: interrupted; to go on:  {resume_command(argv)}", file=sys.stderr)
-            return 130
-
-
-def fail(error: EvaError, name: str, argv: Sequence[str]) -> int:
-    """Print what happened, and the command to go on if samples have run; gives the exit code."""
-    message, code = printable_lines(str(error).split("\n")), 2
-    if isinstance(error, (RunInterruptedError, RunEndedError)):
-        message += f"; to go on:  {resume_command(argv)}"
-        code = 128 + error.number if isinstance(error, RunInterruptedError) else 1
-        # All is saved, and the process ends: one more signal would only change its exit code.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    elif isinstance(error, CalledOffError):
-        code = 1
-    print(f"{name}: {message}", file=sys.stderr)
-    return code
+            message, code = f"interrupted; to go on:  {resume_command(argv)}", 130
+        except SystemExit as error:
+            message = f"the agent called sys.exit({error.code!r:.40}), which ended the run"
+            message, code = f"{message}; to go on:  {resume_command(argv)}", 1
+        print(f"{name}: {message}", file=sys.stderr)
+        return code
 
 
 class Terminal(Host):
@@ -102,11 +97,12 @@ class Terminal(Host):
         if answer.strip().lower() not in {b"y", b"yes"}:
             raise CalledOffError("called off; nothing was changed")
 
-    def progress(self, name: str, items: Sequence[Item], cache: Cache) -> Bar:
-        return Bar(name, items, cache)
-
-    def catch_signals(self, end_run: Callable[[int], None]) -> None:
-        """They stay caught after the samples, so that none interrupts the merging of the records.
+    @contextmanager
+    def running(
+        self, items: Sequence[Item], before: Sequence[Outcome], end_run: Callable[[int], None]
+    ) -> Iterator[Callable[[Outcome], None]]:
+        """A bar, and signals are caught. They stay caught after the samples, so that none interrupts the merging of the
+        records.
 
         Where an agent's code holds up the loop, the loop takes no signal: another one then breaks that code off.
         """
@@ -123,8 +119,10 @@ class Terminal(Host):
             if not loop.is_closed():
                 loop.call_soon_threadsafe(end, number)
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, catch)
+        with bar(self._command.options.dataset, len(items), before) as count:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, catch)
+            yield count
 
     def end(self, ended: Ended) -> None:
         """Print the summary. Raises RunEndedError where the file of --json cannot be written."""
@@ -140,15 +138,15 @@ class Terminal(Host):
 
 async def run(dataset: Dataset, command: RunCommand, argv: Sequence[str]) -> int:
     """The run, or each run of --repeat; gives the exit code. Raises as evaluate."""
-    if command.repeat is None:
-        return exit_code(await evaluate(dataset, command.options, Terminal(command, command.json)), argv)
     codes, results = [], []
-    for number in range(1, command.repeat + 1):
-        files = replace(dataset, cache=numbered(dataset.cache, number), result=numbered(dataset.result, number))
-        seed = None if command.options.seed is None else command.options.seed + number - 1
-        log.info("run %d of %d: %s", number, command.repeat, files.result)
-        host = Terminal(command, command.json and numbered(command.json, number))
-        codes.append(exit_code(await evaluate(files, replace(command.options, seed=seed), host), argv))
+    for number in range(1, (command.repeat or 1) + 1):
+        files, options, json_file = dataset, command.options, command.json
+        if command.repeat is not None:
+            files = replace(dataset, cache=numbered(dataset.cache, number), result=numbered(dataset.result, number))
+            seed = None if options.seed is None else options.seed + number - 1
+            options, json_file = replace(options, seed=seed), json_file and numbered(json_file, number)
+            log.info("run %d of %d: %s", number, command.repeat, files.result)
+        codes.append(exit_code(await evaluate(files, options, Terminal(command, json_file)), argv))
         results.append(shlex.quote(str(files.result)))
     if len(results) > 1:
         print(f"All repeats:  python accuracy.py --repeats {' '.join(results)}")

@@ -24,15 +24,12 @@ from eva.text import printable
 
 # For the list of models and every other page; for a request of one token.
 PAGE_TIMEOUT_S, PROBE_TIMEOUT_S = 10.0, 60.0
-# Of a stated path. Linux takes no longer one.
-_MOST_CHARACTERS = 4096
 # vLLM's header, and the word in its refusal of a rank that it does not have.
 RANK_HEADER, RANK_REFUSED = "X-data-parallel-rank", "data_parallel_rank"
-_BROKEN, _LOADING = 500, 503
 # About 40 tokens: the opening of a sample has more.
 SMALL_TEXT = "What is shown in this video? " * 5
-# The field that limits the tokens of a reply, and its name on servers that refuse the first one.
-MAX_TOKENS_NAME, NEW_MAX_TOKENS_NAME = "max_tokens", "max_completion_tokens"
+# What servers that do not take `max_tokens` call it.
+NEW_LIMIT_NAME = "max_completion_tokens"
 
 
 @dataclass(frozen=True)
@@ -48,19 +45,19 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class ChatModel:
-    """A model on a server. The default of `sampling` is that of the published figures.
+    """A model on a server; with the name "", the first that the server lists.
 
     `rank` is the data-parallel rank that is to answer; None leaves the choice to the server. `limit_name` holds the
-    name of the field that limits the tokens of a reply. The server may teach another one. `down` says why the server
-    did not answer at the start of the run. `weights` are those that it may state; where there are none, it may state
+    name of the field that limits a reply, which the server may correct. `down` says why the server did not answer at
+    the start of the run. `weights` are those that it may state; where there are none, it may state
     any. `small_image` gives the address of a small image, as the run sends images.
     """
 
     client: Client
-    name: str
+    name: str = ""
     sampling: Sampling = field(default_factory=Sampling)
     rank: int | None = None
-    limit_name: list[str] = field(default_factory=lambda: [MAX_TOKENS_NAME])
+    limit_name: list[str] = field(default_factory=lambda: ["max_tokens"])
     down: str = ""
     weights: frozenset[str] = frozenset()
     small_image: Callable[[], AbstractContextManager[str]] = lambda: nullcontext(BLACK_IMAGE_URL)
@@ -74,6 +71,30 @@ class ChatModel:
         """The base URL for people and files: without name, password and query."""
         return self.client.address
 
+    async def connect(self) -> ChatModel:
+        """The model as the server lists it now. Raises ServerError if nothing answers there, or not with this model."""
+        served = await self.list_models()
+        if not served:
+            raise ServerError(f"the server at {self.address} serves no model: start vLLM with the model's folder")
+        if self.name and self.name not in served:
+            listed = ", ".join(served)
+            raise ServerError(f"the server at {self.address} does not serve {self.name!r} but {listed}: see --model")
+        name = self.name or next(iter(served))
+        return replace(self, name=name, weights=frozenset(filter(None, [served[name].weights])))
+
+    async def list_models(self) -> dict[str, ModelCard]:
+        """The models of the server by their names, in its order. Raises ServerError."""
+        try:
+            return await _served(self.client)
+        except (RefusedError, UnavailableError) as error:
+            hint = "" if self.address.endswith("/v1") else f"; is it --base-url {self.address}/v1?"
+            said = ServerError(
+                f"no server answers at {self.address} with a list of models ({error}): start it, or name it with "
+                f"--base-url{hint}"
+            )
+            said.loading = isinstance(error, UnavailableError) and error.status == 503
+            raise said from error
+
     async def complete(self, messages: Sequence[Message], fields: Mapping[str, Any] = NOTHING) -> Reply:
         """Ask once for the next message; `fields` are further ones of the body.
 
@@ -85,7 +106,7 @@ class ChatModel:
         except (RefusedError, UnavailableError) as error:
             if self.rank is not None and isinstance(error, BadRequestError) and RANK_REFUSED in str(error):
                 raise RankRefusedError(str(error)) from error
-            if _is_refusal(error):
+            if isinstance(error, RefusedError) or error.status == 500:
                 await self._verify_takes_small(messages, fields)
             raise
         return replace(reply, seconds=round(time.monotonic() - started, 3))
@@ -93,37 +114,25 @@ class ChatModel:
     async def _verify_takes_small(self, messages: Sequence[Message], fields: Mapping[str, Any]) -> None:
         """After a refusal of `messages`: whether the server takes a small request of their kind, with two images if
         they have images. Raises RefusesAllError if it does not, UnavailableError if it fails."""
-        if not has_images(messages):
-            refusal = await self._refusal({"role": "user", "content": SMALL_TEXT}, fields)
-            what, cure = "a short question", "--max-model-len and the chat template"
-        else:
-            with self.small_image() as url:
-                refusal = await self._refusal(image_message(url, text=SMALL_TEXT, count=2), fields)
-            what = "two small images"
-            cure = "--max-model-len, --limit-mm-per-prompt, the chat template, and whether the model takes images"
-            inline = image_message(BLACK_IMAGE_URL, text=SMALL_TEXT, count=2)
-            if refusal and url != BLACK_IMAGE_URL and not await self._refusal(inline, fields):
-                raise RefusesAllError(
-                    f"the server at {self.address} cannot read frames by their address: {refusal}; start vLLM with "
-                    "--allowed-local-media-path and the folder of --frame-root, or run this with --image-transport "
-                    "base64"
+        what, cure = "a short question", "--max-model-len and the chat template"
+        inline: Message = {"role": "user", "content": SMALL_TEXT}
+        with self.small_image() as url:
+            small = inline
+            if has_images(messages):
+                what = "two small images"
+                cure += (
+                    ", --limit-mm-per-prompt, --allowed-local-media-path (or run this with --image-transport base64), "
+                    "and whether the model takes images"
                 )
-        if isinstance(refusal, UnavailableError):
+                small, inline = (image_message(one, asking=SMALL_TEXT, count=2) for one in (url, BLACK_IMAGE_URL))
+            refusal = await self.ask_one_token([small], fields)
+        unread = isinstance(refusal, UnavailableError) and refusal.status == 500  # vLLM's answer where it may not read
+        if isinstance(refusal, UnavailableError) and not (unread and not await self.ask_one_token([inline], fields)):
             raise refusal
         if refusal:
             raise RefusesAllError(
                 f"the server at {self.address} does not even take {what}: {refusal}; see at the server: {cure}"
             )
-
-    async def _refusal(self, message: Message, fields: Mapping[str, Any]) -> RefusedError | UnavailableError | None:
-        """How the server refuses one message; None if it answers. Raises UnavailableError if it fails otherwise."""
-        try:
-            await self._ask([message], 1, PROBE_TIMEOUT_S, fields)
-        except (RefusedError, UnavailableError) as error:
-            if _is_refusal(error):
-                return error
-            raise
-        return None
 
     async def probe(self) -> str:
         """Why the server cannot serve, or the empty text if it lists the model and completes a tiny image prompt.
@@ -131,108 +140,55 @@ class ChatModel:
 
         Its health page is not requested: that answers 200 on a server that cannot complete anything any more.
         """
-        # A server that lists the model and refuses the image does serve: not every model takes images.
-        with suppress(RefusedError):
-            try:
-                served = await _served(self.client)
-                if self.name not in served:
-                    return f"it serves {', '.join(served) or 'no model'}, not {self.name}"
-                self._compare_weights(served[self.name])
-                await self._ask([image_message(BLACK_IMAGE_URL)], 1, PROBE_TIMEOUT_S)
-            except UnavailableError as failure:
-                return f"{failure}{self.client.proxy_note}"
-        return ""
-
-    async def check_weights(self) -> bool:
-        """Whether the server states its weights now. Raises WeightsChangedError if they are other ones."""
-        with suppress(RefusedError, UnavailableError):
-            return self._compare_weights((await _served(self.client)).get(self.name, ModelCard()))
-        return False
-
-    def _compare_weights(self, card: ModelCard) -> bool:
-        if self.weights and card.weights and card.weights not in self.weights:
+        try:
+            served = await _served(self.client)
+        except (RefusedError, UnavailableError) as failure:
+            return str(failure)
+        if self.name not in served:
+            return f"it serves {', '.join(served) or 'no model'}, not {self.name}"
+        stated = served[self.name].weights
+        if self.weights and stated and stated not in self.weights:
             raise WeightsChangedError(
-                f"the server at {self.address} now serves {self.name} from {card.weights}, and the run began with "
+                f"the server at {self.address} now serves {self.name} from {stated}, and the run began with "
                 f"{' and '.join(sorted(self.weights))}"
             )
-        return card.weights is not None
+        failed = await self.ask_one_token([image_message(BLACK_IMAGE_URL)])
+        # A server that lists the model and refuses the image does serve: not every model takes images.
+        return str(failed) if isinstance(failed, UnavailableError) else ""
 
-    async def read_card(self) -> ModelCard:
-        """What the server says of the model now. Raises ServerError."""
-        return (await _checked_models(self.client)).get(self.name, ModelCard())
-
-    async def ask_one_token(self, messages: Sequence[Message]) -> str:
-        """Request one token. Why that failed, or the empty text."""
+    async def ask_one_token(
+        self, messages: Sequence[Message], fields: Mapping[str, Any] = NOTHING
+    ) -> RefusedError | UnavailableError | None:
+        """Request one token. Why that failed, if it did."""
         try:
-            await self._ask(messages, 1, PROBE_TIMEOUT_S)
+            await self._ask(messages, 1, PROBE_TIMEOUT_S, fields)
         except (RefusedError, UnavailableError) as error:
-            return f"{error}{self.client.proxy_note}"
-        return ""
+            return error
+        return None
 
     async def fetch_page(self, page: str) -> str:
         """The text of a page, by its place seen from the API, such as `../metrics`; empty if the server has none."""
-        try:
+        with suppress(RefusedError, UnavailableError):
             return await self.client.fetch(page, at_most_s=PAGE_TIMEOUT_S)
-        except (RefusedError, UnavailableError):
-            return ""
+        return ""
 
     async def _ask(
-        self,
-        messages: Sequence[Message],
-        max_tokens: int,
-        at_most_s: float | None,
-        fields: Mapping[str, Any] = NOTHING,
+        self, messages: Sequence[Message], max_tokens: int, at_most_s: float | None, fields: Mapping[str, Any]
     ) -> Reply:
         headers = {} if self.rank is None else {RANK_HEADER: str(self.rank)}
-        limit_name = self.limit_name[0]
-        given = {"messages": messages, "model": self.name, limit_name: max_tokens, **self.sampling.fields, **fields}
-        body = {name: value for name, value in given.items() if value is not None}
+        name = self.limit_name[0]
+        given = {"messages": messages, "model": self.name, name: max_tokens, **self.sampling.fields, **fields}
+        body = {key: value for key, value in given.items() if value is not None}
         try:
             return read_reply(await self.client.ask("chat/completions", body, at_most_s=at_most_s, headers=headers))
         except BadRequestError as error:
-            if NEW_MAX_TOKENS_NAME not in str(error) or limit_name == NEW_MAX_TOKENS_NAME:
+            if NEW_LIMIT_NAME not in str(error) or name == NEW_LIMIT_NAME:
                 raise
-        self.limit_name[:] = [NEW_MAX_TOKENS_NAME]
+        self.limit_name[0] = NEW_LIMIT_NAME
         return await self._ask(messages, max_tokens, at_most_s, fields)
 
 
-def _is_refusal(error: RefusedError | UnavailableError) -> bool:
-    """Whether a small request can tell what the error means. vLLM answers 500 where it may not read a file."""
-    return isinstance(error, RefusedError) or error.status == _BROKEN
-
-
-async def connect(client: Client, model: str | None = None, sampling: Sampling | None = None) -> ChatModel:
-    """A model on a server: `model`, or the first that the server lists if `model` is None.
-
-    Raises ServerError if nothing answers there, if the server cannot serve yet, or if the answer is not a list of
-    models.
-    """
-    served = await _checked_models(client)
-    if not served:
-        raise ServerError(f"the server at {client.address} serves no model: start vLLM with the model's folder")
-    if model is not None and model not in served:
-        listed = ", ".join(served)
-        raise ServerError(f"the server at {client.address} does not serve {model!r} but {listed}: see --model")
-    name = model or next(iter(served))
-    stated = served[name].weights
-    return ChatModel(client, name, sampling or Sampling(), weights=frozenset({stated} if stated else ()))
-
-
-async def _checked_models(client: Client) -> dict[str, ModelCard]:
-    try:
-        return await _served(client)
-    except (RefusedError, UnavailableError) as error:
-        hint = "" if client.address.endswith("/v1") else f"; is it --base-url {client.address}/v1?"
-        said = ServerError(
-            f"no server answers at {client.address} with a list of models ({error}): start it, or name it with "
-            f"--base-url{hint}{client.proxy_note}"
-        )
-        said.loading = isinstance(error, UnavailableError) and error.status == _LOADING
-        raise said from error
-
-
 async def _served(client: Client) -> dict[str, ModelCard]:
-    """The models by their names, in the order of the server."""
     listing = await client.ask("models", at_most_s=PAGE_TIMEOUT_S)
     try:
         return {str(model["id"]): _card(model.get("max_model_len"), model.get("root")) for model in listing["data"]}
@@ -241,5 +197,5 @@ async def _served(client: Client) -> dict[str, ModelCard]:
 
 
 def _card(length: object, root: object) -> ModelCard:
-    weights = printable(root, limit=_MOST_CHARACTERS) if isinstance(root, str) else ""
+    weights = printable(root, limit=4096) if isinstance(root, str) else ""
     return ModelCard(length if type(length) is int else None, weights or None)

@@ -50,12 +50,8 @@ class Sampling:
     @property
     def changed(self) -> dict[str, Any]:
         """What is not as in the published figures."""
-        usual = Sampling()
-        changed = {
-            name: value
-            for name in ("max_tokens", "temperature", "seed")
-            if (value := getattr(self, name)) != getattr(usual, name)
-        }
+        usual, now = Sampling(), vars(self)
+        changed = {name: now[name] for name in ("max_tokens", "temperature", "seed") if now[name] != vars(usual)[name]}
         return {**changed, "extra_body": self.extra} if self.extra else changed
 
 
@@ -99,7 +95,8 @@ def read_reply(completion: Any) -> Reply:
     finished = bool(said or calls) if reason is None else str(reason) in FINISHED
     if not finished:
         raise UnavailableError(f"the server broke its reply off (finish_reason {str(reason)[:40]!r})")
-    return Reply(said, _usage(completion.get("usage")), reason, calls=calls, reasoning=_reasoning(message))
+    thought = _text(message.get("reasoning_content") or message.get("reasoning"))
+    return Reply(said, _usage(completion.get("usage")), reason, calls=calls, reasoning=thought)
 
 
 def _joined(content: Any) -> str:
@@ -108,18 +105,17 @@ def _joined(content: Any) -> str:
         return content or ""
     if not isinstance(content, list):
         raise TypeError("the content is not a text")
-    return "".join(part if isinstance(part, str) else _only_text(part.get("text")) for part in content)
+    return "".join(part if isinstance(part, str) else _text(part.get("text")) for part in content)
 
 
 def _usage(usage: object) -> Usage:
+    def count(value: object) -> int | None:
+        found = number(value)
+        return None if found is None or found < 0 else int(found)
+
     said = mapping(usage)
-    asked, replied, both = (_count(said.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
-    return Usage(asked, replied, both, _count(mapping(said.get("prompt_tokens_details")).get("cached_tokens")))
-
-
-def _count(value: object) -> int | None:
-    count = number(value)
-    return None if count is None or count < 0 else int(count)
+    asked, replied, both = (count(said.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
+    return Usage(asked, replied, both, count(mapping(said.get("prompt_tokens_details")).get("cached_tokens")))
 
 
 def _native_call(value: object) -> NativeCall:
@@ -129,22 +125,17 @@ def _native_call(value: object) -> NativeCall:
         arguments = json_text(function.get("arguments"))  # some servers give the object itself
     except RecursionError:
         arguments = ""
-    return NativeCall(_only_text(call.get("id")), _only_text(function.get("name")), arguments)
+    return NativeCall(_text(call.get("id")), _text(function.get("name")), arguments)
 
 
-def _reasoning(message: Mapping[str, Any]) -> str:
-    """Servers name it in one of two ways."""
-    return _only_text(message.get("reasoning_content") or message.get("reasoning"))
-
-
-def _only_text(value: object) -> str:
+def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def image_message(url: str, *, text: str = ".", count: int = 1) -> Message:
+def image_message(url: str, *, asking: str = ".", count: int = 1) -> Message:
     """A user message with one image, `count` times."""
     image = {"type": "image_url", "image_url": {"url": url}}
-    return {"role": "user", "content": [{"type": "text", "text": text}, *[image] * count]}
+    return {"role": "user", "content": [{"type": "text", "text": asking}, *[image] * count]}
 
 
 def has_images(messages: Sequence[Message]) -> bool:

@@ -11,10 +11,7 @@ if TYPE_CHECKING:
 
 
 class ServerError(EvaError):
-    """The server cannot be used: nothing answers, it serves no model, or its answers cannot be read.
-
-    `loading`: it answers that it cannot serve yet, as it does while it loads its model.
-    """
+    """No run can start with this server. `loading`: it cannot serve yet, as while it loads its model."""
 
     loading = False
 
@@ -31,8 +28,7 @@ class UnavailableError(EvaError):
     """The server failed, not the request: no connection, a timeout, 3xx, 5xx, 401, 403, 404, 407, 408, 409, 425, 429,
     or a reply that is not a whole completion.
 
-    `overload`: it was a timeout, 5xx or 429, so fewer requests at a time may help. `status` is the HTTP status, where
-    the server gave one from 400 on.
+    `overload`: it was a timeout, 5xx or 429, so fewer requests at a time may help. `status` is the HTTP status, if any.
     """
 
     def __init__(self, message: str, *, overload: bool = False, status: int | None = None) -> None:

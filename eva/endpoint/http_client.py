@@ -1,32 +1,23 @@
-"""HTTP to one server: each request ends within its time, has a connection of its own, and a reply has a limited size.
-
-A failure says whose it is: RefusedError is the request's, UnavailableError the server's.
-"""
+"""HTTP to one server: each request has its time and a connection of its own, and a reply has a limited size."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import re
-import urllib.request
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eva.endpoint.completion import NOTHING
 from eva.endpoint.errors import BadRequestError, RefusedError, ServerError, UnavailableError
 from eva.json_text import mapping
 
-if TYPE_CHECKING:
-    import httpx2
-
-# A completion of 2,048 tokens has some kilobytes, a long list of models a megabyte. The worst JSON of this size takes
-# two seconds to read. The run does not react to signals in that time.
+# A completion of 2,048 tokens has some kilobytes, a long list of models a megabyte.
 MAX_REPLY_BYTES = 8 * 2**20
 # Statuses from 400 to 499 by which a server says that it cannot serve now: the key is not valid any more, the model is
 # not there (404), the server is slow or busy.
 UNAVAILABLE_STATUS = frozenset({401, 403, 404, 407, 408, 409, 425, 429})
-_BAD_REQUEST, _BUSY, _BROKEN = 400, 429, 500
+_THIS_MACHINE = re.compile(r"(.*\.)?localhost|127(\.\d+){3}|0\.0\.0\.0|::1?")
 
 
 class Client:
@@ -46,24 +37,17 @@ class Client:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
         try:
             self.base_url = httpx2.URL(base_url.rstrip("/") + "/")
-        except httpx2.InvalidURL as error:
-            # The message does not repeat the address: the password may be what makes it invalid.
-            raise ServerError("--base-url has an address that is not valid (special characters: as %40)") from error
-        try:
             # A transport of its own has no proxy of the environment.
-            direct = httpx2.AsyncHTTPTransport(limits=limits) if _is_this_machine(self.base_url.host) else None
-            self._http = httpx2.AsyncClient(
-                transport=direct,
-                limits=limits,
-                timeout=None,
-                headers={"Accept-Encoding": "identity", "Authorization": f"Bearer {api_key}", **headers},
-            )
+            direct = httpx2.AsyncHTTPTransport(limits=limits) if _THIS_MACHINE.fullmatch(self.base_url.host) else None
+            # Not packed: a packed reply may have any size.
+            fields = {"Accept-Encoding": "identity", "Authorization": f"Bearer {api_key}", **headers}
+            self._http = httpx2.AsyncClient(transport=direct, limits=limits, timeout=None, headers=fields)
         except (OSError, ImportError, ValueError, httpx2.InvalidURL) as error:
             # The message of an invalid address may hold a part of the password.
-            cause = error if isinstance(error, (OSError, ImportError)) else "its address is not valid"
+            cause = error if isinstance(error, (OSError, ImportError)) else "an address is not valid (@ is %40)"
             raise ServerError(
-                f"the proxy or the certificates of the environment (HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE) for "
-                f"{self.base_url.host} cannot be used: {cause}"
+                "the address of --base-url, or what the environment says of proxies and certificates (HTTP_PROXY, "
+                f"ALL_PROXY, SSL_CERT_FILE), cannot be used: {cause}"
             ) from error
         self.timeout_s = timeout_s
 
@@ -95,68 +79,40 @@ class Client:
         # UTF-8 has no lone surrogates, and a reply that is sent back may hold one as a JSON escape.
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", errors="replace")
         seconds = min(self.timeout_s, at_most_s or self.timeout_s)
-        request = self._http.build_request(
-            "GET" if content is None else "POST",
-            self.base_url.join(page),
-            content=content,
-            headers={**({} if content is None else {"Content-Type": "application/json"}), **headers},
-        )
+        method, kind = ("GET", {}) if content is None else ("POST", {"Content-Type": "application/json"})
+        received = bytearray()
         try:
-            async with asyncio.timeout(seconds):
-                response = await self._http.send(request, stream=True)
-                try:
-                    return await _read(response)
-                finally:
-                    await response.aclose()
+            async with (
+                asyncio.timeout(seconds),
+                self._http.stream(
+                    method, self.base_url.join(page), content=content, headers={**kind, **headers}
+                ) as response,
+            ):
+                async for part in response.aiter_raw():
+                    received += part
+                    if len(received) > MAX_REPLY_BYTES:
+                        raise UnavailableError(f"its reply is longer than {MAX_REPLY_BYTES} bytes")
         except TimeoutError:
             raise UnavailableError(f"no answer within {seconds:g} s", overload=True) from None
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
             raise UnavailableError(f"no connection: {type(error).__name__}: {error}") from error
+        text = received.decode("utf-8", errors="replace")
+        if response.is_success:
+            return text
+        raise failure_of(response.status_code, text)
 
     async def close(self) -> None:
         await self._http.aclose()
 
-    @property
-    def proxy_note(self) -> str:
-        """How messages about a server that fails end: its proxy may be the cause. Empty where there is none."""
-        host, proxies = self.base_url.host, urllib.request.getproxies()
-        behind = not _is_this_machine(host) and not urllib.request.proxy_bypass(host)
-        if not behind or not proxies.keys() & {self.base_url.scheme, "all"}:
-            return ""
-        return f"; requests to it go through the proxy of the environment, unless you set NO_PROXY={host}"
-
-
-async def _read(response: httpx2.Response) -> str:
-    if response.is_redirect:
-        raise UnavailableError(f"it redirects to {response.headers['Location']}, which is not followed: see --base-url")
-    body = bytearray()
-    # Not unpacked: a packed reply may have any size.
-    async for part in response.aiter_raw():
-        body += part
-        if len(body) > MAX_REPLY_BYTES:
-            raise UnavailableError(f"its reply is longer than {MAX_REPLY_BYTES} bytes")
-    text, status = body.decode("utf-8", errors="replace"), response.status_code
-    if status < _BAD_REQUEST:
-        return text
-    raise failure_of(status, text)
-
 
 def failure_of(status: int, text: str) -> RefusedError | UnavailableError:
-    """What an HTTP status from 400 on means. The text may be JSON with the words of the server."""
+    """What an HTTP status that is no success means. The text may be JSON with the words of the server."""
     try:
         said = mapping(json.loads(text))
         message = mapping(said.get("error", said)).get("message")
     except (ValueError, RecursionError):
         message = None
     message = f"Error code: {status}" + (f" - {message}" if message and isinstance(message, str) else "")
-    if status >= _BROKEN or status in UNAVAILABLE_STATUS:
-        return UnavailableError(message, overload=status >= _BROKEN or status == _BUSY, status=status)
-    return BadRequestError(message) if status == _BAD_REQUEST else RefusedError(message)
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-    return address.is_loopback or address.is_unspecified
+    if not 400 <= status < 500 or status in UNAVAILABLE_STATUS:
+        return UnavailableError(message, overload=status >= 500 or status == 429, status=status)
+    return BadRequestError(message) if status == 400 else RefusedError(message)

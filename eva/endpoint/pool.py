@@ -7,9 +7,10 @@ whose server is down goes to another server if one is up.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -21,10 +22,11 @@ from eva.endpoint.ranks import Ranks
 from eva.protocol.messages import Message
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 PROBE_EVERY_S = 2.0
-# How often a server is asked for its weights, and whether it still answers where it has sent no reply since.
-CHECK_EVERY_S = 60.0
+# A server that has sent no reply for so long is probed.
+SILENT_S = 60.0
 REQUEST_TRIES = 4
 # A request under which its server goes down this often may be the cause.
 OUTAGES_PER_REQUEST = 2
@@ -38,8 +40,7 @@ class AdaptiveLimit:
     def __init__(self, ceiling: int) -> None:
         self._ceiling = ceiling
         self._limit = float(ceiling)
-        self._active = 0
-        self._halvings = 0
+        self._active = self._halvings = 0
         self._changed = asyncio.Condition()
 
     @property
@@ -73,19 +74,17 @@ class AdaptiveLimit:
 class Server:
     """One server: how many samples are on it, and when it last answered (`last_reply_at`, monotonic clock).
 
-    `failure` says why it is down; it is empty while the server is up. `unproved` are the samples, by index, that ended
-    on it since it last stated its weights.
+    `failure` says why it is down; it is empty while the server is up.
     """
 
     model: ChatModel
     limit: AdaptiveLimit
     ranks: Ranks
+    failure: str
     samples: int = 0
     last_reply_at: float = field(default_factory=time.monotonic)
-    failure: str = ""
     down_at: float = field(default_factory=time.monotonic)
     probing: asyncio.Task[bool] | None = None
-    unproved: list[int] = field(default_factory=list)
 
     @property
     def up(self) -> bool:
@@ -93,10 +92,9 @@ class Server:
 
 
 class Servers:
-    """All servers. `notify` gets what the run waits for, and the empty text when it goes on; None where another process
-    watches the servers for the run.
+    """All servers. `ranks`: see Ranks. A server that is down at the start is probed until it answers.
 
-    `ranks`: see Ranks. A server that is down at the start is probed until it answers.
+    `in_charge` is False where another process watches the servers for the run, and tells of outages.
     """
 
     def __init__(
@@ -106,21 +104,20 @@ class Servers:
         ceiling: int,
         outage_timeout_s: float,
         ranks: int | None,
-        notify: Callable[[str], None] | None,
+        in_charge: bool = True,
     ) -> None:
-        self._servers = [
-            Server(model, AdaptiveLimit(ceiling), Ranks(model, ranks), failure=model.down) for model in models
-        ]
+        self._servers = [Server(model, AdaptiveLimit(ceiling), Ranks(model, ranks), model.down) for model in models]
         self._outage_timeout_s = outage_timeout_s
-        self._notify = notify
+        self._level = logging.WARNING if in_charge else logging.DEBUG
+        self._waits_since: float | None = None
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._end: Exception | None = None
         for server in self._servers:
             if not server.up:
                 self._spawn(self._watch(server))
-        if notify is not None:
-            self._spawn(self._check_now_and_then())
+        if in_charge:
+            self._spawn(self._probe_the_silent())
 
     @asynccontextmanager
     async def assign(self, *, avoiding: Collection[Server]) -> AsyncIterator[Assignment]:
@@ -190,39 +187,20 @@ class Servers:
         """Probe until the server answers, be it another request, or until no server has answered for the outage
         timeout."""
         while server.last_reply_at <= server.down_at and (failure := await server.model.probe()):
-            if self._seconds_of_outage() > self._outage_timeout_s:
+            ends = [max(one.down_at, one.last_reply_at) for one in self._servers if not one.up]
+            all_down = len(ends) == len(self._servers)
+            if all_down and time.monotonic() - max(ends) > self._outage_timeout_s:
                 raise OutageError(f"no server has answered for {self._outage_timeout_s:g} s, last {failure}")
             await asyncio.sleep(PROBE_EVERY_S)
         server.ranks.forget()
         server.last_reply_at = time.monotonic()
         await self._change(server, "")
 
-    async def _check_now_and_then(self) -> None:
+    async def _probe_the_silent(self) -> None:
         while True:
             started_at = time.monotonic()
-            await asyncio.sleep(CHECK_EVERY_S)
-            await self.check_weights()
+            await asyncio.sleep(SILENT_S)
             await asyncio.gather(*(self.verify_up(server, started_at=started_at) for server in self._servers))
-
-    async def check_weights(self) -> None:
-        """Ask each server that is up which weights it serves. Raises WeightsChangedError."""
-        await asyncio.gather(*(self._check_weights(server) for server in self._servers if server.up))
-
-    async def _check_weights(self, server: Server) -> None:
-        before = len(server.unproved)
-        if await server.model.check_weights():
-            del server.unproved[:before]
-
-    @property
-    def unproved(self) -> set[int]:
-        """The samples that ended since their server last stated its weights, of servers that state them."""
-        return {index for server in self._servers if server.model.weights for index in server.unproved}
-
-    def _seconds_of_outage(self) -> float:
-        """How long no server has answered; a reply counts, though a probe fails."""
-        if any(server.up for server in self._servers):
-            return 0
-        return time.monotonic() - max(max(server.down_at, server.last_reply_at) for server in self._servers)
 
     async def _change(self, server: Server, failure: str) -> None:
         server.failure = failure
@@ -230,8 +208,12 @@ class Servers:
         text = "; ".join(f"waiting for {server.model.address}: {server.failure}" for server in down)
         if len(down) == len(self._servers):
             text += f"; the run ends if no server answers within {self._outage_timeout_s:g} s (--outage-timeout)"
-        if self._notify is not None:
-            self._notify(text)
+        if down:
+            self._waits_since = self._waits_since or time.monotonic()
+            log.log(self._level, "%s", text)
+        elif self._waits_since is not None:
+            log.log(self._level, "all servers answer again, after %.0f s", time.monotonic() - self._waits_since)
+            self._waits_since = None
         await self._wake()
 
     async def _wake(self) -> None:
@@ -240,19 +222,20 @@ class Servers:
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """A task that `close` ends. Its error ends the run: otherwise the run would wait for the task without end."""
-        task = asyncio.create_task(self._guarded(work))
+
+        async def guarded() -> T:
+            try:
+                return await work
+            except Exception as error:
+                self._end = error
+                await self._wake()
+                raise
+
+        task = asyncio.create_task(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio complains of it
         return task
-
-    async def _guarded(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            return await work
-        except Exception as error:
-            self._end = error
-            await self._wake()
-            raise
 
     async def close(self) -> None:
         """End all probes."""
@@ -289,25 +272,18 @@ class Assignment:
                     self.server.last_reply_at = time.monotonic()
                     return reply
             except RankRefusedError:
-                await self._change_rank()
+                self.refused_rank, self.rank = self.rank, None
+                if self.refused_rank is not None:
+                    self.server.ranks.leave(self.refused_rank)
+                    await self.server.ranks.refuse(self.refused_rank)
+                    self.rank = await self.server.ranks.take()
             except UnavailableError as failure:
                 failures += 1
-                await asyncio.sleep(backoff_s(failures))
+                # Plus up to a quarter at random: requests shall not return all at once.
+                await asyncio.sleep(BACKOFF_S * 2 ** (failures - 1) * random.uniform(1, 1.25))  # noqa: S311
                 if not await self.pool.verify_up(self.server, started_at=started_at):
                     failures, outages = 0, outages + 1
                     if outages >= OUTAGES_PER_REQUEST:
                         raise UnansweredError(failure, lost=True) from failure
                 elif failures >= REQUEST_TRIES:
                     raise UnansweredError(failure) from failure
-
-    async def _change_rank(self) -> None:
-        self.refused_rank, self.rank = self.rank, None
-        if self.refused_rank is not None:
-            self.server.ranks.leave(self.refused_rank)
-            await self.server.ranks.refuse(self.refused_rank)
-            self.rank = await self.server.ranks.take()
-
-
-def backoff_s(failures: int) -> float:
-    """The pause after so many failures, plus up to a quarter at random: requests shall not return all at once."""
-    return float(BACKOFF_S * 2 ** (failures - 1) * random.uniform(1, 1.25))  # noqa: S311

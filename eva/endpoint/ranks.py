@@ -39,7 +39,7 @@ class Ranks:
         """The rank with the fewest samples, for one more; None if the server is to choose. `leave` follows."""
         async with self._asking:
             if self._count is None:
-                self._set(await self._ask())
+                await self._ask()
         if not self._count:
             return None
         rank = min(range(self._count), key=self._samples.__getitem__)
@@ -59,14 +59,12 @@ class Ranks:
         """The server refused `rank`: ask it for its ranks again. If it still claims this one, it is to choose."""
         async with self._asking:
             if self._count is None or rank < self._count:
-                count = await self._ask()
-                self._set(count if count <= rank else 0)
+                await self._ask(refused=rank)
 
-    async def _ask(self) -> int:
-        ranks = await read_ranks(self._model) or 0
-        return ranks if ranks > 1 else 0
-
-    def _set(self, count: int) -> None:
+    async def _ask(self, refused: int | None = None) -> None:
+        count = await read_ranks(self._model) or 0
+        if count == 1 or (refused is not None and refused < count):
+            count = 0
         if self._reported not in (None, count):
             now = f"{count} now" if count else "none now that a request can name"
             log.warning("%s had %s data-parallel ranks: %s", self._model.address, self._reported, now)

@@ -13,17 +13,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from eva.agent.interface import MAX_TURNS
 from eva.agent.sample import SampleRunner
-from eva.agent.transcript import NO_TOKENIZER, TokenizerError, Transcribe, keep_messages, load_transcriber
+from eva.agent.transcript import TokenizerError, Transcribe, keep_messages, load_transcriber
+from eva.agents.choice import AgentChoice
 from eva.agents.readers import describe_unread, was_read
 from eva.dataset.items import Item, video_path
-from eva.endpoint.completion import BLACK_IMAGE_URL, MAX_TOKENS, image_message
+from eva.endpoint.client import ModelCard
+from eva.endpoint.completion import BLACK_IMAGE_URL, image_message
 from eva.endpoint.errors import ServerError
 from eva.errors import EvaError, VideoError
 from eva.frames.tool import CallFailedError, FrameCall, FrameTool, FrameToolError
 from eva.protocol.stop_reasons import SAMPLE
-from eva.run.connect import connect_to
+from eva.run.connect import make_model
 from eva.run.executor import make_sample_runner, make_tool
 from eva.run.options import Options
 from eva.run.settings import (
@@ -46,8 +47,6 @@ IMAGES_PER_REQUEST = 256
 TEXT_TOKENS = 4096
 # Questions whose video cannot be shown are passed over; another row names them.
 MOST_TRIED = 10
-_VERDICT_WIDTH = 9
-_LIST_INDENT = " " * (_VERDICT_WIDTH + 2)
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,22 @@ async def check_all(dataset: Dataset, options: Options) -> list[Finding]:
 
     Raises AgentError.
     """
-    items, findings = _check_questions(dataset, options)
+    items, findings = list[Item](), list[Finding]()
+    try:
+        everything = load_annotations(dataset.jsonl, options.dataset)
+        items = choose_items(everything, options)
+        counts = f"{len(items)} on {len({item.videos[0] for item in items})} videos"
+        findings.append(Finding("questions", OK, counts))
+        doubts = find_doubts(items, everything, dataset.jsonl, load_published().get(options.dataset))
+        findings += [Finding(what, WARNING, detail) for what, detail in doubts]
+    except EvaError as error:
+        findings.append(Finding("questions", FAILED, str(error)))
     agent = choose_agent(options, items)
     options = with_agent_settings(options, agent)
     transcribe: Transcribe = keep_messages  # without the tokenizer, what is played keeps its messages
     try:
         transcribe = load_transcriber(options.tokenizer)
-        none = options.tokenizer == NO_TOKENIZER
-        detail = "none: records hold the messages" if none else "its chat template renders the agent's messages"
+        detail = "none: records hold the messages" if transcribe is keep_messages else "its chat template works"
         findings.append(Finding("tokenizer", OK, detail))
     except TokenizerError as error:
         findings.append(Finding("tokenizer", FAILED, str(error)))
@@ -81,7 +88,8 @@ async def check_all(dataset: Dataset, options: Options) -> list[Finding]:
     if playable:
         tool = make_tool(replace(options, fallback=True), dataset.video_root)
         findings.append(await check_videos(playable, dataset.video_root, tool))
-    servers = await asyncio.gather(*(check_server(url, options) for url in options.base_url))
+    needed = needed_tokens(agent, options)
+    servers = await asyncio.gather(*(check_server(url, needed, options) for url in options.base_url))
     findings += servers
     usable = (url for url, one in zip(options.base_url, servers, strict=True) if one.verdict != FAILED)
     if playable and (url := next(usable, None)):
@@ -92,15 +100,12 @@ async def check_all(dataset: Dataset, options: Options) -> list[Finding]:
     return findings
 
 
-def _check_questions(dataset: Dataset, options: Options) -> tuple[list[Item], list[Finding]]:
-    try:
-        everything = load_annotations(dataset.jsonl, options.dataset)
-        items = choose_items(everything, options)
-        doubts = find_doubts(items, everything, dataset.jsonl, load_published().get(options.dataset))
-        counts = f"{len(items)} on {len({item.videos[0] for item in items})} videos"
-        return items, [Finding("questions", OK, counts), *(Finding(what, WARNING, detail) for what, detail in doubts)]
-    except EvaError as error:
-        return [], [Finding("questions", FAILED, str(error))]
+def needed_tokens(agent: AgentChoice, options: Options) -> int:
+    """The longest context of a sample: its frames, its replies, its text."""
+    turns = options.max_turns or 1
+    opening = max((agent.spent or {}).values(), default=agent.nframes * agent.frame_tokens)
+    shown = opening if agent.name == "uniform" else (turns - 1) * options.max_visual_tokens
+    return shown + turns * options.sampling.max_tokens + TEXT_TOKENS
 
 
 async def check_videos(items: Sequence[Item], video_root: Path, tool: FrameTool) -> Finding:
@@ -145,23 +150,21 @@ async def _video_problem(item: Item, video_root: Path, tool: FrameTool) -> str:
     return ""
 
 
-async def check_server(url: str, options: Options) -> Finding:
-    """Whether the server at `url` serves the model and images, and whether its context is as long as a sample may
-    need."""
+async def check_server(url: str, needed: int, options: Options) -> Finding:
+    """Whether the server at `url` serves the model and images, and whether its context has the `needed` tokens."""
     try:
-        model = await connect_to(url, options)
-        length = (await model.read_card()).context_length
+        model = await make_model(url, options.model or "", options).connect()
+        length = (await model.list_models()).get(model.name, ModelCard()).context_length
     except ServerError as error:
         return Finding("server", FAILED, f"{without_secrets(url)}\n{error}")
-    turns, problems = options.max_turns or MAX_TURNS, dict[str, str]()
-    needed = (turns - 1) * options.max_visual_tokens + turns * MAX_TOKENS + TEXT_TOKENS
+    problems: dict[str, object] = {}
     if options.image_transport != "base64":
         try:
             with model.small_image() as address:
-                problem = await model.ask_one_token([image_message(address)])
+                problem: object = await model.ask_one_token([image_message(address)])
             if problem and not await model.ask_one_token([image_message(BLACK_IMAGE_URL)]):
                 folder = options.frame_root.absolute()
-                problem += f"\nstart vLLM with --allowed-local-media-path {folder}\nor run this with "
+                problem = f"{problem}\nstart vLLM with --allowed-local-media-path {folder}\nor run this with "
                 problem += "--image-transport base64"
         except OSError as error:
             problem = f"--frame-root {options.frame_root} cannot be written to: {error.strerror}"
@@ -169,7 +172,7 @@ async def check_server(url: str, options: Options) -> Finding:
     many = [image_message(BLACK_IMAGE_URL, count=IMAGES_PER_REQUEST)]
     problems[f"{IMAGES_PER_REQUEST} images"] = await model.ask_one_token(many)
     stated = "the server does not say it" if length is None else f"{length} tokens"
-    lines = [model.address, f"context: {stated}; {turns} turns may need {needed} tokens"]
+    lines = [model.address, f"context: {stated}; {options.max_turns} turns may need {needed} tokens"]
     lines += [f"{what}: {problem or 'answered'}" for what, problem in problems.items()]
     verdict = OK if length is not None and length >= needed else WARNING
     return Finding("server", FAILED if any(problems.values()) else verdict, "\n".join(lines))
@@ -179,7 +182,7 @@ async def _play(items: Sequence[Item], url: str, runner: SampleRunner, options: 
     """Play the first question whose video can be shown: the verdict and its reason."""
     tool = runner.call_runner.tool
     try:
-        model = await connect_to(url, options)
+        model = await make_model(url, options.model or "", options).connect()
         await tool.start()
         for item in items[:MOST_TRIED]:
             record = await runner.run(item, model.complete)
@@ -207,10 +210,9 @@ def table(findings: Sequence[Finding], *, columns: int) -> list[str]:
     """
     width, lines = max(len(finding.what) for finding in findings), list[str]()
     for finding in findings:
-        start = f"{finding.verdict:{_VERDICT_WIDTH}}{finding.what:{width}}  "
-        first, *more = finding.detail.split("\n")
-        lines += folded(start + printable(first, limit=2000), columns, " " * len(start))
-        for line in more:
-            lines += folded(_LIST_INDENT + printable(line, limit=2000), columns, f"{_LIST_INDENT}  ")
+        start = f"{finding.verdict:9}{finding.what:{width}}  "
+        for number, line in enumerate(finding.detail.split("\n")):
+            before, indent = (" " * 11, " " * 13) if number else (start, " " * len(start))
+            lines += folded(before + printable(line, limit=2000), columns, indent)
     failed = sum(finding.verdict == FAILED for finding in findings)
     return [*lines, f"Verdict: {f'{failed} checks failed' if failed else 'ready to run'}"]

@@ -9,7 +9,7 @@ from functools import partial
 from time import monotonic
 
 from eva.agent.images import small_image
-from eva.endpoint.client import ChatModel, connect
+from eva.endpoint.client import ChatModel
 from eva.endpoint.errors import ServerError
 from eva.endpoint.http_client import Client
 from eva.run.options import Options, SettingsError
@@ -39,8 +39,7 @@ async def connect_all(options: Options) -> list[ChatModel]:
     expected = frozenset[str]().union(*(model.weights for model in models if not options.same_weights))
     for url, failure in failures.items():
         log.warning("the run starts without one server: %s", failure)
-        late = make_model(url, models[0].name, options)
-        models.append(replace(late, down=str(failure), weights=expected))
+        models.append(replace(make_model(url, models[0].name, options), down=str(failure), weights=expected))
     names = {model.name for model in models}
     if len(names) > 1:
         raise SettingsError(f"the servers serve different models, {', '.join(sorted(names))}: choose one with --model")
@@ -49,35 +48,21 @@ async def connect_all(options: Options) -> list[ChatModel]:
 
 async def connect_each(options: Options) -> tuple[list[ChatModel], dict[str, ServerError]]:
     """The models of the servers that answer, and why the others do not, by their addresses."""
-    models: dict[str, ChatModel] = {}
-    failures: dict[str, ServerError] = {}
 
-    async def connect_one(url: str) -> None:
+    async def connect(url: str) -> ChatModel | ServerError:
         try:
-            models[url] = await connect_to(url, options)
+            return await make_model(url, options.model or "", options).connect()
         except ServerError as error:
-            failures[url] = error
+            return error
 
-    await asyncio.gather(*map(connect_one, options.base_url))
-    return [models[url] for url in options.base_url if url in models], failures
+    found = dict(zip(options.base_url, await asyncio.gather(*map(connect, options.base_url)), strict=True))
+    models = [one for one in found.values() if isinstance(one, ChatModel)]
+    return models, {url: one for url, one in found.items() if isinstance(one, ServerError)}
 
 
 def make_model(url: str, name: str, options: Options) -> ChatModel:
     """The model of this name on a server that is not asked yet. Raises ServerError."""
-    return with_small_image(ChatModel(_client(url, options), name, options.sampling), options)
-
-
-def with_small_image(model: ChatModel, options: Options) -> ChatModel:
-    """The model with a small image that travels as those of the run."""
+    model = ChatModel(Client(url, options.key, options.request_timeout, dict(options.header)), name, options.sampling)
     if options.image_transport == "base64":
         return model
     return replace(model, small_image=partial(small_image, options.frame_root))
-
-
-async def connect_to(url: str, options: Options) -> ChatModel:
-    """The model on one server. Raises ServerError."""
-    return with_small_image(await connect(_client(url, options), options.model, options.sampling), options)
-
-
-def _client(url: str, options: Options) -> Client:
-    return Client(url, options.key, options.request_timeout, dict(options.header))

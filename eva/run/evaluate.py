@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -25,16 +25,15 @@ from eva.endpoint.pool import Server, Servers
 from eva.errors import EvaError
 from eva.files import WriteError
 from eva.frames.tool import FrameCounts
+from eva.protocol.stop_reasons import AGENT
 from eva.records.cache import Cache, CacheError, open_cache
 from eva.records.meta import Meta, write_meta
 from eva.records.outcome import Outcome
 from eva.records.schema import Record
 from eva.run.connect import connect_all
-from eva.run.executor import Executor, LocalExecutor, make_sample_runner, make_tool
-from eva.run.keeper import Keeper, drop_outdated, end_of_run, find_outdated
+from eva.run.executor import Executor, make_sample_runner, make_tool
 from eva.run.meta import begin_meta, finished_meta, with_choice, with_coverage
 from eva.run.options import Options
-from eva.run.progress import Progress, first_line
 from eva.run.schedule import RunEndedError, RunInterruptedError, Schedule, by_video
 from eva.run.settings import (
     Dataset,
@@ -51,6 +50,13 @@ from eva.scoring.published import load_published
 from eva.scoring.time_use import SampleTimes, sample_times, time_figures
 
 log = logging.getLogger(__name__)
+
+# So many faults of the agent, and no sample in between that it ended: every sample would end so.
+MOST_FAULTS = 3
+
+
+class CalledOffError(EvaError):
+    """The user did not confirm. Nothing was changed."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +80,12 @@ class Host:
     def confirm(self, question: str) -> None:
         """Ask whether records may be dropped. Raises CalledOffError if not."""
 
-    def progress(self, name: str, items: Sequence[Item], cache: Cache) -> Progress:
-        """What is told of each sample that ends."""
-        return Progress()
-
-    def catch_signals(self, end_run: Callable[[int], None]) -> None:
-        """Called when the samples begin. `end_run(number)` ends the run as the signal of this number should: the first
-        one gives the running samples time, the second one none."""
+    def running(
+        self, items: Sequence[Item], before: Sequence[Outcome], end_run: Callable[[int], None]
+    ) -> AbstractContextManager[Callable[[Outcome], None]]:
+        """Around the samples of `items`; `before` are the outcomes that there are. It gives what is told of each sample
+        that ends. `end_run(number)` ends the run as the signal of this number should."""
+        return nullcontext(lambda outcome: None)
 
     def end(self, ended: Ended) -> None:
         """Called when the result is written, also where the run does not finish."""
@@ -107,30 +112,32 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
         models = await connect_all(options) if pending else []
         for model in models:
             at_end.push_async_callback(model.client.close)
+        executor = None
         if models:
             meta = await begin_meta(cache, models, dataset, agent=agent, options=options)
             # The next steps may take seconds, so this is said before them.
-            addresses = [model.address for model in models]
-            log.info("%s", first_line(options.dataset, items, pending, models[0].name, addresses))
-            executor = await make_executor(pending, models, dataset, agent=agent, options=options)
+            log.info(
+                "%s: %d of %d done, %d to go; model %s at %s",
+                options.dataset, len(items) - len(pending), len(items), len(pending), models[0].name,
+                ", ".join(model.address for model in models),
+            )  # fmt: skip
+            executor = await make_executor(pending, models[0].name, dataset, agent=agent, options=options)
             at_end.push_async_callback(executor.close)
         else:
             meta = await finished_meta(cache.path, len(items), dataset, agent=agent, options=options)
         meta = with_choice(meta, everything, items)
+        if options.new_cache:
+            host.confirm(f"Delete the cache {cache.path} with its {len(outdated)} records?")
+            cache.clear()
+        elif outdated:
+            host.confirm(f"Drop {len(outdated)} failed records from {cache.path} and run them again?")
+            cache.drop(outdated)
         times = list[SampleTimes]()
-        drop_outdated(cache, outdated, options, host.confirm)
         try:
-            if models:
+            if executor:
                 write_meta(cache.path, meta)
-                await run_all(
-                    items,
-                    executor,
-                    models,
-                    keeper=Keeper(cache, agent.record_name),
-                    times=times,
-                    options=options,
-                    host=host,
-                )
+                who = agent.record_name
+                await run_all(items, executor, models, cache=cache, agent=who, times=times, options=options, host=host)
         finally:
             ended = Ended(
                 items=items,
@@ -138,7 +145,7 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
                 meta=meta,
                 result=dataset.result,
                 coverage=measure(dataset.result, meta.coverage, cache.outcomes, rows=None),
-                frames=executor.counts if models else FrameCounts(),
+                frames=executor.counts if executor else FrameCounts(),
                 times=time_figures(times),
                 wall_s=monotonic() - started_at,
             )
@@ -153,8 +160,16 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
 # --- the stages of a run, in their order
 
 
+def find_outdated(cache: Cache, items: Sequence[Item], options: Options) -> frozenset[int]:
+    """The indices of the records that --new-cache or --retry-error replaces."""
+    if options.new_cache:
+        return frozenset(cache.outcomes)
+    chosen = {item.index for item in items} if options.retry_error else set()
+    return frozenset(index for index, outcome in cache.outcomes.items() if index in chosen and not outcome.settled)
+
+
 async def make_executor(
-    items: Sequence[Item], models: Sequence[ChatModel], dataset: Dataset, *, agent: AgentChoice, options: Options
+    items: Sequence[Item], model: str, dataset: Dataset, *, agent: AgentChoice, options: Options
 ) -> Executor:
     """What runs the samples: this process, or the nodes of a Ray cluster."""
     transcribe = load_transcriber(options.tokenizer)
@@ -165,12 +180,11 @@ async def make_executor(
         except BaseException:
             await tool.close()
             raise
-        return LocalExecutor(make_sample_runner(agent.make(), transcribe, tool, dataset.video_root, options=options))
+        return Executor(make_sample_runner(agent.make(), transcribe, tool, dataset.video_root, options=options))
     from eva.cluster.driver import join_cluster  # noqa: PLC0415  a local run needs no Ray
     from eva.cluster.node import NodeSettings  # noqa: PLC0415
 
-    root = str(dataset.video_root)
-    settings = NodeSettings(with_absolute_paths(options), models[0].name, root, agent.for_nodes())
+    settings = NodeSettings(with_absolute_paths(options), model, str(dataset.video_root), agent.for_nodes())
     return await join_cluster(options.ray, settings, {item.videos[0] for item in items})
 
 
@@ -179,49 +193,55 @@ async def run_all(
     executor: Executor,
     models: Sequence[ChatModel],
     *,
-    keeper: Keeper,
+    cache: Cache,
+    agent: str,
     times: list[SampleTimes],
     options: Options,
     host: Host,
 ) -> None:
-    """Run the items without a record. The record of each is on disk before its sample counts as done."""
-    pending = [item for item in items if item.index not in keeper.cache.outcomes]
-    async with host.progress(options.dataset, items, keeper.cache) as progress:
-        servers = Servers(
-            models,
-            ceiling=options.max_concurrent,
-            outage_timeout_s=options.outage_timeout,
-            ranks=options.data_parallel_ranks,
-            notify=progress.note_outage,
-        )
+    """Run the items without a record. The record of each is on disk, with the name of the agent, before its sample
+    counts as done."""
+    servers = Servers(
+        models,
+        ceiling=options.max_concurrent,
+        outage_timeout_s=options.outage_timeout,
+        ranks=options.data_parallel_ranks,
+    )
+    faults = 0
 
-        def keep(record: Record) -> None:
-            keeper.append(record)
-            progress.count(record.outcome)
+    def keep(record: Record) -> None:
+        nonlocal faults
+        cache.append(replace(record, agent=agent))
+        count(record.outcome)
+        faults = faults + 1 if record.failure == AGENT else 0
+        if faults == MOST_FAULTS:
+            raise RunEndedError(
+                f"{MOST_FAULTS} samples in a row ended by a fault of the agent ({record.error}): mend it, then run "
+                "these again with --retry-error"
+            )
 
-        async def run(item: Item, avoiding: Collection[Server]) -> None:
-            async with servers.assign(avoiding=avoiding) as assignment:
-                record = await executor.run(item, assignment)
-                times.append(sample_times(record))
-                keep(record)
-                assignment.server.unproved.append(item.index)
+    async def run(item: Item, avoiding: Collection[Server]) -> None:
+        async with servers.assign(avoiding=avoiding) as assignment:
+            record = await executor.run(item, assignment)
+            times.append(sample_times(record))
+            keep(record)
 
-        def give_up(item: Item, failing: UnansweredError) -> None:
-            log.warning("sample %s failed again, --retry-error runs it later: %s", item.index, failing)
-            keep(failing.record or exception_record(item, failing.failure))
+    def give_up(item: Item, failing: UnansweredError) -> None:
+        log.warning("sample %s failed again, --retry-error runs it later: %s", item.index, failing)
+        keep(failing.record or exception_record(item, failing.failure))
 
-        schedule = Schedule(run, give_up, options.outage_timeout, executor.take)
-        try:
-            with watched_loop():
-                host.catch_signals(lambda number: schedule.end(number, options.grace))
-                await schedule.run_all(by_video(pending), max_concurrent=options.max_concurrent)
-            await servers.check_weights()
-        except RunInterruptedError:
-            raise
-        except EvaError as error:
-            raise end_of_run(error, keeper.cache, servers.unproved) from error
-        finally:
-            await servers.close()
+    schedule = Schedule(run, give_up, options.outage_timeout, executor.take)
+    pending = by_video([item for item in items if item.index not in cache.outcomes])
+    before = outcomes_of(items, cache.outcomes)
+    try:
+        with host.running(items, before, lambda number: schedule.end(number, options.grace)) as count, watched_loop():
+            await schedule.run_all(pending, max_concurrent=options.max_concurrent)
+    except (RunInterruptedError, RunEndedError):
+        raise
+    except EvaError as error:
+        raise RunEndedError(str(error)) from error
+    finally:
+        await servers.close()
 
 
 def write_result(everything: Sequence[Item], cache: Cache, result: Path, meta: Meta) -> None:

@@ -1,7 +1,4 @@
-"""What runs the samples: here in this process, or on the nodes of a cluster (eva.cluster.driver).
-
-`make_tool` and `make_sample_runner` put its parts together from the flags, in this process and on every node.
-"""
+"""What runs samples, put together from the flags: in this process, and on every node of a cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ import sys
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from eva.agent.interface import Agent
 from eva.agent.sample import SampleRunner
@@ -29,44 +25,28 @@ from eva.records.schema import Record
 from eva.run.options import FRAME_TOOL, FrameSettings, Options
 
 
-class Executor(Protocol):
-    """Runs samples. The schedule decides which sample runs when, and the pool of servers which server it asks."""
-
-    @property
-    def counts(self) -> FrameCounts:
-        """The frames of all samples so far."""
-        ...
-
-    def take(self, waiting: deque[Item]) -> Item | None:
-        """Take the sample out of `waiting` that is next; `run` of it follows. None while no sample can run."""
-        ...
-
-    async def run(self, item: Item, assignment: Assignment) -> Record:
-        """The record of the item, also where it fails. Raises what SampleRunner.run raises."""
-        ...
-
-    async def close(self) -> None:
-        """End all processes that run for it."""
-        ...
-
-
-@dataclass(frozen=True)
-class LocalExecutor:
-    """Runs samples in this process."""
+@dataclass
+class Executor:
+    """Runs samples in this process; `eva.cluster.driver` has another one. The schedule decides which sample runs when,
+    and the pool of servers which server it asks."""
 
     sample_runner: SampleRunner
 
     @property
     def counts(self) -> FrameCounts:
+        """The frames of all samples so far."""
         return self.sample_runner.call_runner.tool.counts
 
-    def take(self, waiting: deque[Item]) -> Item:
+    def take(self, waiting: deque[Item]) -> Item | None:
+        """Take the sample out of `waiting` that is next; `run` of it follows. None while no sample can run."""
         return waiting.popleft()
 
     async def run(self, item: Item, assignment: Assignment) -> Record:
+        """The record of the item, also where it fails. Raises what SampleRunner.run raises."""
         return await self.sample_runner.run(item, assignment.complete)
 
     async def close(self) -> None:
+        """End all processes that run for it."""
         await self.sample_runner.call_runner.tool.close()
 
 

@@ -70,7 +70,7 @@ async def server_facts(model: ChatModel) -> dict[str, Any]:
             facts["vllm"] = printable(version) if isinstance(version, str) else None
         facts["ranks"] = await read_ranks(model)
         with suppress(ServerError):
-            card = await model.read_card()
+            card = (await model.list_models())[model.name]
             facts |= {"model_path": card.weights, "context_length": card.context_length}
     return {name: value for name, value in facts.items() if value is not None}
 
@@ -106,8 +106,7 @@ def _warn_of_unknown_weights(models: Sequence[ChatModel], before: Meta | None, c
         log.warning("no weights are stated (`root` of /v1/models) by %s: they are not compared", ", ".join(silent))
     if len(stated) > 1 and not options.same_weights:
         log.warning(
-            "the servers have their weights from several places, %s, and no record says from which: if all are the "
-            "same weights, say so with --same-weights",
+            "the servers have their weights from several places, %s: if all are the same, say so with --same-weights",
             " and ".join(stated),
         )
     if stated and before and before.settings and not known_weights(before.settings):
@@ -119,11 +118,12 @@ def _settings(
 ) -> dict[str, Any]:
     """All that changes results. What older meta files lack is left out where it has its usual value."""
     stated, side = _stated(models), options.pixels_per_token
+    weights = stated if options.same_weights and len(stated) > 1 else " and ".join(stated)
     return {
         "dataset": options.dataset,
         "annotations_sha256": file_sha256(dataset.jsonl),
         "model": model,
-        **({WEIGHTS: stated if options.same_weights and len(stated) > 1 else " and ".join(stated)} if stated else {}),
+        **({WEIGHTS: weights} if stated else {}),
         "max_turns": options.max_turns,
         "max_visual_tokens": options.max_visual_tokens,
         "maxp": options.maxp,

@@ -8,7 +8,6 @@ import signal
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
 from time import monotonic
 
 from eva.dataset.items import Item
@@ -48,7 +47,6 @@ def by_video(items: Sequence[Item]) -> list[Item]:
     return sorted(items, key=lambda item: first[item.videos[0]])
 
 
-@dataclass
 class Schedule:
     """The samples of a run.
 
@@ -57,20 +55,22 @@ class Schedule:
     none of them can run.
     """
 
-    run: Callable[[Item, Collection[Server]], Awaitable[None]]
-    give_up: Callable[[Item, UnansweredError], None]
-    outage_timeout_s: float
-    take: Callable[[deque[Item]], Item | None]
-    _waiting: deque[Item] = field(default_factory=deque)
-    _late: deque[Item] = field(default_factory=deque)
-    _failures: defaultdict[int, list[UnansweredError]] = field(default_factory=lambda: defaultdict(list))
-    _alone: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _running: int = 0
-    _workers: list[asyncio.Task[None]] = field(default_factory=list)
-    _signals: list[int] = field(default_factory=list)
-    _failed_in_a_row: int = 0
-    _go_on: asyncio.Event = field(default_factory=asyncio.Event)
-    _failing_since: float = 0.0
+    def __init__(
+        self,
+        run: Callable[[Item, Collection[Server]], Awaitable[None]],
+        give_up: Callable[[Item, UnansweredError], None],
+        outage_timeout_s: float,
+        take: Callable[[deque[Item]], Item | None],
+    ) -> None:
+        self._run, self._give_up, self._outage_timeout_s, self._take = run, give_up, outage_timeout_s, take
+        self._waiting, self._late = deque[Item](), deque[Item]()
+        self._failures: defaultdict[int, list[UnansweredError]] = defaultdict(list)
+        self._alone = asyncio.Lock()
+        self._workers: list[asyncio.Task[None]] = []
+        self._signals: list[int] = []
+        self._running = self._failed_in_a_row = 0
+        self._failing_since = 0.0
+        self._go_on = asyncio.Event()
 
     async def run_all(self, items: Sequence[Item], *, max_concurrent: int) -> None:
         """Run every item until it has a record. Raises RunInterruptedError, OutageError, or the error that keeps
@@ -112,7 +112,7 @@ class Schedule:
     async def _work(self) -> None:
         while (self._waiting or self._late) and not self._signals:
             late = not self._waiting
-            item = self.take(self._late if late else self._waiting)
+            item = self._take(self._late if late else self._waiting)
             if item is None:
                 await asyncio.sleep(POLL_S)
                 continue
@@ -128,13 +128,13 @@ class Schedule:
         suspect = late and failures[-1].lost
         try:
             async with self._alone if suspect else nullcontext():
-                await self.run(item, {failure.server for failure in failures if failure.server})
+                await self._run(item, {failure.server for failure in failures if failure.server})
         except UnansweredError as failing:
             failures.append(failing)
             if failing.lost and len(failures) < LOSSES:
                 self._waiting.appendleft(item)
             elif late:
-                self.give_up(item, failing)
+                self._give_up(item, failing)
             else:
                 self._late.append(item)
                 await self._pause(failing)
@@ -147,9 +147,9 @@ class Schedule:
         if not self._failed_in_a_row:
             self._failing_since = monotonic()
         self._failed_in_a_row += 1
-        if monotonic() - self._failing_since > self.outage_timeout_s:
+        if monotonic() - self._failing_since > self._outage_timeout_s:
             raise OutageError(
-                f"no sample has finished for {self.outage_timeout_s:g} s; the last one failed with {failing}"
+                f"no sample has finished for {self._outage_timeout_s:g} s; the last one failed with {failing}"
             )
         self._go_on.clear()
         if not self._signals:

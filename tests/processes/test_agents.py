@@ -25,9 +25,7 @@ from eva.agents.readers import describe_unread
 from eva.agents.uniform import Uniform
 from eva.protocol.budget import visual_tokens
 from eva.protocol.reply import CallAttempt
-from eva.records.cache import open_cache
 from eva.records.schema import read_record
-from eva.run.keeper import Keeper
 from eva.run.options import Options
 from eva.run.settings import choose_agent
 
@@ -430,24 +428,6 @@ def test_a_token_of_32_pixels_makes_frames_of_its_multiples() -> None:
 
 
 # --- a model that answers in another form
-
-
-@pytest.mark.parametrize(
-    ("replies", "said"),
-    [([hermes(LOOK)] * 12, "--agent hermes can read it"), (["Hm."] * 12, "no agent"), ([ANSWER, *["Hm."] * 11], None)],
-    ids=["of another agent", "of none", "one that can be read"],
-)
-def test_ten_replies_that_the_agent_cannot_read_are_one_line_that_names_the_agent_that_can(
-    replies: list[str], said: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with open_cache(tmp_path / "cache_own.jsonl") as cache:
-        keeper = Keeper(cache, "")
-        for index, reply in enumerate(replies):
-            record = {"index": index, "stop_reason": "no_answer_no_tool_call", "trajectory": [{"reply": reply}]}
-            answer = "B" if reply == ANSWER else ""
-            keeper.append(read_record({**record, "gt": "B", "schema": 1, "answer": answer}))
-    assert [said in line for line in caplog.messages if said] == ([True] if said else [])
-    assert len(caplog.messages) == (said is not None)
 
 
 def test_the_agent_that_can_read_a_reply_is_the_one_that_asks_for_its_form() -> None:

@@ -39,7 +39,7 @@ from eva.dataset.items import load_items
 from eva.records.cache import CacheError, open_cache
 from eva.records.own_file import OwnFile
 from eva.records.schema import read_record
-from eva.run.keeper import find_outdated
+from eva.run.evaluate import find_outdated
 from eva.run.options import Options
 
 ANSWER = "<answer>B</answer>"

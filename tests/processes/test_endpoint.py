@@ -34,7 +34,7 @@ from scripted_server import Handler, Refusal, Script, ScriptedServer
 from eva.commands.run_flags import resume_command
 from eva.dataset.catalog import RemoteFile
 from eva.dataset.hub import HubError, fetch_file, look_up
-from eva.endpoint.client import ChatModel, connect
+from eva.endpoint.client import ChatModel
 from eva.endpoint.completion import Reply
 from eva.endpoint.errors import ServerError, UnavailableError
 from eva.endpoint.http_client import MAX_REPLY_BYTES, Client
@@ -163,27 +163,17 @@ def test_a_usage_that_says_little_costs_no_reply(usage: Any, counts: tuple[int |
     assert (read.prompt_tokens, read.completion_tokens, read.total_tokens) == counts
 
 
-@pytest.mark.parametrize(
-    ("play", "number"),
-    [
-        (a_byte_now_and_then, signal.SIGINT),
-        (a_body_without_end, signal.SIGTERM),
-    ],
-    ids=["a byte now and then", "a body without end"],
-)
-def test_a_signal_ends_the_run_while_such_a_server_answers(
-    bench_at: Callable[..., Bench], play: Play, number: signal.Signals
-) -> None:
-    with hostile_server(play) as server:
+def test_a_signal_ends_the_run_while_such_a_server_answers(bench_at: Callable[..., Bench]) -> None:
+    with hostile_server(a_byte_now_and_then) as server:
         bench = bench_at(server.base_url)
 
         def interrupt() -> None:
             wait_until(lambda: server.asked > 0)
-            send_signals(number, number)  # the first one leaves samples their grace, the second none
+            send_signals(signal.SIGINT, signal.SIGINT)  # the first one leaves samples their grace, the second none
 
         with beside(interrupt):
             run = bench.run("--grace", "600")
-    assert run.code == 128 + number, run.said
+    assert run.code == 128 + signal.SIGINT, run.said
     assert "to go on:" in run.stderr
     assert run.records() == []
 
@@ -216,7 +206,6 @@ def has_file(body: Mapping[str, Any], urls: Sequence[str]) -> bool:
 # Each with what is owed beside its own words. vLLM 0.32 answers 500 where it may not read files, others 400.
 REFUSING = {
     "may read no file": (refusing(has_file, NO_FILES, 500), "--image-transport base64"),
-    "may read no file, politely": (refusing(has_file, NO_FILES), "--image-transport base64"),
     "takes one image": (Script(lambda key: [LOOK, ANSWER], most_images=1), "--limit-mm-per-prompt"),
     "does not know a field": (refusing(lambda body, urls: True, "unknown field", 422), "chat template"),
     "has 16 tokens": (refusing(lambda body, urls: len(json.dumps(body)) > 200, "context"), "--max-model-len"),
@@ -269,13 +258,12 @@ class Redirecting(Handler):
         self.end_headers()
 
 
-def test_a_redirect_carries_the_request_to_nobody_and_both_addresses_are_named() -> None:
+def test_a_redirect_carries_the_request_to_nobody() -> None:
     with ScriptedServer(Script({})) as here, ScriptedServer(Script({"*": [ANSWER]})) as elsewhere:
         target = f"{elsewhere.base_url}/chat/completions"
         here.RequestHandlerClass = type("ToElsewhere", (Redirecting,), {"target": target})
-        failure = failure_of(here.base_url, timeout_s=60)
+        assert failure_of(here.base_url, timeout_s=60).status == 307
         assert sum(elsewhere.journal.paths.values()) == 0
-    assert f"redirects to {target}" in str(failure)
 
 
 @pytest.fixture(scope="module")
@@ -300,23 +288,13 @@ def tls_server(certificate: Path) -> Iterator[ScriptedServer]:
         yield server
 
 
-def https(server: ScriptedServer) -> str:
-    return server.base_url.replace("http:", "https:")
-
-
-def test_a_certificate_that_is_not_trusted_is_called_so(
-    bench_at: Callable[..., Bench], tls_server: ScriptedServer
-) -> None:
-    run = bench_at(https(tls_server)).run()
-    assert run.code == 2, run.said
-    assert "self-signed certificate" in run.stderr
-
-
-def test_a_certificate_that_ssl_cert_file_names_is_trusted(
+def test_a_certificate_is_trusted_if_ssl_cert_file_names_it(
     bench_at: Callable[..., Bench], tls_server: ScriptedServer, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    bench = bench_at(tls_server.base_url.replace("http:", "https:"))
+    assert "self-signed certificate" in bench.run().stderr
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
-    run = bench_at(https(tls_server)).run()
+    run = bench.run()
     assert run.code == 0, run.said
 
 
@@ -399,50 +377,29 @@ def test_a_servers_escape_codes_reach_the_records_and_no_terminal(bench_at: Call
 # --- proxies
 
 
-def test_messages_about_a_server_that_fails_say_that_a_proxy_stands_before_it_and_none_stands_before_this_machine(
-    monkeypatch: pytest.MonkeyPatch,
+def test_requests_go_through_the_proxy_of_the_environment_but_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("NO_PROXY", "no_proxy", "http_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-
-    async def ask(there: str, here: str) -> list[str]:
-        model = ChatModel(Client(there, SECRET, 60), MODEL)
-        with pytest.raises(ServerError) as raised:
-            await connect(Client(there, SECRET, 60))
-        assert await (await connect(Client(here, "EMPTY", 60))).probe() == ""
-        return [await model.ask_one_token(MESSAGES), await model.probe(), str(raised.value)]
-
     with ScriptedServer(Script({}, api_key="x")) as proxy, ScriptedServer(Script({})) as server:
-        address = proxy.base_url.removesuffix("/v1").replace("//", f"//user:{SECRET}@")
-        monkeypatch.setenv("HTTP_PROXY", address)
-        said = asyncio.run(ask("http://far.example:8000/absent", server.base_url.replace("127.0.0.1", "localhost")))
-        assert "http://far.example:8000/absent/models" in proxy.journal.paths
-    assert [text for text in said if "NO_PROXY=far.example" not in text] == []
-    assert SECRET not in "".join(said)
-
-
-@pytest.mark.parametrize(
-    ("name", "address"),
-    [
-        ("ALL_PROXY", f"socks5://user:{SECRET}@far.example:1080"),
-        ("HTTP_PROXY", f"http://user:{SECRET}/word@far.example:3128"),
-    ],
-)
-def test_a_proxy_that_cannot_be_used_is_one_sentence_and_none_for_this_machine(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, address: str
-) -> None:
-    for unset in ("NO_PROXY", "no_proxy", "HTTP_PROXY", "http_proxy"):
-        monkeypatch.delenv(unset, raising=False)
-    monkeypatch.setenv(name, address)
-    with pytest.raises(ServerError, match=r"for far\.example cannot be used") as raised:
+        monkeypatch.setenv("HTTP_PROXY", proxy.base_url.removesuffix("/v1").replace("//", f"//user:{SECRET}@"))
+        far, near = "http://far.example:8000/absent", server.base_url.replace("127.0.0.1", "localhost")
+        with pytest.raises(ServerError) as refused:
+            asyncio.run(ChatModel(Client(far, SECRET, 60)).connect())
+        assert asyncio.run(ChatModel(Client(near, "EMPTY", 60)).connect()).name == "scripted-eva"
+        assert f"{far}/models" in proxy.journal.paths
+    assert SECRET not in str(refused.value)
+    monkeypatch.setenv("HTTP_PROXY", f"http://user:{SECRET}/word@far.example:3128")
+    close_session()  # of a test before this one
+    with pytest.raises(ServerError, match="cannot be used") as raised:
         Client("http://far.example/v1", "EMPTY", 60)
     Client("http://127.0.0.1:8000/v1", "EMPTY", 60)
-    close_session()  # of a test before this one
-    with pytest.raises(HubError, match="cannot be used") as refused:
-        fetch_file(RemoteFile("x", "http://far.example/x"), tmp_path)
     with pytest.raises(HubError, match="cannot be used") as unheard:
+        fetch_file(RemoteFile("x", "http://far.example/x"), tmp_path)
+    with pytest.raises(HubError, match="cannot be used") as unfound:
         look_up("a/b", "main")
-    assert not any(part in f"{raised.value}{refused.value}{unheard.value}" for part in (SECRET, "word"))
+    assert not any(part in f"{raised.value}{unheard.value}{unfound.value}" for part in (SECRET, "word"))
 
 
 # --- addresses and names that are not quite right
@@ -480,7 +437,7 @@ def test_an_address_without_v1_is_given_back_with_it() -> None:
         server.RequestHandlerClass = Loading
         address = server.base_url.removesuffix("/v1")
         with pytest.raises(ServerError, match=f"is it --base-url {address}/v1\\?"):
-            asyncio.run(connect(Client(address, "EMPTY", 60)))
+            asyncio.run(ChatModel(Client(address, "EMPTY", 60)).connect())
 
 
 def test_a_run_waits_for_a_server_that_loads_its_model_and_says_so_once(bench_at: Callable[..., Bench]) -> None:

@@ -122,7 +122,7 @@ def record_of(server: VllmServer, *conversations: list[Message], model: str = NA
     async def records() -> list[Record]:
         client = Client(server.url, "EMPTY", 120)
         models = [ChatModel(client, model)]
-        pool = Servers(models, ceiling=4, outage_timeout_s=1, ranks=None, notify=print)
+        pool = Servers(models, ceiling=4, outage_timeout_s=1, ranks=None)
         try:
             return [await one(pool, messages) for messages in conversations]
         finally:
