@@ -21,11 +21,10 @@ from eva.run.evaluate import Host
 from eva.run.evaluate import evaluate as run
 from eva.run.options import Options
 from eva.run.settings import choose_dataset, known_datasets
-from eva.scoring.compare import Comparison
-from eva.scoring.compare_files import ComparedResult, compare_results, read_answered
-from eva.scoring.coverage import Coverage
+from eva.scoring.compare import Comparison, compare
 from eva.scoring.interval import Interval
 from eva.scoring.published import load_published
+from eva.scoring.result_file import Coverage, ResultFile, read_result
 from eva.scoring.score import Score
 
 Settings = ParamSpec("Settings")
@@ -36,16 +35,16 @@ Given = TypeVar("Given")
 class Result:
     """A result file, or of a run the part of it that the run was to ask. Records are read when they are asked for."""
 
-    compared: ComparedResult
+    file: ResultFile
 
     @property
     def path(self) -> Path:
-        return self.compared.origin.path
+        return self.file.path
 
     @property
     def score(self) -> Score:
         """All figures."""
-        return self.compared.score
+        return self.file.score
 
     @property
     def accuracy(self) -> float | None:
@@ -54,32 +53,31 @@ class Result:
 
     @property
     def interval(self) -> Interval | None:
-        """The 95 % interval of the accuracy, clustered by video; None while partial, and of fewer than two videos."""
-        return self.score.interval
+        """The 95 % interval of the accuracy, clustered by video; None while partial, and of fewer than ten videos."""
+        return self.score.interval_95
 
     @cached_property
     def records(self) -> tuple[Record, ...]:
         """The records, the last one of each index, in the order of the file. Raises ResultError."""
         found = {record.index: record for record in read_records(self.path)}
-        return tuple(found[index] for index in found if index in self.compared.samples)
+        return tuple(found[index] for index in found if index in self.file.samples)
 
     @property
     def failures(self) -> tuple[Outcome, ...]:
         """The samples that failed by something else than the model: `failure` says by what."""
-        return tuple(one for one in self.score.outcomes if one.failure not in ("", MODEL))
+        return tuple(one for one in self.file.outcomes if one.failure not in ("", MODEL))
 
     def compare(self, other: Result) -> Comparison:
         """This result (a) and another one (b) of the same questions; differences are b minus a.
 
         Raises DifferentQuestionsError.
         """
-        return compare_results(self.compared, other.compared)
+        return compare(self.file, other.file)
 
 
 def load_result(path: str | Path) -> Result:
     """The result file at `path`, of this harness or of the reference. Raises EvaError where it cannot be scored."""
-    file = read_answered(Path(path), load_published())
-    return Result(ComparedResult.of(file.origin, file.lines))
+    return Result(read_result(Path(path), load_published()).last())
 
 
 def taking_settings(
@@ -113,10 +111,9 @@ async def _evaluate(options: Options) -> Result:
     ended = await run(choose_dataset(options, known_datasets()), options, Host())
     whole = await asyncio.to_thread(load_result, ended.result)
     chosen = {item.index for item in ended.items}
-    samples = {index: one for index, one in whole.compared.samples.items() if index in chosen}
-    coverage = Coverage(len(samples), len(chosen) - len(samples), whole.compared.origin.coverage.questions)
-    origin = replace(whole.compared.origin, coverage=coverage)
-    return Result(replace(whole.compared, origin=origin, samples=samples))
+    lines = [line for line in whole.file.lines if line.outcome.index in chosen]
+    coverage = Coverage(len(lines), len(chosen) - len(lines), whole.file.coverage.questions)
+    return Result(replace(whole.file, coverage=coverage, lines=lines))
 
 
 @taking_settings(Options)

@@ -190,7 +190,7 @@ def data_of(runs: Sequence[Collected], options: argparse.Namespace, thumbnails: 
         before, now = runs
         data["differs"] = differences(before, now)
         names = printable(before.source.key), printable(now.source.key)
-        data["paired"] = comparison_figures(before.compared(), now.compared(), names)
+        data["paired"] = comparison_figures(before.file, now.file, names)
     return data
 
 

@@ -25,7 +25,7 @@ from eva.commands.run_flags import RunCommand, parse_command, resume_command
 from eva.dataset.items import Item
 from eva.errors import EvaError
 from eva.files import WriteError, replace_text
-from eva.protocol.stop_reasons import INFRASTRUCTURE
+from eva.protocol.stop_reasons import AGENT, INFRASTRUCTURE, SAMPLE
 from eva.records.outcome import Outcome
 from eva.run.check import FAILED, check_all, table
 from eva.run.evaluate import CalledOffError, Ended, Host, evaluate
@@ -146,7 +146,7 @@ async def run(dataset: Dataset, command: RunCommand, argv: Sequence[str]) -> int
             seed = None if options.seed is None else options.seed + number - 1
             options, json_file = replace(options, seed=seed), json_file and numbered(json_file, number)
             log.info("run %d of %d: %s", number, command.repeat, files.result)
-        codes.append(exit_code(await evaluate(files, options, Terminal(command, json_file)), argv))
+        codes.append(exit_code(await evaluate(files, options, Terminal(command, json_file)), argv, command.max_failed))
         results.append(shlex.quote(str(files.result)))
     if len(results) > 1:
         print(f"All repeats:  python accuracy.py --repeats {' '.join(results)}")
@@ -158,17 +158,24 @@ def numbered(path: Path, number: int) -> Path:
     return path.with_suffix(f".{number}{path.suffix}")
 
 
-def exit_code(ended: Ended, argv: Sequence[str]) -> int:
-    """The exit code of a run that finished. Says how to go on if the infrastructure failed for some samples."""
+def exit_code(ended: Ended, argv: Sequence[str], max_failed: int | None) -> int:
+    """The exit code of a run that finished. Says which samples count as wrong although no model failed, and how to go
+    on."""
     failed = sum(outcome.failure == INFRASTRUCTURE for outcome in ended.outcomes)
-    if not failed:
-        return 0
-    log.warning(
-        "%d of %d samples ended by failures of the infrastructure and count as wrong; to run them again:  %s "
-        "--retry-error",
-        failed, len(ended.items), resume_command(argv),
-    )  # fmt: skip
-    return UNFINISHED
+    others = sum(outcome.failure in (SAMPLE, AGENT) for outcome in ended.outcomes)
+    if others:
+        log.warning(
+            "%d of %d samples could not be played (a video is missing or broken, or the agent failed) and count as "
+            "wrong",
+            others, len(ended.items),
+        )  # fmt: skip
+    if failed:
+        log.warning(
+            "%d of %d samples ended by failures of the infrastructure and count as wrong; to run them again:  %s "
+            "--retry-error",
+            failed, len(ended.items), resume_command(argv),
+        )  # fmt: skip
+    return UNFINISHED if failed or (max_failed is not None and others > max_failed) else 0
 
 
 async def check(dataset: Dataset, command: RunCommand) -> int:

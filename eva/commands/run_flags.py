@@ -21,6 +21,7 @@ from eva.run.options import (
     SettingsError,
     add_flags,
     addresses,
+    count,
     positive,
     setting,
 )
@@ -50,6 +51,9 @@ class RunCommand:
     json: Path | None = setting(
         None, Path, "FILE", "write the figures of the summary, or of --replay, to this file as JSON"
     )
+    max_failed: int | None = setting(
+        None, count, "N", "exit with 3 if more than N samples could not be played, such as those of missing videos"
+    )
     yes: bool = setting(False, meaning="answer the questions of --new-cache and --retry-error with yes")
 
 
@@ -65,7 +69,8 @@ exit codes:
   0    the run finished
   1    the run was called off, or failed on the way; the same command goes on
   2    a flag, file or setting cannot be used; nothing has run
-  3    the run finished, but the infrastructure failed for some samples: run them again with --retry-error
+  3    the run finished, but the infrastructure failed for some samples, or more than --max-failed could not be
+       played: run them again with --retry-error
   130  interrupted by Ctrl-C (SIGINT); the same command goes on
   143  ended by SIGTERM; the same command goes on
 """

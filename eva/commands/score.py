@@ -10,40 +10,34 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from eva.errors import EvaError
-from eva.scoring.assessment import assess_file
-from eva.scoring.compare_files import (
-    ComparedResult,
-    compare_results,
-    note_lines,
+from eva.scoring.compare import compare
+from eva.scoring.figures import (
+    comparison_lines,
+    comparison_notes,
+    file_json,
+    file_lines,
     partial_lines,
-    read_answered,
-    read_compared,
-    same_settings,
+    repeats_lines,
+    repeats_notes,
 )
-from eva.scoring.compare_summary import comparison_json, comparison_lines
-from eva.scoring.published import Published, load_published
+from eva.scoring.published import load_published
+from eva.scoring.render import FORMATS, make_table
 from eva.scoring.repeats import measure_repeats
-from eva.scoring.repeats_summary import repeats_json, repeats_lines, unfinished_lines
-from eva.scoring.tables import FORMATS, make_table
+from eva.scoring.result_file import ResultFile, read_result
 from eva.terminal import CommandParser
 from eva.text import printable, printable_lines
 
 UNFINISHED = 3
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What to print, whether it is of a run that has not finished, and what goes to standard error."""
-
-    text: str
-    partial: bool
-    notes: Sequence[str] = ()
+# What is said for people, and the same for programs.
+Said = tuple[list[str], dict[str, Any]]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -51,15 +45,43 @@ def main(argv: Sequence[str]) -> int:
     options = parse_arguments(argv)
     name = Path(argv[0]).name
     try:
-        answer = make_answer(options)
-        code = UNFINISHED if answer.partial and not options.partial else 0
-        print(answer.text)
-        for note in answer.notes:
-            print(f"{name}: {printable(note, limit=2000)}", file=sys.stderr)
+        published = load_published()
+        files = [read_result(path, published) for path in options.files]
+        notes: Sequence[str] = ()
+        if options.table:
+            table = make_table(files, by=options.by)
+            text, notes = FORMATS[options.table](table), table.notes
+        else:
+            lines, content = repeats(files) if options.repeats or len(files) > 2 else one_or_two(files)
+            # ASCII, so that any terminal takes it, and a lone surrogate too.
+            text = json.dumps(content, indent=1, allow_nan=False) if options.json else printable_lines(lines)
     except EvaError as error:
         print(f"{name}: {printable(str(error), limit=2000)}", file=sys.stderr)
         return 2
-    return code
+    print(text)
+    for note in notes:
+        print(f"{name}: {printable(note, limit=2000)}", file=sys.stderr)
+    return UNFINISHED if any(file.coverage.partial for file in files) and not options.partial else 0
+
+
+def one_or_two(files: Sequence[ResultFile]) -> Said:
+    if len(files) == 1:
+        return file_lines(files[0]), file_json(files[0])
+    a, b = files
+    compared, notes = compare(a, b), comparison_notes(a, b)
+    named = [f"A: {a.path}, agent {a.agent}", f"B: {b.path}, agent {b.agent}"]
+    return [*named, *notes, *comparison_lines(compared)], {**asdict(compared), "notes": notes}
+
+
+def repeats(files: Sequence[ResultFile]) -> Said:
+    """The files as repeats of one setting. Of an unfinished run there are no figures yet."""
+    last = [file.last() for file in files]
+    content: dict[str, Any] = {"files": [str(one.path) for one in last], "to_go": [one.score.to_go for one in last]}
+    unfinished = [f"{line} in {one.path}" for one in last for line in partial_lines(one.score)]
+    if unfinished:
+        return unfinished, content
+    measured, notes = measure_repeats(last), repeats_notes(last)
+    return [*repeats_lines(measured), *notes], {**content, **asdict(measured), "notes": notes}
 
 
 def make_parser(name: str = "accuracy.py") -> CommandParser:
@@ -94,67 +116,3 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     if options.repeats and (options.table or len(options.files) < 2):
         parser.error("--repeats needs two files or more, and no --table")
     return options
-
-
-def make_answer(options: argparse.Namespace) -> Answer:
-    """Raises EvaError."""
-    published = load_published()
-    if options.table:
-        return table(options, published)
-    if options.repeats or len(options.files) > 2:
-        return repeats(options, published)
-    if len(options.files) == 2:
-        a, b = (read_compared(file, published) for file in options.files)
-        text = to_json(comparison_content(a, b)) if options.json else printable_lines(comparison(a, b))
-        return Answer(text, a.partial or b.partial)
-    assessment = assess_file(options.files[0], published)
-    text = to_json(assessment.to_json()) if options.json else printable_lines(assessment.lines())
-    return Answer(text, assessment.score.partial)
-
-
-def table(options: argparse.Namespace, published: Mapping[str, Published]) -> Answer:
-    files = [read_answered(file, published) for file in options.files]
-    made = make_table(files, by_category=options.by == "category")
-    partial = any(file.origin.coverage.partial for file in files)
-    return Answer(FORMATS[options.table](made), partial, made.notes)
-
-
-def repeats(options: argparse.Namespace, published: Mapping[str, Published]) -> Answer:
-    """The files as repeats of one setting. Of an unfinished run there are no figures yet."""
-    results = [read_compared(file, published) for file in options.files]
-    content: dict[str, Any] = {"files": list(map(str, options.files)), "to_go": [one.score.to_go for one in results]}
-    lines = unfinished_lines(results)
-    if not lines:
-        measured = measure_repeats(results)
-        lines = repeats_lines(measured, results)
-        content |= repeats_json(measured, results)
-    text = to_json(content) if options.json else printable_lines(lines)
-    return Answer(text, any(one.partial for one in results))
-
-
-def comparison(a: ComparedResult, b: ComparedResult) -> list[str]:
-    """Both files over the questions that both have. The first lines say which of them is of an unfinished run."""
-    return [
-        *partial_lines(a, b),
-        f"A: {a.origin.path}, agent {a.agent}",
-        f"B: {b.origin.path}, agent {b.agent}",
-        *comparison_lines(compare_results(a, b), agents=(a.agent, b.agent), same_settings=same_settings(a, b)),
-        *note_lines(a, b),
-    ]
-
-
-def comparison_content(a: ComparedResult, b: ComparedResult) -> dict[str, Any]:
-    """What `comparison` says, for programs."""
-    return {
-        "a": str(a.origin.path),
-        "b": str(b.origin.path),
-        "partial": {"a": a.partial, "b": b.partial},
-        "to_go": {"a": a.score.to_go, "b": b.score.to_go},
-        **comparison_json(compare_results(a, b), agents=(a.agent, b.agent), same_settings=same_settings(a, b)),
-        "notes": [*partial_lines(a, b), *note_lines(a, b)],
-    }
-
-
-def to_json(content: dict[str, Any]) -> str:
-    # ASCII, so that any terminal takes it, and a lone surrogate too.
-    return json.dumps(content, indent=1, allow_nan=False)

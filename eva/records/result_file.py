@@ -8,7 +8,7 @@ from typing import Any
 
 from eva.errors import EvaError
 from eva.json_text import numbered_lines, parse_json
-from eva.records.outcome import COUNTS, Outcome
+from eva.records.outcome import COUNTS
 from eva.records.schema import Record, read_record
 
 
@@ -33,11 +33,6 @@ def read_scored(path: Path) -> Iterator[Record]:
         yield record
     if empty:
         raise ResultError(f"{path} holds no entries")
-
-
-def read_outcomes(path: Path) -> list[Outcome]:
-    """The outcome of every line of a file that is to be scored (docs/protocol.md, section 6). Raises ResultError."""
-    return [record.outcome for record in read_scored(path)]
 
 
 def _read(path: Path, *, needed: tuple[str, ...]) -> Iterator[Record]:

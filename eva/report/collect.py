@@ -20,11 +20,8 @@ from eva.report.rows import FAILED, RIGHT, UNANSWERED, WRONG, Row, columns, make
 from eva.report.samples import Run, Sample, read_sample
 from eva.report.thumbnail_blocks import ThumbnailBlocks
 from eva.report.trajectories import Step, first_difference, steps
-from eva.scoring.assessment import Assessment
-from eva.scoring.compare import Answered
-from eva.scoring.compare_files import ComparedResult
-from eva.scoring.origin import dataset_of, find_origin, named_dataset
 from eva.scoring.published import Published
+from eva.scoring.result_file import Answered, ResultFile, dataset_of, named_dataset
 from eva.text import printable
 
 
@@ -141,29 +138,22 @@ class Collected:
                 yield record, row
 
     @cached_property
-    def assessment(self) -> Assessment:
+    def file(self) -> ResultFile:
         """To be asked for when every record has been added."""
-        outcomes = [one.outcome for one in self.answered]
-        indices = {outcome.index for outcome in outcomes}
-        return Assessment.of(find_origin(self.source.path, self.source.meta, indices, self.published), outcomes)
+        return ResultFile.of(self.source.path, self.source.meta, self.answered, self.published)
 
     def head(self) -> Head:
-        return make_head(self.chart_run(), self.assessment)
+        return make_head(self.chart_run(), self.file)
 
     def chart_run(self) -> Run:
-        return make_run(self.source.key, self.assessment, self.samples)
-
-    def compared(self) -> ComparedResult:
-        return ComparedResult.of(self.assessment.origin, self.answered)
+        return make_run(self.source.key, self.file, self.samples)
 
     def columns(self) -> dict[str, Any]:
         return columns(self.rows)
 
 
-def make_run(key: str, assessment: Assessment, samples: Sequence[Sample]) -> Run:
-    origin = assessment.origin
-    partial = origin.coverage.partial
-    return Run(key, origin.dataset, samples, origin.published, partial, agent=assessment.agent, meta=origin.meta)
+def make_run(key: str, file: ResultFile, samples: Sequence[Sample]) -> Run:
+    return Run(key, file.dataset, samples, file.published, file.coverage.partial, agent=file.agent, meta=file.meta)
 
 
 def collect(collected: Collected, number: int, choice: Choice, blocks: Blocks, thumbnails: ThumbnailBlocks) -> None:

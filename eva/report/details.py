@@ -13,7 +13,7 @@ from eva.records.read_transcript import split_turns
 from eva.records.schema import Call, Executed, Number, Record, Round, transcript
 from eva.report.question import read_question
 from eva.report.rows import Row
-from eva.scoring.categories import time_reference_s
+from eva.report.samples import time_reference_s
 
 Detail = dict[str, Any]
 

@@ -21,8 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from eva.report.grouping import Group
-from eva.scoring.evidence import Estimate
+from eva.report.grouping import Estimate, Group
 from eva.text import printable
 
 COLOURS = ("#1f77b4", "#d95f02", "#2a9d5c", "#9467bd", "#d62728", "#7f7f7f")

@@ -12,8 +12,8 @@ from itertools import filterfalse, pairwise
 import numpy as np
 
 from eva.report.samples import Run, Sample
-from eva.scoring.evidence import Estimate, estimate
-from eva.scoring.interval import FEWER_RESAMPLES, RESAMPLES
+from eva.scoring.categories import UNKNOWN
+from eva.scoring.interval import Interval, share_interval
 
 MANY_ROUNDS = 10
 LENGTH_EDGES_S = (60, 180, 600, 1800, 3600)
@@ -22,6 +22,19 @@ TOKEN_BINS = 5
 FEWEST_PER_BIN = 10
 MAX_CATEGORIES = 24
 MAX_STOP_REASONS = 8
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share of `count` samples, and its interval; None with few videos, and of an unfinished run."""
+
+    count: int
+    value: float
+    interval: Interval | None
+
+    def __str__(self) -> str:
+        between = f" ({self.interval.low:.1%} to {self.interval.high:.1%})" if self.interval else ""
+        return f"{self.value:.1%}{between} of {self.count:,}"
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,7 @@ def by_source(runs: Sequence[Run]) -> list[Group]:
     firsts = [run if number in beside else None for number, run in enumerate(runs)]
     sources = dict.fromkeys(one.source for run in runs if run.published for one in run.published.figures)
     return [
-        Group("This result", tuple(accuracy(run, run.samples, n_resamples=RESAMPLES) for run in runs)),
+        Group("This result", tuple(accuracy(run, run.samples) for run in runs)),
         *(Group(f"Published ({source})", tuple(_published(run, source) for run in firsts)) for source in sources),
     ]
 
@@ -98,10 +111,14 @@ def by_length(runs: Sequence[Run]) -> list[Group]:
 
 
 def by_category(runs: Sequence[Run]) -> list[Group]:
-    """The largest categories, largest first."""
-    counts = Counter(name for run in runs for sample in run.samples for name in sample.categories)
+    """The largest categories, largest first. Samples without one are UNKNOWN, so that none is left out."""
+
+    def labels_of(sample: Sample) -> Sequence[str]:
+        return sample.categories or (UNKNOWN,)
+
+    counts = Counter(name for run in runs for sample in run.samples for name in labels_of(sample))
     names = sorted(counts, key=lambda name: (-counts[name], name))
-    return accuracy_rows(runs, lambda sample: sample.categories, names[:MAX_CATEGORIES])
+    return accuracy_rows(runs, labels_of, names[:MAX_CATEGORIES]) if counts.keys() - {UNKNOWN} else []
 
 
 def by_stop_reason(runs: Sequence[Run]) -> list[Group]:
@@ -148,17 +165,18 @@ def accuracy_rows(runs: Sequence[Run], labels_of: Labels, labels: Sequence[str])
     return [row for row in rows if any(row.estimates)]
 
 
-def accuracy(run: Run, samples: Sequence[Sample], *, n_resamples: int = FEWER_RESAMPLES) -> Estimate | None:
+def accuracy(run: Run, samples: Sequence[Sample]) -> Estimate | None:
     """Of some samples of a run."""
-    return share(run, samples, lambda sample: sample.correct, n_resamples=n_resamples)
+    return share(run, samples, lambda sample: sample.correct)
 
 
-def share(
-    run: Run, samples: Sequence[Sample], has: Callable[[Sample], bool], *, n_resamples: int = FEWER_RESAMPLES
-) -> Estimate | None:
-    """Of some samples of a run, those that have something."""
-    videos, values = [sample.video for sample in samples], [has(sample) for sample in samples]
-    return estimate(videos, values, n_resamples=0 if run.partial else n_resamples)
+def share(run: Run, samples: Sequence[Sample], has: Callable[[Sample], bool]) -> Estimate | None:
+    """Of some samples of a run, those that have something; None of no samples."""
+    if not samples:
+        return None
+    values = [has(sample) for sample in samples]
+    interval = None if run.partial else share_interval([sample.video for sample in samples], values)
+    return Estimate(len(values), sum(values) / len(values), interval)
 
 
 def token_edges(tokens: Sequence[float]) -> list[int]:

@@ -31,9 +31,8 @@ from eva.report.head import Head, make_head
 from eva.report.rows import columns, make_row
 from eva.report.samples import Run, Sample, read_sample
 from eva.report.thumbnails import FrameRoots, NoFrameError
-from eva.scoring.assessment import Assessment
-from eva.scoring.origin import dataset_of, find_origin, named_dataset
 from eva.scoring.published import Published
+from eva.scoring.result_file import Answered, ResultFile, dataset_of, named_dataset
 
 HOST = "127.0.0.1"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -141,20 +140,20 @@ class LiveRun:
         self.cache.restart()
         return True
 
-    def assess(self) -> Assessment:
-        origin = find_origin(self.cache.path, self.read_meta(), self.outcomes.keys(), self.published)
-        return Assessment.of(origin, list(self.outcomes.values()))
+    def assess(self) -> ResultFile:
+        lines = [Answered(outcome) for outcome in self.outcomes.values()]
+        return ResultFile.of(self.cache.path, self.read_meta(), lines, self.published)
 
-    def chart_run(self, assessment: Assessment) -> Run:
-        return make_run(self.key, assessment, list(self.samples.values()))
+    def chart_run(self, file: ResultFile) -> Run:
+        return make_run(self.key, file, list(self.samples.values()))
 
     def head(self) -> Head:
         """The figures. They are computed again when the cache has changed, but not within HEAD_EVERY_S."""
         state = self.cache.generation, self.cache.offset
         due = time.monotonic() - self._head_at > HEAD_EVERY_S
         if self._head is None or (state != self._head_of and due):
-            assessment = self.assess()
-            self._head = make_head(self.chart_run(assessment), assessment)
+            file = self.assess()
+            self._head = make_head(self.chart_run(file), file)
             self._head_of, self._head_at = state, time.monotonic()
         return self._head
 

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eva.protocol.stop_reasons import EXCEPTION
 from eva.records.meta import Meta
 from eva.records.schema import Record
 from eva.scoring.categories import categories
-from eva.scoring.evidence import Look, find_looks, looked_into_reference
 from eva.scoring.published import Published
 from eva.scoring.time_use import SampleTimes, sample_times
+
+_REFERENCE = re.compile(r"(\d{1,4}):(\d\d)-(\d{1,4}):(\d\d)")
+
+
+@dataclass(frozen=True)
+class Look:
+    """One tool call that showed frames: its round, counted from 0, and the frames' times in seconds, as decoded.
+
+    The frames that an agent opens with count to the first round.
+    """
+
+    round: int
+    times_s: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,3 +88,44 @@ def _places(looks: Iterable[Look], duration_s: float | None) -> NDArray[np.float
     times_s = np.array([time_s for look in looks for time_s in look.times_s] if duration_s else [], dtype=np.float64)
     # The last frame can lie beyond the length that the stream names.
     return np.clip(times_s / (duration_s or 1), 0, 1).astype(np.float32)
+
+
+# --- where the answer is, and where the agent looked
+
+
+def time_reference_s(record: Record) -> tuple[float, float] | None:
+    """LVBench's `time_reference` ("08:17-09:02") as (start, end) in seconds, both as annotated, in whole seconds.
+
+    None where it is open ("08:17-None"), absent, or ends before it starts ("63:20-03:35"), which is an error.
+    """
+    value = record.extra.get("time_reference")
+    found = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
+    if not found:
+        return None
+    start_s, end_s = (float(60 * int(found[part]) + int(found[part + 1])) for part in (1, 3))
+    return (start_s, end_s) if start_s <= end_s else None
+
+
+def find_looks(record: Record) -> list[Look]:
+    """The looks of a record. There are none without a trajectory, as in the reference's records, or without times."""
+    calls = [(0, call) for call in record.looks]
+    calls += [(number, call) for number, round_ in enumerate(record.rounds) for call in round_.calls]
+    found = []
+    for number, executed in ((number, call.executed) for number, call in calls if call.executed is not None):
+        times_s = tuple(float(time_s) for time_s in executed.times_s or () if time_s is not None)
+        if times_s:
+            found.append(Look(number, times_s))
+    return found
+
+
+def looked_into_reference(record: Record, looks: Sequence[Look]) -> bool | None:
+    """Whether a frame lies inside LVBench's `time_reference`; None where that is unknown, and for exceptions.
+
+    A window around it is not enough: with a frame every ten minutes it has not shown these ten seconds.
+    The reference is in whole seconds, so its last second counts to its end ("00:41-00:41" lasts one second).
+    """
+    reference = time_reference_s(record)
+    if reference is None or record.trajectory is None or record.stop_reason == EXCEPTION:
+        return None
+    start_s, end_s = reference
+    return any(start_s <= time_s < end_s + 1 for look in looks for time_s in look.times_s)

@@ -45,8 +45,8 @@ from eva.run.settings import (
     with_absolute_paths,
     with_agent_settings,
 )
-from eva.scoring.coverage import Coverage, measure
 from eva.scoring.published import load_published
+from eva.scoring.result_file import Coverage, measure
 from eva.scoring.time_use import SampleTimes, sample_times, time_figures
 
 log = logging.getLogger(__name__)

@@ -33,7 +33,7 @@ from eva.records.meta import (
 from eva.run.connect import connect_each
 from eva.run.options import Options
 from eva.run.settings import Dataset
-from eva.scoring.coverage import read_spans, write_spans
+from eva.scoring.result_file import read_spans, write_spans
 from eva.text import printable
 
 log = logging.getLogger(__name__)

@@ -71,6 +71,7 @@ def _number(kind: type, accepts: Callable[[Any], bool], words: str) -> Callable[
 
 
 positive = _number(int, lambda number: number > 0, "a whole number above 0")
+count = _number(int, lambda number: number >= 0, "a whole number from 0 on")
 positive_number = _number(float, lambda number: 0 < number < inf, "a number above 0")
 temperature = _number(float, lambda number: 0 <= number <= MAX_TEMPERATURE, f"from 0 to {MAX_TEMPERATURE:g}")
 seed = _number(int, lambda number: 0 <= number <= MAX_SEED, f"from 0 to {MAX_SEED}")

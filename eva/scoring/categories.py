@@ -1,4 +1,4 @@
-"""The categories of a record's question, and where in the video the answer is.
+"""The categories of a record's question. Pure.
 
 The records of the reference lack the keys of the annotation: there the length and the path of the video tell.
 A record may come from anybody, so a value of an unexpected kind gives no category.
@@ -7,17 +7,23 @@ A record may come from anybody, so a value of an unexpected kind gives no catego
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 from eva.dataset.catalog import category_rule
 from eva.records.schema import Record
 
+T = TypeVar("T")
+
+# What a question without a category counts to where others have one.
+UNKNOWN = "unknown"
 _QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
-_REFERENCE = re.compile(r"(\d{1,4}):(\d\d)-(\d{1,4}):(\d\d)")
 _MLVU_TASK = re.compile(r"\d+_\w+")
 # Video-MME's groups are under 2 minutes, 4 to 15, and 30 to 60. The length of a file can differ a little from the
 # annotated length, so each group extends to the start of the next one.
-_MEDIUM_FROM_S, _LONG_FROM_S = 4 * 60, 30 * 60
+_GROUPS, _GROUPS_FROM_S = ("short", "medium", "long"), (4 * 60, 30 * 60)
 
 
 def categories(dataset: str, record: Record) -> tuple[str, ...]:
@@ -27,23 +33,31 @@ def categories(dataset: str, record: Record) -> tuple[str, ...]:
     """
     rule = category_rule(dataset)
     if rule == "video folder":
-        return _mlvu_task(record.outcome.video)
+        folder = PurePosixPath(record.outcome.video).parent.name
+        return (folder,) if _MLVU_TASK.fullmatch(folder) else ()
     if rule == "video length":
-        return _videomme_group(record.video_duration_s)
+        duration_s = record.video_duration_s
+        return () if duration_s is None else (_GROUPS[bisect_right(_GROUPS_FROM_S, duration_s)],)
     return _listed(record.extra.get(rule))
 
 
-def time_reference_s(record: Record) -> tuple[float, float] | None:
-    """LVBench's `time_reference` ("08:17-09:02") as (start, end) in seconds, both as annotated, in whole seconds.
+def by_category(samples: Iterable[T], categories_of: Callable[[T], Sequence[str]]) -> dict[str, list[T]]:
+    """The samples of each category, in the order in which the categories first come; {} where no sample has one.
 
-    None where it is open ("08:17-None"), absent, or ends before it starts ("63:20-03:35"), which is an error.
+    A sample can lack the category that others have: Video-MME's is the length of the video, and a video can be missing.
+    Such samples come last, as UNKNOWN, so that none is left out.
     """
-    value = record.extra.get("time_reference")
-    found = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
-    if not found:
-        return None
-    start_s, end_s = (float(60 * int(found[part]) + int(found[part + 1])) for part in (1, 3))
-    return (start_s, end_s) if start_s <= end_s else None
+    groups: dict[str, list[T]] = {}
+    rest = []
+    for sample in samples:
+        names = categories_of(sample)
+        for name in names:
+            groups.setdefault(name, []).append(sample)
+        if not names:
+            rest.append(sample)
+    if groups and rest:
+        groups[UNKNOWN] = [*groups.pop(UNKNOWN, []), *rest]
+    return groups
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -58,16 +72,3 @@ def _listed(value: object) -> tuple[str, ...]:
         # Each once, in their order: a type that is listed twice counts once.
         return tuple(dict.fromkeys(text for part in value for text in _texts(part)))
     return _texts(value)
-
-
-def _mlvu_task(video: str) -> tuple[str, ...]:
-    folder = PurePosixPath(video).parent.name
-    return (folder,) if _MLVU_TASK.fullmatch(folder) else ()
-
-
-def _videomme_group(duration_s: float | None) -> tuple[str, ...]:
-    if duration_s is None:
-        return ()
-    if duration_s < _MEDIUM_FROM_S:
-        return ("short",)
-    return ("medium",) if duration_s < _LONG_FROM_S else ("long",)

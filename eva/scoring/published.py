@@ -1,4 +1,4 @@
-"""The published figures, and how a result compares with them."""
+"""The published figures, and what keeps a result from being comparable with them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ from typing import Any
 
 from eva.dataset.catalog import load_catalog
 from eva.records.meta import Meta
-from eva.scoring.interval import Interval
-
-MIXED = "Mixed: parts of this result were made with different settings"
+from eva.scoring.score import Score
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One published accuracy as a fraction, and its source; mean rounds and tokens where the source has them."""
+    """One published accuracy as a fraction, and its source; mean tokens where the source has them."""
 
     accuracy: float
     source: str
-    average_rounds: float | None = None
     average_total_tokens: float | None = None
 
 
@@ -34,104 +31,75 @@ class Published:
     annotations_sha256: str
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A published accuracy, over all questions of the dataset, beside that of a result. Nothing is said of the
+    difference where the result covers a part of them, or has no accuracy yet."""
+
+    source: str
+    accuracy: float
+    questions: int
+    difference: float | None
+    inside_interval: bool | None
+
+
 def load_published() -> dict[str, Published]:
     """By the dataset's name, from the catalog of the datasets."""
-    catalog = load_catalog()
-    return {
-        name: Published(name, one.rows, _figures(one.published), catalog.published_settings, one.annotations.sha256)
-        for name, one in catalog.datasets.items()
-    }
+    catalog, found = load_catalog(), {}
+    for name, one in catalog.datasets.items():
+        figures = tuple(
+            Figure(row["accuracy_percent"] / 100, row["source"], row.get("average_total_tokens"))
+            for row in one.published
+        )
+        found[name] = Published(name, one.rows, figures, catalog.published_settings, one.annotations.sha256)
+    return found
 
 
-def _figures(rows: Iterable[Mapping[str, Any]]) -> tuple[Figure, ...]:
-    return tuple(
-        Figure(row["accuracy_percent"] / 100, row["source"], row.get("average_rounds"), row.get("average_total_tokens"))
-        for row in rows
-    )
-
-
-def published_lines(
-    entry: Published, indices: Iterable[int], accuracy: float | None, interval: Interval | None
-) -> list[str]:
-    """The result beside each published figure. The lines say where the result covers only a part of the dataset.
-
-    Without an accuracy, as of an unfinished run, the published figures stand alone.
-    """
-    return [
-        f"Dataset: {entry.dataset}",
-        *coverage_lines(entry, indices),
-        *(_figure_line(figure, accuracy, interval) for figure in entry.figures),
-    ]
-
-
-def summary_rows(
-    entry: Published, indices: Iterable[int], accuracy: float | None, interval: Interval | None
-) -> list[str]:
-    """The same in fewer words, for the first lines of a run's summary."""
-    of_all = "" if _covered(entry, indices) >= entry.rows else f", of all {entry.rows} questions"
-    return [
-        f"{figure.accuracy:.2%} ({figure.source}{of_all}){_comparison(figure, accuracy, interval, short=True)}"
-        for figure in entry.figures
-    ]
-
-
-def coverage_lines(entry: Published, indices: Iterable[int]) -> list[str]:
-    covered = _covered(entry, indices)
-    if covered >= entry.rows:
+def put_beside(published: Published | None, indices: Iterable[int], score: Score) -> list[Beside]:
+    """The published figures beside the score of records with these indices."""
+    if published is None:
         return []
-    return [f"This result covers only {covered} of {entry.rows} questions; the published figures are over all of them"]
-
-
-def published_json(
-    entry: Published, indices: Iterable[int], accuracy: float | None, interval: Interval | None
-) -> dict[str, Any]:
-    """The same for programs."""
-    return {
-        "dataset": entry.dataset,
-        "questions": entry.rows,
-        "covered": _covered(entry, indices),
-        "published": [
-            {
-                "source": figure.source,
-                "accuracy": figure.accuracy,
-                "difference": None if accuracy is None else accuracy - figure.accuracy,
-                "inside_interval": None if interval is None else figure.accuracy in interval,
-            }
-            for figure in entry.figures
-        ],
-    }
-
-
-def _covered(entry: Published, indices: Iterable[int]) -> int:
-    return len(frozenset(indices) & frozenset(range(entry.rows)))
+    whole = set(indices) >= set(range(published.rows))
+    interval, accuracy = (score.interval_95, score.accuracy) if whole else (None, None)
+    return [
+        Beside(
+            one.source,
+            one.accuracy,
+            published.rows,
+            difference=None if accuracy is None else accuracy - one.accuracy,
+            inside_interval=None if interval is None else one.accuracy in interval,
+        )
+        for one in published.figures
+    ]
 
 
 # Meta files name these where they are not those of the published figures.
 UNPUBLISHED = ("agent", "max_tokens", "pixels_per_token", "extra_body")
 
 
-def caveat_lines(meta: Meta, published: Published | None) -> list[str]:
+def settings_caveats(meta: Meta | None, published: Published | None) -> list[str]:
     """What makes the figures of a run differ from those of the published settings and the published questions.
 
     A meta file without settings counts like a missing meta file.
     """
-    different = _differences(meta, published) if published and meta.settings else []
-    return [*different, *([MIXED] if meta.mixed else [])]
-
-
-def _differences(meta: Meta, published: Published) -> list[str]:
+    if meta is None:
+        return []
+    lines = ["Mixed: parts of this result were made with different settings"] if meta.mixed else []
+    if published is None or not meta.settings:
+        return lines
     settings = meta.settings
-    lines = []
+    different = []
     # A meta file names the temperature only where it is another one.
     now = {"temperature": published.settings["temperature"], **settings}
     for name in ("temperature", "max_turns", "max_visual_tokens"):
         if now.get(name) != published.settings[name]:
             shown = now.get(name, "not known")
-            lines.append(f"Not the published settings: {name} is {shown}, published with {published.settings[name]}")
-    lines += [f"Not the published settings: {name} is {settings[name]}" for name in UNPUBLISHED if name in settings]
-    if "annotations_sha256" not in settings:
-        return [*lines, "Not known whether these are the published questions: the meta file names no annotation file"]
-    return lines + published_questions(published, settings["annotations_sha256"], meta.coverage.get("items"))
+            different.append(f"{name} is {shown}, published with {published.settings[name]}")
+    different += [f"{name} is {settings[name]}" for name in UNPUBLISHED if name in settings]
+    questions = ["Not known whether these are the published questions: the meta file names no annotation file"]
+    if "annotations_sha256" in settings:
+        questions = published_questions(published, settings["annotations_sha256"], meta.coverage.get("items"))
+    return [*(f"Not the published settings: {one}" for one in different), *questions, *lines]
 
 
 def published_questions(published: Published, annotations_sha256: object, questions: object) -> list[str]:
@@ -141,17 +109,3 @@ def published_questions(published: Published, annotations_sha256: object, questi
     other = type(questions) is int and questions != published.rows
     count = f" and {questions} questions instead of {published.rows}" if other else ""
     return [f"Not the published questions: the annotation file of this run has another SHA-256{count}"]
-
-
-def _figure_line(figure: Figure, accuracy: float | None, interval: Interval | None) -> str:
-    return f"Published ({figure.source}): {figure.accuracy:.2%}{_comparison(figure, accuracy, interval, short=False)}"
-
-
-def _comparison(figure: Figure, accuracy: float | None, interval: Interval | None, *, short: bool) -> str:
-    text = ""
-    if accuracy is not None:
-        text += f", {'' if short else 'difference '}{100 * (accuracy - figure.accuracy):+.2f} points"
-    if interval is not None:
-        place = "inside" if figure.accuracy in interval else "outside"
-        text += f", {place}{'' if short else ' the 95 % interval'}"
-    return text

@@ -8,15 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean, stdev
-from typing import Any
 
 from eva.errors import EvaError
 from eva.records.meta import differing
 from eva.records.outcome import Outcome, same_answer
 from eva.scoring.compare import pair_up
-from eva.scoring.compare_files import ComparedResult
-from eva.scoring.interval import Interval, share_interval
-from eva.scoring.score import Score
+from eva.scoring.interval import Interval, share_interval, t_quantile
+from eva.scoring.published import Figure
+from eva.scoring.result_file import ResultFile
+from eva.scoring.score import make_score
+
+# Half of the last digit of a published figure, which is in percent with two decimals.
+_ROUNDING = 0.00005
 
 
 class NotRepeatsError(EvaError):
@@ -25,93 +28,115 @@ class NotRepeatsError(EvaError):
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure of each run, two runs or more."""
+    """A figure of each of two runs or more. The standard deviation is that of one run, estimated from all (n - 1)."""
 
-    values: tuple[float, ...]
+    runs: tuple[float, ...]
+    mean: float
+    standard_deviation: float
+    range: Interval
 
-    @property
-    def mean(self) -> float:
-        return fmean(self.values)
 
-    @property
-    def deviation(self) -> float:
-        """The standard deviation of one run, estimated from all (n - 1)."""
-        return stdev(self.values)
+@dataclass(frozen=True)
+class PublishedRun:
+    """A published accuracy, which is of one run, beside those of several: the difference is from their mean, and
+    `prediction_95` is where one more run falls with 95 %, if the figures of runs are normally distributed."""
 
-    @property
-    def range(self) -> Interval:
-        return Interval(min(self.values), max(self.values))
-
-    def predict(self) -> Interval:
-        """Where one more run falls with 95 %, if the figures of runs are normally distributed."""
-        from scipy.stats import t  # noqa: PLC0415  takes a second to import, and not every caller comes here
-
-        count = len(self.values)
-        half = float(t.ppf(0.975, count - 1)) * self.deviation * math.sqrt(1 + 1 / count)
-        return Interval(self.mean - half, self.mean + half)
+    source: str
+    accuracy: float
+    difference: float
+    inside_range: bool
+    prediction_95: Interval
+    inside_prediction: bool
 
 
 @dataclass(frozen=True)
 class Repeats:
-    """The figures over the questions that all runs have; `left_out` is the number of the others.
+    """The figures over the questions that all runs have; `left_out` is the number of the others. The fields are the
+    keys of `--json`.
 
-    `interval` is that of the mean accuracy, for other questions of this kind. `always`, `sometimes` and `never` are the
-    indices of questions by how many runs are right. `pass_at` maps k to the share of questions of which at least one of
-    k runs is right.
+    `interval_95` is that of the mean accuracy, for other questions of this kind. The indices of the questions stand by
+    how many runs are right. `pass_at` maps k to the share of questions of which at least one of k runs is right.
     """
 
     runs: int
+    common: int
     left_out: int
     accuracy: Spread
-    rounds: Spread | None
-    tokens: Spread | None
-    interval: Interval | None
-    always: tuple[int, ...]
-    sometimes: tuple[int, ...]
-    never: tuple[int, ...]
-    majority: float
+    interval_95: Interval | None
+    average_rounds: Spread | None
+    average_total_tokens: Spread | None
+    always_right: tuple[int, ...]
+    sometimes_right: tuple[int, ...]
+    never_right: tuple[int, ...]
+    majority_vote: float
     pass_at: dict[int, float]
-
-    @property
-    def indices(self) -> tuple[int, ...]:
-        return (*self.always, *self.sometimes, *self.never)
-
-    @property
-    def questions(self) -> int:
-        return len(self.indices)
+    published: tuple[PublishedRun, ...]
 
 
-def measure_repeats(results: Sequence[ComparedResult]) -> Repeats:
+def measure_repeats(results: Sequence[ResultFile]) -> Repeats:
     """Two results or more of finished runs. Raises DifferentQuestionsError and NotRepeatsError."""
     for result in results:
-        pair_up(results[0].samples, result.samples)
-    for one, other in combinations(results, 2):
-        _check_settings(one, other)
+        pair_up(results[0], result)
+    # Each repeat has a seed of its own. Where the settings are unknown nothing can be compared.
+    known = [(one.path, {**one.meta.settings, "seed": None}) for one in results if one.meta and one.meta.settings]
+    for (path, before), (other, now) in combinations(known, 2):
+        for name in differing(before, now):
+            raise NotRepeatsError(
+                f"these are not repeats of one setting: {name} is {before.get(name)!r} in {path}, "
+                f"{now.get(name)!r} in {other}"
+            )
     common = sorted(set.intersection(*(set(result.samples) for result in results)))
     if not common:
         raise NotRepeatsError("these results have no question in common: no index is in all of them")
     rows = [[result.samples[index].outcome for result in results] for index in common]
     right = {index: sum(one.correct for one in row) for index, row in zip(common, rows, strict=True)}
     runs = len(results)
-    scores = [Score(column, 0) for column in zip(*rows, strict=True)]
+    scores = [make_score(column, 0) for column in zip(*rows, strict=True)]
+    accuracy = spread([score.accuracy or 0.0 for score in scores])
+    published = results[0].published
+    # A published figure is over all questions of its dataset.
+    figures = published.figures if published and set(common) >= set(range(published.rows)) else ()
+    draws = sorted({1 << power for power in range(runs.bit_length())} | {runs})  # 1, 2, 4, 8, ... and all
     return Repeats(
         runs=runs,
+        common=len(common),
         left_out=len(set().union(*(result.samples for result in results))) - len(common),
-        accuracy=Spread(tuple(score.accuracy or 0.0 for score in scores)),
-        rounds=_spread([score.average_rounds for score in scores]),
-        tokens=_spread([score.average_tokens for score in scores]),
-        interval=share_interval([row[0].video for row in rows], [right[index] / runs for index in common]),
-        always=tuple(index for index in common if right[index] == runs),
-        sometimes=tuple(index for index in common if 0 < right[index] < runs),
-        never=tuple(index for index in common if not right[index]),
-        majority=fmean(majority_right(row) for row in rows),
-        pass_at={k: fmean(pass_at_k(runs, count, k) for count in right.values()) for k in _draws(runs)},
+        accuracy=accuracy,
+        interval_95=share_interval([row[0].video for row in rows], [right[index] / runs for index in common]),
+        average_rounds=_spread_of_known([score.average_rounds for score in scores]),
+        average_total_tokens=_spread_of_known([score.average_total_tokens for score in scores]),
+        always_right=tuple(index for index in common if right[index] == runs),
+        sometimes_right=tuple(index for index in common if 0 < right[index] < runs),
+        never_right=tuple(index for index in common if not right[index]),
+        majority_vote=fmean(majority_right(row) for row in rows),
+        pass_at={k: fmean(pass_at_k(runs, count, k) for count in right.values()) for k in draws},
+        published=tuple(_put_beside(figure, accuracy) for figure in figures),
     )
 
 
-def _spread(averages: Sequence[float | None]) -> Spread | None:
-    known = tuple(average for average in averages if average is not None)
-    return Spread(known) if len(known) == len(averages) else None
+def spread(values: Sequence[float]) -> Spread:
+    return Spread(tuple(values), fmean(values), stdev(values), Interval(min(values), max(values)))
+
+
+def _spread_of_known(averages: Sequence[float | None]) -> Spread | None:
+    """None where one run does not tell."""
+    known = [average for average in averages if average is not None]
+    return spread(known) if len(known) == len(averages) else None
+
+
+def predict(runs: Spread) -> Interval:
+    """Where one more run falls with 95 %."""
+    count = len(runs.runs)
+    half = t_quantile(0.975, count - 1) * runs.standard_deviation * math.sqrt(1 + 1 / count)
+    return Interval(runs.mean - half, runs.mean + half)
+
+
+def _put_beside(figure: Figure, runs: Spread) -> PublishedRun:
+    def inside(ends: Interval) -> bool:
+        return ends.low - _ROUNDING <= figure.accuracy <= ends.high + _ROUNDING
+
+    one_more, difference = predict(runs), runs.mean - figure.accuracy
+    return PublishedRun(figure.source, figure.accuracy, difference, inside(runs.range), one_more, inside(one_more))
 
 
 def pass_at_k(runs: int, right: int, k: int) -> float:
@@ -131,25 +156,3 @@ def majority_right(row: Sequence[Outcome]) -> float:
     most = max(votes.values(), default=0)
     winners = [answer for answer, count in votes.items() if count == most]
     return sum(same_answer(row[0].ground_truth, answer) for answer in winners) / max(1, len(winners))
-
-
-def _draws(runs: int) -> list[int]:
-    """1, 2, 4, 8, ... and the number of runs."""
-    return sorted({1 << power for power in range(runs.bit_length())} | {runs})
-
-
-def _check_settings(one: ComparedResult, other: ComparedResult) -> None:
-    before, now = _settings(one), _settings(other)
-    different = differing(before, now) if before and now else []
-    if different:
-        name = different[0]
-        raise NotRepeatsError(
-            f"these are not repeats of one setting: {name} is {before.get(name)!r} in {one.origin.path}, "
-            f"{now.get(name)!r} in {other.origin.path}"
-        )
-
-
-def _settings(result: ComparedResult) -> dict[str, Any]:
-    """All but the seed, which each repeat has of its own; {} where they are unknown."""
-    meta = result.origin.meta
-    return {name: value for name, value in meta.settings.items() if name != "seed"} if meta else {}

@@ -32,7 +32,7 @@ from eva.records.meta import Meta, write_meta
 from eva.run.evaluate import Host, evaluate
 from eva.run.settings import choose_dataset
 from eva.run.summary import summarize
-from eva.scoring.coverage import Coverage, measure, read_spans, write_spans
+from eva.scoring.result_file import Coverage, measure, read_spans, write_spans
 
 RIGHT, WRONG = "<answer>B</answer>", "<answer>A</answer>"
 COUNT = 30
@@ -113,7 +113,7 @@ def test_of_an_interrupted_run_every_tool_says_how_far_it_is_and_none_an_accurac
 ) -> None:
     bench = bench_at(server.base_url)
     run = interrupted(bench, "--json", str(tmp_path / "run.json"))
-    assert run.stdout.splitlines()[:2] == [SO_FAR, IN_THE_END]
+    assert run.stdout.splitlines()[:3] == [PARTIAL, SO_FAR, IN_THE_END]
     assert "95 %" not in run.stdout and "Accuracy:" not in run.stdout
     check_figures(json.loads((tmp_path / "run.json").read_text()))
     for path in (run.result, run.cache):
@@ -142,10 +142,10 @@ def test_a_comparison_with_an_interrupted_run_tests_nothing(
     whole = bench.run()
     assert whole.code == 0, whole.said
     lines = tool("accuracy.py", whole.result, part, code=3).splitlines()
-    assert lines[:3] == [f"{PARTIAL} in B", f"{SO_FAR} (B)", f"{IN_THE_END} (B)"]
+    assert lines[2:5] == [f"{PARTIAL} (B)", f"{SO_FAR} (B)", f"{IN_THE_END} (B)"]
     assert not any("95 %" in line or "p =" in line for line in lines), lines
     assert f"Questions in both: {FAST} (only in A: {COUNT - FAST}, only in B: 0)" in lines
-    assert any("(a run has not finished)" in line for line in lines if line.startswith("Difference"))
+    assert any("(a run has not finished)" in line for line in lines if line.startswith("Accuracy:"))
     content = json.loads(tool("accuracy.py", whole.result, part, "--json", "--partial"))
     assert (content["partial"], content["to_go"]) == ({"a": False, "b": True}, {"a": 0, "b": COUNT - FAST})
     assert (content["mcnemar_p"], content["accuracy"]["interval_95"]) == (None, None)
@@ -163,7 +163,7 @@ def test_a_finished_run_of_a_chosen_part_is_complete_for_it(
     options = bench.options(sample=FAST)
     ended = asyncio.run(evaluate(choose_dataset(options, {}), options, Host()))
     assert (len(ended.items), len(ended.outcomes), ended.coverage) == (FAST, FAST, Coverage(FAST, 0, COUNT))
-    assert exit_code(ended, ["eval-eva.py"]) == 0
+    assert exit_code(ended, ["eval-eva.py"], 0) == 0
     complete = f"Complete for {FAST} of {COUNT} questions: the others were not chosen"
     lines = summarize(ended, tmp_path / "run.json")
     assert lines[0] == f"Accuracy:      {FAST - 1}/{FAST} = {(FAST - 1) / FAST:.2%}"
@@ -196,6 +196,18 @@ def test_what_an_interrupted_run_was_to_ask_stays_to_go_after_a_smaller_one(
     whole = bench.run()
     assert whole.code == 0, whole.said
     assert tool("accuracy.py", whole.result).startswith(f"Total entries: {COUNT}\n")
+
+
+@pytest.mark.parametrize(("flags", "code"), [((), 0), (("--max-failed", "6"), 0), (("--max-failed", "5"), 3)])
+def test_samples_of_a_missing_video_are_counted_at_the_end_and_allowed_unless_a_flag_says_how_many(
+    bench_at: Callable[[str], Bench], server: ScriptedServer, flags: tuple[str, ...], code: int
+) -> None:
+    server.script.replies = lambda key: [RIGHT]
+    bench = bench_at(server.base_url)
+    (bench.videos / "clip1.mp4").unlink()
+    run = bench.run(*flags)
+    assert run.code == code, run.said
+    assert "6 of 30 samples could not be played" in run.stderr.splitlines()[-1]
 
 
 def test_a_run_whose_infrastructure_failed_some_samples_ends_with_3_and_the_command_that_mends_it(

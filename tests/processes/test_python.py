@@ -64,7 +64,7 @@ def test_a_run_gives_its_result_and_prints_nothing(
     caplog.set_level(logging.INFO, "eva")
     result = eva.evaluate(**own)
     assert result.accuracy == 5 / 6
-    assert result.interval is not None
+    assert result.interval is None, "on few videos"
     assert [record.index for record in result.records] == list(range(6))
     assert result.failures == ()
     assert result.path == own["output_dir"] / "result_own.jsonl"
@@ -80,7 +80,7 @@ def test_a_second_call_asks_nothing_and_a_part_is_scored_alone(own: dict[str, An
     assert len(server.journal.seen) == asked
     whole = eva.load_result(part.path)
     assert whole.accuracy == 5 / 6
-    assert whole.compare(whole).flips.total == 0
+    assert whole.compare(whole).right_only_in_a == ()
 
 
 def test_in_a_running_loop_evaluate_names_the_coroutine(own: dict[str, Any]) -> None:

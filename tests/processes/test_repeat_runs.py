@@ -69,7 +69,7 @@ def test_each_run_has_files_and_a_seed_of_its_own_and_goes_on_where_it_was(
     command = second.stdout.splitlines()[-1].partition("accuracy.py ")[2].split()
     said = accuracy(*command)
     assert "Runs of one setting: 3, questions in all of them: 6" in said
-    assert "Accuracy: mean 100.00%, standard deviation 0.00 points, range 100.00% to 100.00%" in said
+    assert "Accuracy in percent: mean 100.00, standard deviation 0.00, range 100.00 to 100.00" in said
     content = json.loads(accuracy(*results, "--repeats", "--json"))
     assert (content["runs"], content["common"], content["accuracy"]["mean"]) == (2, COUNT, 1.0)
     assert "McNemar" in accuracy(*results), "two files are compared, unless they are said to be repeats"

@@ -83,7 +83,7 @@ def test_the_summary_fits_the_screen_and_begins_with_what_counts(bench_of: Calla
     lines = screen.text.replace("\r", "").split("\n")
     begin = lines.index("Accuracy:      4/4 = 100.00%")
     assert lines[begin + 1 : begin + 5] == [
-        "95 % bound:    at least 47.29% (all are right, on 4 videos; one-sided, exact)",
+        "95 % interval: none, fewer than 10 videos",
         "Chance:        50.00%",
         "Failures:      none",
         "",

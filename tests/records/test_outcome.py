@@ -8,9 +8,8 @@ from harness import SHARED
 from eva.dataset.items import load_items
 from eva.protocol.option import count_options
 from eva.records.schema import read_record
-from eva.scoring.coverage import Coverage
-from eva.scoring.score import Score
-from eva.scoring.summary import chance_line, file_json, file_lines
+from eva.scoring.figures import sure_lines
+from eva.scoring.score import Score, make_score
 
 ANNOTATIONS = SHARED / "annotations"
 
@@ -72,18 +71,20 @@ def test_the_options_of_every_question_of_the_six_datasets_can_be_read(name: str
 
 def lines(*questions: str) -> Score:
     records = [{"index": n, "schema": 1, "question": text, "gt": "A"} for n, text in enumerate(questions)]
-    return Score([read_record(one).outcome for one in records], 0)
+    return make_score([read_record(one).outcome for one in records], 0)
+
+
+def chance(score: Score) -> str:
+    return sure_lines(score)[-1]
 
 
 def test_the_line_says_of_how_many_questions_it_is() -> None:
     two, four = "?\nA. 1\nB. 2", "?\nA. 1\nB. 2\nC. 3\nD. 4"
-    assert chance_line(lines(two, four)).endswith(": 37.50%")
-    assert "37.50%, of 2 of 3 questions" in chance_line(lines(two, four, "open"))
-    assert "not known" in chance_line(lines("open"))
+    assert chance(lines(two, four)) == "Chance: 37.50%"
+    assert "37.50%, of 2 of 3 questions" in chance(lines(two, four, "open"))
+    assert "not known" in chance(lines("open"))
     score = lines(two, "open")
-    assert file_json(score, Coverage(2, 0))["chance"] == {"accuracy": 0.5, "questions": 1}
-    assert chance_line(score) in file_lines(score)
-    assert any(line.startswith("Chance") for line in file_lines(Score(score.outcomes, 5))), "of an unfinished run too"
+    assert (score.chance.accuracy, score.chance.questions) == (0.5, 1)
 
 
 def test_a_record_of_the_reference_has_the_options_of_its_transcript() -> None:

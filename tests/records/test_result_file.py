@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from eva.records.cache import encode
-from eva.records.result_file import ResultError, read_outcomes, read_records
+from eva.records.result_file import ResultError, read_records, read_scored
 
 
 def record(index: int = 0, **more: Any) -> dict[str, Any]:
@@ -71,7 +71,7 @@ NO_COUNTS = {
 def test_a_count_that_cannot_be_is_not_known(tmp_path: Path, value: str) -> None:
     path = write(tmp_path, encode(record()), encode(record(1, total_tokens=NO_COUNTS[value])))
     assert [found.total_tokens for found in read_records(path)] == [100, None]
-    assert [outcome.total_tokens for outcome in read_outcomes(path)] == [100, None]
+    assert [record.outcome.total_tokens for record in read_scored(path)] == [100, None]
 
 
 def test_a_count_that_is_missing_keeps_a_file_from_being_scored_but_not_from_being_read(tmp_path: Path) -> None:
@@ -79,14 +79,14 @@ def test_a_count_that_is_missing_keeps_a_file_from_being_scored_but_not_from_bei
     path = write(tmp_path, encode(record()), encode(bare))
     assert [found.total_tokens for found in read_records(path)] == [100, None]
     with pytest.raises(ResultError, match="line 2: 'total_tokens' is missing"):
-        read_outcomes(path)
+        list(read_scored(path))
 
 
 def test_a_file_without_records_can_be_read_but_not_scored(tmp_path: Path) -> None:
     path = write(tmp_path, b"\n \n")
     assert list(read_records(path)) == []
     with pytest.raises(ResultError, match="no entries"):
-        read_outcomes(path)
+        list(read_scored(path))
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -32,13 +32,13 @@ from eva.report.samples import Run, read_sample
 from eva.scoring.published import Figure, Published
 
 SVG = "{http://www.w3.org/2000/svg}"
-PUBLISHED = Published("lvbench", 1549, (Figure(0.4332, "repository", 2.62, 20412), Figure(0.5, "paper")), {}, "")
+PUBLISHED = Published("lvbench", 1549, (Figure(0.4332, "repository", 20412), Figure(0.5, "paper")), {}, "")
 HOSTILE = '</text><script>alert(1)</script>$\\frac{$_\x00\x1b\ud800\u202e" onload=alert(1) café 日本'
 
 
 def record(index: int, *, right: bool = True, **more: Any) -> dict[str, Any]:
     basic = {"gt": "B", "answer": "B" if right else "C", "stop_reason": "answer_found", "num_rounds": 1 + index % 3}
-    video = {"videos": [f"{index % 5}.mp4"], "video_duration_s": 30.0 * 4 ** (index % 5)}
+    video = {"videos": [f"{index % 13}.mp4"], "video_duration_s": 30.0 * 4 ** (index % 5)}
     return {"index": index, **basic, **video, "total_tokens": 1000 * (1 + index % 10), **more}
 
 
@@ -111,9 +111,9 @@ def test_every_published_figure_is_under_the_accuracy_of_its_datasets_first_run(
     known = [replace(one, dataset="lvbench", published=PUBLISHED) for one in (first, second)]
     chart = charts([own, *known])[0]
     assert chart.description == (
-        "Accuracy. own: This result 50.0% (0.0% to 100.0%) of 2. first: This result 50.0% (0.0% to 100.0%) of 2; "
+        "Accuracy. own: This result 50.0% of 2. first: This result 50.0% of 2; "
         "Published (repository) 43.3% of 1,549; Published (paper) 50.0% of 1,549. "
-        "second: This result 50.0% (0.0% to 100.0%) of 2."
+        "second: This result 50.0% of 2."
     )
     assert texts(chart).count("n = 1,549") == 2
 
@@ -367,6 +367,15 @@ def test_of_very_many_categories_the_largest_are_drawn_and_the_rest_is_said() ->
     (chart,) = [chart for chart in charts([many]) if "category" in chart.title]
     assert "category 40 100.0%" in chart.description
     assert "The 24 largest of 41 categories." in chart.description
+
+
+def test_a_sample_without_the_category_that_others_have_is_drawn_as_unknown() -> None:
+    records = [record(n, right=n < 2, video_duration_s=None if n < 4 else 60.0) for n in range(10)]
+    groups = {group.label: group.estimates[0] for group in by_category([run(records, dataset="videomme")])}
+    assert {label: one and (one.count, one.value) for label, one in groups.items()} == {
+        "short": (6, 0), "unknown": (4, 0.5)
+    }  # fmt: skip
+    assert by_category([run([record(0)])]) == []
 
 
 def test_a_run_looks_the_same_in_every_picture_also_where_it_stands_alone() -> None:

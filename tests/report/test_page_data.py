@@ -270,20 +270,22 @@ def test_above_the_cap_no_picture_is_embedded_and_what_is_none_has_a_reason(thum
 
 
 def test_the_head_has_the_figures_of_the_score(thumbnails: ThumbnailBlocks) -> None:
-    run = collected("a", thumbnails, ("B", []), ("A", []), ("", []), ("B", []))
-    head = make_head(run.chart_run(), run.assessment)
-    assert (head["key"], head["dataset"], head["total"], head["correct"], head["accuracy"]) == ("own", "", 4, 2, 0.5)
-    assert (head["answered"], head["empty"], head["rounds"], head["tokens"]) == (3, 1, 2, 250)
-    assert head["interval"] == [0, 1]
+    answers: list[tuple[str, list[int]]] = [("B", []), ("A", []), ("", []), ("B", [])]
+    run = collected("a", thumbnails, *answers * 3)
+    head = make_head(run.chart_run(), run.file)
+    assert (head["key"], head["dataset"], head["total"], head["correct"], head["accuracy"]) == ("own", "", 12, 6, 0.5)
+    assert (head["answered"], head["empty"], head["rounds"], head["tokens"]) == (9, 3, 2, 650)
+    assert head["interval"] == run.file.score.interval_95 is not None
+    few = collected("b", thumbnails, *answers)
+    assert make_head(few.chart_run(), few.file)["interval"] is None
     assert (head["so_far"], head["bounds"], head["published"], head["settings"]) == (None, None, [], [])
 
 
 def test_the_figures_of_a_comparison_are_now_minus_before(thumbnails: ThumbnailBlocks) -> None:
     before = collected("a", thumbnails, ("B", []), ("A", []), ("A", []), ("B", []))
     now = collected("b", thumbnails, ("B", []), ("B", []), ("B", []), ("C", []))
-    pairs: Any = comparison_figures(before.compared(), now.compared(), ("a", "b"))["figures"]
+    pairs: Any = comparison_figures(before.file, now.file, ("a", "b"))["figures"]
     figures = dict(pairs)
-    assert figures["Accuracy"] == "50.00% → 75.00%"
-    assert figures["Difference"].startswith("+25.00 points (")
-    assert figures["Now right, no longer right"] == "2, 1"
-    assert figures["Tokens"] == "250 → 250"
+    assert figures["Accuracy"].startswith("50.00 % in a, 75.00 % in b, difference +25.00 points")
+    assert (figures["Right only in a"], figures["Right only in b"]) == ("1", "2")
+    assert figures["Total tokens"].startswith("250.0000 in a, 250.0000 in b")

@@ -1,4 +1,4 @@
-"""eva/scoring/categories.py: the group of a question, and where in the video its answer stands."""
+"""eva/scoring/categories.py: the group of a question."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness import SHARED
 from own_rows import own_rows
 
 from eva.records.schema import Record, read_record
-from eva.scoring.categories import categories, time_reference_s
+from eva.scoring.categories import categories
 
 ANNOTATIONS = SHARED / "annotations"
 FILES = {
@@ -98,42 +98,3 @@ def test_every_real_row_has_a_category(dataset: str, kinds: int) -> None:
     found = [categories(dataset, read_record(row)) for row in real_rows(dataset)]
     assert all(found)
     assert len(Counter(name for names in found for name in names)) == kinds
-
-
-# --- where the answer stands
-
-
-@pytest.mark.parametrize(
-    ("text", "owed"),
-    [
-        ("00:15-00:19", (15, 19)),
-        ("61:45-113:00", (3705, 6780)),
-        ("00:41-00:41", (41, 41)),
-        ("08:17-None", None),
-        ("None-None", None),
-        ("63:20-03:35", None),
-        ("0:15", None),
-        ("00:15-00:19 ", None),
-        (15, None),
-        (None, None),
-    ],
-)
-def test_a_time_reference_is_two_clock_times_in_order(text: object, owed: tuple[float, float] | None) -> None:
-    assert time_reference_s(holding(time_reference=text)) == owed
-
-
-def test_of_the_real_time_references_only_the_open_and_the_reversed_are_none() -> None:
-    unread = [row["time_reference"] for row in real_rows("lvbench") if time_reference_s(read_record(row)) is None]
-    assert {"08:17-None", "None-None"} < set(unread)
-    for text in set(unread) - {"08:17-None", "None-None"}:
-        start, end = text.split("-")
-        assert seconds(start) > seconds(end), text
-
-
-def seconds(clock: str) -> int:
-    minutes, rest = clock.split(":")
-    return 60 * int(minutes) + int(rest)
-
-
-def test_own_rows_have_a_time_reference() -> None:
-    assert {time_reference_s(read_record(row)) for row in own_rows("lvbench")} == {(15.0, 19.0)}

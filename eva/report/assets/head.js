@@ -93,7 +93,7 @@ function publishedLine(figure) {
 }
 
 function intervalOf(head) {
-  const text = head.interval ? head.interval.map((end) => percent(end)).join(" to ") : "no interval: fewer than two videos";
+  const text = head.interval ? head.interval.map((end) => percent(end)).join(" to ") : "no interval: few videos";
   return element("div", { class: "interval" }, text);
 }
 

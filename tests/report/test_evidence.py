@@ -1,17 +1,17 @@
-"""eva/scoring/evidence.py: which frames a record shows, and whether one lay where the answer is."""
+"""Which frames a record shows, where in the video its answer is, and whether a frame lay there."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
+from harness import SHARED
 
 from eva.records.schema import read_record
-from eva.report.grouping import by_evidence
-from eva.report.samples import Run, Sample
-from eva.scoring.evidence import Estimate, Look, estimate, find_looks, looked_into_reference
-from eva.scoring.interval import Interval
+from eva.report.grouping import Estimate, by_evidence, share
+from eva.report.samples import Look, Run, Sample, find_looks, looked_into_reference, time_reference_s
 from eva.scoring.time_use import sample_times
 
 
@@ -105,10 +105,45 @@ def test_the_shares_are_over_the_samples_that_are_known() -> None:
 
 def test_without_a_known_sample_there_are_no_figures() -> None:
     assert groups([None], [True], "a") == {}
-    assert estimate([], [], n_resamples=9) is None
+    assert share(Run("a", "lvbench", []), [], lambda one: True) is None
 
 
 def test_an_accuracy_that_no_sample_stands_for_is_none() -> None:
     found = groups([True, True], [True, True], "ab")
     assert found["Accuracy where it did not"] is None
-    assert found["Looked into the annotated time"] == Estimate(2, 1.0, Interval(0.05**0.5, 1.0, 2)), "a bound"
+    assert found["Looked into the annotated time"] == Estimate(2, 1.0, None), "two videos"
+
+
+# --- where the answer stands
+
+
+@pytest.mark.parametrize(
+    ("text", "owed"),
+    [
+        ("00:15-00:19", (15, 19)),
+        ("61:45-113:00", (3705, 6780)),
+        ("00:41-00:41", (41, 41)),
+        ("08:17-None", None),
+        ("None-None", None),
+        ("63:20-03:35", None),
+        ("0:15", None),
+        ("00:15-00:19 ", None),
+        (15, None),
+        (None, None),
+    ],
+)
+def test_a_time_reference_is_two_clock_times_in_order(text: object, owed: tuple[float, float] | None) -> None:
+    assert time_reference_s(read_record({"index": 0, "time_reference": text})) == owed
+
+
+REAL = SHARED / "annotations" / "LVBench_raw_full_root.jsonl"
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="the annotation files are not here")
+def test_of_the_real_time_references_only_the_open_and_the_reversed_are_none() -> None:
+    rows = [json.loads(line) for line in REAL.read_bytes().splitlines()]
+    unread = {row["time_reference"] for row in rows if time_reference_s(read_record(row)) is None}
+    assert {"08:17-None", "None-None"} < unread
+    for text in unread - {"08:17-None", "None-None"}:
+        (start, start_s), (end, end_s) = (clock.split(":") for clock in text.split("-"))
+        assert (int(start), int(start_s)) > (int(end), int(end_s)), text
