@@ -11,13 +11,15 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
+
+import ray
 
 from eva.agent.record import exception_record
 from eva.cluster.node import Arrival, NodeSettings, Played, versions
 from eva.cluster.placement import Loss, Placement
-from eva.cluster.ray_actors import ClusterError, NodeActor, NodeGoneError, connect, disconnect, list_nodes
+from eva.cluster.ray_actors import ClusterError, NodeActor, NodeGoneError, connect, list_nodes
 from eva.dataset.items import Item
 from eva.endpoint.errors import OutageError, UnansweredError
 from eva.endpoint.pool import Assignment
@@ -47,9 +49,8 @@ class ClusterExecutor(Executor):
     """
 
     def __init__(self, settings: NodeSettings, videos: Collection[str]) -> None:
-        self._settings, self._videos = settings, frozenset(videos)
+        self._settings, self._videos, self._versions = settings, frozenset(videos), versions()
         self._outage_s = settings.options.outage_timeout
-        self._versions: Mapping[str, str] = {}
         self._placement = Placement()
         self._nodes: dict[str, NodeActor] = {}
         self._counts: dict[NodeActor, FrameCounts] = {}
@@ -62,60 +63,40 @@ class ClusterExecutor(Executor):
     # --- which nodes are in
 
     async def start(self) -> None:
-        """Start the nodes, and watch for new ones. Raises ClusterError if one runs other code, or if none is ready."""
-        self._versions = versions()
+        """Start the nodes, and watch for new ones. Raises ClusterError if none is ready."""
         problems = await asyncio.gather(*map(self._join, list_nodes()))
         if not self._nodes:
             raise ClusterError("no node of the cluster can run samples; " + "; ".join(filter(None, problems)))
         self._watching = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
-        """Start the machines that come, and those whose pause is over."""
+        """Start the machines that come, and those whose pause is over. One line when samples begin to wait."""
         async with asyncio.TaskGroup() as joining:
             while True:
                 await asyncio.sleep(POLL_S)
-                self._report_waiting()
+                lost = {item.videos[0] for item in self._waiting if self._placement.loss_of(item)}
+                if lost - set(self._reported):
+                    log.warning(
+                        "%d samples wait for a node with their videos to join, at most %g s (--outage-timeout)",
+                        sum(item.videos[0] in lost for item in self._waiting), self._outage_s,
+                    )  # fmt: skip
+                self._reported = lost
                 for node in await asyncio.to_thread(list_nodes):
                     if node.node_id not in self._nodes and time.monotonic() >= self._due_at.get(node.node_id, 0):
                         self._due_at[node.node_id] = NEVER  # until this attempt is over
-                        joining.create_task(self._join_late(node))
-
-    def _report_waiting(self) -> None:
-        """One line when samples begin to wait for a lost node."""
-        lost = {item.videos[0] for item in self._waiting if self._placement.loss_of(item)}
-        if lost - set(self._reported):
-            samples = sum(item.videos[0] in lost for item in self._waiting)
-            log.warning(
-                "%d samples wait for a node with their videos to join, at most %g s (--outage-timeout)",
-                samples, self._outage_s,
-            )  # fmt: skip
-        self._reported = lost
-
-    async def _join_late(self, node: NodeActor) -> None:
-        try:
-            await self._join(node)
-        except ClusterError as error:
-            log.warning("%s", error)
+                        joining.create_task(self._join(node))
 
     async def _join(self, node: NodeActor) -> str:
-        """Start the node. Why that failed, or the empty text. Raises ClusterError for other code."""
+        """Start the node. Why that failed, or the empty text."""
         self._due_at[node.node_id] = NEVER
         node.start(self._settings)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                here, there = self._versions, await node.call("versions")
-                if there != here:
-                    names = sorted({name for name, _ in here.items() ^ there.items()})
-                    differing = ", ".join(f"{n} {there.get(n)} there, {here.get(n)} here" for n in names)
-                    raise ClusterError(f"the node {node.name} is not set up as this machine: {differing}")
-                arrival: Arrival = await node.call("start", self._videos)
+                arrival: Arrival = await node.call("start", self._versions, self._videos)
             problem = arrival.problem
         except TimeoutError:
             problem = f"it was not ready after {START_TIMEOUT_S:g} s"
         except EvaError as error:
-            if isinstance(error, ClusterError):
-                node.kill()
-                raise
             problem = str(error)
         if problem:
             node.kill()
@@ -158,7 +139,10 @@ class ClusterExecutor(Executor):
         return FrameCounts(sum(one.asked for one in counts), sum(one.decoded for one in counts))
 
     def take(self, waiting: deque[Item]) -> Item | None:
-        """See Executor. Raises NoRoomForFramesError, and OutageError if there was no node for the outage timeout."""
+        """Take a sample that has a node, or one that has waited for a lost node for too long.
+
+        Raises NoRoomForFramesError, and OutageError if there was no node for the outage timeout.
+        """
         if self._watching.done():
             error = self._watching.exception()
             raise error.exceptions[0] if isinstance(error, BaseExceptionGroup) else asyncio.CancelledError()
@@ -166,31 +150,27 @@ class ClusterExecutor(Executor):
         return self._place(waiting)
 
     def _place(self, waiting: deque[Item]) -> Item | None:
-        """Take a sample that has a node, or one that has waited for a lost node for too long."""
         item = self._placement.take(waiting)
         if item is not None:
             return item
         losses = [self._placement.loss_of(one) for one in waiting]
         if self._full and (not self._nodes or any(loss and loss.reason == self._full for loss in losses)):
             raise NoRoomForFramesError(self._full)
-        if not self._nodes and self._is_long_ago(self._lost_at):
+        if not self._nodes and time.monotonic() - self._lost_at > self._outage_s:
             raise OutageError(f"the cluster has had no node that can run samples for {self._outage_s:g} s")
         hopeless = next((one for one in waiting if self._nodes and self._hopeless_loss(one)), None)
         if hopeless is not None:
             waiting.remove(hopeless)
         return hopeless
 
-    def _is_long_ago(self, moment: float) -> bool:
-        return time.monotonic() - moment > self._outage_s
-
     def _hopeless_loss(self, item: Item) -> Loss | None:
         loss = self._placement.loss_of(item)
-        return loss if loss and self._is_long_ago(loss.lost_at) else None
+        return loss if loss and time.monotonic() - loss.lost_at > self._outage_s else None
 
     async def run(self, item: Item, assignment: Assignment) -> Record:
         """See Executor. A lost node is neither the failure of the sample nor that of the server."""
         try:
-            while (node := self._nodes.get(self._placement.node_of(item) or "")) is None:
+            while (node := self._nodes.get(self._placement.node_of(item))) is None:
                 if loss := self._hopeless_loss(item):
                     reason = f"no node with its video joined within {self._outage_s:g} s; {loss.reason}"
                     log.warning("sample %d is given up: %s", item.index, reason)
@@ -233,13 +213,13 @@ class ClusterExecutor(Executor):
                 await asyncio.gather(*(node.call("close") for node in self._nodes.values()), return_exceptions=True)
         for node in self._nodes.values():
             node.kill()
-        disconnect()
+        ray.shutdown()
 
 
 async def join_cluster(address: str, settings: NodeSettings, videos: Collection[str]) -> ClusterExecutor:
     """An executor on the cluster at `address` (HOST:PORT, or "auto": the one that this machine is in), ready to run.
 
-    Raises ClusterError if there is no cluster, if a node runs other code, or if no node is ready.
+    Raises ClusterError if there is no cluster, or if no node is ready.
     """
     connect(address)
     cluster = ClusterExecutor(settings, videos)

@@ -22,6 +22,7 @@ from pathlib import Path
 import eva
 from eva.agent.images import small_image
 from eva.agent.transcript import load_transcriber
+from eva.agent.watch import without_exits
 from eva.agents.choice import AgentChoice
 from eva.cpus import available_cpus
 from eva.dataset.items import Item, locate_video, video_path
@@ -108,12 +109,14 @@ class Node:
         self._lines = BufferingHandler(capacity=10**6)  # for the user, until the driver gets them
         logging.getLogger("eva").addHandler(self._lines)
 
-    async def versions(self) -> Mapping[str, str]:
-        return await asyncio.to_thread(versions)
-
-    async def start(self, videos: Collection[str]) -> Arrival:
-        """Load the tokenizer, start the frame tool, find those of `videos` that are here, choose how images travel."""
+    async def start(self, expected: Mapping[str, str], videos: Collection[str]) -> Arrival:
+        """Load the tokenizer, start the frame tool, find those of `videos` that are here, choose how images travel. The
+        versions must be the `expected` ones."""
         try:
+            here = await asyncio.to_thread(versions)
+            if differing := sorted({name for name, _ in expected.items() ^ here.items()}):
+                words = ", ".join(f"{name} {here.get(name)} there, {expected.get(name)} here" for name in differing)
+                raise NodeError(f"it is not set up as this machine: {words}")
             return await self._start(videos)
         except EvaError as error:
             return Arrival(problem=str(error))
@@ -121,7 +124,7 @@ class Node:
     async def _start(self, videos: Collection[str]) -> Arrival:
         # Of transformers only the tokenizer is used, and without torch it prints advice at its import.
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-        options = self._settings.options
+        options, name = self._settings.options, self._settings.model
         root, frame_root = on_this_machine(self._settings.video_root), on_this_machine(str(options.frame_root))
         if not is_folder(root):
             raise NodeError(f"there is no video folder {root}")
@@ -129,35 +132,33 @@ class Node:
             frame_root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise NodeError(f"the frame root {frame_root} cannot be made: {error.strerror}") from error
-        models = [make_model(url, self._settings.model, options) for url in options.base_url]
+        models = [make_model(url, name, options) for url in options.base_url]
         failures = await asyncio.gather(*(model.probe() for model in models))
         if all(failures):
             raise NodeError(f"no server can be used from here: {failures[0]}")
-        models = [replace(model, down=failure) for model, failure in zip(models, failures, strict=True)]
-        reachable = [model for model in models if not model.down]
+        reachable = [model for model, failure in zip(models, failures, strict=True) if not failure]
         transport, why = await _choose_transport(options.image_transport, frame_root, reachable)
-        here = replace(options, frame_root=frame_root, image_transport=transport)
+        options = replace(options, frame_root=frame_root, image_transport=transport)
         transcribe = await asyncio.to_thread(load_transcriber, options.tokenizer)
-        self._tool = make_tool(here, root)
+        without_exits(asyncio.get_running_loop())
+        self._tool = make_tool(options, root)
         await self._tool.start()
-        self._sample_runner = make_sample_runner(
-            self._settings.agent.make(), transcribe, self._tool, root, options=here
-        )
+        self._runner = make_sample_runner(self._settings.agent.make(), transcribe, self._tool, root, options=options)
+        models = [make_model(url, name, options) for url in options.base_url]
         self._servers = Servers(
-            [replace(make_model(model.base_url, model.name, here), down=model.down) for model in models],
+            [replace(model, down=failure) for model, failure in zip(models, failures, strict=True)],
             ceiling=options.max_concurrent,
             outage_timeout_s=options.outage_timeout,
             ranks=0,  # the driver chooses them
             in_charge=False,
         )
         found = await asyncio.to_thread(_find_videos, videos, root)
-        workers = options.frame_workers or available_cpus()
-        return Arrival(workers=workers, videos=found, transport=f"{transport} ({why})")
+        return Arrival("", options.frame_workers or available_cpus(), found, f"{transport} ({why})")
 
     async def run(self, item: Item, url: str, rank: int | None) -> Played:
         """Run a sample, which asks that rank of the server at `url`."""
         assignment = self._servers.named(url, rank)
-        task = asyncio.ensure_future(self._sample_runner.run(item, assignment.complete))
+        task = asyncio.ensure_future(self._runner.run(item, assignment.complete))
         self._running.add(task)
         result: Record | EvaError
         try:
@@ -187,13 +188,11 @@ async def _choose_transport(chosen: str | None, frame_root: Path, models: Sequen
         return chosen, "--image-transport says so"
     try:
         with small_image(frame_root) as url:
-            question = image_message(url)
-            refusals = await asyncio.gather(*(model.ask_one_token([question]) for model in models))
+            for model in models:
+                if refusal := await model.ask_one_token([image_message(url)]):
+                    return "base64", f"{model.address} cannot open a frame of this node: {refusal}"
     except OSError as error:
         raise NodeError(f"the frame root {frame_root} cannot be written to: {error.strerror}") from error
-    for model, refusal in zip(models, refusals, strict=True):
-        if refusal:
-            return "base64", f"{model.address} cannot open a frame of this node: {refusal}"
     return "file", "every server opens a frame of this node"
 
 

@@ -40,25 +40,30 @@ class Placement:
         """`node` is no longer there. The indices of the samples that it was given."""
         given, videos = self._given.pop(node), self._videos.pop(node)
         self._homes = {video: home for video, home in self._homes.items() if home != node}
-        for video in videos:
-            if not self._holders(video):
-                self._gone[video] = loss
+        self._gone |= {video: loss for video in videos if not self._holders(video)}
         return given
 
     def take(self, waiting: deque[Item]) -> Item | None:
         """Take the next sample that a node can run out of `waiting`, and give it to that node; None if none can."""
         for node in sorted(self._given, key=lambda node: len(self._given[node])):
-            item = self._next(node, waiting)
-            if item is not None:
-                waiting.remove(item)
-                self._given[node].add(item.index)
-                self._homes.setdefault(item.videos[0], node)
-                return item
+            # On a video whose home is the node, or that has no home yet; else on any other.
+            own = other = None
+            for item in waiting:
+                if self._may_play(node, item):
+                    if self._homes.get(item.videos[0], node) == node:
+                        own = item
+                        break
+                    other = other or item
+            if chosen := own or other:
+                waiting.remove(chosen)
+                self._given[node].add(chosen.index)
+                self._homes.setdefault(chosen.videos[0], node)
+                return chosen
         return None
 
-    def node_of(self, item: Item) -> str | None:
-        """The node that was given `item`; None if no node was, or that node is no longer there."""
-        return next((node for node, given in self._given.items() if item.index in given), None)
+    def node_of(self, item: Item) -> str:
+        """The node that was given `item`; empty if no node was, or that node is no longer there."""
+        return next((node for node, given in self._given.items() if item.index in given), "")
 
     def end(self, item: Item) -> None:
         """`item` does not run any more."""
@@ -68,17 +73,6 @@ class Placement:
     def loss_of(self, item: Item) -> Loss | None:
         """The loss of the last node with the item's video; None if a node has it, or if no node ever had it."""
         return self._gone.get(item.videos[0])
-
-    def _next(self, node: str, waiting: Collection[Item]) -> Item | None:
-        """The next sample for `node`: first a question on a video whose home is `node`, or that has no home yet; then
-        one on a video with another home."""
-        other = None
-        for item in waiting:
-            if self._may_play(node, item):
-                if self._homes.get(item.videos[0], node) == node:
-                    return item
-                other = other or item
-        return other
 
     def _may_play(self, node: str, item: Item) -> bool:
         # If no node ever had the video, any node will record that. If a lost node had it, that node may come back.

@@ -18,9 +18,6 @@ from eva.cluster.node import Node, NodeSettings
 from eva.errors import EvaError
 
 CONNECT_TIMEOUT_S = 10.0
-MAX_LINE_CHARACTERS = 160
-# Calls of one actor at the same time: one per sample.
-MAX_CALLS = 100_000
 
 
 class ClusterError(EvaError):
@@ -55,15 +52,10 @@ def connect(address: str) -> None:
         ) from error
 
 
-def disconnect() -> None:
-    """Leave the cluster; the actors that this process started end."""
-    ray.shutdown()
-
-
 def shorten(error: Exception) -> str:
     """The first and the last line. Errors of Ray have pages: the first line says what failed, the last one why."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return " ... ".join(line.strip()[:MAX_LINE_CHARACTERS] for line in dict.fromkeys([lines[0], lines[-1]]))
+    return " ... ".join(line.strip()[:160] for line in dict.fromkeys([lines[0], lines[-1]]))
 
 
 @dataclass(eq=False)
@@ -77,12 +69,10 @@ class NodeActor:
     def start(self, settings: NodeSettings) -> None:
         """Start the Node. It ends with this process. It reserves no CPU in Ray: other programs of the cluster, such as
         servers, may have reserved all."""
-        options = {
-            "num_cpus": 0,
-            "max_concurrency": MAX_CALLS,
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(self.node_id, soft=False),
-        }
-        self.actor = ray.remote(Node).options(**options).remote(settings)
+        here = NodeAffinitySchedulingStrategy(self.node_id, soft=False)
+        # As many calls at the same time as there are samples.
+        node = ray.remote(Node).options(num_cpus=0, max_concurrency=100_000, scheduling_strategy=here)
+        self.actor = node.remote(settings)
 
     async def call(self, method: str, *arguments: object) -> Any:
         """Call a method of Node. Raises NodeGoneError if the node is gone."""

@@ -181,7 +181,7 @@ def exit_code(ended: Ended, argv: Sequence[str], max_failed: int | None) -> int:
 async def check(dataset: Dataset, command: RunCommand) -> int:
     """Print a table of all that can be found out before a run of hours; 0 if a run can start."""
     findings = await check_all(dataset, command.options)
-    print("\n".join(table(findings, columns=shutil.get_terminal_size().columns)))
+    print(printable_lines(table(findings)))
     return int(any(finding.verdict == FAILED for finding in findings))
 
 

@@ -88,12 +88,10 @@ class ChatModel:
             return await _served(self.client)
         except (RefusedError, UnavailableError) as error:
             hint = "" if self.address.endswith("/v1") else f"; is it --base-url {self.address}/v1?"
-            said = ServerError(
+            raise ServerError(
                 f"no server answers at {self.address} with a list of models ({error}): start it, or name it with "
                 f"--base-url{hint}"
-            )
-            said.loading = isinstance(error, UnavailableError) and error.status == 503
-            raise said from error
+            ) from error
 
     async def complete(self, messages: Sequence[Message], fields: Mapping[str, Any] = NOTHING) -> Reply:
         """Ask once for the next message; `fields` are further ones of the body.

@@ -11,9 +11,7 @@ if TYPE_CHECKING:
 
 
 class ServerError(EvaError):
-    """No run can start with this server. `loading`: it cannot serve yet, as while it loads its model."""
-
-    loading = False
+    """No run can start with this server."""
 
 
 class RefusedError(EvaError):

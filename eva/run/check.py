@@ -37,7 +37,7 @@ from eva.run.settings import (
     with_agent_settings,
 )
 from eva.scoring.published import load_published
-from eva.text import folded, printable, without_secrets
+from eva.text import without_secrets
 from eva.video.choices import WHOLE_SHARE
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
@@ -203,16 +203,11 @@ async def _play(items: Sequence[Item], url: str, runner: SampleRunner, options: 
     return WARNING, f"{question} ended without an answer: {record.stop_reason}"
 
 
-def table(findings: Sequence[Finding], *, columns: int) -> list[str]:
-    """The findings in at most so many columns, as far as words allow, and a line with the verdict.
-
-    The later lines of a detail stand further left, so that they are not broken.
-    """
-    width, lines = max(len(finding.what) for finding in findings), list[str]()
+def table(findings: Sequence[Finding]) -> list[str]:
+    """The findings, with the later lines of a detail below the first, and a line with the verdict."""
+    lines = list[str]()
     for finding in findings:
-        start = f"{finding.verdict:9}{finding.what:{width}}  "
-        for number, line in enumerate(finding.detail.split("\n")):
-            before, indent = (" " * 11, " " * 13) if number else (start, " " * len(start))
-            lines += folded(before + printable(line, limit=2000), columns, indent)
+        first, *more = finding.detail.split("\n")
+        lines += [f"{finding.verdict:8} {finding.what}: {first}", *(f"         {line}" for line in more)]
     failed = sum(finding.verdict == FAILED for finding in findings)
     return [*lines, f"Verdict: {f'{failed} checks failed' if failed else 'ready to run'}"]

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from dataclasses import replace
 from functools import partial
-from time import monotonic
 
 from eva.agent.images import small_image
 from eva.endpoint.client import ChatModel
@@ -16,23 +15,14 @@ from eva.run.options import Options, SettingsError
 
 log = logging.getLogger(__name__)
 
-# A server that loads its model is asked again after so many seconds.
-LOADING_PAUSE_S = 2.0
-
 
 async def connect_all(options: Options) -> list[ChatModel]:
     """One model per server; all servers must serve the same. A server that does not answer is down, and may come later,
-    if another one answers now. Where servers only load their models, the run waits for them.
+    if another one answers now.
 
     Raises ServerError if no server answers, SettingsError if they serve different models.
     """
     models, failures = await connect_each(options)
-    loading, ends_at = [one for one in failures.values() if one.loading], monotonic() + options.outage_timeout
-    if loading and not models:
-        log.warning("%s: waiting for up to %g s (--outage-timeout)", loading[0], options.outage_timeout)
-    while not models and any(one.loading for one in failures.values()) and monotonic() < ends_at:
-        await asyncio.sleep(LOADING_PAUSE_S)
-        models, failures = await connect_each(options)
     if not models:
         raise next(iter(failures.values()))
     # --same-weights stands for the servers that come later, too.

@@ -25,7 +25,6 @@ from eva.records.meta import (
     WEIGHTS,
     Meta,
     begin,
-    known_weights,
     read_meta,
     require_equal,
     with_weights,
@@ -52,13 +51,42 @@ async def begin_meta(
     if before and options.same_weights:
         settings = with_weights(settings, before.settings, settings)
     meta = begin(cache.path, settings, before, has_records=has_records, force=options.force)
-    _warn_of_unknown_weights(models, before, cache.path, options)
+    _warn_of_unknown_weights(models)
     more = {
         "frame_root": str(options.frame_root.absolute()),
         "servers": await asyncio.gather(*map(server_facts, models)),
         "request": {"temperature": options.temperature, "max_tokens": options.max_tokens},
     }
     return replace(meta, environment={**meta.environment, **more})
+
+
+async def finished_meta(cache: Path, questions: int, dataset: Dataset, *, agent: AgentChoice, options: Options) -> Meta:
+    """The meta file of a cache that has a record of all the questions, which is said first.
+
+    Raises SettingsDifferError if the cache was made with other settings.
+    """
+    meta = read_meta(cache) or Meta.unknown()
+    log.info("all %d done in %s (model %s)", questions, cache, meta.settings.get("model", "unknown"))
+    if not meta.settings:
+        return meta
+    models, failures = await connect_each(replace(options, request_timeout=min(SOON_S, options.request_timeout)))
+    for model in models:
+        await model.client.close()
+    if not models:
+        log.warning("no server answered; weights not compared (%s)", next(iter(failures.values())))
+    _warn_of_unknown_weights(models)
+    name = options.model or (models[0].name if models else meta.settings.get("model"))
+    now = _settings(name, models, dataset, agent, options)
+    confirmed = with_weights(meta.settings, meta.settings, now) if options.same_weights else meta.settings
+    require_equal(confirmed, now, cache, force=options.force)
+    return replace(meta, settings=confirmed)
+
+
+def _warn_of_unknown_weights(models: Sequence[ChatModel]) -> None:
+    """Say what keeps another checkpoint under the same name from being noticed."""
+    silent = [model.address for model in models if not model.weights and not model.down]
+    if silent:
+        log.warning("no weights are stated (`root` of /v1/models) by %s: they are not compared", ", ".join(silent))
 
 
 async def server_facts(model: ChatModel) -> dict[str, Any]:
@@ -75,49 +103,11 @@ async def server_facts(model: ChatModel) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-async def finished_meta(cache: Path, questions: int, dataset: Dataset, *, agent: AgentChoice, options: Options) -> Meta:
-    """The meta file of a cache that has a record of all the questions, which is said first.
-
-    Raises SettingsDifferError if the cache was made with other settings.
-    """
-    meta = read_meta(cache) or Meta.unknown()
-    made = [f"model {meta.settings['model']}"] if "model" in meta.settings else []
-    made += [str(started)[:10] for started in meta.started[-1:]]
-    log.info("all %d done in %s (%s)", questions, cache, ", ".join(made) or "settings unknown")
-    if not meta.settings:
-        return meta
-    models, failures = await connect_each(replace(options, request_timeout=min(SOON_S, options.request_timeout)))
-    for model in models:
-        await model.client.close()
-    if not models:
-        log.warning("no server answered; weights not compared (%s)", next(iter(failures.values())))
-    name = options.model or (models[0].name if models else meta.settings.get("model"))
-    now = _settings(name, models, dataset, agent, options)
-    confirmed = with_weights(meta.settings, meta.settings, now) if options.same_weights else meta.settings
-    require_equal(confirmed, now, cache, force=options.force)
-    _warn_of_unknown_weights(models, meta, cache, options)
-    return replace(meta, settings=confirmed)
-
-
-def _warn_of_unknown_weights(models: Sequence[ChatModel], before: Meta | None, cache: Path, options: Options) -> None:
-    """Say what keeps another checkpoint under the same name from being noticed."""
-    stated, silent = _stated(models), [model.address for model in models if not model.weights and not model.down]
-    if silent:
-        log.warning("no weights are stated (`root` of /v1/models) by %s: they are not compared", ", ".join(silent))
-    if len(stated) > 1 and not options.same_weights:
-        log.warning(
-            "the servers have their weights from several places, %s: if all are the same, say so with --same-weights",
-            " and ".join(stated),
-        )
-    if stated and before and before.settings and not known_weights(before.settings):
-        log.warning("the weights of the records in %s are unknown: they are not compared", cache)
-
-
 def _settings(
     model: object, models: Sequence[ChatModel], dataset: Dataset, agent: AgentChoice, options: Options
 ) -> dict[str, Any]:
     """All that changes results. What older meta files lack is left out where it has its usual value."""
-    stated, side = _stated(models), options.pixels_per_token
+    stated, side = sorted({path for model in models for path in model.weights}), options.pixels_per_token
     weights = stated if options.same_weights and len(stated) > 1 else " and ".join(stated)
     return {
         "dataset": options.dataset,
@@ -136,10 +126,6 @@ def _settings(
         **options.sampling.changed,
         **({} if side == PIXELS_PER_TOKEN_SIDE else {"pixels_per_token": side}),
     }
-
-
-def _stated(models: Sequence[ChatModel]) -> list[str]:
-    return sorted({path for model in models for path in model.weights})
 
 
 def with_choice(meta: Meta, everything: Sequence[Item], items: Sequence[Item]) -> Meta:

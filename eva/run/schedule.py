@@ -7,7 +7,7 @@ import logging
 import signal
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from time import monotonic
 
 from eva.dataset.items import Item
@@ -19,9 +19,6 @@ log = logging.getLogger(__name__)
 
 # A sample whose server or node went down so often may be the cause. It waits for the end of the run, too.
 LOSSES = 3
-# The longest pause after a sample that failed, times the number that failed since one finished: a server that fails all
-# of them is not asked by all samples of the run.
-PAUSE_S = 2.0
 # The pause after which `take` is tried again, when none of the waiting samples can run.
 POLL_S = 0.5
 
@@ -68,9 +65,8 @@ class Schedule:
         self._alone = asyncio.Lock()
         self._workers: list[asyncio.Task[None]] = []
         self._signals: list[int] = []
-        self._running = self._failed_in_a_row = 0
-        self._failing_since = 0.0
-        self._go_on = asyncio.Event()
+        self._running = 0
+        self._failing_since: float | None = None
 
     async def run_all(self, items: Sequence[Item], *, max_concurrent: int) -> None:
         """Run every item until it has a record. Raises RunInterruptedError, OutageError, or the error that keeps
@@ -93,7 +89,6 @@ class Schedule:
         `grace_s`, the second one stops them at once."""
         again = bool(self._signals)
         self._signals.append(number)
-        self._go_on.set()
         name, running = signal.Signals(number).name, f"{self._running} running sample{'s'[: self._running != 1]}"
         if again:
             log.warning("%s again: the %s end now, without a record", name, running)
@@ -137,22 +132,12 @@ class Schedule:
                 self._give_up(item, failing)
             else:
                 self._late.append(item)
-                await self._pause(failing)
+            now = monotonic()
+            self._failing_since = self._failing_since or now
+            if now - self._failing_since > self._outage_timeout_s:
+                raise OutageError(
+                    f"no sample has finished for {self._outage_timeout_s:g} s; the last one failed with {failing}"
+                ) from failing
         else:
-            self._failed_in_a_row = 0
-            self._go_on.set()
+            self._failing_since = None
             del self._failures[item.index]
-
-    async def _pause(self, failing: UnansweredError) -> None:
-        if not self._failed_in_a_row:
-            self._failing_since = monotonic()
-        self._failed_in_a_row += 1
-        if monotonic() - self._failing_since > self._outage_timeout_s:
-            raise OutageError(
-                f"no sample has finished for {self._outage_timeout_s:g} s; the last one failed with {failing}"
-            )
-        self._go_on.clear()
-        if not self._signals:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PAUSE_S * self._failed_in_a_row):
-                    await self._go_on.wait()

@@ -1,5 +1,4 @@
-"""The settings of a run before anything runs: its files and folders, its questions, its agent, and what makes a run
-impossible."""
+"""What a run needs before anything runs: its files and folders, its questions, its agent."""
 
 from __future__ import annotations
 
@@ -82,13 +81,10 @@ def _absolute(path: Path) -> Path:
 
 def with_absolute_paths(options: Options) -> Options:
     """The same settings for a process that has another working folder."""
-    tokenizer = Path(options.tokenizer)
-    return replace(
-        options,
-        frame_tool=options.frame_tool.absolute(),
-        frame_root=_absolute(options.frame_root),
-        tokenizer=str(tokenizer.absolute()) if tokenizer.is_dir() else options.tokenizer,
-    )
+    folder = Path(options.tokenizer)
+    tokenizer = str(folder.absolute()) if folder.is_dir() else options.tokenizer
+    tool, root = options.frame_tool.absolute(), _absolute(options.frame_root)
+    return replace(options, frame_tool=tool, frame_root=root, tokenizer=tokenizer)
 
 
 def check_settings(dataset: Dataset, options: Options) -> None:
@@ -155,11 +151,8 @@ def draw(items: Sequence[Item], count: int, seed: int) -> list[Item]:
     The choice depends on the seed and on the indices alone, on every machine and in every version of Python. A larger
     choice with the same seed holds the smaller one, so a run can be extended.
     """
-
-    def place(item: Item) -> bytes:
-        return hashlib.sha256(f"{seed} {item.index}".encode()).digest()
-
-    drawn = {item.index for item in sorted(items, key=place)[:count]}
+    shuffled = sorted(items, key=lambda item: hashlib.sha256(f"{seed} {item.index}".encode()).digest())
+    drawn = {item.index for item in shuffled[:count]}
     return [item for item in items if item.index in drawn]
 
 
@@ -169,10 +162,10 @@ def find_doubts(
     """What makes a figure over `items` mislead, each with what it is about: an annotation file that is not the
     published one, and ground truths that no letter can equal. `everything` are all items of the file."""
     different = published_questions(published, file_sha256(jsonl), len(everything)) if published else []
+    doubts = [("annotations", line) for line in different]
     hopeless = [
         item for item in items if not can_be_letter(item.ground_truth, count_options(first_question(item.prompt)))
     ]
-    doubts = [("annotations", line) for line in different]
     if hopeless:
         some = ", ".join(f"{item.index} ({item.ground_truth!r:.20})" for item in hopeless[:5])
         detail = f"{len(hopeless)} can never be right, such as {some}, if the answer is a letter"
@@ -218,9 +211,8 @@ def choose_agent(options: Options, items: Sequence[Item]) -> AgentChoice:
 def with_agent_settings(options: Options, choice: AgentChoice) -> Options:
     """The settings of the run; what they leave open is as the agent says."""
     own = choice.make().settings
-    return replace(
-        options, max_turns=options.max_turns or own.max_turns, max_tokens=options.max_tokens or own.max_tokens
-    )
+    turns, tokens = options.max_turns or own.max_turns, options.max_tokens or own.max_tokens
+    return replace(options, max_turns=turns, max_tokens=tokens)
 
 
 def read_spent(result: Path, items: Sequence[Item]) -> dict[int, int]:

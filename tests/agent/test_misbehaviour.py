@@ -352,6 +352,25 @@ class Mine(Agent):
         return Answer("B")
 """
 
+EXITS = """
+import asyncio, sys
+from eva import Agent, Answer
+
+async def leave():
+    sys.exit(4)
+
+class Exits(Agent):
+    async def run(self, s):
+        s.messages = [dict(turn) for turn in s.task.prompt]
+        reply = await s.complete()
+        if "[[task]]" in s.task.question:
+            await asyncio.gather(leave())
+        if "[[callback]]" in s.task.question:
+            asyncio.get_running_loop().call_soon(sys.exit, 4)
+            await asyncio.sleep(5)
+        return Answer(reply.text)
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -412,3 +431,21 @@ def test_two_interrupts_end_a_run_whose_agent_blocks_and_what_finished_stays(fol
     assert run.code == 130, run.said
     assert "to go on:" in run.stderr
     assert [record["answer"] for record in run.records()] == ["B"]
+
+
+@pytest.mark.process
+def test_sys_exit_in_a_task_of_the_agent_is_a_fault_of_its_sample_and_in_a_callback_ends_the_run_with_a_line(
+    folder: Path,
+) -> None:
+    (folder / "exits.py").write_text(EXITS, encoding="utf-8")
+    with ScriptedServer(Script({key: ["B"] for key in ("task", "ok", "callback")})) as server:
+        bench = Bench(folder, server.base_url, Path("none"), "exits")
+        bench.write([row("task"), row("ok")])
+        run = bench.run("--agent", "exits.py:Exits", "--max-concurrent", "1")
+        assert run.code == 0, run.said
+        assert [record.get("failure") for record in run.records()] == ["agent", None]
+        assert "sys.exit(4)" in run.records()[0]["error"] and "sample 0" in run.stderr
+        bench.write([row("callback")])
+        ended = bench.run("--agent", "exits.py:Exits", "--new-cache", "--yes")
+    assert ended.code == 1, ended.said
+    assert "sys.exit(4)" in ended.stderr and "to go on:" in ended.stderr

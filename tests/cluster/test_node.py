@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +59,7 @@ def on_node(settings: NodeSettings, use: Callable[[Node], Awaitable[T]]) -> T:
 
     async def used() -> T:
         node = Node(settings)
-        arrival = await node.start(["clip.mp4", "clip.mkv", "other.mp4"])
+        arrival = await node.start(versions(), ["clip.mp4", "clip.mkv", "other.mp4"])
         assert arrival.problem == ""
         assert arrival.videos == {"clip.mp4", "clip.mkv"}
         try:
@@ -147,14 +148,17 @@ def test_a_node_waits_out_an_outage_and_ends_in_the_middle_of_a_request(
 @pytest.mark.process
 def test_a_machine_that_cannot_play_says_why(settings: NodeSettings, server: ScriptedServer, tmp_path: Path) -> None:
     def problem(of: NodeSettings) -> str:
-        return asyncio.run(Node(of).start([])).problem
+        return asyncio.run(Node(of).start(expected, [])).problem
 
+    expected = versions()
     options, root = settings.options, settings.video_root
     missing = NodeSettings(options, "scripted-eva", str(tmp_path / "none"))
     assert problem(missing).startswith("there is no video folder")
     assert "is the variable set" in problem(NodeSettings(options, "scripted-eva", "$EVA_NOT_SET/videos"))
     server.script.down = True
     assert "no server can be used from here" in problem(NodeSettings(options, "scripted-eva", root))
+    expected = {**expected, "av": "1.0"}
+    assert re.search(r"not set up as this machine: av \d.+ there, 1.0 here", problem(settings))
 
 
 def test_only_a_path_that_begins_with_a_variable_is_the_nodes_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,5 +183,5 @@ def test_a_node_whose_frame_store_cannot_be_used_says_so_when_it_starts(settings
     store = settings.options.frame_root / "store"
     store.parent.mkdir()
     store.touch()
-    arrival = asyncio.run(Node(settings).start(["clip.mp4"]))
+    arrival = asyncio.run(Node(settings).start(versions(), ["clip.mp4"]))
     assert arrival.problem.startswith(f"the frame store in {store.parent} (--frame-root) cannot be used")

@@ -27,7 +27,7 @@ def placed(placement: Placement, items: list[Item], slots: int) -> dict[int, str
     while waiting or running:
         item = placement.take(waiting) if len(running) < slots else None
         if item is not None:
-            where[item.index] = placement.node_of(item) or "nowhere"
+            where[item.index] = placement.node_of(item)
             running.append(item)
         else:
             placement.end(running.popleft())
@@ -75,14 +75,14 @@ def test_what_was_only_on_a_node_that_went_waits_for_one_that_has_it() -> None:
     (given,) = questions("b")
     assert placement.take(deque([given])) is given
     assert placement.leave("one", LOST) == {given.index}
-    assert placement.node_of(given) is None
+    assert placement.node_of(given) == ""
     waiting = deque(questions("ba"))
     first = placement.take(waiting)
     assert first is not None
     assert (first.videos, placement.node_of(first), placement.loss_of(first)) == (("a",), "two", None)
     assert placement.take(waiting) is None
     (last,) = waiting
-    assert (placement.node_of(last), placement.loss_of(last)) == (None, LOST)
+    assert (placement.node_of(last), placement.loss_of(last)) == ("", LOST)
     placement.join("three", frozenset("b"))
     assert placement.take(waiting) is last
     assert (placement.node_of(last), placement.loss_of(last)) == ("three", None)

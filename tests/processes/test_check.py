@@ -116,7 +116,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path, video
 
 def has_row(pattern: str, run: Run) -> bool:
     """Whether a row of the table, as one line, is so."""
-    rows = (" ".join(row.split()) for row in re.split(r"\n(?=\S)", run.stdout.rstrip()))
+    rows = (" ".join(row.replace(": ", " ", 1).split()) for row in re.split(r"\n(?=\S)", run.stdout.rstrip()))
     return any(re.search(pattern, row) for row in rows)
 
 
@@ -221,13 +221,3 @@ def test_a_server_that_may_not_read_files_is_ready_for_base64(videos: Path, tmp_
         bench = Bench(tmp_path, server.base_url, Path("none"))
         bench.write([row("a")])
         check_verdict(bench.run("--check", "--image-transport", "base64", video_root=str(videos)), code=0)
-
-
-def test_every_missing_video_is_named_in_lines_that_fit_the_screen(videos: Path, tmp_path: Path) -> None:
-    bench = Bench(tmp_path, "http://127.0.0.1:9/v1", Path("none"))
-    bench.write(row(f"{number}", video=f"a_missing_video_{number:03}.mp4") for number in range(30))
-    run = bench.run("--check", video_root=str(videos), frame_root="frames")
-    assert has_row("^failed videos 30 of 30 cannot be shown:", run), run.said
-    assert len(re.findall("a_missing_video_[0-9]{3}.mp4: ", run.stdout)) == 30
-    assert max(map(len, run.stdout.splitlines())) <= 80
-    check_verdict(run, code=1)

@@ -405,20 +405,6 @@ def test_requests_go_through_the_proxy_of_the_environment_but_for_this_machine(
 # --- addresses and names that are not quite right
 
 
-class Loading(Handler):
-    """Refuses to list its models for `most_images` times, like a proxy before a server that loads; then below /v1."""
-
-    def do_GET(self) -> None:
-        self.server.journal.count_path(self.path)
-        paths = self.server.journal.paths
-        if self.path == "/v1/models" and paths[self.path] <= self.server.script.most_images:
-            self.send_refusal(Refusal(503, "Service Unavailable"))
-        elif self.path == "/models":
-            self.send_refusal(Refusal(404, "Not Found"))
-        else:
-            super().do_GET()
-
-
 @pytest.mark.parametrize(
     ("address", "said"),
     [
@@ -434,15 +420,6 @@ def test_an_address_that_is_none_is_one_sentence_without_its_secrets(address: st
 
 def test_an_address_without_v1_is_given_back_with_it() -> None:
     with ScriptedServer(Script({})) as server:
-        server.RequestHandlerClass = Loading
         address = server.base_url.removesuffix("/v1")
         with pytest.raises(ServerError, match=f"is it --base-url {address}/v1\\?"):
             asyncio.run(ChatModel(Client(address, "EMPTY", 60)).connect())
-
-
-def test_a_run_waits_for_a_server_that_loads_its_model_and_says_so_once(bench_at: Callable[..., Bench]) -> None:
-    with ScriptedServer(Script(lambda key: [ANSWER], most_images=2)) as server:
-        server.RequestHandlerClass = Loading
-        run = bench_at(server.base_url).run()
-    assert run.code == 0, run.said
-    assert run.stderr.count("503") == run.stderr.count("--outage-timeout") == 1

@@ -307,23 +307,6 @@ def test_without_a_shared_file_system_images_travel_themselves_and_a_full_disk_i
 # --- what a run on a cluster refuses
 
 
-def test_a_node_with_another_version_of_a_package_is_named_and_nothing_runs(
-    nodes: Nodes, bench_at: Callable[..., Bench], videos: list[Path], tmp_path: Path
-) -> None:
-    about = tmp_path / "other" / "av-1.0.dist-info" / "METADATA"
-    about.parent.mkdir(parents=True)
-    about.write_text("Metadata-Version: 2.1\nName: av\nVersion: 1.0\n", encoding="utf-8")
-    nodes.add("other", videos[:1], PYTHONPATH=str(tmp_path / "other"))
-    with ScriptedServer(Script({})) as server:
-        bench = bench_at(server.base_url)
-        bench.write([row("question")])
-        run = bench.finish(on_ray(bench, nodes), timeout_s=240)
-    nodes.kill("other")
-    assert run.code == 2, run.said
-    assert re.search(r"the node \S+ \(\w+\) is not set up as this machine: av 1.0 there, \d+\.", run.stderr), run.stderr
-    assert not bench.cache.exists()
-
-
 def test_a_local_run_does_not_import_ray_and_without_it_the_flag_says_what_to_install(
     bench_at: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

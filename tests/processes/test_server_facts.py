@@ -120,24 +120,13 @@ def test_unknown_weights_are_said_once_and_refused_never(asked: Bench, server: S
     assert silent.code == 0, silent.said
     assert silent.stderr.count("no weights are stated") == 1
     assert settings_of(silent)["weights"] == STEP_200
-    meta = asked.cache.with_suffix(".meta.json")
-    content = json.loads(meta.read_text())
-    del content["settings"]["weights"]  # as of an earlier version
-    meta.write_text(json.dumps(content))
-    server.script.root = STEP_400
-    old = asked.run("--sample", sample)
-    assert old.code == 0, old.said
-    assert old.stderr.count("are unknown: they are not compared") == 1
 
 
-def test_several_weights_in_one_run_are_said_and_are_no_run_of_one_of_them(
-    bench: Bench, server: ScriptedServer
-) -> None:
+def test_several_weights_in_one_run_are_no_run_of_one_of_them(bench: Bench, server: ScriptedServer) -> None:
     with ScriptedServer(Script(lambda key: [ANSWER], root=STEP_400)) as other:
         both = f"{server.base_url},{other.base_url}"
         run = bench.run(base_url=both)
         assert run.code == 0, run.said
-        assert f"{STEP_200} and {STEP_400}" in run.stderr
         assert settings_of(run)["weights"] == f"{STEP_200} and {STEP_400}"
         refused = bench.run(base_url=server.base_url)
         assert refused.code == 2, refused.said

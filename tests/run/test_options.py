@@ -34,7 +34,7 @@ def test_a_range_of_ports_stands_for_a_server_on_each(text: str, meant: list[str
 
 def test_ranks_are_a_number_or_left_to_the_server_or_off() -> None:
     assert [rank_count(text) for text in ("auto", "8", "0")] == [None, 8, 0]
-    with pytest.raises(Exception, match="above 0"):
+    with pytest.raises(Exception, match="from 0 on"):
         rank_count("-1")
 
 
