@@ -8,35 +8,38 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import tempfile
 import warnings
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
+from tqdm import tqdm
 
-from eva.cpus import available_cpus
 from eva.errors import EvaError
 from eva.files import replacing
 from eva.records.meta import meta_path
-from eva.report.collect import Choice, Collected, collect, differences, read_sources, reading_order
+from eva.records.outcome import Outcome
+from eva.records.result_file import read_scored
+from eva.report.collect import (
+    STATUSES,
+    Collected,
+    Source,
+    collect,
+    differences,
+    page_data,
+    read_sources,
+    reading_order,
+    status,
+)
 from eva.report.comparison import comparison_figures
 from eva.report.live import Live, LiveServer
-from eva.report.page import LIVE_SOURCES, Assets, Blocks, Page, render_live, write_page
-from eva.report.rows import STATUSES
-from eva.report.samples import Run
-from eva.report.thumbnail_blocks import ThumbnailBlocks
-from eva.report.thumbnails import FrameRoots
+from eva.report.page import END, PER_BLOCK, block, compact, packed_block, render_beginning
+from eva.report.thumbnails import FrameRoots, Thumbnails
 from eva.run.options import Options, SettingsError, index_set
-from eva.scoring.published import load_published
+from eva.scoring.published import Published, load_published
 from eva.terminal import CommandParser
 from eva.text import printable
-
-if TYPE_CHECKING:
-    from eva.report.charts import Chart
 
 OUTPUT = Path("report.html")
 PORT = 8321
@@ -111,27 +114,31 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def write(options: argparse.Namespace) -> int:
     """Make the page and say what is in it. Raises EvaError; then nothing is written."""
+    from eva.report.charts import charts  # noqa: PLC0415  takes a second to import
+
     paths = [*([options.against] if options.against else []), *options.files]
     check_output(options.output, paths)
-    published, assets = load_published(), Assets.load()
-    with (
-        ThreadPoolExecutor(available_cpus()) as pool,
-        tempfile.TemporaryFile() as details,
-        replacing(options.output, "--output") as file,
-    ):
-        blocks = Blocks(details)
-        cap_bytes = int(options.thumbnails_mb * 1e6)
-        sources = read_sources(paths, published, names=options.name, compared=bool(options.against))
-        roots = FrameRoots.at(*options.frame_root).with_metas(source.meta for source in sources)
-        thumbnails = ThumbnailBlocks(roots, cap_bytes, blocks, pool)
-        runs = collect_all([Collected(source, published) for source in sources], options, blocks, thumbnails)
-        thumbnails.write(reading_order(runs, compared=bool(options.against)))
-        title = "EVA: " + ", ".join(printable(run.source.key, limit=40) for run in runs[:6])
-        page = Page(title, draw([run.chart_run() for run in runs]), data_of(runs, options, thumbnails))
-        write_page(file, page, assets, details)
-    samples, size_mb = sum(len(run.rows) for run in runs), options.output.stat().st_size / 1e6
-    print(f"{printable(str(options.output))}: {samples} samples, {size_mb:.1f} MB. {thumbnails_line(thumbnails)}")
-    if thumbnails.refused.get("outside the frame root"):
+    published = load_published()
+    sources = read_sources(paths, published, names=options.name, compared=bool(options.against))
+    runs = collect_all(sources, published, options)
+    roots = FrameRoots.at(*options.frame_root).with_metas(source.meta for source in sources)
+    thumbnails = Thumbnails(roots, int(options.thumbnails_mb * 1e6), options.frame_root[0].absolute() / "thumbnails")
+    frames = reading_order(runs, compared=bool(options.against))
+    for _ in tqdm(thumbnails.make(frames), "Thumbnails", len(frames), disable=None, leave=False):
+        pass
+    title = "EVA: " + ", ".join(printable(run.run.name, limit=40) for run in runs[:6])
+    parts = [
+        render_beginning(title, charts([run.run for run in runs]), data_of(runs, options, thumbnails.line), live=False),
+        *(block for run in runs for block in run.blocks),
+        packed_block("frames", [compact(thumbnails.places).encode()]),
+    ]
+    for number, first in enumerate(range(0, len(thumbnails.pictures), PER_BLOCK)):
+        parts.append(block(f"pictures-{number}", compact(thumbnails.pictures[first : first + PER_BLOCK])))
+    with replacing(options.output, "--output") as file:
+        file.writelines(part.encode() for part in (*parts, END))
+    samples, size_mb = sum(len(run.shown) for run in runs), options.output.stat().st_size / 1e6
+    print(f"{printable(str(options.output))}: {samples} samples, {size_mb:.1f} MB. {thumbnails.line}")
+    if thumbnails.refused["outside the frame root"]:
         print(
             f"report.py: frames are in another folder than {', '.join(map(str, options.frame_root))}: name it with "
             "--frame-root",
@@ -151,55 +158,44 @@ def check_output(output: Path, inputs: Sequence[Path]) -> None:
 
 
 def collect_all(
-    runs: list[Collected], options: argparse.Namespace, blocks: Blocks, thumbnails: ThumbnailBlocks
+    sources: Sequence[Source], published: Mapping[str, Published], options: argparse.Namespace
 ) -> list[Collected]:
     """Read every run. The last one first: where two are compared, it says which samples the other one shows."""
-    choice = Choice(options.ids, frozenset(options.only) if options.only else None)
-    for number, run in reversed(list(enumerate(runs))):
-        collect(run, number, choice, blocks, thumbnails)
+    ids, statuses = options.ids, options.only or STATUSES
+    runs: list[Collected] = []
+    for number, source in reversed(list(enumerate(sources))):
+        records = tqdm(read_scored(source.path), source.key, unit=" samples", disable=None, leave=False)
+
+        def wants(outcome: Outcome, ids: Collection[int] | None = ids, statuses: Collection[str] = statuses) -> bool:
+            return (ids is None or outcome.index in ids) and status(outcome) in statuses
+
+        runs.insert(0, collect(source, number, records, published, wants))
         if options.against:
-            choice = Choice(frozenset(row.index for row in run.rows))
-    if not any(run.rows for run in runs):
+            ids, statuses = {one.index for one in runs[0].shown}, STATUSES
+    if not any(run.shown for run in runs):
         raise SettingsError("no sample is as --only and --ids say")
     return runs
 
 
-def draw(runs: Sequence[Run]) -> list[Chart]:
-    from eva.report.charts import charts  # noqa: PLC0415  takes a second to import, and not every call comes here
-
-    return charts(runs)
-
-
-def data_of(runs: Sequence[Collected], options: argparse.Namespace, thumbnails: ThumbnailBlocks) -> dict[str, object]:
+def data_of(runs: Sequence[Collected], options: argparse.Namespace, legend: str) -> dict[str, object]:
     """The JSON blocks of the page's beginning, by name."""
     asked = [*(f"--only {one}" for one in options.only or ()), *(["--ids"] if options.ids is not None else [])]
-    shown, known = sum(len(run.rows) for run in runs), sum(len(run.samples) for run in runs)
+    shown, known = sum(len(run.shown) for run in runs), sum(len(run.file.lines) for run in runs)
     left_out = f"{shown:,} of {known:,} samples ({', '.join(asked)}). The figures and charts are of all."
-    data: dict[str, object] = {
-        "settings": {
-            "live": False,
-            "against": bool(options.against),
-            "status": datetime.now(UTC).strftime("Made %Y-%m-%d %H:%M UTC"),
-            "legend": thumbnails_line(thumbnails),
-            "chosen": left_out if asked else "",
-        },
-        "heads": [run.head() for run in runs],
-        **{f"rows-{number}": run.columns() for number, run in enumerate(runs)},
+    settings = {
+        "live": 0,
+        "against": bool(options.against),
+        "status": datetime.now(UTC).strftime("Made %Y-%m-%d %H:%M UTC"),
+        "legend": legend,
+        "chosen": left_out if asked else "",
     }
+    data = page_data(runs, settings)
     if options.against:
         before, now = runs
         data["differs"] = differences(before, now)
-        names = printable(before.source.key), printable(now.source.key)
+        names = printable(before.run.name), printable(now.run.name)
         data["paired"] = comparison_figures(before.file, now.file, names)
     return data
-
-
-def thumbnails_line(made: ThumbnailBlocks) -> str:
-    """How many frames the page shows, and from where."""
-    line = f"Thumbnails: {made.embedded} of {made.frames} frames embedded ({made.used_bytes / 1e6:.1f} MB)"
-    if made.linked:
-        line += f", {made.linked} over the cap shown from their files, as long as these are there"
-    return line + "".join(f", {count} {reason}" for reason, count in sorted(made.refused.items()))
 
 
 # --- a page of a run that is going on
@@ -209,18 +205,8 @@ def live_server(options: argparse.Namespace) -> LiveServer:
     """The server of the page, which does not serve yet. Raises EvaError."""
     if options.output_dir.exists() and not options.output_dir.is_dir():
         raise SettingsError(f"{options.output_dir} is not a folder: --output-dir names that of the run")
-    assets = Assets.load()
-    settings = {"live": True, "against": False, "status": "Live", "legend": ""}
-
-    def make_page(runs: Sequence[Run]) -> str:
-        count = sum(len(run.samples) for run in runs)
-        title = f"Charts of the first {count:,} samples; load the page again for those since"
-        page = Page("EVA, live", draw(runs), {"settings": settings}, LIVE_SOURCES, title)
-        return render_live(page, assets)
-
-    live = Live(options.output_dir, FrameRoots.at(*options.frame_root), load_published(), make_page)
     try:
-        return LiveServer(live, options.port)
+        return LiveServer(Live(options.output_dir, FrameRoots.at(*options.frame_root), load_published()), options.port)
     except (OSError, OverflowError) as error:
         raise SettingsError(
             f"port {options.port} of 127.0.0.1 cannot be served ({error}): choose another with --port"

@@ -13,9 +13,7 @@ from functools import cache, cached_property
 from typing import Any, TypeVar
 
 from eva.json_text import is_number, items, mapping, number, parse_json, text
-from eva.protocol.arguments import FrameRequest, UnusableArgumentError, read_request
 from eva.protocol.budget import Budgeted
-from eva.protocol.messages import requested_times
 from eva.protocol.option import count_options
 from eva.protocol.reply import Usage
 from eva.records.outcome import Outcome, derive_failure
@@ -95,38 +93,6 @@ class Call:
     # The second that each frame's label named to the model, empty where the agent did not label them so; None in
     # records without a schema number.
     labels_s: tuple[int, ...] | None = None
-
-    @cached_property
-    def request(self) -> FrameRequest | None:
-        """The arguments in numbers; None where they do not read as such."""
-        try:
-            return read_request(mapping(self.asked))
-        except (KeyError, UnusableArgumentError):
-            return None
-
-    @property
-    def times_s(self) -> Numbers:
-        """The time of each frame; None for all where the tool did not give one per frame: which is whose is a guess."""
-        times_s = (self.executed.times_s if self.executed else None) or ()
-        return times_s if len(times_s) == len(self.frames) else [None] * len(self.frames)
-
-    def find_labels_s(self, timestamps: str) -> Numbers:
-        """The second that each frame's label named to the model, None where nothing tells it.
-
-        An older record does not say it; then the run's setting `timestamps` tells which times these were.
-        """
-        if self.labels_s is not None:
-            return self.labels_s if len(self.labels_s) == len(self.frames) else [None] * len(self.frames)
-        return self.times_s if timestamps == "actual" else self._requested_times()
-
-    def _requested_times(self) -> Numbers:
-        start_s, end_s = (number(self.request.start_s), number(self.request.end_s)) if self.request else (None, None)
-        try:
-            if start_s is not None and end_s is not None:
-                return requested_times(start_s, end_s, len(self.frames))
-        except (OverflowError, ValueError):
-            pass
-        return [None] * len(self.frames)
 
 
 @dataclass(frozen=True)

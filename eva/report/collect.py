@@ -1,28 +1,31 @@
-"""Result files -> the parts of a report: rows and figures in memory, details and thumbnails in blocks on disk."""
+"""Result files -> the parts of a page: figures and rows as JSON, and the records in packed blocks."""
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import islice
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eva.json_text import json_text, mapping
+from eva.protocol.stop_reasons import AGENT, INFRASTRUCTURE, SAMPLE
+from eva.records.cache import encode
 from eva.records.meta import Meta, read_meta
-from eva.records.result_file import read_records, read_scored
-from eva.records.schema import Record
-from eva.report.details import Detail, detail, frames_of
-from eva.report.head import Head, make_head
-from eva.report.page import PER_BLOCK, Blocks
-from eva.report.rows import FAILED, RIGHT, UNANSWERED, WRONG, Row, columns, make_row
-from eva.report.samples import Run, Sample, read_sample
-from eva.report.thumbnail_blocks import ThumbnailBlocks
+from eva.records.outcome import Outcome
+from eva.records.result_file import read_records
+from eva.records.schema import OWN_KEYS, Record, record_json
+from eva.report.grouping import by_evidence
+from eva.report.page import PER_BLOCK, packed_block
+from eva.report.samples import Run, read_sample
 from eva.report.trajectories import Step, first_difference, steps
+from eva.scoring.figures import caveats, file_json, partial_lines
 from eva.scoring.published import Published
 from eva.scoring.result_file import Answered, ResultFile, dataset_of, named_dataset
+from eva.scoring.time_use import time_figures, time_lines
 from eva.text import printable
+
+RIGHT, WRONG, UNANSWERED, FAILED = STATUSES = ("right", "wrong", "unanswered", "failed")
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,6 @@ class Source:
         # The name becomes part of an address, so it holds no lone surrogate and is not empty.
         key = unique(printable(name or dataset or file_key(path), limit=80) or "run", taken)
         return cls(path, meta, key, dataset)
-
-    @property
-    def timestamps(self) -> str:
-        return timestamps_of(self.meta)
-
-
-def timestamps_of(meta: Meta | None) -> str:
-    return str(meta.settings.get("timestamps")) if meta else "requested"
 
 
 def read_sources(
@@ -100,111 +95,166 @@ def unique(name: str, taken: Sequence[str]) -> str:
     return found
 
 
+def status(outcome: Outcome) -> str:
+    """One of STATUSES. Right is what accuracy counts; of the rest, whether an answer was given, and whose failure
+    it is that there is none."""
+    if outcome.correct:
+        return RIGHT
+    if outcome.failure in (SAMPLE, INFRASTRUCTURE, AGENT):
+        return FAILED
+    return WRONG if outcome.answer.strip() else UNANSWERED
+
+
 @dataclass(frozen=True)
-class Choice:
-    """Which samples a page shows: those with one of these indices and one of these statuses. None: all."""
+class Shown:
+    """A sample that the page shows; `frames` are the paths of its frames."""
 
-    ids: frozenset[int] | None = None
-    statuses: frozenset[str] | None = None
+    answered: Answered
+    question: str
+    steps: tuple[Step, ...]
+    frames: tuple[str, ...]
 
-    def wants(self, row: Row) -> bool:
-        return (self.ids is None or row.index in self.ids) and (self.statuses is None or row.status in self.statuses)
+    @property
+    def index(self) -> int:
+        return self.answered.outcome.index
+
+    @property
+    def status(self) -> str:
+        return status(self.answered.outcome)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Collected:
-    """What is held of a run: small rows and numbers, no record.
+    """What the page needs of a run: small parts of all samples for figures and charts, and of those that it shows; and
+    the records of these, packed as blocks of the page."""
 
-    `rows`, `steps` and `frames` (the numbers of a sample's frames) are of the chosen samples, the rest is of all.
-    """
-
-    source: Source
-    published: Mapping[str, Published]
-    rows: list[Row] = field(default_factory=list)
-    answered: list[Answered] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-    steps: list[tuple[Step, ...]] = field(default_factory=list)
-    frames: list[array[int]] = field(default_factory=list)
-
-    def add_all(self, records: Iterable[Record], choice: Choice) -> Iterator[tuple[Record, Row]]:
-        """The chosen ones of the records, with their rows."""
-        for record in records:
-            row = make_row(record, self.source.dataset)
-            self.answered.append(Answered(record.outcome, record.videos, row.categories))
-            self.samples.append(read_sample(self.source.dataset, record))
-            if choice.wants(row):
-                self.rows.append(row)
-                self.steps.append(steps(record))
-                yield record, row
-
-    @cached_property
-    def file(self) -> ResultFile:
-        """To be asked for when every record has been added."""
-        return ResultFile.of(self.source.path, self.source.meta, self.answered, self.published)
-
-    def head(self) -> Head:
-        return make_head(self.chart_run(), self.file)
-
-    def chart_run(self) -> Run:
-        return make_run(self.source.key, self.file, self.samples)
-
-    def columns(self) -> dict[str, Any]:
-        return columns(self.rows)
+    file: ResultFile
+    run: Run
+    shown: Sequence[Shown]
+    blocks: Sequence[str]
 
 
-def make_run(key: str, file: ResultFile, samples: Sequence[Sample]) -> Run:
-    return Run(key, file.dataset, samples, file.published, file.coverage.partial, agent=file.agent, meta=file.meta)
+def collect(
+    source: Source,
+    number: int,
+    records: Iterable[Record],
+    published: Mapping[str, Published],
+    wants: Callable[[Outcome], bool] = lambda outcome: True,
+) -> Collected:
+    """Read a run, the `number`th of the page, in the order of its records. `wants` chooses what the page shows."""
+    answered, samples, shown = [], [], []
+    blocks: list[str] = []
+    lines: list[bytes] = []
+    for record in records:
+        samples.append(read_sample(source.dataset, record))
+        answered.append(Answered(record.outcome, record.videos, samples[-1].categories))
+        if wants(record.outcome):
+            if len(lines) == PER_BLOCK:
+                blocks.append(packed_block(f"records-{number}-{len(blocks)}", lines))
+                lines.clear()
+            shown.append(Shown(answered[-1], record.question, steps(record), _frames(record)))
+            lines.append(_line(record))
+    blocks.append(packed_block(f"records-{number}-{len(blocks)}", lines))
+    file = ResultFile.of(source.path, source.meta, answered, published)
+    partial = file.coverage.partial
+    run = Run(source.key, file.dataset, samples, file.published, partial, agent=file.agent, meta=file.meta)
+    return Collected(file, run, shown, blocks)
 
 
-def collect(collected: Collected, number: int, choice: Choice, blocks: Blocks, thumbnails: ThumbnailBlocks) -> None:
-    """Read its result file once, in order; the details of its samples go to `blocks` as those of run `number`.
-
-    Raises ResultError for a file that accuracy.py refuses too.
-    """
-    source = collected.source
-    chosen = collected.add_all(read_scored(source.path), choice)
-    for place, block in enumerate(_in_blocks(chosen)):
-        details = [detail(record, row, timestamps=source.timestamps) for record, row in block]
-        collected.frames += [_number_frames(sample, thumbnails) for sample in details]
-        blocks.write_details(number, place, zip(details, (record for record, _ in block), strict=True))
+def _frames(record: Record) -> tuple[str, ...]:
+    calls = [*record.looks, *(call for round_ in record.rounds for call in round_.calls)]
+    return tuple(name for call in calls for name in call.frames)
 
 
-def _in_blocks(chosen: Iterator[tuple[Record, Row]]) -> Iterator[list[tuple[Record, Row]]]:
-    while found := list(islice(chosen, PER_BLOCK)):
-        yield found
+def _line(record: Record) -> bytes:
+    """A browser reads no NaN; in its place stands null."""
+    value = record_json(record)
+    try:
+        return (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode(errors="backslashreplace")
+    except ValueError:
+        return encode(json.loads(json.dumps(value), parse_constant=lambda name: None))
 
 
-def _number_frames(sample: Detail, thumbnails: ThumbnailBlocks) -> array[int]:
-    """Replace the path of every frame by its number."""
-    frames = frames_of(sample)
-    for frame in frames:
-        frame["id"] = thumbnails.number(frame.pop("name"))
-    return array("L", (frame["id"] for frame in frames))
-
-
-def reading_order(runs: Sequence[Collected], *, compared: bool) -> Iterator[int]:
-    """The numbers of all frames, first those of the samples that people open first."""
+def reading_order(runs: Sequence[Collected], *, compared: bool) -> list[str]:
+    """The paths of all frames, each once, first those of the samples that people open first."""
     flips = _flips(*runs) if compared else frozenset()
     ranks = {WRONG: 1, UNANSWERED: 2, FAILED: 2, RIGHT: 3}
-    for wanted in range(4):
-        for run in runs:
-            for row, frames in zip(run.rows, run.frames, strict=True):
-                if (0 if row.index in flips else ranks[row.status]) == wanted:
-                    yield from frames
+    everything = [one for run in runs for one in run.shown]
+    everything.sort(key=lambda one: 0 if one.index in flips else ranks[one.status])
+    return list(dict.fromkeys(name for one in everything for name in one.frames))
 
 
 def _flips(before: Collected, now: Collected) -> frozenset[int]:
     """The indices that are right in one of the two only."""
-    right = [{row.index for row in run.rows if row.status == RIGHT} for run in (before, now)]
-    both = {row.index for row in before.rows} & {row.index for row in now.rows}
+    right = [{one.index for one in run.shown if one.status == RIGHT} for run in (before, now)]
+    both = {one.index for one in before.shown} & {one.index for one in now.shown}
     return frozenset((right[0] ^ right[1]) & both)
 
 
 def differences(before: Collected, now: Collected) -> list[int | None]:
     """For each sample of `now` the first round that differs from that of `before`, counted from 0; None: the same
     course, or no such sample there."""
-    other = {row.index: steps for row, steps in zip(before.rows, before.steps, strict=True)}
-    return [
-        first_difference(steps, other[row.index]) if row.index in other else None
-        for row, steps in zip(now.rows, now.steps, strict=True)
-    ]
+    other = {one.index: one.steps for one in before.shown}
+    return [first_difference(one.steps, other[one.index]) if one.index in other else None for one in now.shown]
+
+
+# --- what the beginning of the page holds
+
+
+def page_data(runs: Sequence[Collected], settings: Mapping[str, object]) -> dict[str, Any]:
+    """The JSON blocks of the page's beginning, by name."""
+    return {
+        "settings": {"per_block": PER_BLOCK, "statuses": STATUSES, "known": sorted(OWN_KEYS), **settings},
+        "heads": [make_head(run) for run in runs],
+        **{f"rows-{number}": columns(run.shown) for number, run in enumerate(runs)},
+    }
+
+
+def columns(shown: Sequence[Shown]) -> dict[str, Any]:
+    """The rows of the table, one list per column, so that ten thousand open at once; texts that repeat stand once in
+    `names` and are numbers in their columns."""
+    names: dict[str, int] = {}
+
+    def numbered(texts: Iterable[str]) -> list[int]:
+        return [names.setdefault(text, len(names)) for text in texts]
+
+    outcomes = [one.answered.outcome for one in shown]
+    return {
+        "index": [outcome.index for outcome in outcomes],
+        "question": [one.question for one in shown],
+        "truth": numbered(outcome.ground_truth for outcome in outcomes),
+        "answer": numbered(outcome.answer for outcome in outcomes),
+        "status": [STATUSES.index(one.status) for one in shown],
+        "stop": numbered(outcome.stop_reason for outcome in outcomes),
+        "rounds": [outcome.num_rounds for outcome in outcomes],
+        "tokens": [outcome.total_tokens for outcome in outcomes],
+        "seconds": [outcome.seconds for outcome in outcomes],
+        "video": numbered(outcome.video for outcome in outcomes),
+        "categories": [numbered(one.answered.categories) for one in shown],
+        "names": list(names),
+    }
+
+
+def make_head(collected: Collected) -> dict[str, Any]:
+    """The figures as `accuracy.py --json` has them, and what the run was made with."""
+    file, meta = collected.file, collected.file.meta
+    environment = dict(meta.environment) if meta else {}
+    packages = mapping(environment.pop("packages", {}))
+    started = list(map(str, meta.started)) if meta else []
+    partial = partial_lines(file.score)
+    return {
+        **file_json(file),
+        "key": collected.run.name,
+        "agent": file.agent,
+        "so_far": partial[1] if partial else "",
+        "evidence": [f"{row.label}: {one}" for row in by_evidence([collected.run]) for one in row.estimates if one],
+        "caveats": [*partial[:1], *caveats(file)],
+        "settings": _rows(meta.settings if meta else {}),
+        "environment": _rows({"started": ", ".join(started), **environment, **packages}),
+        "time_use": time_lines(time_figures(sample.times for sample in collected.run.samples)),
+        "started": max(started, default=""),
+    }
+
+
+def _rows(values: Mapping[str, object]) -> list[tuple[str, str]]:
+    return [(str(name), json_text(value)) for name, value in values.items() if value not in (None, "")]

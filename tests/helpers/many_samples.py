@@ -1,4 +1,4 @@
-"""A result file of as many samples as a large dataset has, and how its page is asked."""
+"""Records for pages: as many as a large dataset has, and such as nobody expects."""
 
 from __future__ import annotations
 
@@ -21,6 +21,44 @@ KEYSTROKE = """(text) => new Promise((resolve) => {
     field.dispatchEvent(new Event('input'));
     requestAnimationFrame(() => setTimeout(() => resolve(performance.now() - start)));
 })"""
+
+# What a record of unknown origin can have in its fields.
+HOSTILE: tuple[dict[str, Any], ...] = (
+    {
+        "trajectory": [
+            None,
+            5,
+            "x",
+            [],
+            {"calls": {"a": 1}},
+            {"calls": [None, 7, {"asked": [1], "executed": 3, "frames": "x"}]},
+        ]
+    },
+    {"trajectory": [{"reply": {"a": 1}, "usage": [1], "seconds": float("nan"), "finish_reason": 5}]},
+    {"trajectory": [{"calls": [{"asked": {"start_time": 1e308, "end_time": -1e308, "nframes": 2}}]}]},
+    {"trajectory": [{"calls": [{"asked": {"start_time": 10**400, "end_time": 1, "nframes": 10**400}}]}]},
+    {"trajectory": [{"calls": [{"asked": {"start_time": float("inf"), "end_time": True, "nframes": ":::"}}]}]},
+    {
+        "trajectory": [
+            {"calls": [{"frames": [None, 5, {"a": 1}], "labels_s": 3, "executed": {"times_s": [1, "x", None]}}]}
+        ]
+    },
+    {
+        "trajectory": [
+            {"calls": [{"frames": ["/\ud800.bmp"], "executed": {"times_s": [1e300], "width": "<b>", "height": 1}}]}
+        ]
+    },
+    {"time_reference": ["x"], "video_duration_s": "long", "seconds": float("inf"), "videos": "x", "gt": {"a": 1}},
+    {"messages": "\ud800 <|im_start|>\udfff?\nA. \u2028\nB. </script>", "answer": ["B"], "category": {"a": 1}},
+    {"estimated_visual_tokens": float("nan"), "error": {"x": [1]}, "failure": [], "extra": float("inf"), "opening": 5},
+    {"trajectory": {}, "messages": [{"role": "user"}], "video_duration_s": -5, "constructor": 1, "__proto__": None},
+)
+
+
+def record(**more: Any) -> dict[str, Any]:
+    basic = {"index": 3, "videos": ["a/clip.mp4"], "messages": "", "gt": "B", "answer": "B",
+             "stop_reason": "answer_found", "num_rounds": 2, "total_tokens": 100}  # fmt: skip
+    return {**basic, **more}
 
 
 def write_many(run: Path, target: Path, count: int = MANY) -> None:

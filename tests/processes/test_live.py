@@ -5,8 +5,11 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import random
+import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +26,7 @@ from PIL import Image
 from eva.commands.report import live_server, parse_arguments
 from eva.records.cache import encode, open_cache
 from eva.records.schema import read_record
-from eva.report.live import is_loopback
+from eva.report.live import MAX_BYTES, RATE_FROM_S, is_loopback
 
 LOADED = "() => [...document.querySelectorAll('.frames img')].filter((image) => image.naturalWidth > 0).length"
 
@@ -45,10 +48,13 @@ class Served:
         finally:
             connection.close()
 
-    def json(self, path: str) -> Any:
-        status, body = self.get(path)
-        assert status == 200, body
-        return json.loads(body)
+    def page(self, *words: str) -> str:
+        """The page, when it has all these words."""
+        deadline = time.monotonic() + 60
+        while not all(word in (text := self.get("/")[1].decode()) for word in words):
+            assert time.monotonic() < deadline, f"no page has {words}"
+            time.sleep(0.1)
+        return text
 
 
 @contextmanager
@@ -85,109 +91,109 @@ def append(cache: Path, *records: dict[str, Any]) -> None:
         file.writelines(encode(record) for record in records)
 
 
+def block(page: str, name: str) -> Any:
+    """A block of JSON of a page."""
+    (found,) = re.findall(f'id="data-{name}">([^<]*)<', page)
+    return json.loads(found)
+
+
 @needs_chromium
-def test_the_page_grows_with_the_run_and_the_reader_stays_where_they_are(
+def test_the_page_is_loaded_again_with_the_run_but_not_under_a_reader(
     served: Served, report_run: Ran, records: list[dict[str, Any]]
 ) -> None:
+    count = "(text) => document.querySelector('#count').textContent === text"
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         watched = Watched(page, (served.url,))
         page.goto(served.url)
-        page.wait_for_selector("#nothing:visible")
-        append(served.cache, *records[:3])
+        page.wait_for_selector("text=this page waits for one")
         served.cache.with_suffix(".meta.json").write_bytes(report_run.result.with_suffix(".meta.json").read_bytes())
-        page.wait_for_selector("text=3 samples")
-        page.evaluate("() => { window.loadedOnce = true; }")
+        append(served.cache, *records[:3])
+        page.wait_for_function(count, arg="3 samples")
 
         page.goto(served.url + f"#own/{INDEX['one look']}")
         page.wait_for_function(f"() => ({LOADED})() === 3")
-        page.fill("#search", "shown")
+        page.evaluate("() => { window.reading = true; }")
         torn = encode(records[4])
         append(served.cache, records[3])
         with served.cache.open("ab") as file:
             file.write(torn[:50])
-        page.wait_for_function("() => document.querySelector('#count').textContent === '4 samples'")
-        assert page.locator("#sample").get_attribute("aria-label") == "Sample own/1"
-        assert page.input_value("#search") == "shown"
+        page.wait_for_selector("text=There is news of the run")
+        assert page.evaluate("() => window.reading") and page.locator("#count").inner_text() == "3 samples"
+        page.keyboard.press("Escape")
+        page.wait_for_function(count, arg="4 samples")
+        page.fill("#filter", "right")
+        page.locator("#scroller").focus()
         with served.cache.open("ab") as file:
             file.write(torn[50:])
-        page.wait_for_function("() => document.querySelector('#count').textContent === '5 samples'")
         page.wait_for_function("() => document.querySelector('#runs td').textContent.includes(' of 5 answered')")
-
+        assert page.input_value("#filter") == "right", "the view stays"
+        page.fill("#filter", "")
+        page.locator("#scroller").focus()
         with open_cache(served.cache) as cache:  # as --retry-error does
             cache.drop([0, 2])
             cache.append(read_record(records[INDEX["wrong"]]))
-        page.wait_for_function("() => document.querySelector('#count').textContent === '4 samples'")
+        page.wait_for_function(count, arg="4 samples")
         assert page.locator("#table tbody a").all_inner_texts() == ["own/1", "own/3", "own/4", "own/5"]
-        assert page.locator("#sample").get_attribute("aria-label") == "Sample own/1"
-
-        with open_cache(served.cache) as cache:  # the sample that is being read runs again
-            cache.drop([1])
-        page.wait_for_function("() => document.querySelector('#count').textContent === '3 samples'")
-        assert page.locator(".frames img").count() == 3
-        append(served.cache, {**records[1], "answer": "C"})
-        page.wait_for_function("() => document.querySelector('.facts').textContent.includes('Answer' + 'C, truth B')")
-        assert page.evaluate("() => window.loadedOnce")
         watched.calm()
 
 
-@needs_chromium
-def test_the_page_waits_for_a_run_and_says_how_far_it_is_and_that_it_has_ended(
+def test_the_page_lists_all_runs_says_how_far_each_is_and_that_it_has_ended(
     report_run: Ran, records: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    with serving(tmp_path / "later", report_run.frames) as served, chromium() as browser:
-        page = browser.new_page()
-        watched = Watched(page, (served.url,))
-        page.goto(served.url)
-        page.wait_for_selector("text=this page waits for one")
-        meta = json.loads(report_run.result.with_suffix(".meta.json").read_text())
-        for name, turns, started in (("old", 3, "2026-01-01T00:00:00+00:00"), ("new", 6, "2026-02-01T00:00:00+00:00")):
-            folder = tmp_path / "later" / name
-            folder.mkdir(parents=True)
-            meta |= {"settings": {**meta["settings"], "max_turns": turns}, "started": [started]}
-            (folder / "cache_own.meta.json").write_text(json.dumps(meta))
-        append(tmp_path / "later" / "old" / "cache_own.jsonl", *records)
-        (tmp_path / "later" / "old" / "result_own.jsonl").write_bytes(report_run.result.read_bytes())
-        growing = tmp_path / "later" / "new" / "cache_own.jsonl"
-        append(growing, *records[:4])
-        page.wait_for_function("() => document.querySelectorAll('#runs .progress').length === 2")
-        page.wait_for_function("() => document.querySelector('.progress').textContent.includes('4 of')")
-        # The first count may come after the dataset was learnt, so a rate needs two more.
+    meta = json.loads(report_run.result.with_suffix(".meta.json").read_text())
+    for name, turns in (("old", 3), ("new", 6)):
+        (tmp_path / "later" / name).mkdir(parents=True)
+        meta["settings"]["max_turns"] = turns
+        (tmp_path / "later" / name / "cache_own.meta.json").write_text(json.dumps(meta))
+    append(tmp_path / "later" / "old" / "cache_own.jsonl", *records)
+    (tmp_path / "later" / "old" / "result_own.jsonl").write_bytes(report_run.result.read_bytes())
+    growing = tmp_path / "later" / "new" / "cache_own.jsonl"
+    append(growing, *records[:4])
+    with serving(tmp_path / "later", report_run.frames) as served:
+        page = served.page("new/own")
+        assert [head["key"] for head in block(page, "heads")] == ["new/own", "old/own"]
+        done = f"{len(records)} of {len(records)}; the run has ended"
+        assert block(page, "progress") == [f"4 of {len(records)}", done]
+        time.sleep(RATE_FROM_S)
         append(growing, records[4])
-        page.wait_for_function("() => document.querySelector('.progress').textContent.startsWith('5 of')")
-        append(growing, records[5])
-        rate = r"6 of \d+, [\d.]+ per minute, about \d+ \w+ left"
-        matches = "(rate) => document.querySelector('.progress').textContent.match(rate)"
-        page.wait_for_function(matches, arg=rate, timeout=120_000)
-        assert page.locator("#runs .name").all_inner_texts() == ["new/own", "old/own"], "the newest first"
-        assert page.locator("#runs .differing").all_inner_texts() == ["max_turns 6", "max_turns 3"]
-        assert page.locator(".progress").nth(1).inner_text() == f"{len(records)} of {len(records)}; the run has ended"
-        page.reload()
-        page.wait_for_selector(f"#charts summary:has-text('Charts of the first {len(records) + 6} samples')")
-        watched.calm()
+        progress = block(served.page(f'"5 of {len(records)}, '), "progress")
+        assert re.fullmatch(r"5 of \d+, [\d.]+ per minute, about \d+ \w+ left", progress[0]), progress
+        growing.with_name("result_own.jsonl").write_bytes(growing.read_bytes())
+        served.page("All runs have ended")
 
 
-def test_updates_go_on_from_a_byte_offset(served: Served, records: list[dict[str, Any]]) -> None:
-    assert served.json("/updates?since=")["runs"] == []
-    append(served.cache, *records[:2])
-    (first,) = served.json("/updates?since=")["runs"]
-    assert first["rows"]["index"] == [0, 1] and first["offset"] == served.cache.stat().st_size
-    append(served.cache, records[2])
-    (second,) = served.json(f"/updates?since=own:{first['generation']}:{first['offset']}")["runs"]
-    assert second["rows"]["index"] == [2]
-    (anew,) = served.json(f"/updates?since=own:{first['generation'] + 1}:{first['offset']}")["runs"]
-    assert anew["rows"]["index"] == [0, 1, 2]
-    for nonsense in ("own", "own:x:y", "own:-1:-5", ":::,,,", "%FF%00", "own:" + "9" * 5000 + ":0"):
-        (all_of_it,) = served.json(f"/updates?since={nonsense}")["runs"]
-        assert all_of_it["rows"]["index"] == [0, 1, 2]
+def test_a_large_run_has_its_newest_records_on_the_page_and_all_its_rows(
+    served: Served, records: list[dict[str, Any]]
+) -> None:
+    noise = random.Random(1)
+    for number in range(400):
+        reply = noise.randbytes(15_000).hex()
+        append(served.cache, {**records[0], "index": number, "trajectory": [{"reply": reply}], "messages": ""})
+    page = served.page('"recorded":400')
+    assert len(page) < MAX_BYTES
+    assert len(block(page, "rows-0")["index"]) == 400
+    assert re.findall(r'id="data-records-0-(\d)"', page) == ["3", "2"]
+
+
+def test_a_broken_meta_file_is_said_and_the_page_stays(served: Served, records: list[dict[str, Any]]) -> None:
+    append(served.cache, records[0])
+    served.page('"recorded":1')
+    served.cache.with_suffix(".meta.json").write_text("{")
+    deadline = time.monotonic() + 60
+    while (made := served.get("/made"))[0] == 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert made[0] == 500 and b"meta.json" in made[1]
+    assert served.get("/")[0] == 200
 
 
 def test_only_loopback_names_are_answered(served: Served) -> None:
     assert all(map(is_loopback, ("127.0.0.1:80", "localhost:80", "localhost", "LOCALHOST:99", "[::1]:80", "[::1]")))
     others = "evil.example", "evil.example:80", "127.0.0.1.evil.example:80", "", "localhost.evil", "127.0.0.1@evil"
     assert not any(map(is_loopback, others))
-    assert served.get("/updates", host="localhost:1")[0] == 200
-    assert served.get("/updates", host="evil.example")[0] == 421
+    assert served.get("/made", host="localhost:1")[0] == 200
+    assert served.get("/made", host="evil.example")[0] == 421
 
 
 def test_only_the_address_127_0_0_1_is_listened_on(served: Served) -> None:
@@ -200,32 +206,35 @@ def test_only_the_address_127_0_0_1_is_listened_on(served: Served) -> None:
 def test_nothing_but_the_page_and_frames_is_served(
     served: Served, report_run: Ran, records: list[dict[str, Any]], tmp_path: Path
 ) -> None:
+    def frame(name: str) -> str:
+        return "/frame?path=" + quote(name, safe="", errors="surrogateescape")
+
+    for path in records[INDEX["one look"]]["trajectory"][0]["calls"][0]["frames"]:
+        status, body = served.get(frame(path))
+        assert status == 200 and Image.open(io.BytesIO(body)).format == "JPEG"
+        whole = Image.open(io.BytesIO(served.get(frame(path) + "&whole=1")[1]))
+        assert (whole.format, whole.size) == ("WEBP", (84, 56))
     secret = tmp_path / "secret.png"
     secret.write_bytes(next(report_run.frames.rglob("*.bmp")).read_bytes())
-    names = [str(secret), "/etc/passwd", f"{report_run.frames}/../x.png", f"file://{secret}", "x", "\ud800", "a\0b"]
-    hostile = json.loads(json.dumps(records[INDEX["one look"]]))
-    hostile["trajectory"][0]["calls"][0]["frames"] += names
-    append(served.cache, hostile)
-    served.json("/updates?since=")
-    index = INDEX["one look"]
-    for at in range(3):
-        status, body = served.get(f"/frame?run=own&index={index}&at={at}")
-        assert status == 200 and body[:4] == b"RIFF"
-        whole = Image.open(io.BytesIO(served.get(f"/frame?run=own&index={index}&at={at}&whole=1")[1]))
-        assert (whole.format, whole.size) == ("WEBP", (84, 56))
-    for at in (*range(3, 3 + len(names)), 99, -1):
-        assert served.get(f"/frame?run=own&index={index}&at={at}")[0] == 404
-        assert served.get(f"/frame?run=own&index={index}&at={at}&whole=1")[0] == 404
+    for name in (
+        str(secret),
+        "/etc/passwd",
+        f"{report_run.frames}/../x.png",
+        f"file://{secret}",
+        "x",
+        "\udc80",
+        "a\0b",
+        "",
+    ):
+        assert served.get(frame(name))[0] == served.get(frame(name) + "&whole=1")[0] == 404
     for path in (
         "/secret.png", f"/{secret}", "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd",
-        "/report.py", "/cache_own.jsonl", "/frame", "/frame?run=own", "/frame?run=own&index=1e9&at=0",
-        f"/frame?run=own&index={index}&at={quote(str(secret))}",
-        f"/frame?run=..&index={index}&at=0", "/sample?run=own&index=77", "/sample?run=own&index=²", "/nothing",
+        "/report.py", "/cache_own.jsonl", "/frame", "/frame?path", "/nothing",
     ):  # fmt: skip
-        assert served.get(quote(path, safe="/?=&%"))[0] == 404, path
+        assert served.get(path)[0] == 404, path
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
         assert served.get("/", method=method)[0] == 501
-    assert served.cache.read_bytes() == encode(hostile)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["secret.png"]
 
 
 def raw(served: Served, request: bytes) -> bytes:
@@ -246,19 +255,19 @@ def test_an_address_that_is_none_is_a_400_and_no_traceback(served: Served, targe
         owed = b"400"
     answer = raw(served, f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     assert answer.split()[1] == owed, answer[:200]
-    assert served.get("/updates?since=")[0] == 200
+    assert served.get("/made")[0] == 200
 
 
 def test_garbage_on_the_wire_is_no_traceback(served: Served) -> None:
     """`served` looks at what the server says on stderr."""
     for request in (
         b"\0\0\0\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET " + b"/" * 70_000 + b" HTTP/1.1\r\n\r\n",
-        b"GET /updates?since=%ff%00 HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\nConnection: close\r\n\r\n",
+        b"GET /frame?path=%ff%00 HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\nConnection: close\r\n\r\n",
         b"GET /?" + b"&" * 60_000 + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", b"GET http://[::1 HTTP/0.9\r\n\r\n", b"",
     ):  # fmt: skip
         raw(served, request)
-    assert served.get("/updates?since=")[0] == 200
+    assert served.get("/made")[0] == 200
 
 
 def test_a_cache_without_a_meta_file_has_the_dataset_and_the_categories_that_the_other_tools_give_it(
@@ -267,19 +276,13 @@ def test_a_cache_without_a_meta_file_has_the_dataset_and_the_categories_that_the
     basic = {"gt": "B", "answer": "B", "stop_reason": "answer_found", "num_rounds": 1, "total_tokens": 9}
     rows = [{"index": n, "videos": [f"{n}.mp4"], "video_duration_s": 60.0, **basic} for n in range(2700)]
     append(served.cache, *rows[:-1])
-    while (answer := served.json("/updates?since="))["more"]:
-        pass
-    (run,) = answer["runs"]
-    assert (run["head"]["dataset"], set(map(tuple, run["rows"]["categories"]))) == ("", {()})
-    assert run["head"]["so_far"] == "So far: 2699 of 2699 answered are right; nobody knows how many are to go"
-    assert (run["head"]["accuracy"], run["head"]["interval"]) == (None, None)
+    page = served.page('"correct":2699')
+    (head,) = block(page, "heads")
+    assert (head["dataset"], head["accuracy"], head["interval_95"]) == (None, None, None)
+    assert "nobody knows" in head["so_far"] and set(map(tuple, block(page, "rows-0")["categories"])) == {()}
     append(served.cache, rows[-1])
-    while (answer := served.json("/updates?since="))["more"]:
-        pass
-    (again,) = answer["runs"]
-    assert again["generation"] != run["generation"], "a page forgets the rows that it has"
-    assert len(again["rows"]["index"]) == 2700
-    assert {again["rows"]["names"][number] for (number,) in again["rows"]["categories"]} == {"short"}
+    page = served.page('"dataset":"videomme"')
+    assert "short" in block(page, "rows-0")["names"]
 
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from browser import needs_chromium
 from harness import called, only_sentence, read_records, write_rows
-from many_samples import ALL_READ, MANY, write_many
+from many_samples import ALL_READ, HOSTILE, MANY, record, write_many
 from page_runs import INDEX, LONG, NASTY, PWN
 from report_pages import Open, Pair, made, report, rows_shown, sample
 
@@ -217,7 +217,46 @@ def test_a_long_reply_is_cut_until_it_is_asked_for(page_file: Path, open_page: O
     assert words.inner_text() == LONG
 
 
+QUESTIONS = (
+    "What?\nA. one\nB. two\nOnly the letter.",
+    "What?\\nA: one\\nB: two\\nOnly the letter.",
+    "What?\n(A) one\n(B) two\nOnly the letter.",
+    " What?\n A) one\n B) two\nOnly the letter. ",
+    "What?\nA. one\nmore\nB. two",
+    "A. Lincoln was who?",
+    "Q\nB. two\nC. three",
+)
+
+
+def test_options_are_read_in_each_dataset_s_form_and_a_lone_letter_is_none(tmp_path: Path, open_page: Open) -> None:
+    records = [record(index=n, schema=1, trajectory=[], question=text) for n, text in enumerate(QUESTIONS)]
+    page = open_page(made(write_rows(tmp_path / "result_x.jsonl", records), cwd=tmp_path), hash="#x/0").page
+    found = []
+    for number in range(len(QUESTIONS)):
+        page.wait_for_selector(f"#sample[aria-label$='x/{number}']")
+        options = page.locator(".options li").evaluate_all(
+            "(items) => items.map((item) => [item.children[0].textContent, item.children[1].textContent])"
+        )
+        found.append((page.locator(".question").text_content(), options))
+        page.keyboard.press("j")
+    assert found[:4] == [("What?", [["A", "one"], ["B", "two"]])] * 4
+    assert found[4:] == [("What?", [["A", "one\nmore"], ["B", "two"]]), (QUESTIONS[5], []), (QUESTIONS[6], [])]
+
+
 # --- hostile text
+
+
+def test_every_record_opens_whatever_is_in_its_fields(tmp_path: Path, open_page: Open) -> None:
+    records = [record(index=n, **more) for n, more in enumerate(HOSTILE)]
+    watched = open_page(made(write_rows(tmp_path / "result_x.jsonl", records), cwd=tmp_path), hash="#x/0")
+    page = watched.page
+    for number in range(len(HOSTILE)):
+        page.wait_for_selector(f"#sample[aria-label$='x/{number}'] .question")
+        assert "cannot be shown" not in page.locator("#sample").inner_text()
+        page.keyboard.press("j")
+    page.fill("#search", "nothing")
+    page.wait_for_function(ALL_READ)
+    watched.calm()
 
 
 def test_nothing_in_a_result_runs_or_reaches_out(runs: Pair, tmp_path: Path, open_page: Open) -> None:

@@ -7,9 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 from browser import needs_chromium
-from many_samples import write_many
-from page_runs import INDEX
-from report_pages import Open, Pair, made, rows_shown, sample
+from report_pages import Open, sample
 
 pytestmark = needs_chromium
 
@@ -114,22 +112,3 @@ def test_the_keys_are_shown(page_file: Path, open_page: Open) -> None:
     watched.page.keyboard.press("Escape")
     assert watched.page.locator("#keys").is_hidden()
     watched.calm()
-
-
-def test_a_print_has_what_is_filtered_with_its_questions_and_says_what_is_left_out(
-    runs: Pair, page_file: Path, tmp_path: Path, open_page: Open
-) -> None:
-    page = open_page(page_file, hash="#?filter=wrong").page
-    owed = rows_shown(page)
-    page.emulate_media(media="print")
-    assert rows_shown(page) == owed
-    assert page.locator("#printed").inner_text() == f"The filters leave {len(owed)} of {len(INDEX)} samples."
-    cell = page.locator("#table tbody td:nth-child(3)").first
-    assert cell.evaluate("(cell) => cell.scrollWidth <= cell.clientWidth"), "the whole question"
-    write_many(runs.first, tmp_path / "result_many.jsonl", 600)
-    page = open_page(made("result_many.jsonl", cwd=tmp_path)).page
-    page.emulate_media(media="print")
-    page.wait_for_function("() => document.querySelectorAll('#table tbody a').length === 500")
-    assert page.locator("#printed").inner_text() == "100 rows more are left out of this print."
-    page.emulate_media(media="screen")
-    page.wait_for_function("() => document.querySelectorAll('#table tbody a').length < 100")

@@ -124,8 +124,8 @@ def test_of_an_interrupted_run_every_tool_says_how_far_it_is_and_none_an_accurac
         check_figures(json.loads(tool("accuracy.py", path, "--json", code=3)))
     tool("report.py", run.result, "-o", tmp_path / "page.html")
     (head,) = on_page(tmp_path / "page.html", "heads")
-    assert (head["so_far"], head["accuracy"], head["interval"]) == (SO_FAR, None, None)
-    assert head["bounds"] == pytest.approx([LOW, HIGH])
+    assert (head["so_far"], head["accuracy"], head["interval_95"]) == (SO_FAR, None, None)
+    assert head["accuracy_bounds"] == pytest.approx([LOW, HIGH])
     assert PARTIAL in head["caveats"]
     assert "95 %" not in (tmp_path / "page.html").read_text().split("<script")[0], "the charts have no interval either"
 
@@ -177,7 +177,7 @@ def test_a_finished_run_of_a_chosen_part_is_complete_for_it(
         assert [content[name] for name in ("partial", "covered", "questions")] == [False, FAST, COUNT]
     tool("report.py", bench.result, "-o", tmp_path / "page.html")
     (head,) = on_page(tmp_path / "page.html", "heads")
-    assert (head["so_far"], head["accuracy"]) == (None, (FAST - 1) / FAST)
+    assert (head["so_far"], head["accuracy"]) == ("", (FAST - 1) / FAST)
     assert complete in head["caveats"]
 
 

@@ -20,34 +20,26 @@ function hashOf(row) {
   return `#${encodeURIComponent(row.run.key)}/${row.index}${viewQuery()}`;
 }
 
-function decoded(text) {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
-}
-
 // The run and the index that the address names.
 function wanted() {
   const found = /^#(.+)\/(-?\d+)$/.exec(location.hash.split("?", 1)[0]);
-  return found && [decoded(found[1]), Number(found[2])];
+  if (!found) return null;
+  try {
+    return [decodeURIComponent(found[1]), Number(found[2])];
+  } catch {
+    return [found[1], Number(found[2])];
+  }
 }
 
-// The view that the address names. A part that it does not name is as at the start.
-function addressedView() {
+// Takes the view that the address names, and returns whether it is another one than the one that is shown. A part that
+// the address does not name is as at the start.
+function takeAddressedView() {
   const at = location.hash.indexOf("?");
   const query = new URLSearchParams(at < 0 ? "" : location.hash.slice(at));
   const found = { ...startView };
   for (const name of CARRIED) if (query.has(name)) found[name] = query.get(name);
   found.down = String(found.down) === "true";
   if (!COLUMNS.some((column) => column.name === found.by)) found.by = startView.by;
-  return found;
-}
-
-// Returns whether the address names another view than the one that is shown.
-function takeAddressedView() {
-  const found = addressedView();
   if (CARRIED.every((name) => found[name] === view[name])) return false;
   Object.assign(view, found);
   return true;

@@ -1,7 +1,5 @@
-// The samples: small rows of all of them, and their details in blocks, unpacked when one of its samples is opened.
+// The samples: small rows of all of them, and their records in blocks, unpacked when one of its samples is opened.
 
-const PER_BLOCK = 100; // as in eva/report/page.py
-const STATUSES = ["right", "wrong", "unanswered", "failed"];
 const MARKS = { right: "✓", wrong: "✗", unanswered: "–", failed: "!" };
 
 const store = { runs: [], rows: [] };
@@ -12,6 +10,7 @@ function readBlock(name) {
 }
 
 const settings = readBlock("settings");
+const STATUSES = settings.statuses;
 
 // Waits for a block that the browser has not parsed yet.
 async function blockText(name) {
@@ -20,14 +19,13 @@ async function blockText(name) {
     await new Promise((resolve) => document.addEventListener("DOMContentLoaded", resolve, { once: true }));
   }
   const node = byId(id);
-  if (!node) throw new Error(`the page has no block ${name}`);
+  if (!node) throw new Error("a live page holds the newest records only. report.py makes a page of all from the cache");
   return node.textContent;
 }
 
 async function unpacked(name) {
   const packed = atob(await blockText(name));
-  const bytes = new Uint8Array(packed.length);
-  for (let at = 0; at < packed.length; at++) bytes[at] = packed.charCodeAt(at);
+  const bytes = Uint8Array.from(packed, (sign) => sign.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return (await new Response(stream).text()).split("\n");
 }
@@ -46,140 +44,68 @@ function remembered(make, most) {
   };
 }
 
-const detailsBlock = remembered(unpacked, 8);
+const recordsBlock = remembered(unpacked, 8);
 const picturesBlock = remembered(async (name) => JSON.parse(await blockText(name)), 12);
-
-async function detailsOf(row) {
-  if (settings.live) return fetched(`sample?run=${encodeURIComponent(row.run.key)}&index=${row.index}`);
-  return JSON.parse((await linesOf(row))[0]);
-}
+const framePlaces = remembered(async (name) => JSON.parse((await unpacked(name))[0]), 1);
 
 // The record of a sample as a line of JSON.
-async function recordOf(row) {
-  if (settings.live) return fetchedText(`record?run=${encodeURIComponent(row.run.key)}&index=${row.index}`);
-  return (await linesOf(row))[1];
+async function recordLine(row) {
+  const lines = await recordsBlock(`records-${row.run.number}-${Math.floor(row.at / settings.per_block)}`);
+  return lines[row.at % settings.per_block];
 }
 
-// A sample has two lines in its block: its details and its record.
-async function linesOf(row) {
-  const lines = await detailsBlock(`details-${row.run.number}-${Math.floor(row.at / PER_BLOCK)}`);
-  const first = 2 * (row.at % PER_BLOCK);
-  return lines.slice(first, first + 2);
-}
-
-async function fetchedText(address) {
-  const response = await fetch(address);
-  if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
-  return response.text();
-}
-
-async function fetched(address) {
-  return JSON.parse(await fetchedText(address));
-}
-
-const framesBlock = remembered(unpacked, 16);
-
-// Where a frame is: the live server says it with the sample, a page of a file has it in a block.
-async function placed(frame) {
-  if (frame.id === undefined) return frame;
-  const lines = await framesBlock(`frames-${Math.floor(frame.id / PER_BLOCK)}`);
-  return JSON.parse(lines[frame.id % PER_BLOCK]);
-}
-
-// The address of a frame's picture. Nothing but a picture's data, a file, or the live server's own frame is one.
-async function pictureOf(frame) {
-  if (frame.at !== undefined) {
-    const pictures = await picturesBlock(`pictures-${Math.floor(frame.at / PER_BLOCK)}`);
-    return `data:image/webp;base64,${pictures[frame.at % PER_BLOCK]}`;
+// Where a frame can be seen: `small` and `whole` are addresses, `no` says why there are none. Nothing but a picture in
+// the page, a file, or the live server's own frame is one.
+async function placeOf(path) {
+  if (settings.live) {
+    const small = `frame?${new URLSearchParams({ path })}`;
+    return { small, whole: `${small}&whole=1` };
   }
-  return addressOf(frame);
-}
-
-function addressOf(frame) {
-  const url = String(frame.url || "");
-  return url.startsWith("file:///") || (settings.live && url.startsWith("frame?")) ? url : null;
-}
-
-// The frame in its own size: its file.
-function wholeOf(frame) {
-  const address = addressOf(frame);
-  return address && settings.live ? `${address}&whole=1` : address;
+  const [address, at] = (await framePlaces("frames"))[path] || ["no picture"];
+  if (!address.startsWith("file:///")) return { no: address };
+  if (at === undefined) return { small: address, whole: address };
+  const pictures = await picturesBlock(`pictures-${Math.floor(at / settings.per_block)}`);
+  return { small: `data:image/jpeg;base64,${pictures[at % settings.per_block]}`, whole: address };
 }
 
 // --- rows
 
-function addRun(key, head) {
-  const run = { key, head, number: store.runs.length, rows: [], byIndex: new Map() };
+function addRun(head) {
+  const number = store.runs.length;
+  const run = { key: head.key, head, number, rows: [], byIndex: new Map() };
   store.runs.push(run);
-  return run;
-}
-
-// Of several rows with one index a live page shows the last. A page of a finished file shows every line.
-function addRows(run, columns) {
+  const { names, ...columns } = readBlock(`rows-${number}`);
   columns.index.forEach((index, at) => {
-    const row = madeRow(run, columns, at);
-    const old = settings.live ? run.byIndex.get(index) : undefined;
-    if (old) {
-      Object.assign(old, { said: "" }, row, { at: old.at });
-    } else {
-      row.at = run.rows.length;
-      run.rows.push(row);
-      store.rows.push(row);
-      run.byIndex.set(index, row);
-    }
+    const row = {
+      run, at, index, question: columns.question[at], status: STATUSES[columns.status[at]],
+      rounds: columns.rounds[at], tokens: columns.tokens[at], seconds: columns.seconds[at],
+      truth: names[columns.truth[at]], answer: names[columns.answer[at]], stop: names[columns.stop[at]],
+      video: names[columns.video[at]], categories: columns.categories[at].map((name) => names[name]),
+      said: "", label: `${run.key}/${index}`,
+    };
+    row.text = [row.label, row.question, row.answer, row.video, ...row.categories].join("\n").toLowerCase();
+    run.rows.push(row);
+    store.rows.push(row);
+    run.byIndex.set(index, row);
   });
-}
-
-function madeRow(run, columns, at) {
-  const names = columns.names;
-  const row = {
-    run,
-    index: columns.index[at],
-    question: columns.question[at],
-    truth: names[columns.truth[at]],
-    answer: names[columns.answer[at]],
-    status: STATUSES[columns.status[at]],
-    stop: names[columns.stop[at]],
-    rounds: columns.rounds[at],
-    tokens: columns.tokens[at],
-    seconds: columns.seconds[at],
-    video: names[columns.video[at]],
-    categories: columns.categories[at].map((name) => names[name]),
-    said: columns.said ? columns.said[at].toLowerCase() : "",
-  };
-  row.label = `${run.key}/${row.index}`;
-  row.text = [row.label, row.question, row.answer, row.video, ...row.categories].join("\n").toLowerCase();
-  return row;
-}
-
-function forgetRows(run) {
-  store.rows = store.rows.filter((row) => row.run !== run);
-  run.rows = [];
-  run.byIndex = new Map();
 }
 
 function rowAt(key, index) {
   const run = store.runs.find((one) => one.key === key);
-  return run ? run.byIndex.get(index) : undefined;
+  return run && run.byIndex.get(index);
 }
 
-// --- the agent's replies: only the details hold them, so they are read in the background after the first search
+// --- the agent's replies: only the records hold them, so they are read in the background after the first search
 
 const MOST_SEARCHED = 20000; // characters of a sample's replies
 
-function saidIn(sample) {
-  const texts = sample.trajectory ? sample.trajectory.map((round) => round.reply)
-    : sample.turns.filter(([role]) => role !== "user" && role !== "system").map(([, text]) => text);
-  return texts.join("\n").slice(0, MOST_SEARCHED).toLowerCase();
-}
-
 async function readReplies(progress) {
   for (const run of store.runs) {
-    for (let first = 0; first < run.rows.length; first += PER_BLOCK) {
-      const lines = await unpacked(`details-${run.number}-${first / PER_BLOCK}`);
-      const rows = run.rows.slice(first, first + PER_BLOCK);
-      rows.forEach((row, at) => { row.said = saidIn(JSON.parse(lines[2 * at])); });
-      progress(Math.min(first + PER_BLOCK, run.rows.length), run);
+    for (let first = 0; first < run.rows.length; first += settings.per_block) {
+      const lines = await unpacked(`records-${run.number}-${first / settings.per_block}`).catch(() => []);
+      const rows = run.rows.slice(first, first + lines.length - 1);
+      rows.forEach((row, at) => { row.said = repliesOf(JSON.parse(lines[at])).join("\n").slice(0, MOST_SEARCHED).toLowerCase(); });
+      progress(`; replies of ${grouped(first + settings.per_block)} read`);
       await new Promise((resolve) => setTimeout(resolve));
     }
   }

@@ -1,13 +1,10 @@
 // The head: one row per run with its accuracy and the published one, and what the run was made with.
 
 function drawHead() {
-  const runs = store.runs.filter((run) => run.head);
+  const runs = store.runs.slice();
   // Of a folder with many runs the newest is what somebody looks for.
   if (settings.live) runs.sort((a, b) => b.head.started.localeCompare(a.head.started));
-  const open = [...document.querySelectorAll("#runs details[open] summary")].map((node) => node.textContent);
-  const copies = tableMenu("Copy or save the table", runsTableCells, "runs");
-  byId("runs").replaceChildren(runsTable(runs), copies, ...caveatsOf(runs), ...runs.map(settingsOf).filter(Boolean));
-  for (const node of document.querySelectorAll("#runs > details:not(.menu) > summary")) node.parentNode.open = open.includes(node.textContent);
+  byId("runs").replaceChildren(runsTable(runs), ...caveatsOf(runs), ...runs.map(settingsOf).filter(Boolean));
 }
 
 const NUMBERS = ["Rounds", "Tokens", "Seconds"];
@@ -22,29 +19,31 @@ function runsTable(runs) {
     element("tbody", {}, ...runs.map(runRow)));
 }
 
-function runRow({ key, head }) {
-  return element("tr", { "data-run": key },
+function runRow({ key, head, number }) {
+  const progress = settings.live && readBlock("progress")[number];
+  return element("tr", {},
     element("th", { scope: "row" }, element("span", { class: "name" }, key), agentOf(head), element("small", {}, head.file),
-      settings.live ? element("small", { class: "progress" }) : null, differencesOf(head)),
-    cell("Accuracy", ...(head.so_far ? soFarOf(head) : accuracyOf(head))),
+      progress ? element("small", { class: "progress" }, progress) : null, differencesOf(head)),
+    // A run that has not finished has no accuracy yet, and no interval: its first records are not a random sample.
+    cell("Accuracy", ...(head.so_far ? [element("div", {}, head.so_far)] : accuracyOf(head))),
     cell("95 % interval by video, published", head.so_far ? boundsOf(head) : intervalOf(head),
-      ...head.published.map(publishedLine), ...head.evidence.map(small)),
-    cell("Rounds", fixed(head.rounds, 2)),
-    cell("Tokens", grouped(head.tokens), head.visual_tokens ? small(`${grouped(head.visual_tokens)} visual`) : null),
-    cell("Seconds", fixed(head.seconds, 1)),
+      ...(head.published || []).map(publishedLine), ...head.evidence.map(small)),
+    cell("Rounds", fixed(head.average_rounds, 2)),
+    cell("Tokens", grouped(head.average_total_tokens), head.average_visual_tokens ? small(`${grouped(head.average_visual_tokens)} visual`) : null),
+    cell("Seconds", fixed(head.average_seconds, 1)),
     cell("No answer by", failuresOf(head), small(stopsOf(head))));
 }
 
 // Where all runs are of EVA, nobody needs to read it.
 function agentOf(head) {
-  const named = store.runs.some((run) => run.head && run.head.agent !== "eva");
+  const named = store.runs.some((run) => run.head.agent !== "eva");
   return named ? element("div", { class: "agent" }, head.agent) : null;
 }
 
 // The settings in which the runs of the page differ, beside what stands there as the agent.
 function differencesOf(head) {
-  const all = store.runs.map((run) => new Map((run.head || {}).made_with || []));
-  const differing = head.made_with.filter(([name, value]) => all.some((one) => one.size && one.get(name) !== value));
+  const all = store.runs.map((run) => new Map(run.head.settings));
+  const differing = head.settings.filter(([name, value]) => all.some((one) => one.size && one.get(name) !== value));
   const others = differing.filter(([name]) => name !== "agent" && name !== "nframes");
   const text = others.map(([name, value]) => `${name} ${value.slice(0, 80)}`).join(" · ");
   return text ? element("small", { class: "differing" }, text) : null;
@@ -65,22 +64,17 @@ function accuracyOf(head) {
     small(`${grouped(head.correct)} of ${grouped(head.total)}`)];
 }
 
-// A run that has not finished has no accuracy yet, and no interval: its first records are not a random sample.
-function soFarOf(head) {
-  return [element("div", {}, head.so_far)];
-}
-
 function boundsOf(head) {
-  if (!head.bounds) return small("–");
-  return small(`in the end from ${percent(head.bounds[0])} (the rest wrong) to ${percent(head.bounds[1])} (right)`);
+  if (!head.accuracy_bounds) return small("–");
+  return small(`in the end from ${percent(head.accuracy_bounds[0])} (the rest wrong) to ${percent(head.accuracy_bounds[1])} (right)`);
 }
 
 function stopsOf(head) {
-  return head.stop_reasons.map(([reason, count]) => `${reason || "(none)"} ${grouped(count)}`).join(" · ");
+  return Object.entries(head.stop_reasons).map(([reason, count]) => `${reason || "(none)"} ${grouped(count)}`).join(" · ");
 }
 
 function failuresOf(head) {
-  const counts = head.failures.filter(([, count]) => count > 0).map(([kind, count]) => `${kind} ${grouped(count)}`);
+  const counts = Object.entries(head.failures).filter(([, count]) => count > 0).map(([kind, count]) => `${kind} ${grouped(count)}`);
   return counts.join(", ") || "none";
 }
 
@@ -93,7 +87,7 @@ function publishedLine(figure) {
 }
 
 function intervalOf(head) {
-  const text = head.interval ? head.interval.map((end) => percent(end)).join(" to ") : "no interval: few videos";
+  const text = head.interval_95 ? head.interval_95.map((end) => percent(end)).join(" to ") : "no interval: few videos";
   return element("div", { class: "interval" }, text);
 }
 
@@ -108,8 +102,8 @@ function caveatList(lines) {
 }
 
 function settingsOf({ key, head }) {
-  if (!head.settings.length) return null;
-  const made = definitions("settings", head.settings);
+  const made = definitions("settings", [...head.settings, ...head.environment]);
+  if (!made.childElementCount) return null;
   if (!head.time_use.length) return folded(`Settings of ${key}`, made);
   const lines = element("ul", { class: "time" }, ...head.time_use.map((line) => element("li", {}, line)));
   return folded(`Settings of ${key}, and where its time went`, element("div", {}, lines, made));

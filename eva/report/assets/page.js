@@ -1,4 +1,4 @@
-// The page itself: the filters, the open sample, the keyboard, and the updates of a live report.
+// The page itself: the filters, the open sample, the keyboard, and how a live page is loaded again.
 
 const POLL_MS = 2000;
 const CHANGES = ["lost", "gained", "answer", "course", "same", "alone"];
@@ -112,10 +112,7 @@ function drawFilters() {
   const fewestFirst = (a, b) => a[0] - b[0];
   if (categories.size) parts.push(selection("category", "All categories", withCounts(categories, largestFirst)));
   if (rounds.size > 1) parts.push(selection("rounds", "Any rounds", withCounts(rounds, fewestFirst)));
-  parts.push(byId("count") || element("span", { id: "count", role: "status" }), byId("save") || saveMenu());
-  const focused = document.activeElement;
   byId("filters").replaceChildren(...parts);
-  if (focused && focused.form === byId("filters")) focused.focus();
 }
 
 function searchField() {
@@ -137,13 +134,6 @@ function filterField() {
       + "or ~ (contains). Joined by and, or, not and brackets.",
   });
   node.addEventListener("input", () => filter(node.value));
-  return node;
-}
-
-function saveMenu() {
-  const node = tableMenu("Copy or save", samplesTable, "samples");
-  node.id = "save";
-  node.lastChild.append(button("Save records as JSONL", () => { node.open = false; saveRecords(); }));
   return node;
 }
 
@@ -212,12 +202,12 @@ function drawCount(reading = "") {
 
 let searching = false;
 
-// The rows of a live report contain the replies.
 async function searchReplies() {
-  if (settings.live || searching) return;
+  if (searching) return;
   searching = true;
-  await readReplies((done, run) => drawCount(done < run.rows.length ? `; replies of ${grouped(done)} read` : ""));
-  if (view.words.length) refresh();
+  await readReplies(drawCount);
+  if (view.words.length) filterRows();
+  drawRows();
   drawCount();
 }
 
@@ -276,24 +266,19 @@ function missing(message) {
   drawRows();
 }
 
-async function show(row, { quietly = false } = {}) {
+async function show(row) {
   const mine = ++opening;
   view.current = row;
   reading(true);
-  if (!quietly) reveal(row);
+  reveal(row);
   drawRows();
   const nodes = await sampleNodes(row).catch((error) => [trouble(`This sample cannot be shown: ${error.message}`)]);
   if (mine !== opening) return;
   byId("sample").replaceChildren(...nodes);
-  byId("sample").setAttribute("aria-label", nameOf(row));
-  if (quietly) return;
+  byId("sample").setAttribute("aria-label", `Sample ${row.label}`);
   window.scrollTo(0, 0);
   const busy = [byId("table"), byId("filters")].some((part) => part.contains(document.activeElement));
   if (!busy) byId("sample").focus({ preventScroll: true });
-}
-
-function nameOf(row) {
-  return `Sample ${row.label}`;
 }
 
 function trouble(text) {
@@ -302,9 +287,9 @@ function trouble(text) {
 
 async function sampleNodes(row) {
   const rows = settings.against ? [otherRow(row), row].filter(Boolean) : [row];
-  const samples = await Promise.all(rows.map(detailsOf));
+  const records = await Promise.all(rows.map(async (one) => asObject(JSON.parse(await recordLine(one)))));
   const marked = settings.against && rows.length > 1 ? row.differs : null;
-  const columns = rows.map((one, at) => sampleColumn(one, samples[at], marked));
+  const columns = rows.map((one, at) => sampleColumn(one, records[at], marked));
   if (settings.against) columns.forEach((column, at) => column.prepend(element("h3", {}, rows[at].run.key)));
   return [barOf(row), element("div", { class: "columns" }, ...columns)];
 }
@@ -378,91 +363,51 @@ function escape() {
 
 // --- a run that is going on
 
-let drawnHeads = "";
-
+// The server has written the page anew when the number of the page is another one. It is loaded where a reader has
+// nothing open, and what they have found stays: the address has the view, and the list is where it was.
 async function poll() {
   try {
-    const since = store.runs.map((run) => `${encodeURIComponent(run.key)}:${run.generation}:${run.offset}`).join(",");
-    const news = await fetched(`updates?since=${encodeURIComponent(since)}`);
-    take(news);
-    setTimeout(poll, news.more ? 0 : POLL_MS);
+    const response = await fetch("made");
+    const answer = await response.text();
+    if (!response.ok) throw new Error(answer);
+    if (answer !== String(settings.live)) loadAgain();
   } catch (error) {
     byId("status").textContent = `No news of the run (${error.message}); what is here stays.`;
-    setTimeout(poll, 5 * POLL_MS);
   }
+  setTimeout(poll, POLL_MS);
 }
 
-function take(news) {
-  const shown = view.current && outcome(view.current);
-  const changed = news.runs.map(takeRun).some(Boolean);
-  const heads = JSON.stringify(store.runs.map((run) => run.head));
-  if (heads !== drawnHeads) drawHead();
-  drawnHeads = heads;
-  drawProgress(news.runs);
-  byId("status").textContent = news.status;
-  if (changed) takeRows(shown);
-}
-
-function drawProgress(updates) {
-  for (const row of document.querySelectorAll("#runs tr[data-run]")) {
-    const update = updates.find((one) => one.key === row.dataset.run);
-    if (update) row.querySelector(".progress").textContent = update.progress;
+function loadAgain() {
+  if (document.querySelector(".reading, dialog[open], #runs details[open]") || /^(input|select)$/i.test(document.activeElement.tagName)) {
+    byId("status").textContent = "There is news of the run. It is loaded when nothing is open.";
+    return;
   }
-  // The page of a run without records has no charts.
-  if (store.rows.length && !byId("charts")) byId("paired").textContent = "Load the page again to see charts.";
-}
-
-// An open sample stays open while it runs again. Its new record replaces it.
-function takeRows(shown) {
-  const row = wanted() && rowAt(...wanted());
-  view.current = row || null;
-  drawHeader();
-  refresh();
-  // Not while a reader has a list of choices open.
-  if (document.activeElement.tagName !== "SELECT") drawFilters();
-  drawCount();
-  const here = row && byId("sample").getAttribute("aria-label") === nameOf(row);
-  if (row && shown !== outcome(row)) show(row, { quietly: here });
-}
-
-function outcome(row) {
-  return JSON.stringify([row.answer, row.stop, row.tokens, row.seconds]);
-}
-
-function takeRun(update) {
-  const run = store.runs.find((one) => one.key === update.key) || addRun(update.key, null);
-  if (update.head) run.head = update.head;
-  const again = run.generation !== undefined && run.generation !== update.generation;
-  if (again) forgetRows(run);
-  addRows(run, update.rows);
-  [run.generation, run.offset] = [update.generation, update.offset];
-  return again || update.rows.index.length > 0;
+  history.replaceState({ top: byId("scroller").scrollTop }, "");
+  location.reload();
 }
 
 // --- at the start
 
 function begin() {
-  for (const head of readBlock("heads") || []) {
-    addRows(addRun(head.key, head), readBlock(`rows-${store.runs.length - 1}`));
-  }
+  readBlock("heads").forEach(addRun);
   document.body.classList.toggle("comparing", Boolean(settings.against));
   if (settings.against) pairRows();
   startView = carried();
-  byId("status").textContent = settings.status || "";
-  byId("chosen").textContent = settings.chosen || "";
-  byId("legend").textContent = settings.legend || "";
+  for (const name of ["status", "chosen", "legend"]) byId(name).textContent = settings[name] || "";
   drawHead();
   drawPaired();
   addChartButtons();
   rememberCharts();
+  byId("save").append(button("Save as CSV", saveTable), button("Save as JSONL", saveRecords));
   byId("help").append(button(["Keys", element("kbd", {}, "?")], showKeys));
   sortRows();
   filterRows();
   drawFilters();
   drawHeader();
   drawCount();
-  route();
   listen();
+  route();
+  if (settings.live && history.state) byId("scroller").scrollTop = history.state.top;
   if (settings.live) poll();
 }
 
@@ -475,7 +420,7 @@ function listen() {
   byId("scroller").addEventListener("scroll", redraw, { passive: true });
   window.addEventListener("resize", redraw);
   window.addEventListener("hashchange", route);
-  for (const media of [NARROW, PRINT]) media.addEventListener("change", drawTable);
+  NARROW.addEventListener("change", () => { drawHeader(); drawRows(); });
   listenToViewer();
   document.addEventListener("keydown", pressed);
   byId("filters").addEventListener("submit", (event) => event.preventDefault());

@@ -2,17 +2,20 @@
 
 const MOST_SHOWN = 20000; // characters of a text at once; a reply of a megabyte would halt the page
 
-function sampleColumn(row, sample, marked) {
-  const course = courseOf(sample, marked);
+function sampleColumn(row, record, marked) {
+  const question = questionIn(row.question);
+  const rounds = roundsOf(record);
+  const course = courseOf(rounds, record, marked);
+  const extra = extraOf(record).map(([name, value]) => [name, asText(value).slice(0, MOST_SHOWN)]);
   return element("section", { class: "column", "aria-label": row.label },
-    element("p", { class: "question" }, sample.stem || "The record holds no question."),
-    optionsOf(sample),
-    sample.after ? element("p", { class: "quiet" }, sample.after) : null,
-    factsOf(row, sample),
-    troubleOf(sample),
-    ...timelineOf(sample, (round) => jump(course[round])),
+    element("p", { class: "question" }, question.stem || "The record holds no question."),
+    optionsOf(question.options, row),
+    question.after ? element("p", { class: "quiet" }, question.after) : null,
+    factsOf(row, record),
+    troubleOf(record),
+    ...timelineOf(rounds || [], record, (round) => jump(course[round])),
     ...course,
-    extraOf(sample),
+    extra.length ? folded("More of the record", definitions("settings", extra)) : null,
     recordBlock(row));
 }
 
@@ -31,11 +34,11 @@ function names(letter, answer) {
   return text.startsWith(letter) && !/^\w/.test(text.slice(letter.length));
 }
 
-function optionsOf(sample) {
-  if (!sample.options.length) return null;
-  const lines = sample.options.map(([letter, text]) => {
-    const truth = same(letter, sample.truth);
-    const answer = names(letter, sample.answer);
+function optionsOf(options, row) {
+  if (!options.length) return null;
+  const lines = options.map(([letter, text]) => {
+    const truth = same(letter, row.truth);
+    const answer = names(letter, row.answer);
     const said = [truth ? "truth" : "", answer ? "answered" : ""].filter(Boolean).join(", ");
     return element("li", { class: `${truth ? "truth" : ""} ${answer ? "answer" : ""}` },
       element("b", {}, letter), element("span", {}, text), said ? element("i", {}, said) : null);
@@ -43,52 +46,57 @@ function optionsOf(sample) {
   return element("ul", { class: "options", "aria-label": "Options" }, ...lines);
 }
 
-function factsOf(row, sample) {
+function factsOf(row, record) {
+  const duration = asNumber(record.video_duration_s);
   const facts = [
-    ["Result", element("span", { class: sample.status }, `${MARKS[sample.status]} ${sample.status}`)],
-    ["Answer", `${sample.answer.trim() || "none"}, truth ${sample.truth}`],
-    ["Ended by", sample.stop],
-    ["Rounds", grouped(sample.rounds)],
-    ["Tokens", grouped(sample.tokens)],
-    ["Visual tokens", grouped(sample.visual_tokens)],
-    ["Seconds", fixed(sample.seconds, 1)],
-    ["Video", `${sample.video}${sample.duration_s ? `, ${clock(sample.duration_s)}` : ""}`],
-    ["File", sample.video_file],
-    ["Category", sample.categories.join(", ")],
-    ["Annotated", sample.reference],
+    ["Result", element("span", { class: row.status }, `${MARKS[row.status]} ${row.status}`)],
+    ["Answer", `${row.answer.trim() || "none"}, truth ${row.truth}`],
+    ["Ended by", row.stop],
+    ["Rounds", grouped(row.rounds)],
+    ["Tokens", grouped(row.tokens)],
+    ["Visual tokens", grouped(asNumber(record.estimated_visual_tokens))],
+    ["Seconds", fixed(row.seconds, 1)],
+    ["Video", `${row.video}${duration ? `, ${clock(duration)}` : ""}`],
+    ["File", asText(record.video_file)],
+    ["Category", row.categories.join(", ")],
+    ["Annotated", asText(record.time_reference)],
   ];
-  const shown = facts.filter(([, value]) => value !== "" && value !== "–");
-  return definitions("facts", shown);
+  return definitions("facts", facts.filter(([, value]) => value !== "" && value !== "–"));
 }
 
-function troubleOf(sample) {
-  const lines = [sample.error, sample.error_detail].filter(Boolean);
-  if (sample.failure && sample.failure !== "model") lines.unshift(`Not the agent's doing (${sample.failure}).`);
+function troubleOf(record) {
+  const lines = [record.error, record.error_detail].map(asText).filter(Boolean);
+  const failure = asText(record.failure);
+  if (failure && failure !== "model") lines.unshift(`Not the agent's doing (${failure}).`);
   if (!lines.length) return null;
   return element("div", { class: "trouble", role: "note" }, lines.join("\n").slice(0, MOST_SHOWN));
 }
 
-function extraOf(sample) {
-  if (!sample.extra.length) return null;
-  const rows = sample.extra.map(([name, value]) => [name, value.slice(0, MOST_SHOWN)]);
-  return folded("More of the record", definitions("settings", rows));
+// The record, read when it is opened.
+function recordBlock(row) {
+  const text = element("pre", { class: "record", tabindex: 0 });
+  const name = `${row.run.key}-${row.index}.json`.replace(/[^\w.-]+/g, "_");
+  const save = async () => saved(name, `${await recordLine(row)}\n`, "application/json");
+  const block = folded("Raw record", element("div", {}, element("div", { class: "buttons" }, button("Save", save)), text));
+  block.addEventListener("toggle", async () => {
+    if (!block.open || text.textContent) return;
+    text.append(...cutAt(JSON.stringify(JSON.parse(await recordLine(row)), null, 1), (whole) => [whole], text));
+  });
+  return block;
 }
 
 // --- the rounds
 
-function courseOf(sample, marked) {
-  if (sample.trajectory) {
+function courseOf(rounds, record, marked) {
+  if (rounds) {
     const gallery = [];
-    const rounds = sample.trajectory.map((round, number) => roundOf(round, number, number === marked, gallery));
-    return marked === rounds.length ? [...rounds, endedHere()] : rounds;
+    const nodes = rounds.map((round, number) => roundNode(round, number, number === marked, gallery));
+    // Where this run ended and the other one continued.
+    return marked === rounds.length ? [...nodes, element("section", { class: "round differs" }, element("header", {}, badge()))]
+      : nodes;
   }
-  if (!sample.turns.length) return [element("p", { class: "quiet" }, "The record holds no conversation.")];
-  return sample.turns.map(turnOf);
-}
-
-// This run ended here, and the other one continued.
-function endedHere() {
-  return element("section", { class: "round differs" }, element("header", {}, badge()));
+  const turns = turnsOf(record);
+  return turns.length ? turns.map(turnOf) : [element("p", { class: "quiet" }, "The record holds no conversation.")];
 }
 
 function turnOf([role, text]) {
@@ -99,17 +107,18 @@ function badge() {
   return element("span", { class: "badge" }, "first difference");
 }
 
-function roundOf(round, number, marked, gallery) {
+function roundNode(round, number, marked, gallery) {
   const name = `Round ${number + 1}`;
   const notes = notesOf(round).map((note) => element("span", {}, note));
   return element("section", { class: marked ? "round differs" : "round", "aria-label": name, tabindex: -1 },
     element("header", {}, element("h3", {}, name), ...notes, marked ? badge() : null),
     wordsOf(round.reply),
-    ...round.calls.flatMap((call) => callOf(call, number, gallery)));
+    ...round.calls.flatMap((call) => callNodes(call, number, gallery)));
 }
 
 function notesOf(round) {
-  const { prompt_tokens: read, completion_tokens: written, seconds, finish } = round;
+  const { usage, seconds, finish } = round;
+  const [read, written] = [usage.prompt_tokens, usage.completion_tokens].map(asNumber);
   const notes = [];
   if (read !== null) notes.push(`${grouped(read)} tokens in, ${grouped(written)} out`);
   if (seconds !== null) notes.push(`${fixed(seconds, 1)} s`);
@@ -154,7 +163,7 @@ function piecesOf(text) {
 
 // --- a call and its frames
 
-function callOf(call, round, gallery) {
+function callNodes(call, round, gallery) {
   return call.frames.length ? [callLine(call), framesOf(call, round, gallery)] : [callLine(call)];
 }
 
@@ -180,7 +189,7 @@ function askedParts(call) {
 
 function executedParts(call) {
   if (!call.executed_s) return call.frames.length ? [` → ${plural(call.frames.length, "frame")}`] : [];
-  const size = call.width ? ` of ${call.width}×${call.height}` : "";
+  const size = call.size ? ` of ${call.size}` : "";
   const by = [call.decoder, call.seconds === null ? "" : `${fixed(call.seconds, 1)} s`].filter(Boolean).join(", ");
   const [start, end] = call.executed_s.map(clock);
   const executed = `${start}–${end}, ${plural(call.frames.length, "frame")}${size}`;
@@ -190,8 +199,8 @@ function executedParts(call) {
 // `gallery` collects the frames of the whole sample, which the viewer walks.
 function framesOf(call, round, gallery) {
   const items = call.frames.map((frame, number) => {
-    const shown = frame.time_s === null ? frame.label : clock(frame.time_s);
-    const name = `${shown}${toldOtherwise(frame) ? `, told ${frame.label}` : ""}`;
+    const shown = clock(frame.time_s === null ? frame.label_s : frame.time_s);
+    const name = `${shown}${toldOtherwise(frame) ? `, told ${clock(frame.label_s)}` : ""}`;
     const at = gallery.push({ frame, name, call, round }) - 1;
     const opener = button([], () => openViewer(gallery, at));
     putPicture(opener, frame, `frame ${number + 1} at ${shown}`);
@@ -201,21 +210,15 @@ function framesOf(call, round, gallery) {
 }
 
 // The label has whole seconds, of the window asked for. Where that window was clamped, the label is another time.
-function toldOtherwise(frame) {
-  if (!frame.label || frame.time_s === null) return false;
-  const [minutes, seconds] = frame.label.split(":").map(Number);
-  return Math.abs(60 * minutes + seconds - frame.time_s) > 1;
+function toldOtherwise({ time_s: time, label_s: label }) {
+  return time !== null && label !== null && Math.abs(label - time) > 1;
 }
 
 async function putPicture(opener, frame, name) {
   const gone = (why) => opener.replaceWith(element("span", { class: "gone" }, why));
-  const place = await placed(frame);
-  const address = await pictureOf(place);
-  if (!address) {
-    gone(place.no || "no picture");
-    return;
-  }
-  const image = element("img", { alt: name, loading: "lazy", decoding: "async", src: address });
+  const { small, no } = await placeOf(frame.path);
+  if (no) return gone(no);
+  const image = element("img", { alt: name, loading: "lazy", decoding: "async", src: small });
   image.addEventListener("error", () => gone("no longer there"));
   opener.append(image);
 }

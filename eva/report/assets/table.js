@@ -57,12 +57,10 @@ function answerCell(row) {
 }
 
 const NARROW = window.matchMedia("(max-width: 1000px)");
-const PRINT = window.matchMedia("print");
-const MOST_PRINTED = 500; // rows
 
 // Whether there is no room for the wide columns: the question must be read.
 function isNarrow() {
-  return document.body.classList.contains("reading") || NARROW.matches || PRINT.matches;
+  return document.body.classList.contains("reading") || NARROW.matches;
 }
 
 function visibleColumns() {
@@ -105,17 +103,6 @@ function filterRows() {
 
 // --- drawing
 
-function drawTable() {
-  drawHeader();
-  drawRows();
-  const [count, all] = [view.shown.length, view.ordered.length];
-  const filtered = count < all ? ` The filters leave ${grouped(count)} of ${plural(all, "sample")}.` : "";
-  const cut = count - MOST_PRINTED;
-  const left = cut > 0 ? ` ${plural(cut, "row")} more ${cut === 1 ? "is" : "are"} left out of this print.` : "";
-  byId("printed").textContent = filtered + left;
-  byId("printed").hidden = !PRINT.matches || !(filtered + left);
-}
-
 function drawHeader() {
   byId("table").tHead.replaceChildren(element("tr", { "aria-rowindex": 1 }, ...visibleColumns().map(headerCell)));
 }
@@ -144,9 +131,8 @@ function sortBy(name) {
 function drawRows() {
   const scroller = byId("scroller");
   const count = view.shown.length;
-  const first = PRINT.matches ? 0 : Math.max(0, Math.floor(scroller.scrollTop / ROW_HEIGHT) - BEYOND);
-  const seen = PRINT.matches ? MOST_PRINTED : Math.ceil(scroller.clientHeight / ROW_HEIGHT) + 2 * BEYOND;
-  const last = Math.min(count, first + seen);
+  const first = Math.max(0, Math.floor(scroller.scrollTop / ROW_HEIGHT) - BEYOND);
+  const last = Math.min(count, first + Math.ceil(scroller.clientHeight / ROW_HEIGHT) + 2 * BEYOND);
   const columns = visibleColumns();
   const rows = [space(first, columns.length)];
   for (let at = first; at < last; at++) rows.push(drawnRow(view.shown[at], at, columns));
@@ -200,20 +186,4 @@ function reveal(row) {
   const bottom = scroller.scrollTop + scroller.clientHeight - 2 * ROW_HEIGHT;
   if (top < scroller.scrollTop) scroller.scrollTop = Math.max(0, top - ROW_HEIGHT);
   else if (top > bottom) scroller.scrollTop = top - scroller.clientHeight + 3 * ROW_HEIGHT;
-}
-
-// After rows were added or changed: the first visible row stays where it is.
-function refresh() {
-  const scroller = byId("scroller");
-  const top = Math.floor(scroller.scrollTop / ROW_HEIGHT);
-  const anchor = view.shown[top];
-  const offset = scroller.scrollTop - top * ROW_HEIGHT;
-  sortRows();
-  filterRows();
-  drawRows();
-  const now = anchor && top > 0 ? view.shown.indexOf(anchor) : -1;
-  if (now >= 0 && now !== top) {
-    scroller.scrollTop = now * ROW_HEIGHT + offset;
-    drawRows();
-  }
 }

@@ -5,49 +5,41 @@ const RIGHT = 14;
 const LINE_HEIGHT = 22;
 const NARROWEST = 6; // of what marks a look, in pixels
 
-function callsOf(sample) {
-  return (sample.trajectory || []).flatMap((round, number) => round.calls.map((call) => ({ ...call, round: number })));
-}
-
-// Without the video's length, the last time that was looked at is the end.
-function lengthOf(sample, calls) {
-  if (sample.duration_s) return sample.duration_s;
-  const ends = calls.flatMap((call) => [...(call.executed_s || []), ...call.frames.map((frame) => frame.time_s || 0)]);
-  return Math.max(1, ...ends, ...(sample.reference_s || []));
-}
-
 // The timeline and its key. `jump` goes to a round by its number. It is drawn for the width that it has, so that a text
 // and a look have their size in pixels on every screen.
-function timelineOf(sample, jump) {
-  const calls = callsOf(sample);
-  if (!calls.length && !sample.reference_s) return [];
+function timelineOf(rounds, record, jump) {
+  const calls = rounds.flatMap((round, number) => round.calls.map((call) => ({ ...call, round: number })));
+  const reference = referenceIn(record);
+  if (!calls.length && !reference) return [];
+  // Without the video's length, the last time that was looked at is the end.
+  const ends = calls.flatMap((call) => [...(call.executed_s || []), ...call.frames.map((frame) => frame.time_s || 0)]);
+  const length = asNumber(record.video_duration_s) || Math.max(1, ...ends, ...(reference || []));
   const holder = element("div", { class: "timeline" });
   let drawnWidth = 0;
   new ResizeObserver(([{ contentRect }]) => {
     const width = Math.round(contentRect.width);
     if (!width || width === drawnWidth) return;
     drawnWidth = width;
-    holder.replaceChildren(timeline(sample, calls, width, jump));
+    holder.replaceChildren(timeline(calls, reference, length, width, jump));
   }).observe(holder);
-  return [holder, timelineKey(sample)];
+  return [holder, timelineKey(reference)];
 }
 
-function timeline(sample, calls, width, jump) {
-  const length = lengthOf(sample, calls);
+function timeline(calls, reference, length, width, jump) {
   const right = width - RIGHT;
   const place = (seconds) => LEFT + (right - LEFT) * Math.min(1, Math.max(0, seconds / length));
   const height = Math.max(1, calls.length) * LINE_HEIGHT + 34;
   const lines = calls.map((call, at) => lineOf(call, 10 + at * LINE_HEIGHT, place, right, jump));
   const label = `${plural(calls.length, "call")} on a video of ${clock(length)}`;
   return drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": label },
-    referenceOf(sample, place, height), ...axisOf(length, place, right, height - 18), ...lines);
+    referenceOf(reference, place, height), ...axisOf(length, place, right, height - 18), ...lines);
 }
 
-function referenceOf(sample, place, height) {
-  if (!sample.reference_s) return null;
-  const [start, end] = sample.reference_s.map(place);
+function referenceOf(reference, place, height) {
+  if (!reference) return null;
+  const [start, end] = reference.map(place);
   return drawn("rect", { class: "reference", x: start, y: 4, width: Math.max(2, end - start), height: height - 24 },
-    drawn("title", {}, `annotated: ${clock(sample.reference_s[0])} to ${clock(sample.reference_s[1])}`));
+    drawn("title", {}, `annotated: ${reference.map(clock).join(" to ")}`));
 }
 
 function axisOf(length, place, right, y) {
@@ -75,8 +67,8 @@ function lineOf(call, y, place, right, jump) {
   const line = drawn("g", { class: "look", role: "button", tabindex: 0, "aria-label": said }, drawn("title", {}, said),
     drawn("rect", { class: "hit", x: 0, y, width: right, height: LINE_HEIGHT }),
     drawn("text", { x: LEFT - 8, y: baseline, "text-anchor": "end" }, `R${call.round + 1}`),
-    windowOf(call.asked_s, "asked", y, LINE_HEIGHT - 4, place),
-    windowOf(call.executed_s, "executed", y + 2, LINE_HEIGHT - 8, place),
+    lookOf(call.asked_s, "asked", y, LINE_HEIGHT - 4, place),
+    lookOf(call.executed_s, "executed", y + 2, LINE_HEIGHT - 8, place),
     ...timed.map((frame) => tickOf(frame, y + 2, place)),
     call.error ? drawn("text", { class: "failure", x: LEFT + 6, y: baseline }, `✗ ${call.error}`) : null);
   line.addEventListener("click", () => jump(call.round));
@@ -101,20 +93,20 @@ function tickOf(frame, y, place) {
   return drawn("line", attributes, drawn("title", {}, clock(frame.time_s)));
 }
 
-function windowOf(window, kind, y, height, place) {
+function lookOf(window, kind, y, height, place) {
   if (!window) return null;
   const [start, end] = [Math.min(...window), Math.max(...window)].map(place);
   const width = Math.max(NARROWEST, end - start);
   return drawn("rect", { class: kind, x: (start + end - width) / 2, y, width, height, rx: 2 });
 }
 
-function timelineKey(sample) {
+function timelineKey(reference) {
   const box = { x: 1, y: 1, width: 18, height: 8, rx: 2 };
   return element("p", { class: "key" },
     keyed("asked for", drawn("rect", { class: "asked", ...box })),
     keyed("executed", drawn("rect", { class: "executed", ...box })),
     keyed("frame", drawn("line", { class: "frame", x1: 10, x2: 10, y1: 0, y2: 10 })),
-    sample.reference_s ? keyed("annotated", drawn("rect", { class: "reference", ...box })) : null);
+    reference ? keyed("annotated", drawn("rect", { class: "reference", ...box })) : null);
 }
 
 function keyed(name, shape) {

@@ -1,6 +1,6 @@
 // The viewer: one frame as large as the window allows, with its time and the call that brought it.
 
-const viewer = { frames: [], at: 0, opening: 0 };
+const viewer = { frames: [], at: 0 };
 
 // `frames` are those of a sample in the order in which the agent got them, as { frame, name, call, round }.
 function openViewer(frames, at) {
@@ -21,22 +21,16 @@ function viewFrame(at) {
       button(["Next", element("kbd", {}, "→")], () => viewFrame(at + 1), { disabled: at + 1 === viewer.frames.length }),
       button(["Close", element("kbd", {}, "esc")], () => byId("viewer").close())));
   byId("viewer").focus();
-  showWhole(place, frame, name, ++viewer.opening);
+  showWhole(place, frame, name);
 }
 
 // The file where it can be loaded, else the thumbnail, else why there is none.
-async function showWhole(place, shown, name, mine) {
-  const frame = await placed(shown);
-  const thumbnail = await pictureOf(frame);
-  if (mine !== viewer.opening) return;
-  const gone = () => place.replaceChildren(element("span", { class: "gone" }, frame.no || "no longer there"));
-  const enlarged = () => {
-    const note = element("small", {}, "This is the thumbnail, enlarged: the file of the frame cannot be shown.");
-    place.replaceChildren(pictureAt(thumbnail, name, gone), note);
-  };
-  const whole = wholeOf(frame);
-  if (whole) place.replaceChildren(pictureAt(whole, name, thumbnail && thumbnail !== whole ? enlarged : gone));
-  else if (thumbnail) enlarged();
+async function showWhole(node, frame, name) {
+  const { small, whole, no } = await placeOf(frame.path);
+  const gone = () => node.replaceChildren(element("span", { class: "gone" }, no || "no longer there"));
+  const enlarged = () => node.replaceChildren(pictureAt(small, name, gone),
+    element("small", {}, "This is the thumbnail, enlarged: the file of the frame cannot be shown."));
+  if (whole) node.replaceChildren(pictureAt(whole, name, small === whole ? gone : enlarged));
   else gone();
 }
 
@@ -46,15 +40,13 @@ function pictureAt(address, name, failed) {
   return image;
 }
 
-function viewerKey(event) {
-  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (!step) return;
-  event.preventDefault();
-  viewFrame(viewer.at + step);
-}
-
 function listenToViewer() {
-  byId("viewer").addEventListener("keydown", viewerKey);
+  byId("viewer").addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    viewFrame(viewer.at + step);
+  });
   // A click beside the picture closes it. The dialog itself is the target of no other click.
   byId("viewer").addEventListener("click", (event) => { if (event.target === byId("viewer")) byId("viewer").close(); });
 }
