@@ -28,14 +28,14 @@ MOST_ASKED_LEVELS = MOST_LEVELS // 2
 class CallSettings:
     """Budget of a call in visual tokens, lines per frame to which it cuts first, and how frames are labelled and sent.
 
-    `timestamps` is "requested" or "actual"; `image_transport` is "file" or "base64". A visual token covers
+    `timestamps` is "requested" or "actual"; `image_transport` is "base64" or "file". A visual token covers
     `pixels_per_token` x `pixels_per_token` pixels.
     """
 
     max_visual_tokens: int
     maxp: int
     timestamps: str
-    image_transport: str
+    image_transport: str | None
     pixels_per_token: int = PIXELS_PER_TOKEN_SIDE
 
 

@@ -24,7 +24,7 @@ from eva.replay.compare import MISSING_VIDEO, Divergence, compare, compare_excep
 from eva.replay.loop import Replayer
 from eva.replay.summary import Summary
 from eva.replay.videos import ShownVideo, infer_videos, open_videos
-from eva.run.executor import call_settings, make_tool
+from eva.run.executor import make_tool
 from eva.run.options import FRAME_TOOL, Options, SettingsError
 from eva.run.settings import Dataset, check_settings, choose_agent, with_agent_settings
 
@@ -40,7 +40,7 @@ async def replay_result(
     agent = choose_agent(options, items)
     options = with_agent_settings(options, agent)
     _check_flags(path, dataset, agent, options, cut_frames=cut_frames)
-    settings = replace(call_settings(options), image_transport="file")
+    settings = replace(options, image_transport="file")
     transcribe = load_transcriber(options.tokenizer)
     chosen = options if cut_frames else replace(options, frame_tool=FRAME_TOOL)
     tool = make_tool(chosen, dataset.video_root)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from eva.agent.interface import Agent
 from eva.agent.sample import SampleRunner
-from eva.agent.tool_call import CallRunner, CallSettings
+from eva.agent.tool_call import CallRunner
 from eva.agent.transcript import Transcribe
 from eva.cpus import available_cpus
 from eva.dataset.items import Item
@@ -76,22 +76,5 @@ def make_sample_runner(
     agent: Agent, transcribe: Transcribe, tool: FrameTool, video_root: Path, *, options: Options
 ) -> SampleRunner:
     """What runs one sample with these settings."""
-    return SampleRunner(
-        agent=agent,
-        call_runner=CallRunner(tool, call_settings(options)),
-        transcribe=transcribe,
-        video_root=video_root,
-        max_turns=options.max_turns or agent.settings.max_turns,
-        timeout_s=options.sample_timeout,
-    )
-
-
-def call_settings(settings: FrameSettings) -> CallSettings:
-    """How calls are cut, labelled and sent."""
-    return CallSettings(
-        max_visual_tokens=settings.max_visual_tokens,
-        maxp=settings.maxp,
-        timestamps=settings.timestamps,
-        image_transport=settings.image_transport or "file",
-        pixels_per_token=settings.pixels_per_token,
-    )
+    turns = options.max_turns or agent.settings.max_turns
+    return SampleRunner(agent, CallRunner(tool, options), transcribe, video_root, turns, options.sample_timeout)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eva.agent.interface import MAX_TURNS, Agent
+from eva.agent.tool_call import CallSettings
 from eva.agents.choice import FRAME_TOKENS, NFRAMES
 from eva.endpoint.completion import MAX_TOKENS, TEMPERATURE, Sampling
 from eva.errors import EvaError
@@ -241,7 +242,7 @@ class PlaySettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrameSettings:
+class FrameSettings(CallSettings):
     """How frames are cut, kept and sent. Times are in seconds."""
 
     max_visual_tokens: int = setting(

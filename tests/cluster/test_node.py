@@ -176,12 +176,3 @@ def test_other_code_has_another_version(tmp_path: Path, monkeypatch: pytest.Monk
     copy.write_bytes(FRAME_TOOL.read_bytes() + b"# changed")
     monkeypatch.setattr("eva.cluster.node.FRAME_TOOL", copy)
     assert {name for name, version in versions().items() if version != same[name]} == {"this code"}
-
-
-@pytest.mark.process
-def test_a_node_whose_frame_store_cannot_be_used_says_so_when_it_starts(settings: NodeSettings) -> None:
-    store = settings.options.frame_root / "store"
-    store.parent.mkdir()
-    store.touch()
-    arrival = asyncio.run(Node(settings).start(versions(), ["clip.mp4"]))
-    assert arrival.problem.startswith(f"the frame store in {store.parent} (--frame-root) cannot be used")

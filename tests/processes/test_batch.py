@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from harness import ROOT, environment, write_rows
+from harness import EVAL, ROOT, environment, write_rows
 
 DATASETS = ("videomme", "longvideobench", "mlvu", "lsdbench", "videoholmes", "lvbench")
 # Writes its arguments down, one a line, fails on the dataset that $FAILS names, and leaves that of $LEAVES unfinished.
@@ -56,59 +56,33 @@ def datasets(batch: Batch) -> list[str]:
     return [call[call.index("--dataset") + 1] for call in batch.calls]
 
 
-def test_the_six_datasets_run_once_each(python: Path) -> None:
-    batch = run_batch(python)
+def test_the_six_datasets_run_once_each_from_any_folder_with_the_arguments_as_they_are(
+    python: Path, tmp_path: Path
+) -> None:
+    arguments = ["--base-url", "http://host:1/v1", "--output-dir", "a folder with 'quotes' and *", ""]
+    batch = run_batch(python, *arguments, cwd=tmp_path)
     assert batch.code == 0, batch.stderr
     assert sorted(datasets(batch)) == sorted(DATASETS)
-    assert all(Path(call[0]).name == "eval-eva.py" for call in batch.calls)
-
-
-def test_arguments_are_passed_through_to_each_run_as_they_are(python: Path) -> None:
-    arguments = ["--base-url", "http://host:1/v1", "--output-dir", "a folder with 'quotes' and *", ""]
-    batch = run_batch(python, *arguments)
-    assert len(batch.calls) == 6
+    assert all((tmp_path / call[0]).resolve() == EVAL for call in batch.calls)
     assert all(call[-5:] == arguments for call in batch.calls)
+    assert batch.stdout == "", "without a result there is no table"
 
 
-@pytest.mark.parametrize("fails", [DATASETS[0], DATASETS[2], DATASETS[-1]])
-def test_a_dataset_that_fails_does_not_keep_the_next_from_running_and_the_end_is_not_zero(
-    python: Path, fails: str
+@pytest.mark.parametrize(
+    ("fails", "leaves", "code"), [("mlvu", "none", 1), ("none", "lvbench", 3), ("videomme", "mlvu", 1)]
+)
+def test_a_dataset_that_fails_keeps_no_other_from_running_and_is_named(
+    python: Path, fails: str, leaves: str, code: int
 ) -> None:
-    batch = run_batch(python, fails=fails)
+    batch = run_batch(python, fails=fails, leaves=leaves)
     assert sorted(datasets(batch)) == sorted(DATASETS)
-    assert batch.code != 0
-    assert fails in batch.stderr, "a person must learn which one failed"
-
-
-@pytest.mark.parametrize("leaves", [DATASETS[0], DATASETS[-1]])
-def test_a_dataset_that_did_not_finish_does_not_keep_the_next_from_running_and_the_end_is_3(
-    python: Path, leaves: str
-) -> None:
-    batch = run_batch(python, leaves=leaves)
-    assert sorted(datasets(batch)) == sorted(DATASETS)
-    assert batch.code == 3
-    assert f"to run again with --retry-error: {leaves}" in batch.stderr
-
-
-def test_a_failure_outweighs_what_did_not_finish(python: Path) -> None:
-    batch = run_batch(python, fails=DATASETS[1], leaves=DATASETS[4])
-    assert batch.code == 1
-    assert DATASETS[1] in batch.stderr and DATASETS[4] in batch.stderr
-
-
-def test_it_runs_from_any_folder(python: Path, tmp_path: Path) -> None:
-    batch = run_batch(python, cwd=tmp_path)
-    assert all((tmp_path / call[0]).resolve() == (ROOT / "eval-eva.py") for call in batch.calls)
+    assert batch.code == code
+    assert all(name in batch.stderr for name in (fails, leaves) if name != "none")
 
 
 RECORD = {
-    "gt": "B",
-    "answer": "B",
-    "stop_reason": "answer_found",
-    "num_rounds": 2,
-    "total_tokens": 9,
-    "videos": ["a.mp4"],
-}
+    "gt": "B", "answer": "B", "stop_reason": "answer_found", "num_rounds": 2, "total_tokens": 9, "videos": ["a.mp4"],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("form", ["--output-dir", "--output-dir=", "--out", "--o="])
@@ -121,7 +95,3 @@ def test_it_ends_with_the_table_of_the_results_of_its_folder(python: Path, tmp_p
     assert batch.code == 1, "the table does not change how the runs ended"
     names = [line.split("|")[1].strip() for line in batch.stdout.splitlines()]
     assert names == ["Name", "---", "mlvu\\_mcq", "videoholmes", "lvbench.1", "lvbench.2"]
-
-
-def test_without_a_result_there_is_no_table(python: Path, tmp_path: Path) -> None:
-    assert run_batch(python, "--output-dir", str(tmp_path)).stdout == ""

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import FRAME_TOOL, Bench, block, make_video, row
+from harness import FRAME_TOOL, make_video
 from random_replies import REPLIES, STEM, a_reply
-from scripted_server import Script, ScriptedServer
 
 from eva.agent.sample import SampleRunner
 from eva.agent.tool_call import CallRunner, CallSettings
@@ -153,40 +152,3 @@ def check_contained(folder: Path, expected: set[str]) -> None:
     for path in folder.rglob("*"):
         assert path.name not in {"pwned", "OUTSIDE"}
         assert path.resolve().is_relative_to(folder.resolve())
-
-
-def test_the_same_holds_for_the_command(tmp_path: Path, tokenizer_dir: Path) -> None:
-    count = 60
-    replies = {f"{n}": [a_reply(n), "<answer>B</answer>"] for n in range(count) if n != 7}
-
-    with ScriptedServer(Script(replies)) as server:
-        bench = Bench(tmp_path / "bench", server.base_url, tokenizer_dir)
-        make_video(bench.videos / f"{STEM}.mp4", frames=20)
-        bench.write([row(key, video=f"{STEM}.mp4") for key in replies])
-        run = bench.run("--no-fallback", "--frame-timeout", "60")
-        assert server.journal.unexpected == []
-    assert run.code == 0, run.said[-3000:]
-    assert "Traceback" not in run.stderr
-    records = run.records()
-    assert len(records) == len(replies)
-    assert [r["stop_reason"] for r in records if not set(r["stop_reason"].split("; ")) <= MODELS_OWN] == []
-    check_contained(bench.folder, {"videos", "frames", "out", "questions.jsonl"})
-
-
-def test_a_lone_surrogate_is_sent_as_what_utf_8_can_carry_and_recorded_as_it_came(
-    tmp_path: Path, tokenizer_dir: Path
-) -> None:
-    """A request that cannot be encoded is no failure of the server: it was tried again for half a minute."""
-    odd = block('{"tool": "frame_select", "arguments": {"start_time": 0, "end_time": 1, "nframes": 1}}') + "\ud800"
-    with ScriptedServer(Script({"odd": [odd, "<answer>B</answer>"]})) as server:
-        bench = Bench(tmp_path, server.base_url, tokenizer_dir)
-        make_video(bench.videos / "clip.mp4", frames=10)
-        bench.write([row("odd")])
-        run = bench.run()
-        assert len(server.journal.of("odd")) == 2
-    assert run.record()["stop_reason"] == "answer_found"
-    assert run.record()["trajectory"][0]["reply"] == odd
-
-
-def test_a_reply_can_be_made_again_from_its_number() -> None:
-    assert [a_reply(number) for number in range(20)] == [a_reply(number) for number in range(20)]

@@ -32,7 +32,7 @@ from eva.records.meta import Meta, write_meta
 from eva.run.evaluate import Host, evaluate
 from eva.run.settings import choose_dataset
 from eva.run.summary import summarize
-from eva.scoring.result_file import Coverage, measure, read_spans, write_spans
+from eva.scoring.result_file import Coverage
 
 RIGHT, WRONG = "<answer>B</answer>", "<answer>A</answer>"
 COUNT = 30
@@ -130,32 +130,6 @@ def test_of_an_interrupted_run_every_tool_says_how_far_it_is_and_none_an_accurac
     assert "95 %" not in (tmp_path / "page.html").read_text().split("<script")[0], "the charts have no interval either"
 
 
-def test_a_comparison_with_an_interrupted_run_tests_nothing(
-    bench_at: Callable[[str], Bench], server: ScriptedServer, tmp_path: Path
-) -> None:
-    bench = bench_at(server.base_url)
-    part = tmp_path / "part.jsonl"
-    run = interrupted(bench)
-    part.write_bytes(run.result.read_bytes())
-    part.with_suffix(".meta.json").write_bytes(run.result.with_suffix(".meta.json").read_bytes())
-    server.script.replies = lambda key: [RIGHT]
-    whole = bench.run()
-    assert whole.code == 0, whole.said
-    lines = tool("accuracy.py", whole.result, part, code=3).splitlines()
-    assert lines[2:5] == [f"{PARTIAL} (B)", f"{SO_FAR} (B)", f"{IN_THE_END} (B)"]
-    assert not any("95 %" in line or "p =" in line for line in lines), lines
-    assert f"Questions in both: {FAST} (only in A: {COUNT - FAST}, only in B: 0)" in lines
-    assert any("(a run has not finished)" in line for line in lines if line.startswith("Accuracy:"))
-    content = json.loads(tool("accuracy.py", whole.result, part, "--json", "--partial"))
-    assert (content["partial"], content["to_go"]) == ({"a": False, "b": True}, {"a": 0, "b": COUNT - FAST})
-    assert (content["mcnemar_p"], content["accuracy"]["interval_95"]) == (None, None)
-    tool("report.py", "--against", whole.result, part, "-o", tmp_path / "page.html")
-    paired = on_page(tmp_path / "page.html", "paired")
-    assert any(note.startswith(f"{SO_FAR} (") for note in paired["notes"]), paired["notes"]
-    assert not any("McNemar" in name for name, _ in paired["figures"])
-    assert tool("accuracy.py", whole.result, whole.result).startswith("A: ")
-
-
 def test_a_finished_run_of_a_chosen_part_is_complete_for_it(
     bench_at: Callable[[str], Bench], server: ScriptedServer, tmp_path: Path
 ) -> None:
@@ -231,39 +205,6 @@ def test_a_run_whose_infrastructure_failed_some_samples_ends_with_3_and_the_comm
     assert again.stdout.startswith(f"Accuracy:      {COUNT}/{COUNT} = ")
 
 
-# --- what tells it
-
-
-def test_spans_are_read_as_they_were_written() -> None:
-    for indices in (set(), {0}, {-3, -2, 0, 1, 2, 9}, set(range(5000))):
-        assert read_spans(json.loads(json.dumps(write_spans(indices)))) == indices
-    assert write_spans(range(2700)) == [[0, 2699]]
-
-
-@pytest.mark.parametrize("value", [None, "0-9", 7, [0, 9], [[0]], [[9, 0]], [[0, "9"]], [[0, 10**18]], [[True, 2]]])
-def test_a_broken_choice_is_none(value: object) -> None:
-    assert read_spans(value) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "said", "indices", "rows", "owed"),
-    [
-        ("result_x.jsonl", {}, range(9), None, Coverage(9, 0)),
-        ("cache_x.jsonl", {}, range(9), None, Coverage(9, None)),
-        ("cache_x.jsonl", {}, range(9), 9, Coverage(9, 0, 9)),
-        ("result_x.jsonl", {}, range(9), 30, Coverage(9, 21, 30)),
-        ("result_x.jsonl", {"items": 30}, range(9), None, Coverage(9, 21, 30)),
-        ("result_x.jsonl", {"items": "many", "chosen": "all"}, range(9), None, Coverage(9, 0)),
-        ("cache_x.jsonl", {"items": 30, "chosen": [[0, 8]]}, range(9), 200, Coverage(9, 0, 30)),
-        ("result_x.jsonl", {"items": 30, "chosen": [[0, 9]]}, [*range(9), 20], None, Coverage(10, 1, 30)),
-    ],
-)
-def test_a_file_is_held_against_what_was_chosen_else_against_what_there_is(
-    name: str, said: dict[str, Any], indices: Any, rows: int | None, owed: Coverage
-) -> None:
-    assert measure(Path(name), said, indices, rows=rows) == owed
-
-
 def test_a_cache_of_which_nobody_knows_the_questions_is_not_taken_for_whole(tmp_path: Path) -> None:
     record = {"gt": "B", "answer": "B", "stop_reason": "answer_found", "num_rounds": 1, "total_tokens": 9}
     path = write_rows(tmp_path / "cache_cats.jsonl", [{"index": n, **record} for n in range(9)])
@@ -290,13 +231,3 @@ def test_a_renamed_result_has_its_categories_in_every_tool(tmp_path: Path, meta:
     (head,) = on_page(tmp_path / "page.html", "heads")
     assert head["dataset"] == "videomme"
     assert on_page(tmp_path / "page.html", "rows-0")["names"].count("short") == 1
-
-
-def test_a_renamed_part_without_a_meta_file_has_categories_in_none(tmp_path: Path) -> None:
-    record = {"gt": "B", "answer": "B", "stop_reason": "answer_found", "num_rounds": 1, "total_tokens": 9}
-    rows = [{"index": n, "videos": [f"{n}.mp4"], "video_duration_s": 60.0, **record} for n in range(20)]
-    path = write_rows(tmp_path / "result_videomme.jsonl", rows)
-    assert "Dataset" not in tool("accuracy.py", path)
-    assert json.loads(tool("accuracy.py", path, path, "--json"))["categories"] == {}
-    tool("report.py", path, "-o", tmp_path / "page.html")
-    assert "short" not in on_page(tmp_path / "page.html", "rows-0")["names"]

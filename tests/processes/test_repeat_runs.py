@@ -99,19 +99,3 @@ def test_of_a_repeat_that_has_not_finished_there_are_no_figures(bench: Bench) ->
     assert f"Partial: 3 of 4 questions have a record in {results[1]}" in said
     assert "mean" not in said
     assert json.loads(accuracy(*results, "--json", "--partial"))["to_go"] == [0, 1, 0]
-
-
-@pytest.mark.parametrize(
-    ("flags", "named"),
-    [
-        (("--repeat", "2", "--new-cache"), "--yes"),
-        (("--temperature", "-1"), "--temperature"),
-        (("--temperature", "nan"), "--temperature"),
-        (("--seed", "-1"), "--seed"),
-    ],
-)
-def test_flags_that_cannot_be_are_refused(bench: Bench, flags: tuple[str, ...], named: str) -> None:
-    run = bench.run(*flags)
-    assert run.code == 2
-    assert named in run.stderr
-    assert "Traceback" not in run.stderr

@@ -30,7 +30,6 @@ from eva.replay.compare import (
 from eva.replay.summary import Summary
 from eva.replay.turns import recorded_replies
 from eva.replay.videos import infer_videos
-from eva.run.executor import call_settings
 from eva.run.options import Options, SettingsError
 from eva.run.settings import choose_dataset, choose_items, known_datasets
 
@@ -256,7 +255,7 @@ def test_a_documented_cause_explains_a_record_only_where_it_happened_in_it(tmp_p
 def test_what_a_transcript_does_not_say_of_a_missing_video_is_what_explains_its_counts() -> None:
     item = parse_item(json.dumps(question("two-turns")), default_index=INDEX["two-turns"])
     record = read_record(published("two-turns", item.index))
-    settings = call_settings(Options("golden"))
+    settings = Options("golden")
     (shown,) = infer_videos([record], {item.index: item}, {}, settings).values()
     assert (shown.path, shown.info) == (None, VideoInfo(41.5, 640, 360))
     assert len(recorded_replies(record, item)) == record.num_rounds == 3

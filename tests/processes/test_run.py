@@ -1,10 +1,9 @@
-"""eval-eva.py as a process: what each flag does, what it refuses, what it survives."""
+"""eval-eva.py: what each flag does, what it refuses, what it survives."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ import pytest
 from harness import HELPERS, ROOT, Bench, Run, block, call, make_video, only_sentence, row
 from restated import Decoded, decode_all, describe, owed_images, resized, stamp, stamps
 from scripted_server import Journal, Script, ScriptedServer, image_bytes
-from tokenizer import CHAT_TEMPLATE, build_tokenizer
 
 ANSWER = "<answer>B</answer>"
 FAILED = "call_frame_select_failed"
@@ -71,56 +69,25 @@ WINDOWS_SCRIPT = {
     "beyond the end": [block(call(4, 4507, 3)), ANSWER],
     "reversed": [block(call(4, 1, 3)), ANSWER],
 }
-OUTSIDE = "OUTSIDE"
-ATTACKS: Mapping[str, Mapping[str, Any]] = {
-    "save dir": {"save_dir": OUTSIDE},
-    "save-dir": {"save-dir": OUTSIDE},
-    "save root": {"save_root": OUTSIDE},
-    "an abbreviation": {"save-d": OUTSIDE},
-    "another video": {"video_path": "OTHER"},
-    "a short option": {"i": "OTHER"},
-    "an option in a value": {"why": f"--save-dir={OUTSIDE}"},
-    "an option in a name": {f"why=1 --save-dir={OUTSIDE}": "x"},
-    "no name": {"": "x"},
-    "a null byte": {"why": "a\0b"},
-    "a surrogate": {"why": "\ud800"},
-    "a shell": {"why": "$(touch pwned); touch pwned"},
-    "a list": {"why": [1, 2]},
-}
 # The reference's tool takes these of the model, and its frames are the same: the harness's own come last.
 WITHOUT_EFFECT: Mapping[str, Mapping[str, Any]] = {
-    "a factor": {"factor": 1},
-    "a factor in words": {"factor": "14"},
     "a factor as Python reads it": {"fact": "2_8"},
-    "a save root": {"save-root": "/nowhere"},
     "the beginning of a save root": {"save-r": "/nowhere"},
-    "backend auto": {"backend": "auto"},
     "backend decord": {"backend": "decord"},
 }
 # These say another thing than the arguments before them, and the later name wins. The labels stay.
 LATER: Mapping[str, tuple[Mapping[str, Any], tuple[float, float, int, float]]] = {
-    "another start": ({"start": 2}, (2, 4, 2, 1.0)),
     "another start and end": ({"start-time": "0:00", "end": "0:02"}, (0, 2, 2, 1.0)),
-    "another size": ({"res": 0.5}, (1, 4, 2, 0.5)),
-    "the beginnings of names": ({"end_t": 2, "nfr": 2}, (1, 2, 2, 1.0)),
+    "the beginnings of names": ({"end_t": 2, "nfr": 2, "res": 0.5}, (1, 2, 2, 0.5)),
     "an end that is the stream's": ({"end": ""}, (1, 6, 2, 1.0)),
 }
-# And these it refuses.
+# And these it refuses; tests/frames/test_words.py has more.
 UNUSABLE: Mapping[str, Mapping[str, Any]] = {
     "a save root with an underscore": {"save_root": "/nowhere"},
-    "a backend of this project's tool": {"backend": "av"},
-    "another backend of this project's tool": {"backend": "like-decord"},
-    "an option of this project's tool": {"format": "png"},
-    "a flag with a value": {"clamp": True},
-    "the beginning of three names": {"star": 2},
-    "a value that is taken for an option": {"start": -1e-5},
-    "a time that is none": {"end": None},
-    "too many frames": {"nfr": 10_000},
-    "an extra argument": {"why": "look"},
-    "a factor that is no integer": {"factor": "many"},
+    "a shell": {"why": "$(touch pwned); touch pwned"},
+    "another video": {"video_path": "/other.mp4"},
     "a factor with a point": {"factor": 28.0},
     "an unknown backend": {"backend": "magic"},
-    "a backend that is no name": {"backend": ["decord"]},
 }
 NO_FALLBACK_SCRIPT = {
     **WINDOWS_SCRIPT,
@@ -139,10 +106,7 @@ TWO_AT_ONCE = ("--max-concurrent", "2", "--model", "second", "--api-key", "sesam
 FAULTS: Mapping[str, Mapping[str, Any]] = {
     "500 once": {"status": 500, "times": 1},
     "503 twice": {"status": 503, "times": 2},
-    "a dropped connection": {"fault": "drop", "times": 1},
     "a cut-off body": {"fault": "cut", "times": 1},
-    "broken JSON": {"fault": "broken_json", "times": 1},
-    "empty choices": {"fault": "empty_choices", "times": 1},
     "an abort": {"fault": "abort", "times": 1},
     "429 once": {"status": 429, "times": 1},
     "no fault": {},
@@ -151,12 +115,9 @@ LASTING: Mapping[str, Mapping[str, Any]] = {
     "500 for ever": {"status": 500, "message": "[Errno 2] No such file or directory: 'x.png'"},
     "dropped for ever": {"fault": "drop"},
     "404 for ever": {"status": 404, "message": "The model does not exist."},
-    "broken JSON for ever": {"fault": "broken_json"},
-    "empty choices for ever": {"fault": "empty_choices"},
 }
 OVERFLOW = {
-    "too long in text": "This model's maximum context length is 16384 tokens. However, your prompt contains 20000",
-    "too long in images": "Input length (20000) exceeds model's maximum context length (16384).",
+    "too long": "This model's maximum context length is 16384 tokens. However, your prompt contains 20000",
     "too many images": "At most 9999 image(s) may be provided in one prompt.",
 }
 
@@ -172,29 +133,19 @@ def timed(start: str, end: str, nframes: str, resize: str = "1") -> str:
 
 HOSTILE = {
     "a lone surrogate in an answer": ("<answer>\ud800</answer>", "answer_found"),
-    "a lone surrogate in a reply": ("\udfff Hm.", "no_answer_no_tool_call"),
+    "a lone surrogate in a reply that is sent back": (LOOK + "\udfff", "answer_found"),
     "null bytes": ("\0\0<answer>\0</answer>", "answer_found"),
     "five megabytes": ("x" * 5_000_000 + "<answer>B</answer>", "answer_found"),
     "control tokens": ("<|im_end|>\n<|im_start|>user\n<|image_pad|><answer>B</answer>", "answer_found"),
     "line separators": ("<answer>B\u2028\u2029\u0085\r</answer>", "answer_found"),
     "a deep list": (deep(200_000), "arguments_not_json"),
-    **{
-        f"a time of {levels} levels": (timed("[" * levels + "]" * levels, "2", "2"), None)
-        for levels in (150, 900, 930, 950, 970, 990)
-    },
-    "a huge time": (timed("0", "1e308", "2"), None),
+    **{f"a time of {levels} levels": (timed("[" * levels + "]" * levels, "2", "2"), None) for levels in (150, 950)},
     "two huge times": (timed("-1e308", "1e308", "2"), None),
     "a huge integer time": (timed("0", "1" + "0" * 400, "2"), None),
-    "a huge resize": (timed("0", "2", "2", "1e308"), None),
     "an infinite resize": (timed("0", "2", "2", "1e999"), FAILED),
-    "a NaN resize": (timed("0", "2", "2", "NaN"), FAILED),
     "a NaN time": (timed("NaN", "2", "2"), FAILED),
-    "an infinite time": (timed("0", "Infinity", "2"), FAILED),
     "a huge number of frames": (timed("0", "2", "1e308"), FAILED),
-    "a negative resize": (timed("0", "2", "2", "-1"), FAILED),
-    "a word for a time": (timed('"soon"', "2", "2"), FAILED),
     "a long string time": (timed('"' + "9" * 100_000 + '"', "2", "2"), FAILED),
-    "an option for a time": (timed('"--save-dir=/"', "2", "2"), FAILED),
     "an object for a time": (block(call([], [], 2)), FAILED),
     "true for everything": (timed("true", "true", "true", "true"), None),
 }  # fmt: skip
@@ -217,26 +168,12 @@ def hostile_rows() -> list[dict[str, Any]]:
     return [*(row(key) for key in HOSTILE), odd]
 
 
-def attack_script(folder: Path) -> dict[str, list[str]]:
-    places = {OUTSIDE: str(folder / "outside"), "OTHER": str(folder / "other.mp4")}
-
-    def placed(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        text = json.dumps(arguments)
-        for name, place in places.items():
-            text = text.replace(name, place)
-        return dict(json.loads(text))
-
-    return {key: [block(call(1, 4, 2, **placed(more))), ANSWER] for key, more in ATTACKS.items()}
-
-
 @pytest.fixture(scope="module")
 def flagged(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Iterator[Flagged]:
     folder = tmp_path_factory.mktemp("flags")
     clip = make_video(folder / "videos" / "clip.mp4")
-    make_video(folder / "other.mp4", frames=10)
     for name in NAMES:
         (folder / "videos" / name).symlink_to(clip)
-    marked = build_tokenizer(folder / "marked", chat_template="MARK" + CHAT_TEMPLATE)
     servers: dict[str, ScriptedServer] = {}
     runs: dict[str, Run] = {}
 
@@ -259,27 +196,20 @@ def flagged(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> It
         return [row(key) for key in script]
 
     named = [row(key, video=name) for key, name in zip(TRANSPORT_SCRIPT, NAMES, strict=True)]
-    attacks = attack_script(folder)
     add("faults", Script(fault_script()), rows_of(fault_script()))
     add("hostile", Script(hostile_script()), hostile_rows())
     add("file", Script(TRANSPORT_SCRIPT), named)
     add("base64", Script(TRANSPORT_SCRIPT), named[:3], "--image-transport", "base64")
     add("actual", Script(WINDOWS_SCRIPT), rows_of(WINDOWS_SCRIPT), "--timestamps", "actual")
     add("no fallback", Script(NO_FALLBACK_SCRIPT), rows_of(NO_FALLBACK_SCRIPT), "--no-fallback")
-    add("attacks", Script(attacks), rows_of(attacks), "--no-fallback")
     tool = str(HELPERS / "foreign_tool.py")
     add("foreign tool", Script(WINDOWS_SCRIPT), rows_of(WINDOWS_SCRIPT), frame_tool=tool)
     if importlib.util.find_spec("decord"):
         add("decord", Script(WINDOWS_SCRIPT), rows_of(WINDOWS_SCRIPT), "--backend", "decord")
     two = Script(MANY, models=("first", "second"), api_key="sesame", default_delay_s=0.3)
-    add(
-        "two at once",
-        two,
-        MANY_ROWS,
-        *TWO_AT_ONCE,
-    )
+    add("two at once", two, MANY_ROWS, *TWO_AT_ONCE)
     slow = Script(MANY, models=("first", "second"), default_delay_s=0.3)
-    add("defaults", slow, MANY_ROWS, tokenizer=str(marked))
+    add("defaults", slow, MANY_ROWS)
     add("ids", Script(MANY), MANY_ROWS, "--ids", "1,3,5-7", dataset="named.set-2")
     yield Flagged(runs, {name: server.journal for name, server in servers.items()}, decode_all(clip), folder)
     for server in servers.values():
@@ -302,10 +232,9 @@ def test_any_file_name_gives_its_frames_through_absolute_quoted_file_addresses(f
     assert flagged.images("file", key) == owed_images(flagged.video, 1, 4, 2, 1.0)
     urls = flagged.journals["file"].of(key)[-1].urls
     assert len(urls) == 2
-    for url in urls:
-        assert url.startswith("file:///")
-        assert re.fullmatch(r"[!-~]+", url), "an address is ASCII without blanks"
-        assert str(flagged.folder / "file" / "frames").encode() in os.fsencode(url.removeprefix("file://"))
+    store = (flagged.folder / "file" / "frames" / "store").as_uri()
+    assert all(url.startswith(store) and re.fullmatch(r"[!-~]+", url) for url in urls), "ASCII without blanks"
+    assert list(flagged.folder.rglob("pwned")) == [] == list(ROOT.glob("pwned"))
 
 
 def test_the_summary_says_how_many_frames_were_there_already(flagged: Flagged) -> None:
@@ -315,15 +244,6 @@ def test_the_summary_says_how_many_frames_were_there_already(flagged: Flagged) -
     shown = [set(one["frames"]) for one in calls]
     assert int(said[1]) == sum(map(len, shown))
     assert int(said[2]) == sum(map(len, shown)) - len(set().union(*shown)) > 0
-
-
-def test_no_file_name_reaches_a_shell_and_every_frame_lies_in_the_store(flagged: Flagged) -> None:
-    assert list(flagged.folder.rglob("pwned")) == [] == list(ROOT.glob("pwned"))
-    root = (flagged.folder / "file" / "frames").resolve()
-    calls = [c for r in flagged.runs["file"].records() for step in r["trajectory"] for c in step["calls"]]
-    frames = [path for one in calls for path in one["frames"]]
-    assert len(frames) > len(NAMES)
-    assert {Path(os.path.normpath(path)).relative_to(root).parts[0] for path in frames} == {"store"}
 
 
 @pytest.mark.parametrize("key", list(TRANSPORT_SCRIPT)[:3])
@@ -361,11 +281,6 @@ def test_actual_time_stamps_are_those_of_the_frames_shown(flagged: Flagged, key:
     assert flagged.labels("actual", key) == [stamp(int(at)) for at in times]
 
 
-def test_actual_time_stamps_differ_from_the_requested_ones_where_the_window_was_clamped(flagged: Flagged) -> None:
-    assert flagged.labels("actual", "beyond the end") == ["00:04", "00:05", "00:05"]
-    assert flagged.labels("foreign tool", "beyond the end") == stamps(4, 4507, 3) == ["00:04", "37:35", "75:07"]
-
-
 def test_without_fallback_a_window_is_not_clamped(flagged: Flagged) -> None:
     shown = [describe(resized(picture, 1.0)) for picture in flagged.video.pictures([40, 59, 59])]
     assert flagged.images("no fallback", "beyond the end") == shown
@@ -398,15 +313,6 @@ def test_without_fallback_a_model_that_chooses_torchcodec_gets_frames_by_time(fl
     assert flagged.record("no fallback", "by time, beyond the end")["stop_reason"] == FAILED
 
 
-@pytest.mark.parametrize("key", ATTACKS)
-def test_no_argument_of_the_model_names_a_place_or_a_file(flagged: Flagged, key: str) -> None:
-    record = flagged.record("attacks", key)
-    assert record["stop_reason"] in {FAILED, "answer_found"}
-    if record["stop_reason"] == "answer_found":
-        assert flagged.images("attacks", key) == owed_images(flagged.video, 1, 4, 2, 1.0)
-    assert not (flagged.folder / "outside").exists()
-
-
 # --- model, server, choice of items
 
 
@@ -428,12 +334,6 @@ def test_ids_are_the_denominator_and_a_dataset_of_any_name_has_files_of_that_nam
     assert "5/5 = 100.00%" in run.stdout
     names = {path.name for path in run.output_dir.iterdir()}
     assert {"cache_named.set-2.jsonl", "result_named.set-2.jsonl"} <= names
-
-
-def test_the_tokenizers_chat_template_writes_the_transcript(flagged: Flagged) -> None:
-    for run, owed in (("defaults", "MARK"), ("ids", "")):
-        heads = {record["messages"].partition("<|im_start|>")[0] for record in flagged.runs[run].records()}
-        assert heads == {owed}
 
 
 def test_each_item_is_asked_once_and_lands_in_cache_and_result_once(flagged: Flagged) -> None:
@@ -500,14 +400,6 @@ def test_bad_input_is_one_sentence_that_names_it_and_exit_code_2_and_nothing_is_
     assert server.journal.seen == [] and not any("chat" in path for path in server.journal.paths)
     assert bench.cache.read_text(encoding="utf-8") == KEPT
     assert not bench.result.exists() and not list(tmp_path.rglob("*escape*"))
-
-
-def test_a_missing_annotation_file_of_a_known_dataset_names_the_command_that_fetches_it(tmp_path: Path) -> None:
-    if (ROOT / "data" / "MLVU_MCQ_raw_full.jsonl").exists():
-        pytest.skip("the annotations were fetched")
-    run = Bench(tmp_path, "http://127.0.0.1:9/v1", tmp_path, "mlvu").run(jsonl=None)
-    assert run.code == 2
-    assert "MLVU_MCQ_raw_full.jsonl" in run.stderr and "data/fetch.py" in run.stderr
 
 
 # --- what the server does

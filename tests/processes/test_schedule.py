@@ -446,23 +446,6 @@ def test_an_outage_ends_samples_that_wait_for_a_seat_and_those_under_way() -> No
     assert samples.done == Counter()
 
 
-def test_closing_ends_the_watchers_and_probes_that_are_under_way() -> None:
-    async def close_in_an_outage() -> list[str]:
-        problems: list[str] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(str(context)))
-        async with samples.pool() as pool:
-            server.script.down = True
-            with contextlib.suppress(asyncio.TimeoutError):
-                async with pool.assign(avoiding=()) as assignment:
-                    await asyncio.wait_for(assignment.complete(question("0")), 0.5)
-        assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
-        return problems
-
-    with serving(Script(lambda key: [ANSWER])) as (server,):
-        samples = Samples([server.base_url])
-        assert asyncio.run(close_in_an_outage()) == []
-
-
 def test_a_watcher_that_fails_ends_the_run_instead_of_letting_it_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     probes = Counter[str]()
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from harness import HELPERS, ROOT, Bench, environment, make_video, row, wait_until
 
 # It fails on the port that the file `broken` names.
@@ -115,13 +114,3 @@ def test_one_server_that_ends_is_named_and_the_others_go_on(tmp_path: Path) -> N
         process.terminate()
     process.wait(60)
     assert is_free(first + 1)
-
-
-@pytest.mark.parametrize("ports", ["8007-8000", "8000-70000"])
-def test_a_range_of_ports_that_cannot_be_is_refused_without_its_password(
-    ports: str, tmp_path: Path, tokenizer_dir: Path
-) -> None:
-    run = Bench(tmp_path, f"http://me:swordfish@host:{ports}/v1", tokenizer_dir).run()
-    assert run.code == 2
-    assert f"the ports {ports} run backwards, or are beyond 65535" in run.stderr
-    assert "swordfish" not in run.stderr

@@ -46,17 +46,6 @@ def test_the_meta_file_says_what_each_server_is_and_what_was_asked_of_it(bench: 
         assert environment["request"] == {"temperature": 0.0, "max_tokens": 2048}
 
 
-def test_a_run_goes_on_where_the_server_has_become_another_one(bench: Bench) -> None:
-    bench.write([row("question"), row("another")])
-    with ScriptedServer(Script(lambda key: [ANSWER], ranks=2, context=4096)) as before:
-        assert bench.run("--sample", "1", base_url=before.base_url).code == 0
-    with ScriptedServer(Script(lambda key: [ANSWER], root=None)) as after:
-        run = bench.run(base_url=after.base_url)
-    assert run.code == 0, run.said
-    meta = json.loads(run.result.with_suffix(".meta.json").read_text())
-    assert meta["environment"]["servers"] == [{"address": after.base_url}]
-
-
 # --- the weights are a setting
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
+
 import pytest
 
 from eva.commands.run_flags import REFERENCE_FLAGS, RunCommand, make_parser, parse_command, resume_command
@@ -32,6 +34,13 @@ def test_a_range_of_ports_stands_for_a_server_on_each(text: str, meant: list[str
     assert addresses(text) == tuple(meant)
 
 
+@pytest.mark.parametrize("ports", ["8007-8000", "8000-70000"])
+def test_a_range_of_ports_that_cannot_be_is_refused_without_its_password(ports: str) -> None:
+    with pytest.raises(ArgumentTypeError, match=f"the ports {ports}") as refused:
+        addresses(f"http://me:swordfish@host:{ports}/v1")
+    assert "swordfish" not in str(refused.value)
+
+
 def test_ranks_are_a_number_or_left_to_the_server_or_off() -> None:
     assert [rank_count(text) for text in ("auto", "8", "0")] == [None, 8, 0]
     with pytest.raises(Exception, match="from 0 on"):
@@ -58,6 +67,15 @@ def test_a_flag_of_this_project_has_one_name_that_no_flag_of_the_reference_begin
         parsed("--dataset", "own", "--base", "http://host/v1")
 
 
-def test_the_command_to_go_on_deletes_nothing_in_short_words_either() -> None:
-    said = resume_command(["eval-eva.py", "--data", "own", "--new", "--retry", "--max-t=3", "--api-key", "sesame"])
-    assert said == "python eval-eva.py --dataset own --max-turns=3 --api-key YOUR_KEY"
+@pytest.mark.parametrize(
+    ("words", "owed"),
+    [
+        (["--new", "--retry", "--max-t=3"], "--max-turns=3"),
+        (["--api-key", "x"], "--api-key YOUR_KEY"),
+        (["--base-url=http://u:p@h/v1?key=a@b"], "--base-url=http://YOUR_USER:YOUR_PASSWORD@h/v1?key=YOUR_KEY"),
+        (["--base-url", "http://token@h/v1,http://h/v1"], "--base-url http://YOUR_USER:YOUR_PASSWORD@h/v1,http://h/v1"),
+        (["--header", "X: secret"], "--header X: YOUR_VALUE"),
+    ],
+)
+def test_the_command_to_go_on_deletes_nothing_and_has_placeholders_for_secrets(words: list[str], owed: str) -> None:
+    assert resume_command(["eval-eva.py", *words]).replace("'", "") == f"python eval-eva.py {owed}"
