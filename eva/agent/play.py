@@ -8,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -29,8 +28,6 @@ from eva.records.schema import Refusal, Round
 T = TypeVar("T")
 # How long a cancelled agent may take to end. Then it is ended by force.
 END_S = 5.0
-# Whether the task that runs now is an agent's, or one that the agent made.
-in_agent: ContextVar[bool] = ContextVar("in_agent", default=False)
 
 # A request: its messages, and the further fields of its body.
 Complete = Callable[[Sequence[Message], Mapping[str, Any]], Awaitable[Reply]]
@@ -289,7 +286,6 @@ class Sample:
         self._conclude(task, agent, under_way=bool(under_way))
 
     async def _run(self, agent: Agent) -> object:
-        in_agent.set(True)
         try:
             return await agent.run(self)
         except SystemExit as error:  # it would end the run

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import math
+import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from eva.agent.images import data_url, file_url
 from eva.frames.tool import MAX_FRAMES, CallFailedError, Extraction, FrameCall, FrameTool, FrameToolError
 from eva.json_text import MOST_LEVELS, is_deeper
 from eva.protocol.arguments import FrameRequest, UnusableArgumentError, read_request
@@ -163,3 +164,17 @@ def _require_time(name: str, value: int | float | None) -> int | float:
     if value is None or isinstance(value, bool) or not abs(value) < math.inf:
         raise UnusableArgumentError(f"{name} is not a time that the frame tool takes")
     return value
+
+
+# --- the address from which a server gets a frame
+
+
+def file_url(frame: Path) -> str:
+    """An absolute, quoted file:// address. The server would look for a relative path in its own folder."""
+    return frame.absolute().as_uri()
+
+
+def data_url(frame: Path) -> str:
+    """The content of the file as a data: address, for a server that does not share the file system."""
+    kind = mimetypes.guess_type(frame.name)[0] or "image/png"
+    return f"data:{kind};base64,{base64.b64encode(frame.read_bytes()).decode('ascii')}"

@@ -20,9 +20,7 @@ from logging.handlers import BufferingHandler
 from pathlib import Path
 
 import eva
-from eva.agent.images import small_image
 from eva.agent.transcript import load_transcriber
-from eva.agent.watch import without_exits
 from eva.agents.choice import AgentChoice
 from eva.cpus import available_cpus
 from eva.dataset.items import Item, locate_video, video_path
@@ -35,7 +33,7 @@ from eva.frames.probing import is_folder
 from eva.frames.tool import FrameCounts
 from eva.records.meta import package_versions
 from eva.records.schema import Record
-from eva.run.connect import make_model
+from eva.run.connect import make_model, small_image
 from eva.run.executor import make_sample_runner, make_tool
 from eva.run.options import FRAME_TOOL, Options
 
@@ -140,7 +138,6 @@ class Node:
         transport, why = await _choose_transport(options.image_transport, frame_root, reachable)
         options = replace(options, frame_root=frame_root, image_transport=transport)
         transcribe = await asyncio.to_thread(load_transcriber, options.tokenizer)
-        without_exits(asyncio.get_running_loop())
         self._tool = make_tool(options, root)
         await self._tool.start()
         self._runner = make_sample_runner(self._settings.agent.make(), transcribe, self._tool, root, options=options)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
-from eva.agent.images import small_image
+from eva.agent.tool_call import file_url
 from eva.endpoint.client import ChatModel
+from eva.endpoint.completion import BLACK_PNG_BASE64
 from eva.endpoint.errors import ServerError
 from eva.endpoint.http_client import Client
 from eva.run.options import Options, SettingsError
@@ -56,3 +62,15 @@ def make_model(url: str, name: str, options: Options) -> ChatModel:
     if options.image_transport == "base64":
         return model
     return replace(model, small_image=partial(small_image, options.frame_root))
+
+
+@contextmanager
+def small_image(folder: Path) -> Iterator[str]:
+    """The address of a file in `folder` with an image of one visual token. A server that runs as another user can read
+    it. Raises OSError."""
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".png") as file:
+        file.write(base64.b64decode(BLACK_PNG_BASE64))
+        file.flush()
+        frame = Path(file.name)
+        frame.chmod(0o644)
+        yield file_url(frame)

@@ -20,12 +20,12 @@ from played_agent import play
 from vllm_server import MAX_MODEL_LEN, MODEL, NAME, PYTHON, VllmServer
 
 from demo.make_data import plan, render, rows
-from eva.agent.images import data_url, file_url
 from eva.agent.interface import Agent
 from eva.agent.play import Episode, Sample
 from eva.agent.record import episode_record, exception_record
 from eva.agent.refusal import PictureUnreadableError
 from eva.agent.sample import with_pictures_checked
+from eva.agent.tool_call import data_url, file_url
 from eva.dataset.items import Item
 from eva.endpoint.client import ChatModel
 from eva.endpoint.completion import Sampling
