@@ -14,7 +14,7 @@ from eva.errors import EvaError, VideoError
 from eva.json_text import items, mapping, text
 from eva.protocol.messages import PromptError, clock, first_question
 from eva.protocol.stop_reasons import AGENT, BAD_REQUEST, EXCEPTION, INFRASTRUCTURE, MODEL, SAMPLE
-from eva.records.schema import OWN_KEYS, SCHEMA, Call, Record, Round, Waited
+from eva.records.schema import OWN_KEYS, SCHEMA, Call, Record, Round, Waited, to_json
 
 BAD_REQUEST_ERROR = "OpenAI BadRequestError after retries"
 
@@ -43,7 +43,7 @@ def episode_record(item: Item, episode: Episode, transcribe: Transcribe) -> Reco
         error=BAD_REQUEST_ERROR if refused else "",
         error_detail=episode.refusal if refused else "",
         failure=None if episode.answer else MODEL,
-        trajectory=tuple(rounds),
+        trajectory=[to_json(one) for one in rounds],
         **_common(item, episode),
     )
 
@@ -65,7 +65,7 @@ def exception_record(item: Item, error: Exception, episode: Episode | None = Non
         estimated_visual_tokens=0,
         error=f"{name or type(error).__name__}: {error}",
         failure=failure,
-        trajectory=tuple(_rounds(episode)),
+        trajectory=[to_json(one) for one in _rounds(episode)],
         **_common(item, episode),
     )
 
@@ -81,7 +81,7 @@ def _common(item: Item, episode: Episode) -> dict[str, Any]:
         "video_file": episode.video_file,
         "video_duration_s": episode.video_duration_s,
         "waited": Waited(round(episode.seat_s, 3), round(episode.server_s, 3), round(episode.frames_s, 3)),
-        "opening": _calls(episode, episode.outcomes[0]) or None,
+        "opening": [to_json(call) for call in _calls(episode, episode.outcomes[0])] or None,
         "question": first_question(item.prompt),
         "schema": SCHEMA,
         "refusals": tuple(episode.refusals),

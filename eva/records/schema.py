@@ -1,5 +1,5 @@
-"""The record: what one line of a cache or a result says, and what a sample fills. Its fields are its keys, in the order
-of the line.
+"""The record: what one line of a cache or a result says. Its fields are the keys, in the order of the line;
+docs/records.md says what each means.
 
 `read_record` takes any line that this harness, its earlier versions or the reference wrote. A field that is missing or
 of a wrong kind is None or empty, or is kept as text; only what is no JSON object, or has no index, is no record.
@@ -38,11 +38,8 @@ T = TypeVar("T")
 class Waited:
     """Where the time of a sample went, in seconds. The rest of it is the harness's own."""
 
-    # Until it was its turn at the server: the limit of requests under way, retries, outages.
     seat_s: Number
-    # For the replies.
     server_s: Number
-    # For the video to be opened and for frames.
     frames_s: Number
 
 
@@ -56,20 +53,15 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Executed:
-    """What the frame tool did, as the tool says it. Where it does not say, a field is None and is not written."""
+    """What the frame tool did, as the tool says it; `seconds` are the wall time, which the harness measures."""
 
-    # The window after clamping, in seconds.
     start_s: Number = None
     end_s: Number = None
-    # Of the frames, counted in the order in which the video shows them.
     indices: Numbers | None = None
-    # Of the decoded frames, in seconds from the start of the stream.
     times_s: Numbers | None = None
-    # Of the frames, in pixels.
     width: Number = None
     height: Number = None
     decoder: str | None = None
-    # Wall time of the call, which the harness measures.
     seconds: Number = None
 
 
@@ -77,21 +69,14 @@ class Executed:
 class Call:
     """One tool call, from what was asked to what was shown."""
 
-    # The arguments as the model wrote them; the model's own text where they are not JSON.
     asked: Any
-    # After the budget step; None where there was none.
     budgeted: Budgeted | None
-    # None where the tool gave no frames.
     executed: Executed | None
-    # The paths of the frames, in the order in which the model got them; empty for what is no path.
     frames: Paths
-    # Visual tokens of the call; 0 where there was no budget step.
     tokens: Number
-    # The name of the error in the stop reason, and the same for a person; None if the call worked.
     error: str | None
     reason: str | None
-    # The second that each frame's label named to the model, empty where the agent did not label them so; None in
-    # records without a schema number.
+    # None in records without a schema number.
     labels_s: tuple[int, ...] | None = None
 
 
@@ -99,85 +84,60 @@ class Call:
 class Round:
     """One completed reply of the model."""
 
-    # Verbatim.
     reply: str
     usage: Usage
-    # Wall time of the request, its retries included.
     seconds: Number
-    # As the server says it.
     finish_reason: str | None
     calls: tuple[Call, ...]
-    # What the server took out of the reply as reasoning.
     reasoning: str = ""
-    # The native tool calls as JSON objects with `id`, `name` and `arguments`; None where there are none.
     tool_calls: list[Any] | None = None
-    # The messages of the request as the record's are, where what the agent sent next does not begin with them.
     request: Transcript = ""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One sample. The agent's room writes it when the sample ends; fields with a default are additions to the
-    reference's, and are not written where they hold the default."""
+    """One sample. Fields with a default are additions to the reference's, and are not written where they hold it."""
 
-    # Of the question, from the annotation.
     index: int
-    # The paths of the videos, from the annotation; the first one is shown.
     videos: tuple[str, ...]
-    # The conversation as text, without image tokens, or the messages themselves where the run had no tokenizer; empty
-    # for an exception, which is written as an empty list.
+    # Empty for an exception, which is written as an empty list.
     messages: Transcript
-    # The ground truth, from the annotation.
     gt: str
-    # What the agent answered; empty where it did not answer.
     answer: str
-    # Why the sample ended: eva/protocol/stop_reasons.py.
     stop_reason: str
-    # Completed replies; 0 for an exception.
     num_rounds: Count
-    # Tokens of the last request and its reply; 0 for an exception.
     total_tokens: Count
-    # Over all tool calls as executed; 0 for an exception.
     estimated_visual_tokens: Count
-    # What failed, in the reference's words where it has words.
     error: str = ""
-    # What the server said when it refused the request.
     error_detail: str = ""
     # The annotation's other keys, which stand among the record's own.
     extra: Mapping[str, Any] = field(default_factory=dict)
-    # Whose failure it is that there is no answer: `model`, `sample`, `infrastructure`. None where the record does not
-    # say: the agent answered, or the record is the reference's.
+    # None where the record does not say: the agent answered, or the record is the reference's.
     failure: str | None = None
-    # The file that was shown instead of the annotated one, below the video root.
     video_file: str = ""
-    # The video's length; of older records the whole seconds that the opening message names.
+    # Of older records the whole seconds that the opening message names.
     video_duration_s: Duration = None
-    # The completed rounds; None in the reference's records.
-    trajectory: Sequence[Round] | None = None
-    # The calls that the agent made before the first reply.
-    opening: Sequence[Call] | None = None
-    # Wall time of the sample.
+    # JSON, which `rounds` reads when they are asked for: it is most of a record, and no score needs it.
+    trajectory: list[Any] | None = None
+    # The same of `looks`.
+    opening: list[Any] | None = None
     seconds: Count = None
-    # The question as it was asked, stripped; of older records as the transcript shows it.
+    # Of older records as the transcript shows it.
     question: str = ""
-    # SCHEMA of the version that wrote the record; None in the reference's records, and in our older ones.
     schema: int | None = None
-    # The agent that played; empty for EVA.
     agent: str = ""
-    # Which part of `seconds` was waiting; None in older records.
     waited: Waited | None = None
-    # The requests that the server refused, and after which the agent went on.
     refusals: tuple[Refusal, ...] = ()
 
-    @property
-    def rounds(self) -> Sequence[Round]:
+    @cached_property
+    def rounds(self) -> tuple[Round, ...]:
         """The completed rounds; none where the record does not say them."""
-        return self.trajectory or ()
+        return tuple(_read(Round, one) for one in self.trajectory or ())
 
-    @property
-    def looks(self) -> Sequence[Call]:
+    @cached_property
+    def looks(self) -> tuple[Call, ...]:
         """The calls that the agent made before the first reply."""
-        return self.opening or ()
+        return tuple(_read(Call, one) for one in self.opening or ())
 
     @cached_property
     def outcome(self) -> Outcome:
@@ -221,46 +181,18 @@ def read_record(line: object, *, default_index: int | None = None) -> Record:
     index = stated if type(stated) is int else default_index
     if index is None:
         raise ValueError(f"'index' must be an integer, not {stated!r:.80}")
-    return _read_record(value, index)
-
-
-def _read_record(value: Mapping[str, Any], index: int) -> Record:
     found = _read_fields(Record, value)
-    derived: dict[str, Any] = {name: str(value.get(name, missing)) for name, missing in _JUDGED.items()}
-    own = OWN_KEYS
+    found |= {name: str(value.get(name, missing)) for name, missing in _JUDGED.items()}
+    own, said = OWN_KEYS, transcript(found["messages"])
     if found["schema"] is None:
-        derived |= {"question": find_question(transcript(found["messages"]))}
-        derived |= {"opening": None, "agent": "", "waited": None, "refusals": ()}
+        found |= {"question": find_question(said), "opening": None, "agent": "", "waited": None, "refusals": ()}
         own = OWN_KEYS - _SINCE_SCHEMA_1
     if found["video_duration_s"] is None:
-        derived["video_duration_s"] = find_video_length_s(transcript(found["messages"]))
+        found["video_duration_s"] = find_video_length_s(said)
     if value.get("failure", "") is None:  # the record says that it is nobody's
-        derived["failure"] = ""
+        found["failure"] = ""
     extra = {key: held for key, held in value.items() if key not in own}
-    return Record(**{**found, **derived, "index": index, "extra": extra})
-
-
-class _Unread(Sequence[T]):
-    """The parts of a record that was read. Each is typed when it is asked for: most of a record's bytes are theirs, and
-    no score needs them."""
-
-    def __init__(self, kind: type[T], values: list[Any]) -> None:
-        self._kind, self.values = kind, values
-
-    @cached_property
-    def _parts(self) -> tuple[T, ...]:
-        return tuple(_read(self._kind, value) for value in self.values)
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, place: Any) -> Any:
-        return self._parts[place]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and self._parts == tuple(other)
-
-    __hash__ = None  # type: ignore[assignment]
+    return Record(**{**found, "index": index, "extra": extra})
 
 
 def _read(kind: type[T], value: object) -> T:
@@ -283,8 +215,6 @@ def record_json(record: Record) -> dict[str, Any]:
 
 def to_json(value: Any) -> Any:
     """A part of a record as JSON values; a field that holds its default is left out."""
-    if isinstance(value, _Unread):
-        return value.values
     if isinstance(value, tuple):
         return [to_json(part) for part in value]
     if not is_dataclass(value):
@@ -299,25 +229,9 @@ def to_json(value: Any) -> Any:
     return found
 
 
-def _text_or_none(value: object) -> str | None:
-    return None if value is None else str(value)
-
-
 def transcript(messages: object) -> str:
     """The conversation as text; empty where the record holds the messages themselves."""
     return messages if isinstance(messages, str) else ""
-
-
-def _duration_s(value: object) -> Number:
-    return value if is_number(value) and 0.001 <= value <= 1e9 else None
-
-
-def _count(value: object) -> Count:
-    return value if is_number(value) and 0 <= value <= _MAX_COUNT else None
-
-
-def _numbers(value: object) -> Numbers | None:
-    return tuple(map(number, value)) if isinstance(value, list) else None
 
 
 def _integers(value: object) -> tuple[int, ...] | None:
@@ -329,14 +243,6 @@ def _budgeted(value: object) -> Budgeted | None:
     return None if None in numbers else Budgeted(*numbers)  # type: ignore[arg-type]
 
 
-def _sequence(kind: type[T]) -> Callable[[object], Sequence[T] | None]:
-    return lambda value: _Unread(kind, value) if isinstance(value, list) else None
-
-
-def _optional(kind: type[T]) -> Callable[[object], T | None]:
-    return lambda value: _read(kind, value) if isinstance(value, dict) else None
-
-
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "Any": lambda value: value,
     "Mapping[str, Any]": mapping,
@@ -344,21 +250,19 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "int": lambda value: value,
     "int | None": lambda value: value if type(value) is int else None,
     "str": text,
-    "str | None": _text_or_none,
+    "str | None": lambda value: None if value is None else str(value),
     "Transcript": lambda value: tuple(value) if isinstance(value, list) and value else transcript(value),
     "tuple[str, ...]": lambda value: tuple(map(str, items(value))),
     "Paths": lambda value: tuple(name if isinstance(name, str) else "" for name in items(value)),
     "tuple[int, ...] | None": _integers,
     "Number": number,
-    "Numbers | None": _numbers,
-    "Count": _count,
-    "Duration": _duration_s,
+    "Numbers | None": lambda value: tuple(map(number, value)) if isinstance(value, list) else None,
+    "Count": lambda value: value if is_number(value) and 0 <= value <= _MAX_COUNT else None,
+    "Duration": lambda value: value if is_number(value) and 0.001 <= value <= 1e9 else None,
     "Usage": lambda value: Usage(*(number(mapping(value).get(one.name)) for one in fields(Usage))),
-    "Sequence[Round] | None": _sequence(Round),
-    "Sequence[Call] | None": _sequence(Call),
     "tuple[Refusal, ...]": lambda value: tuple(_read(Refusal, one) for one in items(value)),
-    "Waited | None": _optional(Waited),
+    "Waited | None": lambda value: _read(Waited, value) if isinstance(value, dict) else None,
     "Budgeted | None": _budgeted,
-    "Executed | None": _optional(Executed),
+    "Executed | None": lambda value: _read(Executed, value) if isinstance(value, dict) else None,
     "tuple[Call, ...]": lambda value: tuple(_read(Call, one) for one in items(value)),
 }

@@ -128,7 +128,7 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
         meta = with_choice(meta, everything, items)
         if options.new_cache:
             host.confirm(f"Delete the cache {cache.path} with its {len(outdated)} records?")
-            cache.clear()
+            cache.drop(outdated)
         elif outdated:
             host.confirm(f"Drop {len(outdated)} failed records from {cache.path} and run them again?")
             cache.drop(outdated)

@@ -161,7 +161,7 @@ RECORDS = st.builds(
     failure=st.none() | TEXT,
     video_file=TEXT,
     video_duration_s=st.none() | st.floats(0.001, 1e9),
-    trajectory=st.none() | st.lists(ROUNDS, max_size=2).map(tuple),
+    trajectory=st.none() | st.lists(ROUNDS.map(to_json), max_size=2),
     seconds=st.none() | st.floats(0, 1e6),
     question=TEXT,
     schema=st.just(SCHEMA),
