@@ -20,7 +20,6 @@ from eva.run.options import (
     ServerSettings,
     SettingsError,
     add_flags,
-    addresses,
     count,
     positive,
     setting,
@@ -83,18 +82,14 @@ def parse_command(name: str, argv: Sequence[str], defaults: Mapping[str, Any], d
     # The key in the environment, which other users cannot see, wins over the one in the script.
     flags["api_key"] = flags["api_key"] or os.environ.get(API_KEY_VARIABLE, "").strip() or None
     drops = flags["new_cache"] or flags["retry_error"]
-    wrong = {
-        "--check looks at one machine: leave --ray out, and run it on every node": flags["check"] and flags["ray"],
-        "--new-cache and --retry-error would ask before each run of --repeat: add --yes": (
-            flags["repeat"] and drops and not flags["yes"]
-        ),
-        "--replay-frames needs --replay": flags["replay_frames"] and not flags["replay"],
-        "--replay runs nothing: leave --check, --ray, --new-cache and --retry-error out": (
-            flags["replay"] and (drops or flags["check"] or flags["ray"])
-        ),
-    }
-    for message in (message for message, is_so in wrong.items() if is_so):
-        parser.error(message)
+    if flags["check"] and flags["ray"]:
+        parser.error("--check looks at one machine: leave --ray out, and run it on every node")
+    if flags["repeat"] and drops and not flags["yes"]:
+        parser.error("--new-cache and --retry-error would ask before each run of --repeat: add --yes")
+    if flags["replay_frames"] and not flags["replay"]:
+        parser.error("--replay-frames needs --replay")
+    if flags["replay"] and (drops or flags["check"] or flags["ray"]):
+        parser.error("--replay runs nothing: leave --check, --ray, --new-cache and --retry-error out")
     own = {one.name: flags.pop(one.name) for one in fields(RunCommand) if one.name != "options"}
     given = {name: value for name, value in flags.items() if value is not None}
     try:
@@ -118,14 +113,8 @@ def make_parser(defaults: Mapping[str, Any], datasets: Sequence[str], name: str 
     data = parser.add_argument_group("questions and videos")
     names = f"one of {', '.join(datasets)}, or any other name with --jsonl and --video-root"
     data.add_argument("--dataset", required=True, metavar="NAME", help=names)
-    server = parser.add_argument_group("server")
-    several = (
-        "the address of a server, with /v1; for several, repeat the flag, use commas, or give a range of ports: "
-        f"http://host:8000-8007/v1 (default: {', '.join(addresses(defaults.get('base_url', Options.base_url)))})"
-    )
-    server.add_argument("--base-url", type=addresses, action="extend", metavar="URL", help=several)
     add_flags(data, DataSettings)
-    add_flags(server, ServerSettings)
+    add_flags(parser.add_argument_group("server"), ServerSettings)
     add_flags(parser.add_argument_group("agent"), PlaySettings)
     add_flags(parser.add_argument_group("frames", "see docs/frames.md"), FrameSettings)
     run = parser.add_argument_group("run")

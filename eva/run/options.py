@@ -181,7 +181,12 @@ class DataSettings:
 class ServerSettings:
     """The servers, and what each request asks of them. Times are in seconds."""
 
-    base_url: str | Collection[str] = setting(("http://127.0.0.1:8000/v1",), addresses, secret=True)
+    base_url: str | Collection[str] = setting(
+        ("http://127.0.0.1:8000/v1",), addresses, "URL",
+        "the address of a server, with /v1; for several, repeat the flag, use commas, or give a range of ports: "
+        "http://host:8000-8007/v1 (default: http://127.0.0.1:8000/v1)",
+        secret=True, default=None, action="extend",
+    )  # fmt: skip
     api_key: str | None = setting(
         None, None, "KEY", f"key of the server (default: the variable {API_KEY_VARIABLE}, else API_KEY in eval-eva.py)",
         secret=True,

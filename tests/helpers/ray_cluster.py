@@ -4,8 +4,7 @@ its variable EVA_TEST_DISK names."""
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from ray.cluster_utils import Cluster
 
 STORE_BYTES = 80 * 2**20
 DISK = "EVA_TEST_DISK"
-# What differs between two runs of one sample: times, and where the frames went.
-PASSING = frozenset({"seconds", "waited", "frames"})
 
 
 @dataclass
@@ -62,15 +59,6 @@ def ray_cluster(folder: Path) -> Iterator[Nodes]:
         nodes = Nodes(folder)
         stack.callback(nodes.shutdown)
         yield nodes
-
-
-def lasting(value: Any) -> Any:
-    """A record without what passes; a node's disk is called as the local run's is."""
-    if isinstance(value, Mapping):
-        return {key: lasting(inner) for key, inner in value.items() if key not in PASSING}
-    if isinstance(value, str):
-        return re.sub(r"/\S*?/videos/", "/videos/", value)
-    return [lasting(inner) for inner in value] if isinstance(value, list) else value
 
 
 def processes_on(disk: Path, *words: str, **variables: str) -> dict[int, str]:

@@ -23,12 +23,10 @@ from harness import (
     row,
     send_signals,
     wait_until,
-    write_rows,
 )
 from scripted_server import Script, ScriptedServer
 
 from eva.commands.run import exit_code
-from eva.records.meta import Meta, write_meta
 from eva.run.evaluate import Host, evaluate
 from eva.run.settings import choose_dataset
 from eva.run.summary import summarize
@@ -203,31 +201,3 @@ def test_a_run_whose_infrastructure_failed_some_samples_ends_with_3_and_the_comm
     again = pasted(command[1], "--yes", cwd=bench.folder)
     assert again.returncode == 0, again.stderr
     assert again.stdout.startswith(f"Accuracy:      {COUNT}/{COUNT} = ")
-
-
-def test_a_cache_of_which_nobody_knows_the_questions_is_not_taken_for_whole(tmp_path: Path) -> None:
-    record = {"gt": "B", "answer": "B", "stop_reason": "answer_found", "num_rounds": 1, "total_tokens": 9}
-    path = write_rows(tmp_path / "cache_cats.jsonl", [{"index": n, **record} for n in range(9)])
-    assert tool("accuracy.py", path, code=3).splitlines()[:2] == [
-        "Partial: 9 of an unknown number of questions have a record",
-        "So far: 9 of 9 answered are right; nobody knows how many are to go",
-    ]
-    content = json.loads(tool("accuracy.py", path, "--json", "--partial"))
-    assert [content[name] for name in ("partial", "to_go", "total", "accuracy_bounds")] == [True, None, None, None]
-    tool("report.py", path, "-o", tmp_path / "page.html")
-
-
-@pytest.mark.parametrize("meta", [None, Meta.unknown()], ids=["no meta file", "an empty one"])
-def test_a_renamed_result_has_its_categories_in_every_tool(tmp_path: Path, meta: Meta | None) -> None:
-    """VideoMME is known by its indices, whatever the file is called."""
-    record = {"gt": "B", "answer": "B", "stop_reason": "answer_found", "num_rounds": 1, "total_tokens": 9}
-    rows = [{"index": n, "videos": [f"{n}.mp4"], "video_duration_s": 60.0, **record} for n in range(2700)]
-    path = write_rows(tmp_path / "result_lvbench.jsonl", rows)
-    if meta is not None:
-        write_meta(path, meta)
-    assert "Dataset: videomme" in tool("accuracy.py", path)
-    assert list(json.loads(tool("accuracy.py", path, path, "--json"))["categories"]) == ["short"]
-    tool("report.py", path, "-o", tmp_path / "page.html")
-    (head,) = on_page(tmp_path / "page.html", "heads")
-    assert head["dataset"] == "videomme"
-    assert on_page(tmp_path / "page.html", "rows-0")["names"].count("short") == 1

@@ -14,9 +14,21 @@ from typing import Any
 
 import pytest
 from agent_replies import OWN_AGENT, native, window
-from harness import Bench, Run, block, call, environment, make_video, only_sentence, read_whole_lines, row, wait_until
+from harness import (
+    Bench,
+    Run,
+    block,
+    call,
+    environment,
+    lasting,
+    make_video,
+    only_sentence,
+    read_whole_lines,
+    row,
+    wait_until,
+)
 from killable import KillableServer, killable
-from ray_cluster import DISK, Nodes, lasting, processes_on, ray_cluster
+from ray_cluster import DISK, Nodes, processes_on, ray_cluster
 from scripted_server import Script, ScriptedServer
 
 from eva.frames.store import video_folder

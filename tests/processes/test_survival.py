@@ -10,7 +10,7 @@ import resource
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from harness import (
     block,
     call,
     kill_group,
+    lasting,
     make_video,
     pasted,
     read_whole_lines,
@@ -36,8 +37,6 @@ ANSWER = "<answer>B</answer>"
 # the number to prove the point with, and what EVA_TEST_KILLS=20 asks for.
 KILLS = int(os.environ.get("EVA_TEST_KILLS", "3"))
 SEED = int(os.environ.get("EVA_TEST_SEED", "6"))
-# What differs between two runs of one sample: times, and where the frames went.
-PASSING = frozenset({"seconds", "waited", "frames"})
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +56,6 @@ def bench_at(tmp_path: Path, tokenizer_dir: Path, clip: Path) -> Callable[..., B
 
 def numbered(count: int) -> list[dict[str, Any]]:
     return [row(f"question {number}") for number in range(count)]
-
-
-def lasting(value: Any) -> Any:
-    """A record without what passes."""
-    if isinstance(value, Mapping):
-        return {key: lasting(inner) for key, inner in value.items() if key not in PASSING}
-    return [lasting(inner) for inner in value] if isinstance(value, list) else value
 
 
 def check_same(run: Run, quiet: Run) -> None:
@@ -202,30 +194,6 @@ def test_of_two_servers_one_dies_and_comes_back_and_no_sample_is_lost_or_asked_o
     assert max(on_other.values()) == 1
     assert sum(on_mortal.values()) - sum(before_death.values()) > 10, "it is taken back when it answers"
     assert abs(2 * len(before_death) - 16) <= 12, "new samples go to the least loaded"
-
-
-# --- a sample that is given up
-
-
-def test_a_sample_given_up_in_its_second_round_keeps_the_first_in_its_record(bench_at: Callable[..., Bench]) -> None:
-    """The person who reads the record sees what the agent asked and saw before the server failed it."""
-    script: dict[str, list[Any]] = {
-        "question 2": [block(call(0, 1, 2)), {"status": 500, "message": "cannot decode this image"}]
-    }
-    with ScriptedServer(Script(lambda key: script.get(key, [ANSWER]))) as server:
-        bench = bench_at(server.base_url)
-        bench.write(numbered(6))
-        run = bench.run()
-    assert run.code == 3, run.said
-    assert "sample 2 failed again" in run.stderr
-    record = run.by_index()[2]
-    assert (record["stop_reason"], record["failure"], record["messages"]) == ("exception", "infrastructure", [])
-    assert "cannot decode this image" in record["error"]
-    assert [record[name] for name in ("num_rounds", "total_tokens", "estimated_visual_tokens")] == [0, 0, 0]
-    (only,) = record["trajectory"]
-    assert len(only["calls"][0]["frames"]) == 2
-    assert record["video_duration_s"] == pytest.approx(1)
-    assert record["seconds"] > 0
 
 
 # --- outage

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import HELPERS, Bench, Run, block, call, make_video, read_whole_lines, row, wait_until
+from harness import HELPERS, Bench, Run, block, call, lasting, make_video, read_whole_lines, row, wait_until
 from hosts import DISK, Host, two_hosts
-from ray_cluster import STORE_BYTES, lasting
+from ray_cluster import STORE_BYTES
 from scripted_server import Script, ScriptedServer
 
 # How long the network loses a host. It is told to give it up within seconds; with EVA_TEST_SPLIT=75 Ray has its own
