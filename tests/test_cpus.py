@@ -23,55 +23,48 @@ def counted(*before: str) -> int:
     return int(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
 
 
-def made_proc(folder: Path, cgroup: str, mounts: str, files: dict[str, str]) -> Path:
-    """A /proc/self of a container, with the control groups that it names below `folder`."""
-    for name, text in files.items():
+def counted_in(folder: Path, cgroup: str, files: dict[str, str]) -> int:
+    """What a process counts that is in the control group `cgroup`, with these files of groups."""
+    for name, text in {**files, "proc/cgroup": cgroup}.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
-    (folder / "cgroup").write_text(cgroup and cgroup + "\n")
-    (folder / "mountinfo").write_text(mounts.replace("MOUNT", str(folder)))
-    return folder
+        path.write_text(text and text + "\n")
+    return available_cpus(folder / "proc", folder)
 
 
-V2 = "30 23 0:26 / MOUNT/fs rw,nosuid - cgroup2 cgroup2 rw"
-V1 = "31 23 0:27 {root} MOUNT/cpu,cpuacct rw,nosuid - cgroup cgroup rw,cpu,cpuacct"
-ONE_CPU = {"cpu,cpuacct/cpu.cfs_quota_us": "100000", "cpu,cpuacct/cpu.cfs_period_us": "100000"}
+V1 = "4:cpu,cpuacct:/docker/1a2b"
+ONE_CPU = {"cpu.cfs_quota_us": "100000", "cpu.cfs_period_us": "100000"}
 LIMITED = {
-    "a quota of its own (v2)": ("0::/job", V2, {"fs/job/cpu.max": "50000 100000"}),
+    "a quota of its own (v2)": ("0::/job", {"job/cpu.max": "50000 100000"}),
     "a quota of a group around it (v2)": (
-        "0::/job/step", V2, {"fs/job/cpu.max": "100000 100000", "fs/job/step/cpu.max": "max 100000"},
+        "0::/job/step", {"job/cpu.max": "100000 100000", "job/step/cpu.max": "max 100000"},
     ),
-    "a container that sees only its own group (v2)": ("0::/", V2, {"fs/cpu.max": "10000 100000"}),
-    "a container's group (v1)": ("4:cpu,cpuacct:/docker/1a2b", V1.format(root="/docker/1a2b"), ONE_CPU),
-    "a group's path that the mount does not show (v1)": ("4:cpu,cpuacct:/docker/1a2b", V1.format(root="/"), ONE_CPU),
+    "a container that sees only its own group (v2)": ("0::/", {"cpu.max": "10000 100000"}),
+    "a group of its own (v1)": (V1, {f"cpu/docker/1a2b/{name}": text for name, text in ONE_CPU.items()}),
+    "a container that sees only its own group (v1)": (V1, {f"cpu/{name}": text for name, text in ONE_CPU.items()}),
 }  # fmt: skip
 UNLIMITED = {
-    "no quota (v2)": ("0::/job", V2, {"fs/job/cpu.max": "max 100000"}),
-    "no quota (v1)": (
-        "4:cpu,cpuacct:/", V1.format(root="/"),
-        {"cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
-    ),
-    "more than there are": ("0::/", V2, {"fs/cpu.max": "9900000 100000"}),
-    "no control groups": ("", "", {}),
-}  # fmt: skip
+    "no quota (v2)": ("0::/job", {"job/cpu.max": "max 100000"}),
+    "no quota (v1)": (V1, {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}),
+    "more than there are": ("0::/", {"cpu.max": "9900000 100000"}),
+    "no control groups": ("", {}),
+}
 
 
 @pytest.mark.parametrize("name", LIMITED)
 def test_a_quota_limits_the_count(tmp_path: Path, name: str) -> None:
-    assert available_cpus(made_proc(tmp_path, *LIMITED[name])) == 1
+    assert counted_in(tmp_path, *LIMITED[name]) == 1
 
 
 @pytest.mark.parametrize("name", UNLIMITED)
 def test_without_a_quota_the_affinity_counts(tmp_path: Path, name: str) -> None:
-    assert available_cpus(made_proc(tmp_path, *UNLIMITED[name])) == len(os.sched_getaffinity(0))
+    assert counted_in(tmp_path, *UNLIMITED[name]) == len(os.sched_getaffinity(0))
 
 
 def test_a_part_of_a_processor_counts_as_one(tmp_path: Path) -> None:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two processors")
-    proc = made_proc(tmp_path, "0::/", V2, {"fs/cpu.max": "110000 100000"})
-    assert available_cpus(proc) == 2
+    assert counted_in(tmp_path, "0::/", {"cpu.max": "110000 100000"}) == 2
 
 
 @pytest.mark.process

@@ -27,26 +27,34 @@ def main(argv: Sequence[str], catalog: Catalog | None = None, project: Path = PR
     """
     catalog = catalog or load_catalog()
     args = parse_arguments(argv, catalog, project)
-    known = {name: catalog.datasets[name] for name in args.datasets}
-    codes, ends = [0], []
+    from eva.dataset.videos import fetch_model  # noqa: PLC0415 - `--help` does not need the Hub's library
+
+    code, ends = 0, []
     try:
         if args.model:
-            return fetch_weights(catalog, project)
-        for name, one in known.items():
+            code = 1
+            with errors_printed():
+                fetch_model(catalog.model, project / catalog.model.folder)
+                print(f"the weights are in {project / catalog.model.folder}")
+                code = 0
+            return code
+        for name in args.datasets:
+            known, there = catalog.datasets[name], True
             if args.results:
-                codes.append(bring_file(one.result, project / "results-12k", args))
+                there = bring_file(known.result, project / "results-12k", args.source)
             elif not args.check:
-                codes.append(bring_file(one.annotations, args.output, args))
-            if args.check or (args.videos and not codes[-1]):
-                code, end = bring_videos(name, one, args)
-                codes.append(code)
+                there = bring_file(known.annotations, args.output, args.source)
+            code = max(code, not there)
+            if args.check or (args.videos and there):
+                worse, end = bring_videos(name, known, args)
+                code = max(code, worse)
                 ends.append(end)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
     for end in ends:
         print(printable_lines([end]))
-    return max(codes)
+    return code
 
 
 def parse_arguments(argv: Sequence[str], catalog: Catalog, project: Path) -> argparse.Namespace:
@@ -69,9 +77,8 @@ def parse_arguments(argv: Sequence[str], catalog: Catalog, project: Path) -> arg
     add("--ids", type=index_set, metavar="I,J-K", help="only the videos of the questions with these indices")
     add("--mirror", action="store_true", help="fetch videos from a mirror, if the dataset has one")
     add("--yes", action="store_true", help="agree to the terms of the videos without a question")
-    add("--source", help="URL or folder of a mirror of the annotation or result files")
+    add("--source", default="", metavar="URL", help="a mirror of the annotation or result files")
     add("--output", type=Path, default=project / "data", help="folder of the annotation files (%(default)s)")
-    add("--force", action="store_true", help="replace a file that is there but wrong")
     args = parser.parse_args(argv[1:])
     unknown = [name for name in args.datasets if name not in names]
     if unknown:
@@ -80,35 +87,22 @@ def parse_arguments(argv: Sequence[str], catalog: Catalog, project: Path) -> arg
         parser.error(f"--videos takes a folder: name the dataset first, as in  {args.videos} --videos")
     if args.check and not args.check.is_dir():
         parser.error(f"--check {args.check} is not a folder")
-    if args.source and not args.source.startswith(("http://", "https://")) and not Path(args.source).is_dir():
-        parser.error(f"--source {args.source} is neither a folder nor an http(s) URL")
+    if args.source and not args.source.startswith(("http://", "https://")):
+        parser.error(f"--source {args.source} is not an http(s) URL")
     args.datasets = list(dict.fromkeys(args.datasets or names))
     return args
 
 
-def bring_file(file: RemoteFile, folder: Path, args: argparse.Namespace) -> int:
-    """Fetch and check a file, and return the exit code."""
-    from eva.dataset.hub import fetch_file  # noqa: PLC0415 - the Hub's library takes half a second
+def bring_file(file: RemoteFile, folder: Path, source: str) -> bool:
+    """Fetch and check a file. Gives whether it is there."""
+    from eva.dataset.hub import fetch_file  # noqa: PLC0415 - as above
 
     with errors_printed():
         folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / ".fetch.lock", timeout=0):
-            fetched = fetch_file(file, folder, source=args.source, force=args.force)
+        fetched = fetch_file(file, folder, source)
         print(f"{folder / file.name}: {'fetched' if fetched else 'already there'}, checked")
-        return 0
-    return 1
-
-
-def fetch_weights(catalog: Catalog, project: Path) -> int:
-    """Fetch the weights into the folder that eval-eva.py takes by default, and return the exit code."""
-    from eva.dataset.videos import fetch_model  # noqa: PLC0415 - as above
-
-    folder = project / catalog.model.folder
-    with errors_printed():
-        fetch_model(catalog.model, folder)
-        print(f"the weights are in {folder}")
-        return 0
-    return 1
+        return True
+    return False
 
 
 def bring_videos(name: str, known: KnownDataset, args: argparse.Namespace) -> tuple[int, str]:
@@ -119,9 +113,8 @@ def bring_videos(name: str, known: KnownDataset, args: argparse.Namespace) -> tu
     if not annotations.is_file():
         return 2, f"{name}: {annotations} is missing; python data/fetch.py {name} fetches it"
     with errors_printed():
-        items = choose_items(
-            load_items(annotations), Options(name, sample=args.sample, shuffle=args.shuffle, ids=args.ids)
-        )
+        chosen = Options(name, sample=args.sample, shuffle=args.shuffle, ids=args.ids)
+        items = choose_items(load_items(annotations), chosen)
         if not args.check:
             print(f"== {name}")
             with errors_printed():

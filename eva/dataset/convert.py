@@ -33,8 +33,8 @@ class ConvertError(EvaError):
 
 
 class RowError(ValueError):
-    """A row that is not a question. Rows are counted by `reason`, one of a few texts; `detail` is about this row. `row`
-    is its number as a spreadsheet or an editor shows it."""
+    """A row that is not a question. Rows are counted by `reason`, one of a few texts. `row` is its number as a
+    spreadsheet or an editor shows it."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -75,11 +75,11 @@ def read_table(path: Path, kind: str, columns: Sequence[str], encoding: str | No
     if kind == "csv":
         return _rows_below_header(path, columns, _csv_cells(path, text, columns))
     if kind == "jsonl":
-        return ((number, _object(_parsed(line), columns)) for number, line in numbered_lines(io.StringIO(text)))
+        return _objects(((number, _parsed(line)) for number, line in numbered_lines(io.StringIO(text))), columns)
     rows = _parsed(text)
     if not isinstance(rows, list):
         raise ConvertError(f"{path} does not hold a JSON list of objects")
-    return ((number, _object(row, columns)) for number, row in enumerate(rows, start=1))
+    return _objects(enumerate(rows, start=1), columns)
 
 
 def _text_of(path: Path, encoding: str | None) -> str:
@@ -129,14 +129,12 @@ def _rows_below_header(path: Path, columns: Sequence[str], rows: Iterator[list[A
             yield number, RowError("the row has more or fewer cells than the header", f"{len(cells)}")
 
 
-def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterable[Row]:
     pyarrow = _optional("pyarrow", "Parquet")
     parquet = _optional("pyarrow.parquet", "Parquet")
     try:
-        with parquet.ParquetFile(path) as file:
-            _require(path, columns, file.schema_arrow.names)
-            batches = file.iter_batches(columns=list(dict.fromkeys(columns)))
-            yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
+        _require(path, columns, parquet.read_schema(path).names)
+        return enumerate(parquet.read_table(path, columns=list(dict.fromkeys(columns))).to_pylist(), start=1)
     except pyarrow.ArrowException as error:
         raise ConvertError(f"{path} is not a readable Parquet file: {error}") from error
 
@@ -163,11 +161,13 @@ def _parsed(text: str) -> Any:
         return None
 
 
-def _object(row: object, columns: Sequence[str]) -> Mapping[str, Any] | RowError:
-    if not isinstance(row, dict):
-        return RowError("not a JSON object")
-    absent = sorted(set(columns) - set(row))
-    return RowError("a column is absent", ", ".join(absent)) if absent else row
+def _objects(rows: Iterable[tuple[int, object]], columns: Sequence[str]) -> Iterator[Row]:
+    for number, row in rows:
+        absent = sorted(set(columns).difference(row)) if isinstance(row, dict) else []
+        if isinstance(row, dict) and not absent:
+            yield number, row
+        else:
+            yield number, RowError("a column is absent", ", ".join(absent)) if absent else RowError("not a JSON object")
 
 
 def convert_rows(rows: Iterable[Row], columns: Columns) -> Iterator[str | RowError]:
@@ -176,49 +176,40 @@ def convert_rows(rows: Iterable[Row], columns: Columns) -> Iterator[str | RowErr
     The `index` of a line counts the rows of the input that are not blank, from 0. When a dropped row is corrected and
     the file is converted again, all other questions keep the index of their cached answers.
     """
-    seen: dict[tuple[str, str], tuple[int, str]] = {}
     for index, (number, row) in enumerate(rows):
         try:
             if isinstance(row, RowError):
                 raise row
-            item = _item(row, columns, index=index)
-            line = _line(item)
-            truth = item["reward_model"]["ground_truth"]
-            question = (item["videos"][0], item["prompt"][0]["content"])
-            first, first_truth = seen.setdefault(question, (number, truth))
-            if truth != first_truth:
-                raise RowError("the same question again, with another answer", f"row {first} says {first_truth}")
-            if first != number:
-                raise RowError("the same question again", f"as in row {first}")
-            yield line
+            yield _line(row, columns, index)
         except RowError as error:
             error.row = number
             yield error
 
 
-def _item(row: Mapping[str, Any], columns: Columns, *, index: int) -> dict[str, Any]:
+def _line(row: Mapping[str, Any], columns: Columns, index: int) -> str:
     options = _options(row, columns.options)
     answer = _answer(row.get(columns.answer), options, columns.answer_kind)
     choices = "".join(f"\n{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
-    question = _text(row.get(columns.question))
+    video, question = _text(row.get(columns.video)), _text(row.get(columns.question))
     if not question:
         raise RowError("no question")
-    return {
-        "videos": [_video(row.get(columns.video))],
+    if not video:
+        raise RowError("no video")
+    if "\0" in video or ".." in PurePosixPath(video).parts:
+        raise RowError("the video's path leaves the folder of the videos", repr(video))
+    item = {
+        "videos": [video],
         "prompt": [{"role": "user", "content": question + choices}],
         "reward_model": {"style": "rule", "ground_truth": LETTERS[answer]},
         "index": index,
         **{name: _kept(row.get(name)) for name in columns.keep},
     }
-
-
-def _video(value: object) -> str:
-    video = _text(value)
-    if not video:
-        raise RowError("no video")
-    if "\0" in video or ".." in PurePosixPath(video).parts:
-        raise RowError("the video's path leaves the folder of the videos", repr(video))
-    return video
+    try:
+        line = json.dumps(item, ensure_ascii=False, allow_nan=False)
+        line.encode("utf-8")
+    except (TypeError, ValueError) as error:  # bytes in a kept column, half a surrogate pair in a text
+        raise RowError("a value that JSON or UTF-8 cannot hold", str(error)) from error
+    return line
 
 
 def _options(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
@@ -234,7 +225,11 @@ def _options(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     if not all(options):
         # Without it the letters of the options after it would move, and the answer with them.
         raise RowError("an empty option before the last one")
-    return _without_labels(options)
+    # Labels are the letters of all places. In a single `C. elegans`, `C.` is not a label.
+    labels = [LABEL.match(option) for option in options]
+    texts = [LABEL.sub("", option, count=1) for option in options]
+    labelled = [label and label[1] for label in labels] == list(LETTERS[: len(options)])
+    return texts if labelled and all(texts) else options
 
 
 def _list(cell: object) -> list[Any]:
@@ -246,37 +241,24 @@ def _list(cell: object) -> list[Any]:
     return value
 
 
-def _without_labels(options: list[str]) -> list[str]:
-    """Without labels if every option has the letter of its place. In a single `C. elegans`, `C.` is not a label."""
-    labels = [LABEL.match(option) for option in options]
-    if [label and label[1] for label in labels] != list(LETTERS[: len(options)]):
-        return options
-    texts = [LABEL.sub("", option, count=1) for option in options]
-    return texts if all(texts) else options
-
-
 def _answer(value: object, options: Sequence[str], kind: AnswerKind) -> int:
     """The place of the right option, counted from 0."""
-    text = _text(value)
+    text, place = _text(value), None
     if not text:
         raise RowError("no answer")
-    place = _place(text, options, kind)
+    if kind == "text":
+        place = next((options.index(one) for one in (text, LABEL.sub("", text, count=1)) if one in options), None)
+    elif kind == "letter":
+        letter = ANSWER_LETTER.fullmatch(text)
+        place = LETTERS.index(letter[1].upper()) if letter else None
+    elif number := re.fullmatch(r"([0-9]{1,3})(\.0)?", text):
+        # A table program writes `2.0` where a column of integers has an empty cell.
+        place = int(number[1]) - (kind == "index1")
     if place is None or not 0 <= place < len(options):
         raise RowError("the answer is not among the options", f"{text!r} as {kind} of {len(options)}")
     if options.count(options[place]) > 1:
         raise RowError("the right option is there twice", repr(options[place]))
     return place
-
-
-def _place(text: str, options: Sequence[str], kind: AnswerKind) -> int | None:
-    if kind == "text":
-        return next((options.index(one) for one in (text, LABEL.sub("", text, count=1)) if one in options), None)
-    if kind == "letter":
-        letter = ANSWER_LETTER.fullmatch(text)
-        return LETTERS.index(letter[1].upper()) if letter else None
-    # A table program writes `2.0` where a column of integers has an empty cell.
-    number = re.fullmatch(r"([0-9]{1,3})(\.0)?", text)
-    return int(number[1]) - (kind == "index1") if number else None
 
 
 def _text(value: object) -> str:
@@ -293,12 +275,3 @@ def _kept(value: Any) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value.isoformat() if hasattr(value, "isoformat") else value
-
-
-def _line(item: Mapping[str, Any]) -> str:
-    try:
-        line = json.dumps(item, ensure_ascii=False, allow_nan=False)
-        line.encode("utf-8")
-    except (TypeError, ValueError) as error:  # bytes in a kept column, half a surrogate pair in a text
-        raise RowError("a value that JSON or UTF-8 cannot hold", str(error)) from error
-    return line

@@ -37,11 +37,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 # What its library raises beside its own errors: of the connection, the disk, the proxies of the environment, and for
-# replies that no hub gives.
-_FAILURES = (
-    *(OSError, httpx2.HTTPError, httpx2.InvalidURL, XetDownloadError),
-    *(ImportError, RuntimeError, ValueError, KeyError, TypeError),
-)
+# replies that are not JSON.
+_FAILURES = (OSError, httpx2.HTTPError, httpx2.InvalidURL, XetDownloadError, ImportError, ValueError)
 
 
 class HubError(EvaError):
@@ -166,35 +163,24 @@ def explained(what: str, kind: str = "") -> Iterator[None]:
         raise HubError(f"{what} cannot be fetched: {reason}") from error
 
 
-def fetch_file(file: RemoteFile, folder: Path, *, source: str | None = None, force: bool = False) -> bool:
+def fetch_file(file: RemoteFile, folder: Path, source: str = "") -> bool:
     """Put the checked file into `folder`, whole or not at all. Gives whether it was fetched: False where it was there.
 
-    `source` is a folder or an address that has the file in the place of its own. Raises HubError where the file cannot
-    be fetched, DamagedError where it is another one and where another file is in its place and `force` is False, and
-    WriteError where it cannot be written.
+    `source` is an address that has the file in the place of its own. Raises HubError where the file cannot be fetched,
+    DamagedError where it is another one or another one is in its place, and WriteError where it cannot be written.
     """
     target = folder / file.name
     if target.exists():
-        problem = file.find_problem(target.read_bytes()) if target.is_file() else "is not a file"
-        if problem is None:
-            return False
-        if not force:
-            raise DamagedError(f"{target} is there but {problem}; move it away, or give --force to replace it")
+        problem = file.find_problem(target.read_bytes())
+        if problem is not None:
+            raise DamagedError(f"{target} is there but {problem}; move it away, then fetch it again")
+        return False
     origin = f"{source.rstrip('/')}/{file.name}" if source else file.url
-    content = _content(origin)
+    with explained(origin):
+        content = get(origin)
     problem = file.find_problem(content)
     if problem is not None:
         raise DamagedError(f"{origin} is not the file of {file.url}: it {problem}")
     with replacing(target) as new:
         new.write(content)
     return True
-
-
-def _content(origin: str) -> bytes:
-    if origin.startswith(("http://", "https://")):
-        with explained(origin):
-            return get(origin)
-    try:
-        return Path(origin).read_bytes()
-    except OSError as error:
-        raise HubError(f"{origin} cannot be copied: {error.strerror}") from error

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 from typing import Any
 
 from eva.errors import EvaError, ReadError, VideoError
-from eva.json_text import numbered_lines, parse_json
+from eva.json_text import mapping, numbered_lines, parse_json
 
 # MLVU's annotations name the videos by absolute paths of another machine. The path inside the dataset follows these
 # folders.
@@ -55,7 +55,13 @@ def load_items(path: Path) -> list[Item]:
     """
     items: list[Item] = []
     line_of: dict[int, int] = {}
-    for number, line in _lines(path):
+    try:
+        lines = list(numbered_lines(path.read_text(encoding="utf-8-sig").split("\n")))
+    except OSError as error:
+        raise AnnotationError(f"cannot read the annotation file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    for number, line in lines:
         try:
             item = parse_item(line, default_index=number - 1)
         except ValueError as error:
@@ -72,16 +78,6 @@ def load_items(path: Path) -> list[Item]:
     return items
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            yield from numbered_lines(file)
-    except OSError as error:
-        raise AnnotationError(f"cannot read the annotation file {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-
-
 def parse_item(line: str, *, default_index: int) -> Item:
     """One annotation line as an Item. Raises ValueError, which says what is missing or of the wrong kind.
 
@@ -93,38 +89,26 @@ def parse_item(line: str, *, default_index: int) -> Item:
         raise ValueError(f"cannot be read as JSON: {error}") from error
     if not isinstance(row, dict):
         raise ValueError("not an item: a JSON object is expected")
-    index = row.get("index")
+    videos, prompt, index = row.get("videos"), row.get("prompt"), row.get("index")
+    if not isinstance(videos, list) or not videos or not all(isinstance(video, str) and video for video in videos):
+        raise ValueError('not an item: "videos" must be a list with at least one path')
+    if not isinstance(prompt, list) or not all(map(_is_turn, prompt)):
+        raise ValueError('not an item: "prompt" must be a list of {"role": text, "content": text}')
+    truth = mapping(row.get("reward_model")).get("ground_truth")
+    if truth is None or isinstance(truth, (dict, list)):
+        raise ValueError('not an item: "reward_model" must hold a "ground_truth"')
     return Item(
         index=index if type(index) is int else default_index,
-        videos=_videos(row.get("videos")),
-        prompt=_prompt(row.get("prompt")),
-        ground_truth=_ground_truth(row.get("reward_model")),
+        videos=tuple(videos),
+        # Strict servers refuse a request with keys that they do not know, such as "name".
+        prompt=tuple({"role": turn["role"], "content": turn["content"]} for turn in prompt),
+        ground_truth=str(truth),
         extra={key: value for key, value in row.items() if key not in KNOWN_KEYS},
     )
 
 
-def _videos(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or not all(isinstance(v, str) and v for v in value):
-        raise ValueError('not an item: "videos" must be a list with at least one path')
-    return tuple(value)
-
-
-def _prompt(value: object) -> tuple[Mapping[str, str], ...]:
-    if not isinstance(value, list) or not all(map(_is_turn, value)):
-        raise ValueError('not an item: "prompt" must be a list of {"role": text, "content": text}')
-    # Strict servers refuse a request with keys that they do not know, such as "name".
-    return tuple({"role": turn["role"], "content": turn["content"]} for turn in value)
-
-
 def _is_turn(turn: object) -> bool:
     return isinstance(turn, dict) and all(isinstance(turn.get(key), str) for key in ("role", "content"))
-
-
-def _ground_truth(value: object) -> str:
-    truth = value.get("ground_truth") if isinstance(value, dict) else None
-    if truth is None or isinstance(truth, (dict, list)):
-        raise ValueError('not an item: "reward_model" must hold a "ground_truth"')
-    return str(truth)
 
 
 def video_path(item: Item, video_root: Path) -> Path:
@@ -134,7 +118,11 @@ def video_path(item: Item, video_root: Path) -> Path:
     several disks.
     """
     name = item.videos[0]
-    relative = _below_mlvu(PurePosixPath(name))
+    relative = PurePosixPath(name)
+    parts = relative.parts
+    if relative.is_absolute():
+        below = [end for end in range(3, len(parts)) if parts[end - 2 : end] == MLVU_PREFIX]
+        relative = PurePosixPath(*parts[below[0] :]) if below else relative
     if "\0" in name or ".." in relative.parts:
         raise VideoError(f"item {item.index}: the video path {name!r} leaves the video root {video_root}")
     path = Path(video_root, relative)
@@ -144,16 +132,6 @@ def video_path(item: Item, video_root: Path) -> Path:
             f"item {item.index}: the video path {name!r} is not inside the video root {video_root}: "
             "give a root that holds it (--video-root / holds every absolute path)"
         )
-    return path
-
-
-def _below_mlvu(path: PurePosixPath) -> PurePosixPath:
-    parts = path.parts
-    width = len(MLVU_PREFIX)
-    if path.is_absolute():
-        for start in range(1, len(parts) - width):
-            if parts[start : start + width] == MLVU_PREFIX:
-                return PurePosixPath(*parts[start + width :])
     return path
 
 

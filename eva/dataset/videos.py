@@ -2,20 +2,27 @@
 
 An archive of which most is missing is fetched as a whole, unpacked and deleted. Of other archives, only the parts with
 missing videos are read, over the network. What is there is not fetched again: the same call goes on after each error.
+Of an archive, only plain files with a name that is wanted are taken, and their paths are not used.
 """
 
 from __future__ import annotations
 
 import io
+import lzma
+import os
 import shlex
 import shutil
+import stat
 import sys
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 import filelock
@@ -25,13 +32,17 @@ from tqdm import tqdm
 from eva.dataset.catalog import KnownDataset, Source
 from eva.dataset.hub import DamagedError, HubError, RemotePieces, Repository, download, look_up
 from eva.dataset.items import Item, locate_video, video_path
-from eva.dataset.unpack import Member, put, take, tar_members, zip_members
 from eva.errors import VideoError
-from eva.files import replace_text
+from eva.files import WriteError, replace_text
 from eva.text import printable
 
-# Small reads over the network, of headers, take this much at once.
-HEADER_BYTES = 1 << 16
+# Over a network, each read is a request: of headers, and of videos.
+HEADER_BYTES, BLOCK_BYTES = 1 << 16, 16 << 20
+# What zipfile and tarfile raise for damaged, encrypted and unsupported archives.
+_DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError),
+    *(RuntimeError, ValueError, LookupError, OverflowError),
+)
 
 # Paths by their base name, under which archives have a video. Some of MLVU's are in two folders, and are one video.
 Paths = dict[str, list[Path]]
@@ -44,46 +55,38 @@ def fetch_videos(
 
     Raises EvaError or OSError; the same call goes on after it.
     """
-    wanted: Paths = {}
-    for path in dict.fromkeys(video_path(item, root) for item in items):
-        wanted.setdefault(path.name, []).append(path)
     root.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(root / ".fetch.lock", timeout=0):
-        missing = _missing(wanted)
-        total, absent = (sum(map(len, paths.values())) for paths in (wanted, missing))
-        print(f"{total} videos wanted in {root}, {absent} of them missing")
+        wanted = list(dict.fromkeys(video_path(item, root) for item in items))
+        missing: Paths = {}
+        for path in wanted:
+            try:
+                locate_video(path)
+            except VideoError:
+                missing.setdefault(path.name, []).append(path)
+        print(f"{len(wanted)} videos wanted in {root}, {sum(map(len, missing.values()))} of them missing")
         source = (mirror and known.mirror) or known.source
+        terms = f"Terms: {known.terms} See {known.page}."
         if missing and source:
-            _fetch_missing(source, f"Terms: {known.terms} See {known.page}.", missing, root, agrees)
+            _fetch_missing(source, terms, missing, root, agrees)
         elif missing:
             names = root / known.names_file
-            replace_text(names, "".join(f"{Path(name).stem}\n" for name in sorted(wanted)))
-            print(f"They are not on the Hub. Terms: {known.terms} See {known.page}. Then:")
+            replace_text(names, "".join(f"{Path(name).stem}\n" for name in sorted(missing)))
+            print(f"They are not on the Hub. {terms} Then:")
             for command in known.commands:
                 print(f"  {command.format(folder=shlex.quote(str(root)), names=shlex.quote(str(names)))}")
-
-
-def _missing(wanted: Paths) -> Paths:
-    """The paths without a file, also without one in another container."""
-    missing: Paths = {}
-    for path in (path for paths in wanted.values() for path in paths):
-        try:
-            locate_video(path)
-        except VideoError:
-            missing.setdefault(path.name, []).append(path)
-    return missing
 
 
 @dataclass(frozen=True)
 class _Job:
     """A video, or an archive with missing videos: the bytes to fetch, those of the videos (about), and those of an
-    archive that is on the disk until it is unpacked. `run` takes the base names of the missing videos."""
+    archive that is on the disk until it is unpacked."""
 
     name: str
     transfer: int
     videos: int
     archive: int
-    run: Callable[[Paths], None]
+    run: Callable[[], None]
 
 
 def _fetch_missing(source: Source, terms: str, missing: Paths, root: Path, agrees: Callable[[], bool]) -> None:
@@ -100,7 +103,14 @@ def _fetch_missing(source: Source, terms: str, missing: Paths, root: Path, agree
     if not agrees():
         raise HubError("called off; no video was fetched (--yes agrees without a question)")
     work.mkdir(exist_ok=True)
-    damaged = sum(not _run(job, missing) for job in jobs)
+    damaged = 0
+    for job in jobs:
+        try:
+            job.run()
+            print(f"{printable(job.name)}: done")
+        except DamagedError as error:
+            damaged += 1
+            print(f"{printable(job.name)}: {error}", file=sys.stderr)
     if damaged:
         raise HubError(f"{damaged} files were damaged; the same command fetches them again")
     shutil.rmtree(work)
@@ -119,17 +129,6 @@ def _size(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def _run(job: _Job, missing: Paths) -> bool:
-    """Whether the file was whole. Raises HubError, WriteError or OSError."""
-    try:
-        job.run(missing)
-    except DamagedError as error:
-        print(f"{printable(job.name)}: {error}", file=sys.stderr)
-        return False
-    print(f"{printable(job.name)}: done")
-    return True
-
-
 def _files(repository: Repository, source: Source, missing: Paths, root: Path) -> Iterator[_Job]:
     """Videos that are files of the repository."""
     there = {file.path: file for file in repository.files}
@@ -139,8 +138,10 @@ def _files(repository: Repository, source: Source, missing: Paths, root: Path) -
             yield _Job(file.path, file.size, file.size, 0, partial(_bring, repository, file, root / ".fetch", target))
 
 
-def _bring(repository: Repository, file: RepoFile, work: Path, target: Path, _: Paths) -> None:
-    put(download(repository, file, work), [target])
+def _bring(repository: Repository, file: RepoFile, work: Path, target: Path) -> None:
+    path = download(repository, file, work)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.replace(target)
 
 
 def _archives(repository: Repository, source: Source, missing: Paths, root: Path) -> Iterator[_Job]:
@@ -151,64 +152,111 @@ def _archives(repository: Repository, source: Source, missing: Paths, root: Path
     if source.kind == "tar-parts":
         # A tar does not say what is in it before it is read.
         share = sum(file.size for file in files) * len(missing) // max(source.videos, len(missing))
-        yield _Job(
-            source.files, share, share, 0, partial(_unpack, partial(_remote, repository, files), tar_members, root)
-        )
+        unpack = partial(_unpack, repository, files, tar_members, missing, root / ".fetch", whole=False)
+        yield _Job(source.files, share, share, 0, unpack)
         return
     for pieces in [(file,) for file in files] if source.kind == "zips" else [files]:
-        opened = partial(_remote, repository, pieces)
         try:
-            with opened() as file:
+            with _remote(repository, pieces) as file:
                 found = [member for member in zip_members(file) if member.name in missing]
         except DamagedError as error:
             print(f"{printable(pieces[0].path)}: {error}", file=sys.stderr)
             continue
-        transfer, archive = sum(member.packed for member in found), 0
-        if len(pieces) == 1 and 2 * transfer > pieces[0].size:
-            transfer = archive = pieces[0].size
-            opened = partial(_fetched, repository, pieces[0], root / ".fetch")
+        transfer = sum(member.packed for member in found)
+        whole = len(pieces) == 1 and 2 * transfer > pieces[0].size
+        if whole:
+            transfer = pieces[0].size
         if found:
-            videos = sum(member.size for member in found)
-            yield _Job(pieces[0].path, transfer, videos, archive, partial(_unpack, opened, zip_members, root))
+            videos = sum(member.size * len(missing[member.name]) for member in found)
+            unpack = partial(_unpack, repository, pieces, zip_members, missing, root / ".fetch", whole=whole)
+            yield _Job(pieces[0].path, transfer, videos, transfer if whole else 0, unpack)
 
 
-@contextmanager
-def _remote(repository: Repository, pieces: tuple[RepoFile, ...]) -> Iterator[IO[bytes]]:
-    with io.BufferedReader(RemotePieces(repository, pieces), HEADER_BYTES) as file:
-        yield file
-
-
-@contextmanager
-def _fetched(repository: Repository, file: RepoFile, work: Path) -> Iterator[IO[bytes]]:
-    """An archive that is fetched as a whole, and then deleted."""
-    path = download(repository, file, work)
-    try:
-        with path.open("rb") as opened:
-            yield opened
-    finally:
-        path.unlink()
+def _remote(repository: Repository, pieces: tuple[RepoFile, ...]) -> IO[bytes]:
+    return io.BufferedReader(RemotePieces(repository, pieces), HEADER_BYTES)
 
 
 def _unpack(
-    opened: Callable[[], AbstractContextManager[IO[bytes]]],
+    repository: Repository,
+    pieces: tuple[RepoFile, ...],
     members: Callable[[IO[bytes]], Iterator[Member]],
-    root: Path,
     missing: Paths,
+    work: Path,
+    *,
+    whole: bool,
 ) -> None:
-    """Take the missing videos out of an archive. Raises DamagedError, HubError, WriteError or OSError."""
-    part = root / ".fetch" / "part"
+    """Take the missing videos out of an archive, which is fetched before and deleted after that if it comes `whole`.
+
+    Raises DamagedError, HubError, WriteError or OSError.
+    """
+    archive = download(repository, pieces[0], work) if whole else None
     # disable=None: no bar where stderr is not a terminal
-    with opened() as file, tqdm(unit="B", unit_scale=True, disable=None) as bar:
-        for member in members(file):
-            if member.name in missing and member.problem:
-                print(f"refused: {printable(member.path)} {member.problem}", file=sys.stderr)
-            elif member.name in missing:
-                take(member, part)
-                put(part, missing[member.name])
-                del missing[member.name]
-                bar.update(member.size)
-            if not missing:
-                break
+    with tqdm(unit="B", unit_scale=True, disable=None) as bar:
+        try:
+            with archive.open("rb") if archive else _remote(repository, pieces) as file:
+                for member in members(file):
+                    if not missing:
+                        break
+                    for target in missing.get(member.name, ()):
+                        take(member, work / "part", target)
+                        bar.update(member.size)
+                    missing.pop(member.name, None)
+        finally:
+            if archive:
+                archive.unlink()
+
+
+@dataclass(frozen=True)
+class Member:
+    """A plain file in an archive: its base name, its bytes, and the bytes that it takes in the archive."""
+
+    name: str
+    size: int
+    packed: int
+    open: Callable[[], IO[bytes] | None]
+
+
+def zip_members(file: IO[bytes]) -> Iterator[Member]:
+    """The plain files of a zip, in the order in which they lie in it. Raises DamagedError."""
+    with _damage_explained(), zipfile.ZipFile(file) as archive:
+        for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
+            if not info.is_dir() and stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG):
+                name = PurePosixPath(info.filename).name
+                yield Member(name, info.file_size, info.compress_size, partial(archive.open, info))
+
+
+def tar_members(file: IO[bytes]) -> Iterator[Member]:
+    """The plain files of a tar, found one after the other: what lies between their headers is not read. Raises
+    DamagedError."""
+    with _damage_explained(), tarfile.open(fileobj=file, mode="r:") as archive:
+        for info in archive:
+            if info.isreg():
+                yield Member(PurePosixPath(info.name).name, info.size, info.size, partial(archive.extractfile, info))
+
+
+@contextmanager
+def _damage_explained() -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGED as error:
+        raise DamagedError(f"it is damaged: {printable(str(error))}") from error
+
+
+def take(member: Member, part: Path, target: Path) -> None:
+    """Write the bytes of `member` to `part`, which becomes `target`. Raises DamagedError or WriteError."""
+    try:
+        with part.open("wb") as new, _damage_explained():
+            source = member.open()
+            if source is None:
+                raise DamagedError(f"{printable(member.name)} has no content")
+            with source:
+                shutil.copyfileobj(source, new, BLOCK_BYTES)
+            new.flush()
+            os.fsync(new.fileno())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.replace(target)
+    except OSError as error:
+        raise WriteError(f"cannot write {printable(str(target))}: {error.strerror}") from error
 
 
 def fetch_model(model: Source, folder: Path) -> None:

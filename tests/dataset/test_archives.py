@@ -13,14 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eva.dataset.hub import DamagedError
-from eva.dataset.unpack import take, tar_members, zip_members
+from eva.dataset.videos import take, tar_members, zip_members
 
 
 def take_all(archive: bytes, folder: Path) -> None:
     members = zip_members if archive.startswith(b"PK") else tar_members
     for member in members(io.BytesIO(archive)):
-        if member.problem is None:
-            take(member, folder / "part")
+        take(member, folder / "part", folder / "video.mp4")
 
 
 def a_tar(*sizes: int) -> bytes:
@@ -51,14 +50,13 @@ def changed(whole: bytes, places: dict[bytes, int], value: bytes) -> bytes:
 
 LOCAL, DIRECTORY = b"PK\3\4", b"PK\1\2"
 ZIP = a_zip(bytes(5000))
-TAR = a_tar(500, 2 << 20)
 DAMAGED = {
     "encrypted": changed(ZIP, {LOCAL: 6, DIRECTORY: 8}, b"\1"),
     "smaller than it is": changed(ZIP, {DIRECTORY: 24}, (10).to_bytes(4, "little")),
     "unknown method": changed(ZIP, {LOCAL: 8, DIRECTORY: 10}, b"\x63"),
     "cut zip": ZIP[:-30],
     "cut tar": a_tar(5000)[:2000],
-    "a header that is none": TAR[:1024] + b"x" * 512 + TAR[1536:],
+    "no archive": b"PK",
 }
 
 
@@ -80,3 +78,9 @@ def test_no_damage_of_an_archive_is_another_error_than_that_of_an_archive(tmp_pa
         damaged[place % len(damaged)] = byte
     with contextlib.suppress(DamagedError):
         take_all(bytes(damaged[: end % len(damaged)] or damaged), folder)
+
+
+def test_an_archive_without_a_video_is_whole():
+    empty = io.BytesIO()
+    zipfile.ZipFile(empty, "w").close()
+    assert list(zip_members(empty)) == []

@@ -188,11 +188,6 @@ def test_a_row_that_is_no_question_is_dropped_for_a_reason(change, reason):
     assert reasons(ROW, ROW | change) == [reason]
 
 
-def test_a_repeated_question_is_dropped_and_one_with_another_answer_told_apart():
-    rows = [ROW, ROW | {"video": "dogs.mp4"}, ROW, ROW | {"answer": "C"}]
-    assert reasons(*rows) == ["the same question again", "the same question again, with another answer"]
-
-
 @pytest.mark.parametrize(
     ("options", "shown"),
     [
