@@ -36,8 +36,8 @@ POLL_S = 2.0
 START_TIMEOUT_S = 600.0
 # For a node to end its samples and its frame workers. After this time nobody waits for it.
 END_TIMEOUT_S = 10.0
-# The pause before a node whose actor died or could not start is tried again; it doubles.
-PAUSE_S, MAX_PAUSE_S = 2.0, 60.0
+# The pause before a node whose actor died is tried again, and before one that could not start.
+PAUSE_S, LONG_PAUSE_S = 2.0, 60.0
 NEVER = float("inf")
 
 
@@ -54,7 +54,6 @@ class ClusterExecutor(Executor):
         self._placement = Placement()
         self._nodes: dict[str, NodeActor] = {}
         self._counts: dict[NodeActor, FrameCounts] = {}
-        self._pauses_s: dict[str, float] = {}
         self._due_at: dict[str, float] = {}
         self._full, self._lost_at = "", 0.0
         self._waiting: Collection[Item] = ()
@@ -83,12 +82,11 @@ class ClusterExecutor(Executor):
                 self._reported = lost
                 for node in await asyncio.to_thread(list_nodes):
                     if node.node_id not in self._nodes and time.monotonic() >= self._due_at.get(node.node_id, 0):
-                        self._due_at[node.node_id] = NEVER  # until this attempt is over
                         joining.create_task(self._join(node))
 
     async def _join(self, node: NodeActor) -> str:
         """Start the node. Why that failed, or the empty text."""
-        self._due_at[node.node_id] = NEVER
+        self._due_at[node.node_id] = NEVER  # until this attempt is over
         node.start(self._settings)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
@@ -100,22 +98,16 @@ class ClusterExecutor(Executor):
             problem = str(error)
         if problem:
             node.kill()
-            self._put_off(node)
+            self._due_at[node.node_id] = time.monotonic() + LONG_PAUSE_S
             log.warning("node %s is left out: %s", node.name, problem)
             return f"node {node.name} is left out: {problem}"
         self._nodes[node.node_id] = node
-        self._pauses_s.pop(node.node_id, None)
         self._placement.join(node.node_id, arrival.videos)
         log.info(
             "node %s: %d frame workers, %d of %d videos, images as %s",
             node.name, arrival.workers, len(arrival.videos), len(self._videos), arrival.transport,
         )  # fmt: skip
         return ""
-
-    def _put_off(self, node: NodeActor) -> None:
-        pause_s = self._pauses_s.get(node.node_id, PAUSE_S)
-        self._due_at[node.node_id] = time.monotonic() + pause_s
-        self._pauses_s[node.node_id] = min(MAX_PAUSE_S, 2 * pause_s)
 
     def _lose(self, node: NodeActor, error: Exception, reason: str, *, full: bool = False) -> UnansweredError:
         """Go on without the node; what its samples raise. Each of them calls this, and the first call counts. A `full`
@@ -124,10 +116,9 @@ class ClusterExecutor(Executor):
             del self._nodes[node.node_id]
             self._lost_at = time.monotonic()
             samples = self._placement.leave(node.node_id, Loss(reason, self._lost_at))
-            self._put_off(node)
+            self._due_at[node.node_id] = NEVER if full else time.monotonic() + PAUSE_S
+            self._full = reason if full else self._full
             log.warning("%s; %d of its samples start again elsewhere", reason, len(samples))
-            if full:
-                self._full, self._due_at[node.node_id] = reason, NEVER
             node.kill()
         return UnansweredError(error, lost=True)
 

@@ -124,9 +124,11 @@ class ChatModel:
                 )
                 small, inline = (image_message(one, asking=SMALL_TEXT, count=2) for one in (url, BLACK_IMAGE_URL))
             refusal = await self.ask_one_token([small], fields)
-        unread = isinstance(refusal, UnavailableError) and refusal.status == 500  # vLLM's answer where it may not read
-        if isinstance(refusal, UnavailableError) and not (unread and not await self.ask_one_token([inline], fields)):
-            raise refusal
+        if isinstance(refusal, UnavailableError):
+            # With 500, vLLM also says that it may not read a file. A server that is ill fails without the file, too.
+            only_files = refusal.status == 500 and await self.ask_one_token([inline], fields) is None
+            if not only_files:
+                raise refusal
         if refusal:
             raise RefusesAllError(
                 f"the server at {self.address} does not even take {what}: {refusal}; see at the server: {cure}"

@@ -25,8 +25,6 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 PROBE_EVERY_S = 2.0
-# A server that has sent no reply for so long is probed.
-SILENT_S = 60.0
 REQUEST_TRIES = 4
 # A request under which its server goes down this often may be the cause.
 OUTAGES_PER_REQUEST = 2
@@ -116,8 +114,6 @@ class Servers:
         for server in self._servers:
             if not server.up:
                 self._spawn(self._watch(server))
-        if in_charge:
-            self._spawn(self._probe_the_silent())
 
     @asynccontextmanager
     async def assign(self, *, avoiding: Collection[Server]) -> AsyncIterator[Assignment]:
@@ -195,12 +191,6 @@ class Servers:
         server.ranks.forget()
         server.last_reply_at = time.monotonic()
         await self._change(server, "")
-
-    async def _probe_the_silent(self) -> None:
-        while True:
-            started_at = time.monotonic()
-            await asyncio.sleep(SILENT_S)
-            await asyncio.gather(*(self.verify_up(server, started_at=started_at) for server in self._servers))
 
     async def _change(self, server: Server, failure: str) -> None:
         server.failure = failure

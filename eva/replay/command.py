@@ -26,7 +26,7 @@ from eva.replay.summary import Summary
 from eva.replay.videos import ShownVideo, infer_videos, open_videos
 from eva.run.executor import make_tool
 from eva.run.options import FRAME_TOOL, Options, SettingsError
-from eva.run.settings import Dataset, check_settings, choose_agent, with_agent_settings
+from eva.run.settings import Dataset, choose_agent, find_problems, with_agent_settings
 
 # The settings of a run that decide what the loop makes of a reply.
 _DECIDING = ("max_turns", "max_visual_tokens", "maxp", "fallback", "timestamps")
@@ -65,7 +65,8 @@ async def replay_result(
 
 def _check_flags(path: Path, dataset: Dataset, agent: AgentChoice, options: Options, *, cut_frames: bool) -> None:
     if cut_frames:
-        check_settings(dataset, options)
+        for problem in find_problems(dataset, options):
+            raise problem
     if _needs_frames(options) and not cut_frames:
         raise SettingsError("--timestamps actual and --no-fallback need the frames: add --replay-frames")
     meta = read_meta(path)

@@ -37,10 +37,10 @@ from eva.run.options import Options
 from eva.run.schedule import RunEndedError, RunInterruptedError, Schedule, by_video
 from eva.run.settings import (
     Dataset,
-    check_settings,
     choose_agent,
     choose_items,
     find_doubts,
+    find_problems,
     load_annotations,
     with_absolute_paths,
     with_agent_settings,
@@ -100,7 +100,8 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
     started_at = monotonic()
     everything = load_annotations(dataset.jsonl, options.dataset)
     items = choose_items(everything, options)
-    check_settings(dataset, options)
+    for problem in find_problems(dataset, options):
+        raise problem
     agent = choose_agent(options, items)
     options = with_agent_settings(options, agent)
     for doubt in find_doubts(items, everything, dataset.jsonl, load_published().get(options.dataset)):

@@ -87,12 +87,6 @@ def with_absolute_paths(options: Options) -> Options:
     return replace(options, frame_tool=tool, frame_root=root, tokenizer=tokenizer)
 
 
-def check_settings(dataset: Dataset, options: Options) -> None:
-    """Raises the first of find_problems."""
-    for problem in find_problems(dataset, options):
-        raise problem
-
-
 def find_problems(dataset: Dataset, options: Options) -> Iterator[EvaError]:
     """The folders, files and packages that the run needs here and does not have. Each node of a cluster checks its own
     folders."""

@@ -57,19 +57,6 @@ def test_the_questions_on_one_video_go_to_one_node_and_the_nodes_are_equally_bus
     assert Counter(where.values()) == {"one": 8, "two": 8, "three": 8}
 
 
-def test_a_sample_goes_where_its_video_is() -> None:
-    items = questions("abcabcabcabc")
-    where = placed(joined(one="a", two="ab", three="c"), items, slots=5)
-    assert nodes_of_videos(items, where)["b"] == {"two"}
-    assert nodes_of_videos(items, where)["c"] == {"three"}
-    assert nodes_of_videos(items, where)["a"] <= {"one", "two"}
-
-
-def test_a_video_that_no_node_has_is_for_any_node_to_say_so() -> None:
-    where = placed(joined(one="a", two="a"), questions("axa"), slots=3)
-    assert set(where.values()) == {"one", "two"}
-
-
 def test_what_was_only_on_a_node_that_went_waits_for_one_that_has_it() -> None:
     placement = joined(one="ab", two="a")
     (given,) = questions("b")

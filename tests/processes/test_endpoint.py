@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Bench, beside, block, call, make_video, row, send_signals, wait_until
+from harness import Bench, beside, block, call, make_video, read_whole_lines, row, send_signals, wait_until
 from hostile_server import (
     MODEL,
     Play,
@@ -219,7 +219,7 @@ def test_a_server_that_refuses_every_sample_ends_the_run_with_its_words_and_reco
         run = bench.run("--outage-timeout", "20", "--max-concurrent", "4")
     assert run.code == 1, run.said
     assert run.records() == []
-    assert not run.cache.exists()
+    assert read_whole_lines(run.cache) == []
     (said,) = [line for line in run.stderr.splitlines() if "to go on:" in line]
     words = script.refuses({"messages": "x" * 200}, ["file:", "file:"])
     assert (words.message if words else "At most 1 image") in said

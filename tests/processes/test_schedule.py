@@ -416,22 +416,6 @@ def test_overload_halves_the_requests_under_way_and_success_raises_them_again() 
     assert peaks[8] >= 12, "it climbed back"
 
 
-def test_timeouts_halve_once_for_all_requests_that_were_under_way_together() -> None:
-    limit = servers.AdaptiveLimit(16)
-
-    async def overload() -> None:
-        async def one() -> None:
-            with contextlib.suppress(UnavailableError):
-                async with limit.slot():
-                    await asyncio.sleep(0.01)
-                    raise UnavailableError("slow", overload=True)
-
-        await asyncio.gather(*(one() for _ in range(16)))
-
-    asyncio.run(overload())
-    assert limit.limit == 8
-
-
 # --- outages, ends, races
 
 
