@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -60,22 +61,16 @@ def begin(cache: Path, settings: Mapping[str, Any], before: Meta | None, *, has_
 
     Raises SettingsDifferError if the cache was made with other settings, unless `force`: then both are kept, as mixed.
     """
-    now = Meta(settings, environment(), (datetime.now(UTC).isoformat(timespec="seconds"),))
+    started = datetime.now(UTC).isoformat(timespec="seconds")
     if before is None:
-        return replace(now, adopted=has_records)
-    return _go_on(before, now, cache, force=force)
-
-
-def _go_on(before: Meta, now: Meta, cache: Path, *, force: bool) -> Meta:
-    lines = require_equal(before.settings, now.settings, cache, force=force)
-    mixed = (*before.mixed, before.settings) if lines else before.mixed
+        return Meta(settings, environment(), (started,), adopted=has_records)
+    different = require_equal(before.settings, settings, cache, force=force)
     return replace(
-        now,
-        settings=now.settings if lines else with_weights(now.settings, before.settings, now.settings),
-        started=before.started + now.started,
-        mixed=mixed,
-        adopted=before.adopted,
-        coverage=before.coverage,
+        before,
+        settings=settings if different else with_weights(settings, before.settings, settings),
+        environment=environment(),
+        started=(*before.started, started),
+        mixed=(*before.mixed, before.settings) if different else before.mixed,
     )
 
 
@@ -141,29 +136,18 @@ def write_meta(records: Path, meta: Meta) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Versions of this code and of what touches pixels and messages; the commit, `+dirty` if the code was changed."""
-    return {
-        "eva": __version__,
-        "python": platform.python_version(),
-        "packages": package_versions(),
-        "commit": _commit(),
-    }
+    """The versions of this code, and of what touches pixels and messages."""
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--abbrev=40", "--match=", "--dirty=+dirty"]
+    commit = None
+    with suppress(OSError, subprocess.SubprocessError):
+        commit = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+    return {"eva": __version__, "python": platform.python_version(), "packages": package_versions(), "commit": commit}
 
 
 def package_versions() -> dict[str, str]:
     """The installed packages that touch pixels and messages."""
     versions = {}
     for name in _PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return versions
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(PROJECT), "describe", "--always", "--abbrev=40", "--match=", "--dirty=+dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

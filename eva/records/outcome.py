@@ -13,10 +13,9 @@ COUNTS = ("num_rounds", "total_tokens")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a record counts for. `video` is the first one's path, `seconds` the sample's wall time.
+    """What a record counts for. `video` is the first one's path; `options` is how many the question has.
 
-    A count and the seconds are None where the record does not say, or says what cannot be: a text, NaN, less than 0.
-    `visual_tokens` are those of all calls. `options` is how many the question has, None where they cannot be read.
+    A number is None where the record does not say it, or says what cannot be: a text, NaN, less than 0.
     """
 
     index: int

@@ -41,18 +41,3 @@ def find_replies(messages: str) -> list[str]:
     """The assistant turns of a ChatML conversation, verbatim."""
     turns = (part.partition("\n") for part in messages.split(TURN_START)[1:])
     return [text[: text.rfind(TURN_END)] for role, _, text in turns if role == "assistant" and TURN_END in text]
-
-
-def split_turns(messages: str) -> list[tuple[str, str]]:
-    """The turns as (role, text); what is not ChatML is one turn without a role."""
-    if not messages.strip():
-        return []
-    before, *parts = messages.split(TURN_START)
-    if not parts:
-        return [("", before.strip())]
-    return [_split_turn(part) for part in parts]
-
-
-def _split_turn(part: str) -> tuple[str, str]:
-    role, _, text = part.partition("\n")
-    return role.strip(), text.partition(TURN_END)[0].strip()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eva.records.read_transcript import split_turns
+from eva.records.read_transcript import find_replies
 from eva.records.schema import Call, Executed, Record, Round, transcript
 
 
@@ -27,7 +27,7 @@ def steps(record: Record) -> tuple[Step, ...]:
     """The rounds of a record; of one without a trajectory, those that its transcript shows."""
     if record.trajectory is not None:
         return tuple(map(_step, record.rounds))
-    return tuple(Step(_digest(text)) for role, text in split_turns(transcript(record.messages)) if role == "assistant")
+    return tuple(Step(_digest(text.strip())) for text in find_replies(transcript(record.messages)))
 
 
 def first_difference(ours: Sequence[Step], theirs: Sequence[Step]) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from eva.records.read_transcript import split_turns
 from eva.records.schema import read_record
 from eva.report.trajectories import Step, first_difference, steps
 
@@ -60,13 +59,6 @@ def test_a_transcript_stands_in_for_a_trajectory() -> None:
     assert len(old) == 2
     assert first_difference(old, steps_of(trajectory=[round_("Look.\n", [1]), round_("<answer>B</answer>")])) is None
     assert first_difference(old, steps_of(trajectory=[round_("Look.", [1]), round_("<answer>C</answer>")])) == 1
-
-
-def test_a_transcript_falls_into_its_turns() -> None:
-    assert [role for role, _ in split_turns(CHATML)] == ["system", "user", "assistant", "tool", "assistant"]
-    assert split_turns(CHATML)[3] == ("tool", "frames")
-    assert split_turns("User: hello") == [("", "User: hello")]
-    assert split_turns("") == split_turns("  ") == []
 
 
 def test_a_hostile_record_has_steps_all_the_same() -> None:
