@@ -5,11 +5,11 @@ Exit codes: 0 the page is written; 2 unusable arguments or input, and nothing is
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from tqdm import tqdm
 from eva.errors import EvaError
 from eva.files import replacing
 from eva.records.meta import meta_path
-from eva.records.outcome import Outcome
 from eva.records.result_file import read_scored
 from eva.report.collect import (
     STATUSES,
@@ -30,10 +29,9 @@ from eva.report.collect import (
     page_data,
     read_sources,
     reading_order,
-    status,
 )
 from eva.report.comparison import comparison_figures
-from eva.report.live import Live, LiveServer
+from eva.report.live import LiveServer
 from eva.report.page import END, PER_BLOCK, block, compact, packed_block, render_beginning
 from eva.report.thumbnails import FrameRoots, Thumbnails
 from eva.run.options import Options, SettingsError, index_set
@@ -88,7 +86,7 @@ def make_parser(name: str = "report.py") -> CommandParser:
     return parser
 
 
-def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str]) -> Namespace:
     parser = make_parser(Path(argv[0]).name)
     options = parser.parse_args(argv[1:])
     options.frame_root = options.frame_root or [Options.frame_root]
@@ -112,7 +110,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 # --- a page on disk
 
 
-def write(options: argparse.Namespace) -> int:
+def write(options: Namespace) -> int:
     """Make the page and say what is in it. Raises EvaError; then nothing is written."""
     from eva.report.charts import charts  # noqa: PLC0415  takes a second to import
 
@@ -138,12 +136,6 @@ def write(options: argparse.Namespace) -> int:
         file.writelines(part.encode() for part in (*parts, END))
     samples, size_mb = sum(len(run.shown) for run in runs), options.output.stat().st_size / 1e6
     print(f"{printable(str(options.output))}: {samples} samples, {size_mb:.1f} MB. {thumbnails.line}")
-    if thumbnails.refused["outside the frame root"]:
-        print(
-            f"report.py: frames are in another folder than {', '.join(map(str, options.frame_root))}: name it with "
-            "--frame-root",
-            file=sys.stderr,
-        )
     return 0
 
 
@@ -157,27 +149,21 @@ def check_output(output: Path, inputs: Sequence[Path]) -> None:
         raise SettingsError(f"there is no folder {output.parent} for the page")
 
 
-def collect_all(
-    sources: Sequence[Source], published: Mapping[str, Published], options: argparse.Namespace
-) -> list[Collected]:
+def collect_all(sources: Sequence[Source], published: Mapping[str, Published], options: Namespace) -> list[Collected]:
     """Read every run. The last one first: where two are compared, it says which samples the other one shows."""
     ids, statuses = options.ids, options.only or STATUSES
     runs: list[Collected] = []
     for number, source in reversed(list(enumerate(sources))):
         records = tqdm(read_scored(source.path), source.key, unit=" samples", disable=None, leave=False)
-
-        def wants(outcome: Outcome, ids: Collection[int] | None = ids, statuses: Collection[str] = statuses) -> bool:
-            return (ids is None or outcome.index in ids) and status(outcome) in statuses
-
-        runs.insert(0, collect(source, number, records, published, wants))
+        runs.insert(0, collect(source, number, records, published, ids=ids, statuses=statuses))
         if options.against:
-            ids, statuses = {one.index for one in runs[0].shown}, STATUSES
+            ids, statuses = {one.outcome.index for one in runs[0].shown}, STATUSES
     if not any(run.shown for run in runs):
         raise SettingsError("no sample is as --only and --ids say")
     return runs
 
 
-def data_of(runs: Sequence[Collected], options: argparse.Namespace, legend: str) -> dict[str, object]:
+def data_of(runs: Sequence[Collected], options: Namespace, legend: str) -> dict[str, object]:
     """The JSON blocks of the page's beginning, by name."""
     asked = [*(f"--only {one}" for one in options.only or ()), *(["--ids"] if options.ids is not None else [])]
     shown, known = sum(len(run.shown) for run in runs), sum(len(run.file.lines) for run in runs)
@@ -201,12 +187,12 @@ def data_of(runs: Sequence[Collected], options: argparse.Namespace, legend: str)
 # --- a page of a run that is going on
 
 
-def live_server(options: argparse.Namespace) -> LiveServer:
+def live_server(options: Namespace) -> LiveServer:
     """The server of the page, which does not serve yet. Raises EvaError."""
     if options.output_dir.exists() and not options.output_dir.is_dir():
         raise SettingsError(f"{options.output_dir} is not a folder: --output-dir names that of the run")
     try:
-        return LiveServer(Live(options.output_dir, FrameRoots.at(*options.frame_root), load_published()), options.port)
+        return LiveServer(options.output_dir, FrameRoots.at(*options.frame_root), load_published(), options.port)
     except (OSError, OverflowError) as error:
         raise SettingsError(
             f"port {options.port} of 127.0.0.1 cannot be served ({error}): choose another with --port"

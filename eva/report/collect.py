@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +31,12 @@ RIGHT, WRONG, UNANSWERED, FAILED = STATUSES = ("right", "wrong", "unanswered", "
 
 @dataclass(frozen=True)
 class Source:
-    """A result file, its meta file, the name of its samples on the page, and its dataset ('': nobody knows)."""
+    """A result file, its meta file, what its samples are called on the page, and its dataset ('': nobody knows)."""
 
     path: Path
     meta: Meta | None
     key: str
     dataset: str
-
-    @classmethod
-    def of(cls, path: Path, meta: Meta | None, dataset: str, *, name: str = "", taken: Sequence[str] = ()) -> Source:
-        """`name` is what the run is called; without one the dataset, or else the file, gives the name."""
-        # The name becomes part of an address, so it holds no lone surrogate and is not empty.
-        key = unique(printable(name or dataset or file_key(path), limit=80) or "run", taken)
-        return cls(path, meta, key, dataset)
 
 
 def read_sources(
@@ -50,49 +44,36 @@ def read_sources(
 ) -> list[Source]:
     """Of finished files: their indices tell the dataset where no meta file does. Raises EvaError.
 
-    Without `names` a run is called by its dataset, and by its folder where that does not tell one from the other.
+    Without `names` a run is called by its dataset or its file if these differ, else by the nearest folder that does.
+    Two that are compared are of one dataset, so they have their names from their folders.
     """
     metas = [read_meta(path) for path in paths]
-    datasets = [_find_dataset(path, meta, published) for path, meta in zip(paths, metas, strict=True)]
-    names = names or _names(paths, datasets, compared=compared)
-    found: list[Source] = []
-    for path, meta, dataset, name in zip(paths, metas, datasets, names, strict=True):
-        found.append(Source.of(path, meta, dataset, name=name, taken=[source.key for source in found]))
-    return found
-
-
-def _find_dataset(path: Path, meta: Meta | None, published: Mapping[str, Published]) -> str:
-    indices = set() if named_dataset(meta) else {record.index for record in read_records(path)}
-    return dataset_of(meta, indices, published)
-
-
-def _names(paths: Sequence[Path], datasets: Sequence[str], *, compared: bool) -> list[str]:
-    """The datasets or the files if they all differ, else the nearest folders that do. Two that are compared are of one
-    dataset, so they have their names from their folders."""
-    by_dataset = [dataset or file_key(path) for path, dataset in zip(paths, datasets, strict=True)]
+    datasets = []
+    for path, meta in zip(paths, metas, strict=True):
+        indices = set() if named_dataset(meta) else {record.index for record in read_records(path)}
+        datasets.append(dataset_of(meta, indices, published))
+    by_file = [file_key(path) for path in paths]
+    by_dataset = [dataset or name for dataset, name in zip(datasets, by_file, strict=True)]
     resolved = [path.resolve() for path in paths]
     depth = min(len(path.parents) for path in resolved)
     by_folder = [[path.parents[level].name for path in resolved] for level in range(depth)]
-    by_file = [file_key(path) for path in paths]
     candidates = [*by_folder, by_file] if compared else [by_dataset, by_file, *by_folder]
-    return next((names for names in candidates if len(set(names)) == len(names)), by_dataset)
+    names = names or next((found for found in candidates if len(set(found)) == len(found)), by_dataset)
+    keys: list[str] = []
+    for name in names:
+        keys.append(unique(name, keys))
+    return [Source(*each) for each in zip(paths, metas, keys, datasets, strict=True)]
 
 
 def file_key(path: Path) -> str:
     """What a file is called on the page whose dataset nobody knows: `result_cats.jsonl` is `cats`."""
-    for beginning in ("result_", "cache_"):
-        if path.stem.startswith(beginning):
-            return path.stem.removeprefix(beginning)
-    return path.stem
+    return path.stem.removeprefix("result_").removeprefix("cache_")
 
 
 def unique(name: str, taken: Sequence[str]) -> str:
-    """`name`, or the first of `name-2`, `name-3`, ... that is not taken."""
-    number, found = 1, name
-    while found in taken:
-        number += 1
-        found = f"{name}-{number}"
-    return found
+    """`name`, or the first of `name-2`, `name-3`, ... that is not taken, as it can stand in an address."""
+    key = printable(name, limit=80) or "run"
+    return next(one for one in chain([key], (f"{key}-{n}" for n in count(2))) if one not in taken)
 
 
 def status(outcome: Outcome) -> str:
@@ -115,12 +96,8 @@ class Shown:
     frames: tuple[str, ...]
 
     @property
-    def index(self) -> int:
-        return self.answered.outcome.index
-
-    @property
-    def status(self) -> str:
-        return status(self.answered.outcome)
+    def outcome(self) -> Outcome:
+        return self.answered.outcome
 
 
 @dataclass(frozen=True)
@@ -139,16 +116,21 @@ def collect(
     number: int,
     records: Iterable[Record],
     published: Mapping[str, Published],
-    wants: Callable[[Outcome], bool] = lambda outcome: True,
+    *,
+    ids: Collection[int] | None = None,
+    statuses: Collection[str] = STATUSES,
 ) -> Collected:
-    """Read a run, the `number`th of the page, in the order of its records. `wants` chooses what the page shows."""
+    """Read a run, the `number`th of the page, in the order of its records.
+
+    The page shows the samples with these indices (None: all) and these statuses.
+    """
     answered, samples, shown = [], [], []
     blocks: list[str] = []
     lines: list[bytes] = []
     for record in records:
         samples.append(read_sample(source.dataset, record))
         answered.append(Answered(record.outcome, record.videos, samples[-1].categories))
-        if wants(record.outcome):
+        if (ids is None or record.index in ids) and status(record.outcome) in statuses:
             if len(lines) == PER_BLOCK:
                 blocks.append(packed_block(f"records-{number}-{len(blocks)}", lines))
                 lines.clear()
@@ -176,26 +158,26 @@ def _line(record: Record) -> bytes:
 
 
 def reading_order(runs: Sequence[Collected], *, compared: bool) -> list[str]:
-    """The paths of all frames, each once, first those of the samples that people open first."""
-    flips = _flips(*runs) if compared else frozenset()
+    """The paths of all frames, each once, first those of the samples that people open first: those that are right in
+    one of two compared runs only, then those that are not right."""
+    right = [{one.outcome.index for one in run.shown if one.outcome.correct} for run in runs]
+    both = set.intersection(*({one.outcome.index for one in run.shown} for run in runs))
+    flips = (right[0] ^ right[-1]) & both if compared else set()
     ranks = {WRONG: 1, UNANSWERED: 2, FAILED: 2, RIGHT: 3}
     everything = [one for run in runs for one in run.shown]
-    everything.sort(key=lambda one: 0 if one.index in flips else ranks[one.status])
+    everything.sort(key=lambda one: 0 if one.outcome.index in flips else ranks[status(one.outcome)])
     return list(dict.fromkeys(name for one in everything for name in one.frames))
-
-
-def _flips(before: Collected, now: Collected) -> frozenset[int]:
-    """The indices that are right in one of the two only."""
-    right = [{one.index for one in run.shown if one.status == RIGHT} for run in (before, now)]
-    both = {one.index for one in before.shown} & {one.index for one in now.shown}
-    return frozenset((right[0] ^ right[1]) & both)
 
 
 def differences(before: Collected, now: Collected) -> list[int | None]:
     """For each sample of `now` the first round that differs from that of `before`, counted from 0; None: the same
     course, or no such sample there."""
-    other = {one.index: one.steps for one in before.shown}
-    return [first_difference(one.steps, other[one.index]) if one.index in other else None for one in now.shown]
+    other = {one.outcome.index: one.steps for one in before.shown}
+    indices = [one.outcome.index for one in now.shown]
+    return [
+        first_difference(one.steps, other[index]) if index in other else None
+        for index, one in zip(indices, now.shown, strict=True)
+    ]
 
 
 # --- what the beginning of the page holds
@@ -218,13 +200,13 @@ def columns(shown: Sequence[Shown]) -> dict[str, Any]:
     def numbered(texts: Iterable[str]) -> list[int]:
         return [names.setdefault(text, len(names)) for text in texts]
 
-    outcomes = [one.answered.outcome for one in shown]
+    outcomes = [one.outcome for one in shown]
     return {
         "index": [outcome.index for outcome in outcomes],
         "question": [one.question for one in shown],
         "truth": numbered(outcome.ground_truth for outcome in outcomes),
         "answer": numbered(outcome.answer for outcome in outcomes),
-        "status": [STATUSES.index(one.status) for one in shown],
+        "status": [STATUSES.index(status(outcome)) for outcome in outcomes],
         "stop": numbered(outcome.stop_reason for outcome in outcomes),
         "rounds": [outcome.num_rounds for outcome in outcomes],
         "tokens": [outcome.total_tokens for outcome in outcomes],

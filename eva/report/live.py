@@ -11,8 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 from eva.errors import EvaError
 from eva.records.meta import read_meta
 from eva.records.schema import Record, read_record
-from eva.report.collect import Collected, Source, collect, file_key, page_data
+from eva.report.collect import Collected, Source, collect, file_key, page_data, unique
 from eva.report.page import END, render_beginning
 from eva.report.thumbnails import FrameRoots, NoFrameError
 from eva.scoring.published import Published
@@ -29,7 +28,7 @@ from eva.scoring.result_file import dataset_of, named_dataset
 
 HOST = "127.0.0.1"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
-# A page is made anew at least so often, and takes at most a tenth of a processor where that is not too seldom.
+# The page is made anew at least so often, and takes at most this share of a processor where that is not too seldom.
 EVERY_S, SHARE = 60.0, 0.1
 MAX_BYTES = 5_000_000
 # The rate of a run is over the last minutes, and needs some seconds.
@@ -38,7 +37,6 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
@@ -51,203 +49,121 @@ def read_growing(path: Path) -> list[Record]:
     with path.open("rb") as file:
         for line in file:
             try:
-                record = read_record(line) if line.endswith(b"\n") else None
+                record = read_record(line if line.endswith(b"\n") else b"")
             except ValueError:
                 continue
-            if record is not None:
-                found.pop(record.index, None)
-                found[record.index] = record
+            found.pop(record.index, None)
+            found[record.index] = record
     return list(found.values())
 
 
-@dataclass
-class Live:
-    """The caches of an output folder, and the page of them. `made` counts the pages; `problem` says why the last one
-    could not be made. There is a page, or a problem, when `ready` is set."""
+def write_live_page(runs: Sequence[Collected], progress: Sequence[str], number: int, status: str) -> bytes:
+    """The page of all samples, with the newest records, for nobody knows how many there will be."""
+    from eva.report.charts import charts  # noqa: PLC0415  takes a second to import, and not every command comes here
 
-    folder: Path
-    roots: FrameRoots
-    published: Mapping[str, Published]
-    page: bytes = b""
-    made: int = 0
-    problem: str = ""
-    ready: threading.Event = field(default_factory=threading.Event)
-    # When each cache had how many records, of the last minutes.
-    _counts: dict[Path, deque[tuple[float, int]]] = field(default_factory=dict)
+    settings = {"live": number, "against": False, "status": status, "progress": progress}
+    beginning = render_beginning("EVA, live", charts([run.run for run in runs]), page_data(runs, settings), live=True)
+    parts = [beginning]
+    for run in runs:
+        room = (MAX_BYTES - len(beginning)) // len(runs)
+        for block in reversed(run.blocks):
+            room -= len(block)
+            if room < 0:
+                break
+            parts.append(block)
+    return "".join([*parts, END]).encode()
 
-    def follow(self, stop: threading.Event) -> None:
-        """Make the page again and again until `stop` is set."""
-        seen, made_at, cost_s = None, -EVERY_S, 0.0
-        while True:
-            now, since_s = self._state(), time.monotonic() - made_at
-            if since_s >= EVERY_S or (now != seen and since_s >= min(EVERY_S, cost_s / SHARE)):
-                began = time.monotonic()
-                try:
-                    self.page, self.problem, self.made = self.make().encode(), "", self.made + 1
-                except (EvaError, OSError) as error:
-                    self.problem = str(error)
-                seen, made_at, cost_s = now, time.monotonic(), time.monotonic() - began
-                self.ready.set()
-            if stop.wait(0.3):
-                return
 
-    def _caches(self) -> list[Path]:
-        return sorted([*self.folder.glob("cache_*.jsonl"), *self.folder.glob("*/cache_*.jsonl")])
+class LiveServer(ThreadingHTTPServer):
+    """Follows the caches of an output folder. The server of the standard library: three addresses need no framework."""
 
-    def _state(self) -> list[tuple[float, int]]:
-        """Another value when a cache, or a meta or result file beside one, is another one."""
-        found = []
-        for path in (one for cache in self._caches() for one in cache.parent.glob("*.json*")):
+    daemon_threads = True
+
+    def __init__(self, folder: Path, roots: FrameRoots, published: Mapping[str, Published], port: int) -> None:
+        self._folder, self._roots, self._published = folder, roots, published
+        # The page, how many there were before, and why the last one could not be made.
+        self._page, self._made, self._problem = b"", 0, ""
+        # When each cache had how many records, of the last minutes.
+        self._counts: dict[Path, deque[tuple[float, int]]] = {}
+        self._ready, self._stop = threading.Event(), threading.Event()
+        super().__init__((HOST, port), Handler)
+        self.url = f"http://{HOST}:{self.server_address[1]}/"
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def _follow(self) -> None:
+        """Make the page again and again: when a file has changed and the cost of the last page allows it."""
+        import eva.report.charts  # noqa: F401, PLC0415  the cost of a page is without that of its imports
+
+        seen: object = None
+        made_at = cost_s = 0.0
+        while not self._stop.wait(0.3):
             try:
-                status = path.stat()
-            except OSError:  # a file that was there for a moment only
-                continue
-            found.append((status.st_mtime, status.st_size))
-        return found
+                caches = sorted([*self._folder.glob("cache_*.jsonl"), *self._folder.glob("*/cache_*.jsonl")])
+                files = [file.stat() for cache in caches for file in cache.parent.glob("*.json*")]
+                now = [(file.st_mtime_ns, file.st_size) for file in files]
+                since_s = time.monotonic() - made_at
+                if self._ready.is_set() and since_s < (EVERY_S if now == seen else min(EVERY_S, cost_s / SHARE)):
+                    continue
+                seen, began = now, time.thread_time()
+                self._page, self._problem, self._made = self._write(caches), "", self._made + 1
+            except (EvaError, OSError) as error:
+                self._problem, began = str(error), time.thread_time()
+            made_at, cost_s = time.monotonic(), time.thread_time() - began
+            self._ready.set()
 
-    def make(self) -> str:
-        """The page of all records that there are. Raises EvaError, OSError."""
-        from eva.report.charts import charts  # noqa: PLC0415  takes a second to import, and not every call comes here
-
+    def _write(self, caches: Sequence[Path]) -> bytes:
         runs: list[Collected] = []
-        ages = []
-        for path in self._caches():
-            written_at = path.stat().st_mtime
-            runs.append(self._read(path, len(runs), [run.run.name for run in runs]))
-            ages.append((written_at, _has_ended(path, written_at)))
-        settings = {"live": self.made + 1, "against": False, "status": self._status(ages), "legend": ""}
-        data = page_data(runs, settings)
-        progress = [self._progress(run, ended=ended) for run, (_, ended) in zip(runs, ages, strict=True)]
-        data["progress"] = progress
-        beginning = render_beginning("EVA, live", charts([run.run for run in runs]), data, live=True)
-        # The newest records, for nobody knows how many there will be.
-        room = (MAX_BYTES - len(beginning)) // max(1, len(runs))
-        return beginning + "".join(block for run in runs for block in _newest(run.blocks, room)) + END
+        for path in caches:
+            meta, records = read_meta(path), read_growing(path)
+            self._roots = self._roots.with_metas([meta])
+            counts = self._counts.setdefault(path, deque())
+            if counts and counts[-1][1] > len(records):  # the run began anew, or runs samples again
+                counts.clear()
+            counts.append((time.monotonic(), len(records)))
+            while counts[-1][0] - counts[0][0] > RATE_OVER_S:
+                counts.popleft()
+            dataset = dataset_of(meta, {record.index for record in records}, self._published)
+            name = named_dataset(meta) or file_key(path)
+            key = unique(
+                name if path.parent == self._folder else f"{path.parent.name}/{name}", [one.run.name for one in runs]
+            )
+            runs.append(collect(Source(path, meta, key, dataset), len(runs), records, self._published))
+        waiting = f"there is no run in {self._folder} yet; this page waits for one"
+        status = time.strftime("made at %H:%M:%S") if runs else waiting
+        return write_live_page(runs, list(map(self._progress, runs)), self._made + 1, f"Live: {status}")
 
-    def _read(self, path: Path, number: int, taken: Sequence[str]) -> Collected:
-        meta, records = read_meta(path), read_growing(path)
-        self.roots = self.roots.with_metas([meta])
-        dataset = dataset_of(meta, {record.index for record in records}, self.published)
-        name = "" if path.parent == self.folder else f"{path.parent.name}/{named_dataset(meta) or file_key(path)}"
-        source = Source.of(path, meta, dataset, name=name, taken=taken)
-        counts = self._counts.setdefault(path, deque())
-        if counts and counts[-1][1] > len(records):  # the run began anew, or runs samples again
-            counts.clear()
-        counts.append((time.monotonic(), len(records)))
-        while counts[-1][0] - counts[0][0] > RATE_OVER_S:
-            counts.popleft()
-        return collect(source, number, records, self.published)
-
-    def _progress(self, run: Collected, *, ended: bool) -> str:
+    def _progress(self, run: Collected) -> str:
         """Such as `44 of 200, 12.0 per minute, about 13 min left`."""
         to_go, counts = run.file.score.to_go, self._counts[run.file.path]
         (since, before), (until, count) = counts[0], counts[-1]
         done = f"{count:,} done" if to_go is None else f"{count:,} of {count + to_go:,}"
-        if ended:
+        cache = run.file.path
+        result = cache.with_name("result_" + cache.name.removeprefix("cache_"))
+        if result.exists() and result.stat().st_mtime >= cache.stat().st_mtime:
             return f"{done}; the run has ended"
         if count == before or until - since < RATE_FROM_S:
             return done
         per_second = (count - before) / (until - since)
-        left = f", about {_duration(to_go / per_second)} left" if to_go else ""
-        return f"{done}, {60 * per_second:.1f} per minute{left}"
+        left_s = (to_go or 0) / per_second
+        left = f"{left_s:.0f} s" if left_s < 120 else f"{left_s / 60:.0f} min"
+        return f"{done}, {60 * per_second:.1f} per minute" + (f", about {left} left" if to_go else "")
 
-    def _status(self, ages: Sequence[tuple[float, bool]]) -> str:
-        if not ages:
-            return f"Live: there is no run in {self.folder} yet; this page waits for one"
-        if all(ended for _, ended in ages):
-            return "The run has ended" if len(ages) == 1 else "All runs have ended"
-        made_at, last = (time.strftime("%H:%M:%S", time.localtime(at)) for at in (None, max(at for at, _ in ages)))
-        return f"Live: made at {made_at}, the last record came at {last}"
-
-    def answer(self, path: str, query: Mapping[str, str]) -> tuple[int, str, bytes]:
+    def answer(self, path: str, query: Mapping[str, str]) -> tuple[int, str, bytes | str]:
         """Status, content type and body."""
         if path == "/frame":
             try:
                 name = query.get("path", "")
                 if "whole" in query:
-                    return 200, "image/webp", self.roots.whole(name)
-                return 200, "image/jpeg", self.roots.thumbnail(name)
+                    return 200, "image/webp", self._roots.whole(name)
+                return 200, "image/jpeg", self._roots.thumbnail(name)
             except NoFrameError as reason:
-                return _text(404, str(reason))
+                return 404, "text/plain", str(reason)
         if path not in ("/", "/made"):
-            return _text(404, "there is no such page")
-        self.ready.wait()
-        if self.problem and (path == "/made" or not self.page):
-            return _text(500, self.problem)
-        return (200, "text/html; charset=utf-8", self.page) if path == "/" else _text(200, str(self.made))
-
-
-def _newest(blocks: Sequence[str], room: int) -> Iterator[str]:
-    for block in reversed(blocks):
-        room -= len(block)
-        if room < 0:
-            return
-        yield block
-
-
-def _has_ended(cache: Path, written_at: float) -> bool:
-    """Whether the run has written its result after its last record."""
-    try:
-        return cache.with_name("result_" + cache.name.removeprefix("cache_")).stat().st_mtime >= written_at
-    except OSError:
-        return False
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def _text(status: int, text: str) -> tuple[int, str, bytes]:
-    return status, "text/plain; charset=utf-8", text.encode("utf-8", errors="replace")
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Answers GET requests to a loopback name."""
-
-    protocol_version = "HTTP/1.1"
-    timeout = 60
-    server: LiveServer
-
-    def do_GET(self) -> None:
-        if not is_loopback(self.headers.get("Host", "")):
-            return self._send(*_text(421, "this server answers to 127.0.0.1 and localhost alone"))
-        try:
-            address = urlsplit(self.path)
-            query = dict(parse_qsl(address.query))
-        except ValueError:  # such as http://[::1
-            return self._send(*_text(400, "that is not an address"))
-        return self._send(*self.server.live.answer(address.path, query))
-
-    def _send(self, status: int, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        for name, value in {**_HEADERS, "Content-Type": kind, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing: the page sends a request every two seconds."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a Host header names this machine. The port does not matter: an SSH tunnel may change it."""
-    name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    return name.lower() in _LOOPBACK
-
-
-class LiveServer(ThreadingHTTPServer):
-    """The server of the standard library: three addresses need no framework, and so no further dependency."""
-
-    daemon_threads = True
-
-    def __init__(self, live: Live, port: int) -> None:
-        self.live, self._stop = live, threading.Event()
-        super().__init__((HOST, port), Handler)
-        threading.Thread(target=live.follow, args=(self._stop,), daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self.server_address[1]}/"
+            return 404, "text/plain", "there is no such page"
+        self._ready.wait()
+        if self._problem and (path == "/made" or not self._page):
+            return 500, "text/plain", self._problem
+        return (200, "text/html", self._page) if path == "/" else (200, "text/plain", str(self._made))
 
     def server_close(self) -> None:
         self._stop.set()
@@ -257,3 +173,36 @@ class LiveServer(ThreadingHTTPServer):
         """Report errors, but not a browser that leaves in the middle of an answer."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers GET requests to a loopback name. The port does not matter: an SSH tunnel may change it."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+    server: LiveServer
+
+    def do_GET(self) -> None:
+        status, kind, body = self._answer()
+        content = body if isinstance(body, bytes) else body.encode("utf-8", errors="replace")
+        self.send_response(status)
+        length = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(content))}
+        for name, value in {**_HEADERS, **length}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _answer(self) -> tuple[int, str, bytes | str]:
+        if not is_loopback(self.headers.get("Host", "")):
+            return 421, "text/plain", "this server answers to 127.0.0.1 and localhost alone"
+        address = urlsplit(self.path)
+        return self.server.answer(address.path, dict(parse_qsl(address.query)))
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log nothing: the page sends a request every two seconds."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a Host header names this machine."""
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    return name.lower() in _LOOPBACK

@@ -84,7 +84,7 @@ class FrameRoots:
         except (OSError, ValueError):
             raise NoFrameError("no longer there") from None
         if status is None:
-            raise NoFrameError("outside the frame root")
+            raise NoFrameError("outside --frame-root")
         if not stat.S_ISREG(status.st_mode) or path.suffix.lower() not in _SUFFIXES:
             raise NoFrameError("not a picture file")
         if status.st_size > MAX_FILE_BYTES:

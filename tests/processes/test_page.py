@@ -50,18 +50,6 @@ def test_the_figures_are_those_of_accuracy_py(runs: Pair, page_file: Path, open_
     watched.calm()
 
 
-def test_every_chart_is_a_figure_described_in_words(page_file: Path, open_page: Open) -> None:
-    page = open_page(page_file).page
-    page.locator("#charts summary").click()
-    figures = page.locator("#charts figure")
-    assert figures.count() >= 3
-    for figure in figures.all():
-        assert figure.locator("[role=img][aria-label]").first.get_attribute("aria-label")
-        box = figure.locator("svg").bounding_box()
-        assert box is not None
-        assert box["width"] > 200
-
-
 def test_the_settings_and_what_the_figures_are_not_are_said(page_file: Path, open_page: Open) -> None:
     page = open_page(page_file).page
     page.locator("#runs summary", has_text="Settings of").click()
@@ -88,7 +76,7 @@ def test_filters_show_just_the_rows_that_are_so(runs: Pair, page_file: Path, ope
     page.locator("[data-status=all]").click()
     page.select_option("select[name=category]", "even")
     assert rows_shown(page) == [f"own/{r['index']}" for r in records if r["category"] == "even"]
-    page.select_option("select[name=rounds]", "2")
+    page.fill("#filter", "rounds = 2")
     owed = [f"own/{r['index']}" for r in records if r["category"] == "even" and r["num_rounds"] == 2]
     assert owed and rows_shown(page) == owed
     assert page.locator("#count").inner_text() == f"{len(owed)} of {len(records)} samples"
@@ -375,20 +363,6 @@ def test_an_agent_and_a_baseline_stand_side_by_side_with_what_each_spent(
     watched.calm()
 
 
-# --- modes, sizes
-
-
-def test_the_dark_page_is_dark_and_the_printed_one_is_light(page_file: Path, open_page: Open) -> None:
-    watched = open_page(page_file, scheme="dark")
-    page = watched.page
-    luminance = "() => getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
-    assert max(page.evaluate(luminance)) < 60
-    page.emulate_media(media="print", color_scheme="dark")
-    assert min(page.evaluate(luminance)) > 200
-    assert len(page.pdf()) > 10_000
-    watched.calm()
-
-
 def test_a_screen_reader_finds_its_way(page_file: Path, open_page: Open) -> None:
     page = sample(open_page(page_file).page, "one look")
     for role in ("banner", "main", "search", "article", "navigation"):
@@ -450,8 +424,7 @@ def test_several_results_stand_side_by_side_with_the_reference_s_and_without_for
         (tmp_path / folder / "result_own.jsonl").write_bytes(result.read_bytes())
     files = ("a/result_own.jsonl", "b/result_own.jsonl", "result_old.jsonl")
     done = report(*files, "--frame-root", tmp_path / "a", cwd=tmp_path)
-    assert re.search(r"Thumbnails: 0 of (\d+) frames embedded .*, \1 outside the frame root", done.stdout), done.stdout
-    assert "--frame-root" in done.stderr
+    assert re.search(r"Thumbnails: 0 of (\d+) frames embedded .*, \1 outside --frame-root", done.stdout), done.stdout
     assert str(runs.frames) not in (tmp_path / "report.html").read_text()
 
     watched = open_page(tmp_path / "report.html")
@@ -462,7 +435,7 @@ def test_several_results_stand_side_by_side_with_the_reference_s_and_without_for
     assert page.locator("#count").inner_text() == f"{len(INDEX)} of {3 * len(INDEX)} samples"
     page.select_option("select[name=run]", "")
     sample(page, "one look", run=names[0])
-    assert page.locator(".frames .gone").all_inner_texts() == ["outside the frame root"] * 3
+    assert page.locator(".frames .gone").all_inner_texts() == ["outside --frame-root"] * 3
     sample(page, "two looks", run=names[2])
     assert page.locator(".turn h4").all_inner_texts()[:3] == ["SYSTEM", "USER", "ASSISTANT"]
     assert "I look at 2." in page.locator("#sample").inner_text()

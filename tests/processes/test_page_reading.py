@@ -151,7 +151,7 @@ def test_the_frames_are_found_where_the_meta_files_say_and_nowhere_else_in_there
     meta["environment"]["frame_root"] = str(tmp_path)
     result.with_suffix(".meta.json").write_text(json.dumps(meta))
     page = sample(open_page(made(result, cwd=tmp_path)).page, "wrong")
-    assert page.locator(".frames .gone").all_inner_texts() == ["outside the frame root"] * 2
+    assert page.locator(".frames .gone").all_inner_texts() == ["outside --frame-root"] * 2
     both = ("--frame-root", tmp_path / "store", "--frame-root", runs.frames)
     page = open_page(made(result, *both, cwd=tmp_path)).page
     assert (frames_of(page, "wrong"), frames_of(page, "one look")) == ({"data"}, {"data"})

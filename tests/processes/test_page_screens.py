@@ -101,14 +101,3 @@ def test_a_chart_is_saved_as_a_picture_of_its_own(page_file: Path, open_page: Op
     text = Path(download.value.path()).read_text(encoding="utf-8")
     assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314
     assert "currentColor" not in text and "var(" not in text
-
-
-def test_the_keys_are_shown(page_file: Path, open_page: Open) -> None:
-    watched = open_page(page_file)
-    watched.page.keyboard.press("?")
-    assert "next and previous sample" in watched.page.locator("#keys").inner_text()
-    watched.page.keyboard.press("j")
-    assert watched.page.locator("#sample").is_hidden()
-    watched.page.keyboard.press("Escape")
-    assert watched.page.locator("#keys").is_hidden()
-    watched.calm()

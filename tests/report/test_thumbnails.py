@@ -77,7 +77,7 @@ def test_nothing_outside_the_root_is_read(root: Path, tmp_path: Path) -> None:
         "",
         f"file://{root}/store/1.png",
     ]
-    assert {reason(root, name) for name in names} == {"outside the frame root"}
+    assert {reason(root, name) for name in names} == {"outside --frame-root"}
 
 
 def test_only_plain_picture_files_are_opened(root: Path) -> None:

@@ -1,6 +1,6 @@
 // The address: `#run/index?filter=...`. It names the open sample and the view, so that a link carries both.
 
-const CARRIED = ["search", "filter", "status", "run", "category", "rounds", "change", "by", "down"];
+const CARRIED = ["search", "filter", "status", "run", "category", "change", "by", "down"];
 const KEEP_MS = 200; // a browser refuses to change its address for every key
 
 let startView = {};

@@ -19,7 +19,7 @@ const FIELDS = {
   ...(settings.against ? { change: { of: (row) => row.change } } : {}),
 };
 const WORDS = Object.fromEntries(STATUSES.map((status) => [status, (row) => row.status === status]));
-if (settings.against) WORDS.flips = (row) => changed(row, "flips");
+if (settings.against) WORDS.flips = (row) => changesOf(row).includes("flips");
 
 const NUMBER_TESTS = {
   "=": (a, b) => a === b, "!=": (a, b) => a !== b, "<": (a, b) => a < b, ">": (a, b) => a > b,

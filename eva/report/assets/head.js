@@ -20,7 +20,7 @@ function runsTable(runs) {
 }
 
 function runRow({ key, head, number }) {
-  const progress = settings.live && readBlock("progress")[number];
+  const progress = settings.live && settings.progress[number];
   return element("tr", {},
     element("th", { scope: "row" }, element("span", { class: "name" }, key), agentOf(head), element("small", {}, head.file),
       progress ? element("small", { class: "progress" }, progress) : null, differencesOf(head)),

@@ -23,12 +23,8 @@ function changeOf(row) {
   return row.differs === null ? "same" : "course";
 }
 
-function changed(row, kind) {
-  return kind === "flips" ? row.change === "lost" || row.change === "gained" : row.change === kind;
-}
-
-function changeRank(row) {
-  return CHANGES.indexOf(row.change);
+function changesOf(row) {
+  return row.change === "lost" || row.change === "gained" ? ["flips", row.change] : [row.change];
 }
 
 function changeCell(row) {
@@ -77,64 +73,24 @@ function statusChoices() {
   return element("div", { class: "choices", role: "group", "aria-label": "Result" }, ...buttons);
 }
 
-function selection(name, label, options) {
-  // A link can name a value that no sample has.
-  if (view[name] && !options.some(([value]) => value === view[name])) options.push([view[name], `${view[name]} (0)`]);
-  const node = element("select", { "aria-label": label, name }, element("option", { value: "" }, label),
-    ...options.map(([value, text]) => element("option", { value, selected: view[name] === value }, text)));
+// The values of a column with their counts, the most frequent first. A link can name a value that no sample has.
+function selection(name, label, of, written = (value) => value) {
+  const counts = counted(of);
+  if (view[name] && !counts.has(view[name])) counts.set(view[name], 0);
+  const options = [...counts].sort((a, b) => b[1] - a[1]).map(([value, count]) => (
+    element("option", { value, selected: view[name] === value }, `${written(value)} (${grouped(count)})`)));
+  const node = element("select", { "aria-label": label, name, hidden: !options.length },
+    element("option", { value: "" }, label), ...options);
   node.addEventListener("change", () => choose(name, node.value));
   return node;
 }
 
-function withCounts(counts, order) {
-  return [...counts].sort(order).map(([value, count]) => [String(value), `${value} (${grouped(count)})`]);
-}
-
-function changeOptions() {
-  const counts = counted((row) => row.change);
-  counts.set("flips", (counts.get("lost") || 0) + (counts.get("gained") || 0));
-  const kinds = Object.keys(CHANGE_NAMES).filter((kind) => counts.get(kind));
-  return kinds.map((kind) => [kind, `${CHANGE_NAMES[kind]} (${grouped(counts.get(kind))})`]);
-}
-
 function drawFilters() {
-  const search = byId("search") || searchField();
-  const rounds = counted((row) => row.rounds);
-  const categories = counted((row) => row.categories);
-  const runs = counted((row) => row.run.key);
-  rounds.delete(null);
-  const parts = [search, byId("filter") || filterField(), byId("problem") || element("span", { id: "problem", role: "alert" }),
-    statusChoices()];
-  if (settings.against) {
-    parts.push(selection("change", "Any change", changeOptions()));
-  } else if (runs.size > 1) parts.push(selection("run", "All runs", withCounts(runs)));
-  const largestFirst = (a, b) => b[1] - a[1];
-  const fewestFirst = (a, b) => a[0] - b[0];
-  if (categories.size) parts.push(selection("category", "All categories", withCounts(categories, largestFirst)));
-  if (rounds.size > 1) parts.push(selection("rounds", "Any rounds", withCounts(rounds, fewestFirst)));
-  byId("filters").replaceChildren(...parts);
-}
-
-function searchField() {
-  const node = element("input", {
-    type: "search", id: "search", autocomplete: "off", spellcheck: "false",
-    placeholder: "Search questions, answers, videos, replies",
-    "aria-label": "Search the samples", "aria-keyshortcuts": "/",
-  });
-  node.addEventListener("input", () => search(node.value));
-  node.addEventListener("focus", searchReplies);
-  return node;
-}
-
-function filterField() {
-  const node = element("input", {
-    type: "text", id: "filter", autocomplete: "off", spellcheck: "false", maxlength: 500,
-    placeholder: "Filter: wrong and rounds > 2", "aria-label": "Filter by the columns", "aria-describedby": "problem",
-    title: `Words: ${[...Object.keys(WORDS)].join(", ")}. Columns: ${Object.keys(FIELDS).join(", ")}, with = != < <= > >= `
-      + "or ~ (contains). Joined by and, or, not and brackets.",
-  });
-  node.addEventListener("input", () => filter(node.value));
-  return node;
+  const parts = [statusChoices()];
+  if (settings.against) parts.push(selection("change", "Any change", changesOf, (kind) => CHANGE_NAMES[kind] || kind));
+  else if (store.runs.length > 1) parts.push(selection("run", "All runs", (row) => row.run.key));
+  parts.push(selection("category", "All categories", (row) => row.categories));
+  byId("choices").replaceChildren(...parts);
 }
 
 function search(text) {
@@ -144,13 +100,13 @@ function search(text) {
 }
 
 function filter(text) {
-  view.filter = text;
-  readFilter();
+  readFilter(text);
   narrow();
 }
 
 // With a text that cannot be read, the filter stays that was before it.
-function readFilter() {
+function readFilter(text) {
+  view.filter = text;
   let problem = "";
   try {
     view.meant = parseFilter(view.filter);
@@ -167,7 +123,7 @@ function takeView() {
   if (!takeAddressedView()) return;
   view.words = view.search.toLowerCase().split(/\s+/).filter(Boolean);
   [byId("search").value, byId("filter").value, view.meant] = [view.search, view.filter, null];
-  readFilter();
+  readFilter(view.filter);
   sortRows();
   filterRows();
   drawFilters();
@@ -318,26 +274,10 @@ function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape" && event.target.tagName !== "SELECT") return escape();
   if (/^(input|select|textarea)$/i.test(event.target.tagName)) return;
-  const action = { j: () => walk(1), k: () => walk(-1), "/": () => byId("search").focus(), "?": showKeys }[event.key];
+  const action = { j: () => walk(1), k: () => walk(-1), "/": () => byId("search").focus(), "?": () => byId("keys").showModal() }[event.key];
   if (!action) return;
   event.preventDefault();
   action();
-}
-
-const KEYS = [
-  ["j, k", "next and previous sample"],
-  ["/", "search"],
-  ["Esc", "clear the search, leave a field, close the sample"],
-  ["← →", "in an open frame: previous and next frame"],
-  ["Enter", "on a frame: open it; on a line of the timeline: go to its round"],
-  ["?", "these keys"],
-];
-
-function showKeys() {
-  const close = button(["Close", element("kbd", {}, "esc")], () => byId("keys").close());
-  byId("keys").replaceChildren(element("h2", {}, "Keys"), definitions("settings", KEYS),
-    element("div", { class: "buttons" }, close));
-  byId("keys").showModal();
 }
 
 // Charts are folded at the first visit, and then as the reader left them. A browser may refuse to remember it.
@@ -370,6 +310,7 @@ async function poll() {
     const response = await fetch("made");
     const answer = await response.text();
     if (!response.ok) throw new Error(answer);
+    byId("status").textContent = settings.status;
     if (answer !== String(settings.live)) loadAgain();
   } catch (error) {
     byId("status").textContent = `No news of the run (${error.message}); what is here stays.`;
@@ -399,7 +340,6 @@ function begin() {
   addChartButtons();
   rememberCharts();
   byId("save").append(button("Save as CSV", saveTable), button("Save as JSONL", saveRecords));
-  byId("help").append(button(["Keys", element("kbd", {}, "?")], showKeys));
   sortRows();
   filterRows();
   drawFilters();
@@ -421,6 +361,11 @@ function listen() {
   window.addEventListener("resize", redraw);
   window.addEventListener("hashchange", route);
   NARROW.addEventListener("change", () => { drawHeader(); drawRows(); });
+  byId("help").addEventListener("click", () => byId("keys").showModal());
+  byId("search").addEventListener("input", () => search(byId("search").value));
+  byId("search").addEventListener("focus", searchReplies);
+  byId("filter").addEventListener("input", () => filter(byId("filter").value));
+  byId("filter").title = `Words: ${Object.keys(WORDS).join(", ")}. Columns: ${Object.keys(FIELDS).join(", ")}.`;
   listenToViewer();
   document.addEventListener("keydown", pressed);
   byId("filters").addEventListener("submit", (event) => event.preventDefault());

@@ -11,7 +11,7 @@ const COLUMNS = [
   { name: "question", label: "Question", of: (row) => row.question, cell: (row) => row.question },
   { name: "answer", label: "Answer (truth)", short: "Answer", width: "118px", narrow: "78px",
     of: (row) => row.answer, cell: answerCell },
-  { name: "change", label: "Change", width: "260px", narrow: "auto", comparing: true, of: changeRank, cell: changeCell },
+  { name: "change", label: "Change", width: "260px", narrow: "auto", comparing: true, of: (row) => CHANGES.indexOf(row.change), cell: changeCell },
   { name: "rounds", label: "Rounds", width: "76px", number: true, wide: true,
     of: (row) => row.rounds, cell: (row) => grouped(row.rounds) },
   { name: "tokens", label: "Tokens", width: "84px", number: true, wide: true,
@@ -25,7 +25,7 @@ const COLUMNS = [
 ];
 
 const view = {
-  search: "", words: [], filter: "", meant: null, status: "", category: "", rounds: "", run: "", change: "",
+  search: "", words: [], filter: "", meant: null, status: "", category: "", run: "", change: "",
   by: "", down: false,
   ordered: [], shown: [], current: null,
 };
@@ -76,8 +76,7 @@ function matches(row) {
   return (!view.status || row.status === view.status)
     && (!view.run || row.run.key === view.run)
     && (!view.category || row.categories.includes(view.category))
-    && (!view.rounds || String(row.rounds) === view.rounds)
-    && (!view.change || changed(row, view.change))
+    && (!view.change || changesOf(row).includes(view.change))
     && (!view.meant || view.meant(row))
     && view.words.every((word) => row.text.includes(word) || row.said.includes(word));
 }
