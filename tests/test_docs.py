@@ -1,4 +1,4 @@
-"""The pages for people: their links lead somewhere, and the flags that they name are those of the commands."""
+"""The pages for people: their links lead somewhere, and the modules and flags that they name are there."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ import flag_tables
 import pytest
 from harness import ROOT
 
-from eva.endpoint.http_client import MAX_REPLY_BYTES, UNAVAILABLE_STATUS
-
 PAGES = sorted(page for folder in (".", "docs", "data", "demo", "benchmarks") for page in (ROOT / folder).glob("*.md"))
 SCRIPTS = (
     "eval-eva.py",
@@ -28,7 +26,6 @@ SCRIPTS = (
 )
 # These pass their arguments on.
 WRAPPERS = {"batch.sh": "eval-eva.py", "demo.sh": "eval-eva.py"}
-MOST_WORDS = 2000
 
 CODE_BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
@@ -102,8 +99,17 @@ def test_every_link_of_a_page_leads_to_a_file_and_a_heading_that_exist(page: Pat
     assert lost == []
 
 
-def test_a_newcomer_reads_at_most_2000_words_in_the_readme() -> None:
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= MOST_WORDS
+def test_the_table_of_modules_has_every_module_of_every_room() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("| room | modules |")[2].partition("\n\n")[0]
+    named = {
+        f"{room}/{name}"
+        for room, modules in re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", modules))
+    }
+    rooms = {path.parent for path in (ROOT / "eva").glob("*/__init__.py")}
+    there = {f"{room.name}/{path.stem}" for room in rooms for path in room.glob("*.py") if path.stem != "__init__"}
+    assert named == there
 
 
 def test_the_page_of_flags_says_what_help_says() -> None:
@@ -123,14 +129,6 @@ def test_every_command_on_a_page_has_only_flags_that_the_command_knows() -> None
     assert {command.script for command in found} >= {"eval-eva.py", "accuracy.py", "report.py", "data/convert.py"}
     unknown = [(c.page, c.script, flags) for c in found if (flags := c.flags - flags_in_help(c.script))]
     assert unknown == []
-
-
-def test_the_page_of_servers_has_every_status_that_is_a_failure_of_the_server_and_the_longest_reply() -> None:
-    page = (ROOT / "docs" / "servers.md").read_text(encoding="utf-8")
-    rows = [line for line in page.splitlines() if re.match(r"\| status [\d, ]+ \| yes", line)]
-    named = {int(status) for row in rows for status in re.findall(r"\b4\d\d\b", row)}
-    assert named == UNAVAILABLE_STATUS
-    assert f"longer than {MAX_REPLY_BYTES // 2**20} MiB" in page
 
 
 def test_every_page_in_docs_is_named_in_the_readme() -> None:
