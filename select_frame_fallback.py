@@ -53,11 +53,12 @@ from eva.frames.store import FrameFolder, folder_name, video_folder
 from eva.frames.worker_loop import serve
 from eva.option_words import in_full, is_option
 from eva.protocol.arguments import parse_clock
-from eva.video.choices import BACKENDS, FORMATS, LIKE_TORCHCODEC, REFERENCE_OPTIONS
+from eva.video import BACKENDS, LIKE_TORCHCODEC, REFERENCE_OPTIONS
 from eva.video.container import VideoFile
-from eva.video.decode import Video, open_video
-from eva.video.probe import probe
-from eva.video.selection import Plan, SelectionRequest, describe, make_plan, pictures
+from eva.video.decode import Video, describe, open_video, pictures
+from eva.video.index import probe
+from eva.video.picture import FORMATS
+from eva.video.sampling import Plan, SelectionRequest, make_plan
 
 Result = TypeVar("Result")
 
@@ -194,7 +195,7 @@ def write_frames(arguments: argparse.Namespace, folder: Path, *, recount: bool) 
     """Decode, resize and write, a repeated frame as often as it was sampled."""
     request = request_of(arguments)
     video = open_video(request.video, backend=arguments.backend, recount=recount, indexes=None)
-    plan = make_plan(video, request)
+    plan = make_plan(video.timeline, request)
     places = {index: [n for n, wanted in enumerate(plan.indices) if wanted == index] for index in set(plan.indices)}
     for index, data in pictures(video, plan.indices, plan, arguments.format):
         for place in places[index]:
@@ -206,7 +207,7 @@ def store_frames(arguments: argparse.Namespace, *, recount: bool) -> Mapping[str
     """Have the frames in the store of the save root, and decode those that are missing; gives what was executed."""
     request, root = request_of(arguments), arguments.save_root.absolute()
     video = open_video(request.video, backend=arguments.backend, recount=recount, indexes=Indexes(root))
-    plan = make_plan(video, request)
+    plan = make_plan(video.timeline, request)
     folder = video_folder(root, video.file)
     kind = kind_of(video, plan, recount=recount, by_time=arguments.backend == LIKE_TORCHCODEC)
     stored = FrameFolder(folder / kind, arguments.format, plan.width, plan.height)

@@ -28,7 +28,7 @@ from eva.agents.frame_function import TOOL
 from eva.dataset.items import load_items
 from eva.protocol.budget import visual_tokens
 from eva.protocol.reply import Answer, Calls, parse_reply
-from eva.video.probe import probe
+from eva.video.index import probe
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from eva.errors import EvaError
-from eva.video.choices import FORMATS
-from eva.video.picture import whole_size
+from eva.video.picture import FORMATS, whole_size
 
 # What a server says about a picture. vLLM 0.32 says the first where Pillow cannot open a picture or finds it cut off
 # (multimodal/media/image.py). Pillow's own words follow; earlier versions of vLLM give only those. vLLM says the last

@@ -24,7 +24,7 @@ from pathlib import Path
 from eva.errors import EvaError
 from eva.frames.store import PARTIAL_SUFFIX, STORE, set_lock, try_lock
 from eva.frames.store_size import SizeFile, locked_size
-from eva.video.choices import FORMATS
+from eva.video.picture import FORMATS
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,8 @@ import numpy as np
 
 from eva.frames.store import video_folder, write_whole
 from eva.json_text import parse_json
-from eva.video.container import VideoFile
+from eva.video.container import EntryPoint, VideoFile
 from eva.video.index import VideoIndex
-from eva.video.packets import EntryPoint
 from eva.video.sampling import Timeline
 
 # Goes up when what an index says of the same video changes.

@@ -15,7 +15,7 @@ from eva.errors import EvaError
 from eva.option_words import full_names, is_option
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.protocol.messages import VideoInfo
-from eva.video.choices import REFERENCE_BACKENDS, REFERENCE_OPTIONS
+from eva.video import REFERENCE_BACKENDS, REFERENCE_OPTIONS
 
 # How long a killed process may take to end.
 END_S = 5.0

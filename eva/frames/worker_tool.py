@@ -29,7 +29,7 @@ from eva.frames.tool import (
     ToolSettings,
 )
 from eva.frames.worker_process import Limits, WorkerLostError, Workers
-from eva.video.choices import LIKE_DECORD
+from eva.video import LIKE_DECORD
 
 # How often a call is made because its frames were evicted before they could be held.
 TRIES = 3

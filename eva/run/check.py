@@ -38,7 +38,6 @@ from eva.run.settings import (
 )
 from eva.scoring.published import load_published
 from eva.text import without_secrets
-from eva.video.choices import WHOLE_SHARE
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 # A request of the agent may hold this many images. A server that takes fewer refuses some requests.
@@ -47,6 +46,8 @@ IMAGES_PER_REQUEST = 256
 TEXT_TOKENS = 4096
 # Questions whose video cannot be shown are passed over; another row names them.
 MOST_TRIED = 10
+# A file that holds less than this share of its length was cut off. No length is exact.
+WHOLE_SHARE = 0.9
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from eva.errors import EvaError
 from eva.files import PROJECT
 from eva.json_text import parse_json
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
-from eva.video.choices import DECODERS, FORMATS
+from eva.video import DECODERS
+from eva.video.picture import FORMATS
 
 # The environment variable that holds the key if nothing else gives it, and the key of servers that want none.
 API_KEY_VARIABLE, NO_API_KEY = "EVA_API_KEY", "EMPTY"

@@ -9,17 +9,18 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from av.container import InputContainer
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from eva.video.container import MOV, Source, open_file
-from eva.video.packets import HIDING, Integers, Packets
+from eva.video.container import MOV, OpenVideo, Source
 
+Integers = NDArray[np.int64]
+
+HIDING = {"vp8", "libvpx"}  # codecs of which a packet may show no frame
+NO_TIME = -(2**63)
 MAX_BOXES = 64
 MAX_MOOV_BYTES, MAX_FILE_BYTES = 2**28, 2**62
 # FFmpeg changes larger steps of time.
@@ -27,24 +28,35 @@ MAX_STEP = 2**28
 COMPARED = 1000
 
 
+@dataclass(frozen=True)
+class Packets:
+    """The packets that show a frame, in file order. A time may be NO_TIME."""
+
+    pts: Integers
+    dts: Integers
+    keys: NDArray[np.bool_]  # which are marked as keyframes
+    shown_to: int  # the end of the last frame, by its own duration
+
+
 class _UnclearError(Exception):
     """The file is not plainly listed."""
 
 
-def listed_packets(path: Path, container: InputContainer, stream: VideoStream) -> Packets | None:
+def listed_packets(video: OpenVideo) -> Packets | None:
     """All packets of a stream that are listed. None where only reading them can tell. Raises ReadError."""
-    if container.format.name != MOV or stream.codec_context.name in HIDING:
+    if video.container.format.name != MOV or video.codec.name in HIDING:
         return None
+    place = video.source.tell()
     try:
-        with open_file(path) as file:
-            moov = _read_moov(file)
-        return _packets(_find_tables(moov, stream.id), stream, container.size)
+        return _packets(_find_tables(_read_moov(video.source), video.stream.id), video)
     except (_UnclearError, KeyError, struct.error):
         return None
+    finally:
+        video.source.seek(place)
 
 
-def _packets(tables: dict[bytes, memoryview], stream: VideoStream, size: int) -> Packets:
-    listed, count = stream.index_entries, len(stream.index_entries)
+def _packets(tables: dict[bytes, memoryview], video: OpenVideo) -> Packets:
+    listed, count = video.stream.index_entries, len(video.stream.index_entries)
     steps = _spread(tables[b"stts"], count)
     if steps.min() < 1:  # FFmpeg changes these
         raise _UnclearError
@@ -57,15 +69,17 @@ def _packets(tables: dict[bytes, memoryview], stream: VideoStream, size: int) ->
     # An edit list moves all times. FFmpeg drops or marks packets that it cuts off: they lie at the beginning and at the
     # end, and the frame shown first or last is among them. A file that is cut off ends before its last packet.
     shift = listed[0].timestamp - int(dts[0])
-    spread = np.linspace(0, len(dts) - 1, min(len(dts), COMPARED)).astype(np.int64).tolist()
+    spread = np.linspace(0, count - 1, min(count, COMPARED)).astype(np.int64).tolist()
     for place in (*spread, int(pts.argmin()), int(pts.argmax())):
         entry = listed[place]
-        if entry.is_discard or entry.timestamp != dts[place] + shift or entry.pos + entry.size > size:
+        cut_off = entry.is_discard or entry.pos + entry.size > video.container.size
+        if cut_off or entry.timestamp != dts[place] + shift:
             raise _UnclearError
     return Packets(pts + shift, dts + shift, keys, shown_to=int((pts + steps).max()) + shift)
 
 
 def _read_moov(file: Source) -> memoryview:
+    file.seek(0)
     for _ in range(MAX_BOXES):
         head = file.read(16)
         size, kind = struct.unpack_from(">I4s", head)

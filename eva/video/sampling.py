@@ -1,4 +1,4 @@
-"""Which frames a request means, and how large they are (docs/protocol.md, section 5). Pure arithmetic.
+"""Which frames of a video a request means, and how large they are (docs/protocol.md, section 5). Pure arithmetic.
 
 All times are in seconds. They count from the start of the video stream; in a video whose frames are chosen by time
 (Timeline.shown_to_s) they are the container's own.
@@ -10,6 +10,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -37,12 +38,6 @@ def clamp_window(window: Window, *, begin_s: float, end_s: float) -> Window:
     return Window(begin_s, end_s) if clamped.end_s <= clamped.start_s else clamped
 
 
-def check_window(window: Window) -> None:
-    """Raises SelectionError for a window that does not end after its start."""
-    if window.end_s <= window.start_s:
-        raise SelectionError(f"the window ends at {window.end_s} s, not after its start at {window.start_s} s")
-
-
 def sample_times(window: Window, nframes: int) -> list[float]:
     """`nframes` evenly spaced times from the window's start to just before its end; one frame: the middle."""
     if nframes <= 0:
@@ -56,6 +51,29 @@ def sample_times(window: Window, nframes: int) -> list[float]:
     with np.errstate(invalid="ignore", over="ignore"):  # infinite times become NaN, and no frame has such a time
         times: list[float] = np.linspace(window.start_s, last_s, nframes).tolist()
     return times
+
+
+@dataclass(frozen=True)
+class SelectionRequest:
+    """Which frames of a video are asked for. No `end_s`: up to the stream's end; no `resize`: full size."""
+
+    video: Path
+    start_s: float
+    end_s: float | None
+    nframes: int
+    resize: float | None
+    factor: int
+    clamp: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is executed, once the stream is known. `indices` has one entry per picture; repeats are kept."""
+
+    window: Window
+    indices: list[int]
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -126,3 +144,18 @@ def output_size(width: int, height: int, *, resize: float | None, factor: int) -
         size = f"{scaled[0]}x{scaled[1]}; at most {MAX_PIXELS} pixels are allowed"
         raise SelectionError(f"resize {resize} and factor {factor} would make frames of {size}")
     return scaled[0], scaled[1]
+
+
+def make_plan(timeline: Timeline, request: SelectionRequest) -> Plan:
+    """The frames of this video that the request means. Raises SelectionError where it makes no sense."""
+    window = Window(request.start_s, timeline.end_s if request.end_s is None else request.end_s)
+    if request.clamp:
+        window = clamp_window(window, begin_s=timeline.begin_s, end_s=timeline.end_s)
+    if window.end_s <= window.start_s:
+        raise SelectionError(f"the window ends at {window.end_s} s, not after its start at {window.start_s} s")
+    times_s = sample_times(window, request.nframes)
+    indices = timeline.indices_at(times_s)
+    size = output_size(timeline.width, timeline.height, resize=request.resize, factor=request.factor)
+    # An end that is NaN, see sample_times, is no time to write down.
+    executed = Window(window.start_s, times_s[-1]) if math.isnan(window.end_s) else window
+    return Plan(executed, indices, *size)

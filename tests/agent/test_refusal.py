@@ -12,9 +12,7 @@ from PIL import Image
 from scripted_server import Script, ScriptedServer
 
 from eva.agent.refusal import find_picture_problem
-from eva.video.choices import FORMATS
-from eva.video.picture import whole_size
-from eva.video.selection import encode
+from eva.video.picture import FORMATS, encode, whole_size
 
 ANSWER = "<answer>B</answer>"
 RGB = np.random.default_rng(1).integers(0, 255, (31, 29, 3), np.uint8)

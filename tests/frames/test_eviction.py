@@ -24,8 +24,7 @@ from eva.frames.eviction import MAX_DEFAULT_BYTES, Evictor, _byte_of, default_ca
 from eva.frames.store import FillCost, FrameFolder, booted_at, video_folder, write_whole
 from eva.frames.store_size import SizeFile, locked_size
 from eva.video.container import VideoFile
-from eva.video.picture import whole_size
-from eva.video.selection import encode
+from eva.video.picture import encode, whole_size
 
 EVICTOR = "from eva.frames.eviction import Evictor; "
 HOLDER = EVICTOR + "it = Evictor(Path(sys.argv[1]), 1); assert it.hold(1, [*map(Path, sys.argv[2:])])"

@@ -26,9 +26,9 @@ import select_frame_fallback as tool
 from eva.frames.eviction import Evictor, stored_files
 from eva.frames.index_file import Indexes
 from eva.frames.store import FillCost, FrameFolder, booted_at, video_folder
-from eva.video.choices import FORMATS
 from eva.video.container import VideoFile
-from eva.video.selection import encode as encode_picture
+from eva.video.picture import FORMATS
+from eva.video.picture import encode as encode_picture
 
 CLIP = h264("clip.mp4")
 

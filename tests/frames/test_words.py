@@ -12,7 +12,7 @@ import pytest
 
 from eva.frames.tool import CallFailedError, FrameCall, ToolSettings
 from eva.option_words import full_names, in_full, is_option
-from eva.video.choices import REFERENCE_OPTIONS
+from eva.video import REFERENCE_OPTIONS
 
 VIDEO = Path("/videos/clip.mp4")
 HARNESS = ["--factor=28", "--save-root=/frames"]

@@ -21,10 +21,8 @@ from numpy.typing import NDArray
 from priority import no_real_time
 
 from eva.video import decode
-from eva.video.container import VideoFile
-from eva.video.decode import Video
-from eva.video.decode_decord import DecordVideo
-from eva.video.decode_pyav import AvVideo
+from eva.video.container import VideoFile, open_stream
+from eva.video.decode import AvVideo, DecordVideo, Video
 from eva.video.index import read_index
 
 BIT_ROWS, BIT_COLUMNS = 3, 4
@@ -138,8 +136,8 @@ def open_video(path: Path, *, backend: str = "auto", recount: bool = False) -> V
 
 
 def open_av(path: Path) -> AvVideo:
-    file = VideoFile.of(path)
-    return AvVideo(file, read_index(file, recount=False, by_time=False))
+    with open_stream(path) as video:
+        return AvVideo(VideoFile.of(path), read_index(video, recount=False, by_time=False))
 
 
 def open_decord(path: Path) -> DecordVideo:

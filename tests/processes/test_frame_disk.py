@@ -26,8 +26,7 @@ import select_frame_fallback as frame_tool
 from eva.files import WriteError, replace_text
 from eva.frames.eviction import Evictor, StoreNotSharedError, stored_files
 from eva.frames.store import booted_at
-from eva.video.choices import FORMATS
-from eva.video.picture import whole_size
+from eva.video.picture import FORMATS, whole_size
 
 ANSWER = "<answer>B</answer>"
 NOBODY = 65534

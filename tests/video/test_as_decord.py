@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from corpus import DECORD_IS_RIGHT, h264, named
+from corpus import DECORD_IS_RIGHT, Encoded, h264, named
 from videos import Recipe, open_av, open_decord
 
 from eva.video.decode import Video
-from eva.video.picture import Rgb
-from eva.video.selection import Plan, SelectionRequest, make_plan, resize
-
-Encoded = Callable[[Recipe], Path]
+from eva.video.picture import Rgb, resize
+from eva.video.sampling import Plan, SelectionRequest, make_plan
 
 # The last times of these are no 32-bit floats, and the low rates make them large.
 RATES = (Fraction(1, 7), Fraction(3, 10), Fraction(25, 2), Fraction(15), Fraction(24000, 1001), Fraction(30000, 1001))
@@ -30,9 +28,6 @@ KINDS = [
     Recipe("mpeg4-no-b.avi", "mpeg4"),
     Recipe("mpeg4-no-b.mkv", "mpeg4"),
     Recipe("mjpeg.mov", "mjpeg", pix_fmt="yuvj420p"),
-    Recipe("huffyuv.avi", "huffyuv", pix_fmt="yuv422p"),
-    Recipe("utvideo.avi", "utvideo"),
-    Recipe("png.mov", "png", pix_fmt="rgb24"),
     Recipe("raw.avi", "rawvideo"),
     Recipe("h263.mov", "h263", width=176, height=144),
 ]
@@ -44,10 +39,10 @@ def test_calls_give_the_frames_of_decord(encoded: Encoded, recipe: Recipe) -> No
     path = encoded(recipe)
     ours, decords = open_av(path), open_decord(path)
     for request in requests(path, decords.timeline.end_s, random.Random(recipe.name)):
-        assert make_plan(ours, request) == make_plan(decords, request), request
+        assert make_plan(ours.timeline, request) == make_plan(decords.timeline, request), request
     for nframes, ratio in ((64, None), (5, 0.5)):
         whole = SelectionRequest(path, 0, 1e9, nframes, ratio, 28, clamp=True)
-        plan = make_plan(decords, whole)
+        plan = make_plan(decords.timeline, whole)
         for ours_rgb, decords_rgb in zip(shown(ours, plan), shown(decords, plan), strict=True):
             assert np.array_equal(ours_rgb, decords_rgb)
 

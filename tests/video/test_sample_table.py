@@ -13,8 +13,8 @@ from corpus import CORPUS, Encoded, full_decode, h264, named
 from videos import Recipe, open_av
 
 from eva.errors import VideoError
-from eva.video import decode_pyav, index
-from eva.video.container import Source, VideoFile, open_stream
+from eva.video import decode, index
+from eva.video.container import Source, open_stream
 from eva.video.index import VideoIndex, read_index
 from eva.video.sample_table import listed_packets
 
@@ -38,7 +38,8 @@ def by_packets(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Result]:
 def index_of(path: Path) -> Result:
     """The index of a video; for a file that has none, why."""
     try:
-        return read_index(VideoFile.of(path), recount=False, by_time=False)
+        with open_stream(path) as video:
+            return read_index(video, recount=False, by_time=False)
     except VideoError as error:
         return str(error)
 
@@ -67,8 +68,8 @@ def test_the_index_is_the_same_by_the_table_and_by_the_packets(
     encoded: Encoded, recipe: Recipe, by_packets: Callable[[Path], Result]
 ) -> None:
     path = encoded(recipe)
-    with open_stream(path) as (container, stream):
-        listed = listed_packets(path, container, stream) is not None
+    with open_stream(path) as video:
+        listed = listed_packets(video) is not None
     in_mp4 = recipe.name.endswith((".mp4", ".mov"))
     assert listed == (in_mp4 and not any(word in recipe.name for word in NOT_LISTED))
     assert index_of(path) == by_packets(path)
@@ -81,7 +82,7 @@ def test_the_index_of_a_measured_video_is_the_same_both_ways(name: str, by_packe
 
 def test_of_a_listed_video_little_is_read_before_its_first_frame(encoded: Encoded, read_bytes: list[int]) -> None:
     path = encoded(h264("large.mp4", width=640, height=480, options={"qp": "1", "preset": "ultrafast"}))
-    read_index(VideoFile.of(path), recount=False, by_time=False)
+    index_of(path)
     assert path.stat().st_size > 5_000_000
     assert sum(read_bytes) < 600_000
 
@@ -115,7 +116,7 @@ def test_a_video_of_very_many_frames_is_opened_by_one_decoder_at_a_time(
 ) -> None:
     path = encoded(CLIP)
     owed = full_decode(path)
-    monkeypatch.setattr(decode_pyav, "MAX_LISTED", 60)
-    monkeypatch.setattr(decode_pyav, "at_once", None)
+    monkeypatch.setattr(decode, "MAX_LISTED", 60)
+    monkeypatch.setattr(decode, "at_once", None)
     for place, rgb in open_av(path).frames([3, 25, 59], lambda rgb: rgb):
         assert np.array_equal(rgb, owed[place])
