@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import pytest
 from harness import SHARED, read_records
 
 from eva.dataset.catalog import load_catalog
-from eva.dataset.items import load_items, video_path
+from eva.dataset.items import load_items
 from eva.run.settings import known_datasets
 
 ANNOTATIONS = SHARED / "annotations"
-WEB = "https://raw.githubusercontent.com/wangruohui/EfficientVideoAgent/758ad8d3dcb84a8086e5d70c9afb9a6f278e8f5a"
 # What the repository's table says: rows, videos, accuracy in percent, rounds, tokens.
 TABLE = {
     "videomme": (2700, 900, 60.15, 2.42, 16911),
@@ -37,16 +35,6 @@ def test_the_published_figures_are_the_repositorys_table_and_the_papers_where_it
     assert more == {"lsdbench": [{"source": "paper", "accuracy_percent": 51.0}]}
 
 
-def test_files_come_from_one_commit_and_are_known_by_their_hashes():
-    for one in DATASETS.values():
-        assert one.annotations.url == f"{WEB}/data/{one.annotations.name}"
-        assert one.result.url == f"{WEB}/results-12k/{one.result.name}"
-        assert (len(one.annotations.sha256), len(one.result.git_blob)) == (64, 40)
-        assert {Path(name).name for name in (one.annotations.name, one.result.name)} == {
-            one.annotations.name, one.result.name,
-        }  # fmt: skip
-
-
 def test_a_run_gives_its_files_the_names_of_the_reference():
     for name, paths in known_datasets().items():
         stem = {"mlvu": "mlvu_mcq"}.get(name, name)
@@ -66,16 +54,3 @@ def test_the_annotation_files_are_those_of_the_catalog_and_each_row_loads_as_it_
         assert [dict(turn) for turn in item.prompt] == raw["prompt"]
         assert item.ground_truth == raw["reward_model"]["ground_truth"]
     assert sum(item.ground_truth == "@" for item in items) == (2 if dataset == "mlvu" else 0)
-
-
-@needs_annotations
-def test_the_folder_layouts_are_those_of_the_page():
-    root = Path("videos")
-    folders = {
-        name: {video_path(item, root).parent for item in load_items(ANNOTATIONS / one.annotations.name)}
-        for name, one in DATASETS.items()
-    }
-    mlvu = folders.pop("mlvu")
-    assert set.union(*folders.values()) == {root}
-    tasks = "1_plotQA 2_needle 3_ego 4_count 5_order 6_anomaly_reco 7_topic_reasoning"
-    assert mlvu == {root / "video" / task for task in tasks.split()}

@@ -148,15 +148,6 @@ def test_an_absolute_path_elsewhere_is_refused_with_the_root_that_holds_it(tmp_p
     assert video_path(item("/data/clip.mp4"), Path("/data")) == Path("/data/clip.mp4")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["../secret.mp4", "a/../../x.mp4", "..", "/etc/passwd", "//etc/passwd", "/mnt/MVLU/MLVU/../../x.mp4", "a\0b.mp4"],
-)
-def test_a_path_out_of_the_video_root_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(EvaError):
-        video_path(item(name), tmp_path)
-
-
 @given(st.lists(st.sampled_from(["..", ".", "a", "/", "MVLU", "MLVU", "~", "$HOME", "\n", " "]), max_size=8))
 def test_no_path_at_all_leaves_the_video_root(parts: list[str]) -> None:
     root = Path("/srv/videos")

@@ -67,13 +67,6 @@ def test_files_are_placed_checked_and_named_and_those_that_are_there_are_left_al
     assert set(server.requests.values()) == {1}
 
 
-def test_only_the_datasets_asked_for_are_fetched_once_each(tmp_path, server):
-    output = tmp_path / "new" / "folder"
-    assert run(tmp_path, server.url, "two", "two", "--output", output).returncode == 0
-    assert (output / NAMES["two"]).read_bytes() == CONTENT[NAMES["two"]]
-    assert server.requests == {NAMES["two"]: 1}
-
-
 def test_published_results_are_checked_by_their_git_id(tmp_path, server):
     assert run(tmp_path, server.url, "one", "--results").returncode == 0
     path = tmp_path / "results-12k" / NAME
