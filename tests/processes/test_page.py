@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,6 @@ from harness import called, only_sentence, read_records, write_rows
 from many_samples import ALL_READ, HOSTILE, MANY, record, write_many
 from page_runs import INDEX, LONG, NASTY, PWN
 from report_pages import Open, Pair, made, report, rows_shown, sample
-
-from eva.records.meta import read_meta, write_meta
 
 pytestmark = needs_chromium
 
@@ -90,17 +87,6 @@ def test_the_search_finds_questions_answers_videos_and_replies(page_file: Path, 
         assert rows_shown(page) == [f"own/{INDEX[name]}"]
     page.fill("#search", "no such thing anywhere")
     assert rows_shown(page) == [] and page.locator("#nothing").is_visible()
-
-
-def test_a_column_sorts_both_ways(runs: Pair, page_file: Path, open_page: Open) -> None:
-    page = open_page(page_file).page
-    tokens = {f"own/{record['index']}": record["total_tokens"] for record in read_records(runs.first)}
-    header = page.locator("#table").get_by_role("columnheader", name="Tokens")
-    for direction, sign in (("ascending", 1), ("descending", -1)):
-        header.get_by_role("button").click()
-        assert header.get_attribute("aria-sort") == direction
-        found = [sign * tokens[name] for name in rows_shown(page)]
-        assert found == sorted(found)
 
 
 def test_the_keyboard_walks_searches_and_clears(page_file: Path, open_page: Open) -> None:
@@ -337,29 +323,6 @@ def test_the_flips_come_first_and_the_first_other_round_is_marked(runs: Pair, tm
     for column in columns.all():
         assert column.locator(".round").nth(1).locator(".badge").inner_text() == "first difference"
         assert column.locator(".badge").count() == 1
-    watched.calm()
-
-
-def test_an_agent_and_a_baseline_stand_side_by_side_with_what_each_spent(
-    runs: Pair, tmp_path: Path, open_page: Open
-) -> None:
-    (tmp_path / "base").mkdir()
-    baseline = tmp_path / "base" / "result_own.jsonl"
-    meta = read_meta(runs.first)
-    assert meta is not None
-    waited = {"seconds": 10.0, "waited": {"seat_s": 0.5, "server_s": 8.0, "frames_s": 1.0}}
-    write_rows(baseline, [{**one, "agent": "uniform", **waited} for one in read_records(runs.first)])
-    settings = {**meta.settings, "agent": "uniform", "nframes": 8}
-    write_meta(baseline, replace(meta, settings=settings))
-    watched = open_page(made("--against", baseline, runs.second, cwd=tmp_path))
-    page = watched.page
-    assert page.locator("#runs .agent").all_inner_texts() == ["uniform, 8 frames", "eva"]
-    said = page.locator("#paired").inner_text()
-    assert "uniform, 8 frames in base, eva in out" in said and "McNemar" in said and "Visual tokens" in said
-    assert page.locator("#runs td[data-name=Tokens] small").count() == 2
-    page.get_by_text("Settings of base, and where its time went").click()
-    shown = page.locator("#runs details[open]").inner_text()
-    assert "Samples waited 80% of their time for replies" in shown
     watched.calm()
 
 

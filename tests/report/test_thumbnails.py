@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from eva.report.thumbnails import HEIGHT, MAX_FILE_BYTES, WIDTH, FrameRoots, NoFrameError
+from eva.report.thumbnails import MAX_FILE_BYTES, WIDTH, FrameRoots, NoFrameError
 
 
 def save(path: Path, *, size: tuple[int, int] = (640, 360), colour: str = "orange") -> Path:
@@ -43,11 +43,6 @@ def test_a_frame_inside_the_root_becomes_a_small_jpeg(root: Path, suffix: str) -
     assert isinstance(pixel, tuple)
     red, green, blue = pixel
     assert red > 240 and 150 < green < 180 and blue < 20
-
-
-def test_a_tall_frame_keeps_its_shape(root: Path) -> None:
-    frame = save(root / "store" / "clip" / "1.png", size=(360, 640))
-    assert Image.open(io.BytesIO(FrameRoots.at(root).thumbnail(str(frame)))).size == (81, HEIGHT)
 
 
 def test_the_root_may_itself_be_a_link_and_frames_may_be_linked_inside_it(root: Path, tmp_path: Path) -> None:

@@ -74,7 +74,10 @@ function parseFilter(text) {
     const token = tokens[at++];
     if (!token) throw new FilterError("it ends too early");
     if (Object.hasOwn(WORDS, token.word)) return WORDS[token.word];
-    if (!Object.hasOwn(FIELDS, token.word)) throw new FilterError(unknownName(token));
+    if (!Object.hasOwn(FIELDS, token.word)) {
+      const known = [...Object.keys(WORDS), ...Object.keys(FIELDS)].join(", ");
+      throw new FilterError(`“${(token.sign || token.value).slice(0, 40)}” is none of ${known}`);
+    }
     const sign = (tokens[at] || {}).sign;
     const value = (tokens[at + 1] || {}).value;
     if (!sign || "()".includes(sign) || value === undefined) {
@@ -87,11 +90,6 @@ function parseFilter(text) {
   const meant = either();
   if (at < tokens.length) throw new FilterError(`“${tokens[at].sign || tokens[at].value}” needs “and” or “or” before it`);
   return meant;
-}
-
-function unknownName(token) {
-  const known = [...Object.keys(WORDS), ...Object.keys(FIELDS)].join(", ");
-  return `“${(token.sign || token.value).slice(0, 40)}” is none of ${known}`;
 }
 
 // A missing number is like no number.

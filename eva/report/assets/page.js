@@ -14,15 +14,6 @@ function otherRow(row) {
   return store.runs[0].byIndex.get(row.index);
 }
 
-function changeOf(row) {
-  const other = otherRow(row);
-  if (!other) return "alone";
-  const [now, before] = [row.status === "right", other.status === "right"];
-  if (now !== before) return now ? "gained" : "lost";
-  if (!same(row.answer, other.answer)) return "answer";
-  return row.differs === null ? "same" : "course";
-}
-
 function changesOf(row) {
   return row.change === "lost" || row.change === "gained" ? ["flips", row.change] : [row.change];
 }
@@ -47,10 +38,15 @@ function listedRows() {
 
 function pairRows() {
   const differs = readBlock("differs");
-  listedRows().forEach((row) => {
+  for (const row of listedRows()) {
+    const other = otherRow(row);
+    const [now, before] = [row.status === "right", other && other.status === "right"];
     row.differs = differs[row.at];
-    row.change = changeOf(row);
-  });
+    if (!other) row.change = "alone";
+    else if (now !== before) row.change = now ? "gained" : "lost";
+    else if (!same(row.answer, other.answer)) row.change = "answer";
+    else row.change = row.differs === null ? "same" : "course";
+  }
   view.by = "change";
 }
 

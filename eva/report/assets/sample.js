@@ -96,11 +96,9 @@ function courseOf(rounds, record, marked) {
       : nodes;
   }
   const turns = turnsOf(record);
-  return turns.length ? turns.map(turnOf) : [element("p", { class: "quiet" }, "The record holds no conversation.")];
-}
-
-function turnOf([role, text]) {
-  return element("section", { class: "turn" }, element("h4", {}, role || "conversation"), wordsOf(text));
+  if (!turns.length) return [element("p", { class: "quiet" }, "The record holds no conversation.")];
+  return turns.map(([role, text]) => (
+    element("section", { class: "turn" }, element("h4", {}, role || "conversation"), wordsOf(text))));
 }
 
 function badge() {

@@ -7,10 +7,12 @@ const BEYOND = 8; // rows above and below those that can be seen
 // where two runs are compared.
 const COLUMNS = [
   { name: "status", label: "", width: "44px", of: (row) => STATUSES.indexOf(row.status), cell: statusCell },
-  { name: "sample", label: "Sample", width: "140px", narrow: "104px", of: sampleOrder, cell: sampleCell },
+  { name: "sample", label: "Sample", width: "140px", narrow: "104px",
+    of: (row) => row.run.number * 1e9 + row.index, cell: (row) => element("a", { href: hashOf(row) }, row.label) },
   { name: "question", label: "Question", of: (row) => row.question, cell: (row) => row.question },
   { name: "answer", label: "Answer (truth)", short: "Answer", width: "118px", narrow: "78px",
-    of: (row) => row.answer, cell: answerCell },
+    of: (row) => row.answer,
+    cell: (row) => (row.answer.trim() || "–") + (row.status === "right" ? "" : ` (${row.truth})`) },
   { name: "change", label: "Change", width: "260px", narrow: "auto", comparing: true, of: (row) => CHANGES.indexOf(row.change), cell: changeCell },
   { name: "rounds", label: "Rounds", width: "76px", number: true, wide: true,
     of: (row) => row.rounds, cell: (row) => grouped(row.rounds) },
@@ -18,7 +20,8 @@ const COLUMNS = [
     of: (row) => row.tokens, cell: (row) => grouped(row.tokens) },
   { name: "seconds", label: "Seconds", width: "84px", number: true, wide: true,
     of: (row) => row.seconds, cell: (row) => fixed(row.seconds, 1) },
-  { name: "category", label: "Category", width: "170px", wide: true, of: categoryCell, cell: categoryCell },
+  { name: "category", label: "Category", width: "170px", wide: true,
+    of: (row) => row.categories.join(", "), cell: (row) => row.categories.join(", ") },
   { name: "stop", label: "Ended by", width: "190px", wide: true, single: true, of: (row) => row.stop, cell: (row) => row.stop },
   { name: "video", label: "Video", width: "170px", wide: true,
     of: (row) => row.video, cell: (row) => baseName(row.video) },
@@ -37,23 +40,6 @@ function baseName(path) {
 function statusCell(row) {
   const attributes = { class: `mark ${row.status}`, role: "img", "aria-label": row.status, title: row.status };
   return element("span", attributes, MARKS[row.status]);
-}
-
-function sampleOrder(row) {
-  return row.run.number * 1e9 + row.index;
-}
-
-function categoryCell(row) {
-  return row.categories.join(", ");
-}
-
-function sampleCell(row) {
-  return element("a", { href: hashOf(row) }, row.label);
-}
-
-function answerCell(row) {
-  const given = row.answer.trim() || "–";
-  return row.status === "right" ? given : `${given} (${row.truth})`;
 }
 
 const NARROW = window.matchMedia("(max-width: 1000px)");
