@@ -8,19 +8,12 @@ It prints one line that names the folder of the frames, and exits with 0. On fai
 exits with 1 (2: unusable arguments; 66: the video is not there, or its disk fails; 74: no room or no right to write),
 and leaves no files.
 
-`--worker`, as the only argument, serves call after call. Each line of standard input is a request, and each line of
-standard output is its reply. A request {"arguments": [...]} has the words of a command line. Its reply is {"ok": ...},
-with what frames.json says and the paths of the frames, or {"error": reason, "kind": "refused", "unreadable" (the video
-is gone or changed, or its disk fails) or "cannot_write", "full": whether the disk is full}. The request {"probe": path
-of a video} finds the video and reads its header, {"count": path} gives the rate and the number of frames of its index;
-their errors are of the kind "video" or "unreadable". The reply to {} says that the worker is ready.
+`--worker`, as the only argument, serves call after call (eva/frames/serve.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import io
 import json
 import os
 import re
@@ -28,39 +21,23 @@ import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 # NumPy's linear algebra, which is not used here, would start its threads on import: 0.15 s of CPU per call.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from eva.dataset.items import locate_video
-from eva.errors import (
-    DISK_FULL,
-    EXIT_CANNOT_READ,
-    EXIT_CANNOT_WRITE,
-    EvaError,
-    MiscountedError,
-    ReadError,
-    VideoError,
-)
-from eva.frames.index_file import Indexes
-from eva.frames.store import FrameFolder, folder_name, video_folder
-from eva.frames.worker_loop import serve
+from eva.errors import EXIT_CANNOT_READ, EXIT_CANNOT_WRITE, EvaError, ReadError
+from eva.frames.serve import answer_one, plan_call, serve, with_sure_count
+from eva.frames.store import folder_name
 from eva.option_words import in_full, is_option
 from eva.protocol.arguments import parse_clock
-from eva.video import BACKENDS, LIKE_TORCHCODEC, REFERENCE_OPTIONS
-from eva.video.container import VideoFile
-from eva.video.decode import Video, describe, open_video, pictures
-from eva.video.index import probe
+from eva.video import BACKENDS, REFERENCE_OPTIONS
+from eva.video.decode import describe, open_video, pictures
 from eva.video.picture import FORMATS
-from eva.video.sampling import Plan, SelectionRequest, make_plan
-
-Result = TypeVar("Result")
 
 NEGATIVE = re.compile(r"-[\d.]")
 
@@ -77,47 +54,23 @@ def main() -> int:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         return EXIT_CANNOT_READ if isinstance(error, ReadError) else 1
     except OSError as error:
-        print(f"error: {cannot_write(error)}", file=sys.stderr)
+        print(f"error: the frames cannot be written: {one_line(str(error))}", file=sys.stderr)
         return EXIT_CANNOT_WRITE
     print_bytes(success_line(folder, len(selection["indices"]), arguments.format))
     return 0
 
 
 def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A worker's reply to one request; see the top of this file."""
-    if request.keys() & {"probe", "count"}:
-        return answer_about_video(request)
-    if not request:
-        return {"ok": {}}
-    complaints = io.StringIO()
-    try:
-        with redirect_stderr(complaints):
-            arguments = parse_arguments(request["arguments"])
-        return {"ok": with_sure_count(lambda recount: store_frames(arguments, recount=recount))}
-    except SystemExit:
-        return {"error": complaints.getvalue().strip().rpartition("\n")[2], "kind": "refused"}
-    except EvaError as error:
-        kind = "unreadable" if isinstance(error, ReadError) else "refused"
-        return {"error": one_line(str(error)), "kind": kind}
-    except OSError as error:
-        return {"error": cannot_write(error), "kind": "cannot_write", "full": error.errno in DISK_FULL}
+    """A worker's reply to one request; see eva/frames/serve.py."""
+    return answer_one(request, worker_call)
 
 
-def answer_about_video(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A worker's reply about a video: its file and what its header says, or what its index says."""
-    try:
-        if "count" in request:
-            timeline = open_video(Path(request["count"]), backend="auto", recount=False, indexes=None).timeline
-            return {"ok": {"fps": timeline.average_fps, "frames": len(timeline.times_s)}}
-        path = locate_video(Path(request["probe"]))
-        file, info = VideoFile.of(path), probe(path)
-    except VideoError as error:
-        return {"error": str(error), "kind": "unreadable" if isinstance(error, ReadError) else "video"}
-    return {"ok": {"path": str(path), "size": file.size, "mtime_ns": file.mtime_ns, "info": asdict(info)}}
-
-
-def cannot_write(error: OSError) -> str:
-    return f"the frames cannot be written: {one_line(str(error))}"
+def worker_call(words: Sequence[str]) -> Mapping[str, Any]:
+    """What a worker is to do, by the words of a command line."""
+    call = vars(parse_arguments(words))
+    call["picture_format"] = call.pop("format")
+    del call["save_dir"]
+    return call
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -162,26 +115,6 @@ def seconds(text: str) -> float | None:
     return parse_clock(text) if text.strip() else None
 
 
-def request_of(arguments: argparse.Namespace) -> SelectionRequest:
-    return SelectionRequest(
-        video=arguments.video_path,
-        start_s=arguments.start,
-        end_s=arguments.end,
-        nframes=arguments.nframes,
-        resize=arguments.resize,
-        factor=arguments.factor,
-        clamp=arguments.clamp,
-    )
-
-
-def with_sure_count(work: Callable[[bool], Result]) -> Result:
-    """The result of `work(recount)`: with frames counted by their packets, or by decoding where the packets mislead."""
-    try:
-        return work(False)
-    except MiscountedError:
-        return work(True)
-
-
 def save_frames(arguments: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """Select, decode and write; gives the folder and what is in it."""
     folder = arguments.save_dir or new_folder(arguments.save_root, arguments.video_path)
@@ -193,36 +126,21 @@ def save_frames(arguments: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
 
 def write_frames(arguments: argparse.Namespace, folder: Path, *, recount: bool) -> dict[str, Any]:
     """Decode, resize and write, a repeated frame as often as it was sampled."""
-    request = request_of(arguments)
-    video = open_video(request.video, backend=arguments.backend, recount=recount, indexes=None)
-    plan = make_plan(video.timeline, request)
+    video = open_video(arguments.video_path, backend=arguments.backend, recount=recount, indexes=None)
+    plan = plan_call(
+        video,
+        start=arguments.start,
+        end=arguments.end,
+        nframes=arguments.nframes,
+        resize=arguments.resize,
+        factor=arguments.factor,
+        clamp=arguments.clamp,
+    )
     places = {index: [n for n, wanted in enumerate(plan.indices) if wanted == index] for index in set(plan.indices)}
     for index, data in pictures(video, plan.indices, plan, arguments.format):
         for place in places[index]:
             (folder / picture_name(place, arguments.format)).write_bytes(data)
     return describe(video, plan)
-
-
-def store_frames(arguments: argparse.Namespace, *, recount: bool) -> Mapping[str, Any]:
-    """Have the frames in the store of the save root, and decode those that are missing; gives what was executed."""
-    request, root = request_of(arguments), arguments.save_root.absolute()
-    video = open_video(request.video, backend=arguments.backend, recount=recount, indexes=Indexes(root))
-    plan = make_plan(video.timeline, request)
-    folder = video_folder(root, video.file)
-    kind = kind_of(video, plan, recount=recount, by_time=arguments.backend == LIKE_TORCHCODEC)
-    stored = FrameFolder(folder / kind, arguments.format, plan.width, plan.height)
-    cost = stored.fill(plan.indices, lambda missing: pictures(video, missing, plan, arguments.format))
-    frames = [str(stored.path(index)) for index in plan.indices]
-    return describe(video, plan) | asdict(cost) | {"frames": frames}
-
-
-def kind_of(video: Video, plan: Plan, *, recount: bool, by_time: bool) -> str:
-    """A name for all on which the pixels of a frame depend besides its index: size, decoder, how frames are decoded and
-    counted, and whether they are turned, which those that are chosen by time are not."""
-    name = f"{plan.width}x{plan.height}-{video.decoder}{'-by-time' if by_time else ''}"
-    if video.decoder == "decord":  # the frames that it gives, sometimes wrong ones, depend on the others of the call
-        return f"{name}-{hashlib.sha256(repr(plan.indices).encode()).hexdigest()[:20]}"
-    return f"{name}-counted" if recount else name
 
 
 def picture_name(place: int, picture_format: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from eva.frames.tool import MAX_FRAMES, CallFailedError, Extraction, FrameCall, FrameTool, FrameToolError
+from eva.frames.tool import MAX_FRAMES, CallFailedError, Extraction, FrameTool, FrameToolError
 from eva.json_text import MOST_LEVELS, is_deeper
 from eva.protocol.arguments import FrameRequest, UnusableArgumentError, read_request
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE, Budgeted, fit_budget
@@ -81,9 +81,9 @@ class CallRunner:
             request = read_request(attempt.arguments)
             budgeted = self._fit_budget(request, video, self.settings.max_visual_tokens if budget else math.inf)
             call = replace(call, budgeted=budgeted, tokens=budgeted.tokens)
-            frame_call = to_frame_call(request, budgeted, attempt.arguments)
-            extraction = await self.tool.extract(path, frame_call, sample=sample)
-            shown = await asyncio.to_thread(self._label_frames, frame_call, extraction)
+            request = apply_budget(request, budgeted)
+            extraction = await self.tool.extract(path, request, sample=sample)
+            shown = await asyncio.to_thread(self._label_frames, request, extraction)
         except (UnusableArgumentError, CallFailedError) as failure:
             return Outcome(attempt, replace(call, error=CALL_FAILED, reason=str(failure)))
         stated = {one.name: extraction.details[one.name] for one in fields(Executed) if one.name in extraction.details}
@@ -109,7 +109,7 @@ class CallRunner:
         except (OverflowError, ValueError) as error:
             raise UnusableArgumentError(f"nframes or resize is out of range: {error}") from error
 
-    def _label_frames(self, call: FrameCall, extraction: Extraction) -> tuple[Frame, ...]:
+    def _label_frames(self, call: FrameRequest, extraction: Extraction) -> tuple[Frame, ...]:
         count, details = len(extraction.frames), extraction.details
         indices, times_s = (_for_each(details.get(name), count) for name in ("indices", "times_s"))
         size = (details["width"], details["height"]) if {"width", "height"} <= details.keys() else None
@@ -143,27 +143,22 @@ def _asked(attempt: CallAttempt) -> Mapping[str, Any] | str:
     return attempt.arguments
 
 
-def to_frame_call(request: FrameRequest, budgeted: Budgeted, arguments: Mapping[str, Any]) -> FrameCall:
-    """The call as the tool runs it, after the budget. Raises UnusableArgumentError for what the reference's tool
-    refuses: a time that is not a finite number, and an `nframes` that is still a float because the budget cut nothing.
-    """
-    start_s, end_s = _require_time("start_time", request.start_s), _require_time("end_time", request.end_s)
+def apply_budget(request: FrameRequest, budgeted: Budgeted) -> FrameRequest:
+    """The call as the tool runs it. Raises UnusableArgumentError for what the reference's tool refuses: a time that is
+    not a finite number, and an `nframes` that is still a float because the budget cut nothing."""
+    for name, value in (("start_time", request.start_s), ("end_time", request.end_s)):
+        # math.isfinite raises for an integer that no float can hold; `requested_times` refuses such a time below.
+        if isinstance(value, bool) or not abs(value) < math.inf:
+            raise UnusableArgumentError(f"{name} is not a time that the frame tool takes")
     if isinstance(budgeted.nframes, (bool, float)) or isinstance(budgeted.resize, bool):
         raise UnusableArgumentError("nframes must be an integer and resize a number")
     if budgeted.nframes > MAX_FRAMES:
         raise UnusableArgumentError(f"{budgeted.nframes} frames are more than a prompt may hold ({MAX_FRAMES})")
     try:
-        requested_times(start_s, end_s, budgeted.nframes)
+        requested_times(request.start_s, request.end_s, budgeted.nframes)
     except (OverflowError, ValueError) as error:
         raise UnusableArgumentError(f"start_time or end_time is out of range: {error}") from error
-    return FrameCall(start_s, end_s, budgeted.nframes, budgeted.resize, arguments)
-
-
-def _require_time(name: str, value: int | float | None) -> int | float:
-    # math.isfinite raises for an integer that no float can hold; `requested_times` refuses such a time later.
-    if value is None or isinstance(value, bool) or not abs(value) < math.inf:
-        raise UnusableArgumentError(f"{name} is not a time that the frame tool takes")
-    return value
+    return replace(request, nframes=budgeted.nframes, resize=budgeted.resize)
 
 
 # --- the address from which a server gets a frame

@@ -16,17 +16,14 @@ from eva.frames.probing import Prober
 from eva.frames.tool import (
     CallFailedError,
     Extraction,
-    FoundVideo,
-    FrameCall,
-    FrameCounts,
     FrameToolError,
     FrameToolUnusableError,
     NoRoomForFramesError,
-    ToolSettings,
     kill_process,
     start_failure,
 )
 from eva.json_text import parse_json
+from eva.protocol.arguments import FrameRequest
 
 # Shells and env(1) exit with these where there is nothing to execute.
 EXITS_CANNOT_START = (126, 127)
@@ -42,14 +39,11 @@ _SAVED = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class CommandTool:
+@dataclass
+class CommandTool(Prober):
     """A process for each call; `slots` bounds how many run at a time."""
 
-    settings: ToolSettings
     slots: asyncio.Semaphore
-    prober: Prober
-    counts: FrameCounts = field(default_factory=FrameCounts)
     _failed_on: set[Path] = field(default_factory=set)
 
     async def start(self) -> None:
@@ -57,19 +51,12 @@ class CommandTool:
         program = self.settings.program()
         if len(program) == 1 and not os.access(program[0], os.X_OK):
             raise FrameToolUnusableError(f"the frame tool {program[0]} may not be executed: chmod +x {program[0]}")
-        await self.prober.workers.start()
+        await super().start()
 
-    async def probe(self, annotated: Path) -> FoundVideo:
-        """See FrameTool."""
-        return await self.prober(annotated)
-
-    async def count(self, video: Path) -> tuple[float, int]:
-        return await self.prober.count(video)
-
-    async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
+    async def extract(self, video: Path, call: FrameRequest, *, sample: int) -> Extraction:
         """See FrameTool."""
         command = [*self.settings.program(), *self.settings.arguments(video, call)]
-        async with self.slots, self.prober.reading(video):
+        async with self.slots, self.reading(video):
             started = time.monotonic()
             printed = await self._run(command, video)
             seconds = time.monotonic() - started
@@ -85,10 +72,6 @@ class CommandTool:
 
     def release(self, sample: int) -> None:
         """See FrameTool. Its frames are never deleted."""
-
-    async def close(self) -> None:
-        """See FrameTool."""
-        await self.prober.workers.close()
 
     async def _run(self, command: list[str], video: Path) -> str:
         try:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from eva.errors import ReadError, VideoError
-from eva.frames.tool import CallFailedError, FoundVideo, FrameToolError, VideosLostError
-from eva.frames.worker_process import LimitExceededError, Limits, WorkerLostError, Workers
+from eva.frames.tool import CallFailedError, FoundVideo, FrameCounts, FrameToolError, ToolSettings, VideosLostError
+from eva.frames.worker import Workers
 from eva.protocol.messages import VideoInfo
 
 # How long a folder on a network disk may take to answer, a mount on demand included.
@@ -36,24 +36,31 @@ class FolderSilentError(VideosLostError):
 
 @dataclass
 class Prober:
-    """Probes each video below `root` once per run, by workers of this project's own frame tool."""
+    """What all frame tools share (see tool.FrameTool). Each video below `root` is probed once per run, by workers
+    of this project's own one."""
 
+    settings: ToolSettings
     workers: Workers
-    limits: Limits
     root: Path
-    _found: dict[Path, FoundVideo] = field(default_factory=dict)
-    _lost: dict[Path, str] = field(default_factory=dict)
-    _unreadable: set[Path] = field(default_factory=set)  # since a call last gave frames
-    _locks: defaultdict[Path, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    counts: FrameCounts = field(default_factory=FrameCounts, kw_only=True)
+    _found: dict[Path, FoundVideo] = field(default_factory=dict, kw_only=True)
+    _unreadable: set[Path] = field(default_factory=set, kw_only=True)  # since a call last gave frames
+    _locks: defaultdict[Path, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock), kw_only=True)
 
-    async def __call__(self, annotated: Path) -> FoundVideo:
+    async def start(self) -> None:
+        """See FrameTool."""
+        await self.workers.start()
+
+    async def close(self) -> None:
+        """See FrameTool."""
+        await self.workers.close()
+
+    async def probe(self, annotated: Path) -> FoundVideo:
         """The video, or the file that takes its place.
 
         Raises VideoError; FrameToolError where its disk fails, or where it ends each worker; VideosLostError.
         """
         async with self._locks[annotated]:  # many questions are about one video
-            if annotated in self._lost:
-                raise FrameToolError(f"{self._lost[annotated]}; it is not tried again in this run")
             if annotated not in self._found:
                 self._found[annotated] = await self._look_first(annotated)
             return self._found[annotated]
@@ -102,37 +109,21 @@ class Prober:
         if not await asyncio.to_thread(is_folder, self.root, filled=True):
             raise VideosLostError(f"the video folder {self.root} is gone or empty: is its disk there?")
 
-    async def _probe(self, video: Path) -> FoundVideo:
-        try:
-            try:
-                return await self._ask(video)
-            except LimitExceededError:
-                raise
-            except WorkerLostError:  # killed from outside, perhaps
-                return await self._ask(video)
-        except WorkerLostError as lost:
-            self._lost[video] = f"the frame tool {lost} when it looked at {video}"
-            raise FrameToolError(self._lost[video]) from lost
-
     async def count(self, video: Path) -> tuple[float, int]:
-        """See FrameTool.count."""
-        try:
-            found = await self._request("count", video)
-        except WorkerLostError as lost:
-            raise FrameToolError(f"the frame tool {lost} when it counted the frames of {video}") from lost
-        return found["fps"], found["frames"]
+        """See FrameTool."""
+        counted = await self._ask("count", video)
+        return counted["fps"], counted["frames"]
 
-    async def _request(self, what: str, video: Path) -> Mapping[str, Any]:
-        async with self.workers.one(video) as worker:
-            reply = await worker.ask({what: str(video)}, self.limits)
-        if "error" in reply:
-            raise (ReadError if reply["kind"] == "unreadable" else VideoError)(reply["error"])
-        found: Mapping[str, Any] = reply["ok"]
-        return found
-
-    async def _ask(self, video: Path) -> FoundVideo:
-        found = await self._request("probe", video)
+    async def _probe(self, video: Path) -> FoundVideo:
+        found = await self._ask("probe", video)
         return FoundVideo(Path(found["path"]), found["size"], found["mtime_ns"], VideoInfo(**found["info"]))
+
+    async def _ask(self, what: str, video: Path) -> Mapping[str, Any]:
+        reply = await self.workers.ask(video, {what: str(video)})
+        if "error" in reply:
+            raise (VideoError if reply["kind"] == "video" else ReadError)(reply["error"])
+        told: Mapping[str, Any] = reply["ok"]
+        return told
 
 
 def is_folder(path: Path, timeout_s: float = FOLDER_TIMEOUT_S, *, filled: bool = False) -> bool:
@@ -146,23 +137,3 @@ def is_folder(path: Path, timeout_s: float = FOLDER_TIMEOUT_S, *, filled: bool =
         raise FolderSilentError(f"{path} did not answer for {timeout_s:g} s: is its network disk there?") from None
     finally:
         process.kill()
-
-
-def read_text(path: Path, timeout_s: float) -> str:
-    """The text of a small file, read in a process that is left behind if it blocks.
-
-    Raises FileNotFoundError, or OSError if it cannot be read or did not answer in time.
-    """
-    read = "import sys; sys.stdout.buffer.write(open(sys.argv[1], 'rb').read())"
-    command = [sys.executable, "-I", "-S", "-c", read, str(path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-    try:
-        content, said = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        raise OSError(f"it did not answer for {timeout_s:g} s") from None
-    finally:
-        process.kill()
-    if process.returncode:
-        reason = said.decode(errors="replace").strip().splitlines()[-1]
-        raise FileNotFoundError(reason) if reason.startswith("FileNotFoundError") else OSError(reason)
-    return content.decode()

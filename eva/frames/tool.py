@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from eva.errors import EvaError
 from eva.option_words import full_names, is_option
+from eva.protocol.arguments import FrameRequest
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.protocol.messages import VideoInfo
 from eva.video import REFERENCE_BACKENDS, REFERENCE_OPTIONS
@@ -54,18 +55,6 @@ class NoRoomForFramesError(FrameToolUnusableError):
     def __init__(self, message: str, *, full: bool = False) -> None:
         super().__init__(message)
         self.full = full
-
-
-@dataclass(frozen=True)
-class FrameCall:
-    """One extraction in numbers. `asked`: all arguments as the model gave them, in its order; without `--fallback`, the
-    tool gets all of them."""
-
-    start_s: int | float
-    end_s: int | float
-    nframes: int
-    resize: int | float
-    asked: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -128,7 +117,7 @@ class FrameTool(Protocol):
         """The average rate and the number of frames of a video, by its index. Raises VideoError, FrameToolError."""
         ...
 
-    async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
+    async def extract(self, video: Path, call: FrameRequest, *, sample: int) -> Extraction:
         """The frames of one call. They stay where they are until `release(sample)`.
 
         Raises CallFailedError where the tool refuses it, FrameToolError where it cannot work on this video,
@@ -163,7 +152,7 @@ class ToolSettings:
     def program(self) -> list[str]:
         return [sys.executable, str(self.path)] if self.path.suffix == ".py" else [str(self.path)]
 
-    def arguments(self, video: Path, call: FrameCall) -> list[str]:
+    def arguments(self, video: Path, call: FrameRequest) -> list[str]:
         """The words of the command line for one call. Raises CallFailedError for an argument that cannot be passed
         on."""
         # name=value in one word: a value that begins with a dash cannot become an option.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from eva.option_words import is_option
@@ -22,13 +22,15 @@ class UnusableArgumentError(ValueError):
 class FrameRequest:
     """A call in numbers: window in seconds, number of frames, resize ratio.
 
-    `start_s` and `end_s` are None where the model gave no number. `nframes` may be a float such as 4.0.
+    `start_s` and `end_s` are NaN where the model gave no number. `nframes` may be a float such as 4.0. `asked`: all
+    arguments as the model gave them, in its order; without `--fallback`, the frame tool gets all of them.
     """
 
-    start_s: int | float | None
-    end_s: int | float | None
+    start_s: int | float
+    end_s: int | float
     nframes: int | float
     resize: int | float
+    asked: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 def read_request(arguments: Mapping[str, Any]) -> FrameRequest:
@@ -39,6 +41,7 @@ def read_request(arguments: Mapping[str, Any]) -> FrameRequest:
         end_s=_parse_seconds(arguments["end_time"]),
         nframes=_require_number("nframes", arguments["nframes"]),
         resize=1.0 if resize is None else _require_number("resize", resize),
+        asked=arguments,
     )
 
 
@@ -49,16 +52,17 @@ def _require_number(name: str, value: object) -> int | float:
     return number
 
 
-def _parse_seconds(value: object) -> int | float | None:
+def _parse_seconds(value: object) -> int | float:
     # The reference gives its tool the time as a word of its own: -1e-05 is then no time, but an unknown option.
     if is_option(str(value)):
-        return None
+        return math.nan
     if isinstance(value, str) and ":" in value:
         try:
-            return _finite_or_none(parse_clock(value))
+            return parse_clock(value)
         except (ValueError, OverflowError):
-            return None
-    return _parse_number(value)
+            return math.nan
+    number = _parse_number(value)
+    return math.nan if number is None else number
 
 
 def parse_clock(text: str) -> float:

@@ -20,12 +20,11 @@ from eva.frames.tool import (
     CallFailedError,
     Extraction,
     FoundVideo,
-    FrameCall,
     FrameCounts,
     FrameToolError,
     ToolSettings,
 )
-from eva.protocol.arguments import UnusableArgumentError, read_request
+from eva.protocol.arguments import FrameRequest, UnusableArgumentError, read_request
 from eva.protocol.budget import Budgeted, fit_budget
 from eva.protocol.messages import Message, PromptError, VideoInfo
 from eva.protocol.reply import Calls, Usage, parse_reply
@@ -70,10 +69,10 @@ class PlanningTool:
     async def count(self, video: Path) -> tuple[float, int]:
         raise FrameToolError(f"the rate and the number of frames of {video} are known with its file alone")
 
-    async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
+    async def extract(self, video: Path, call: FrameRequest, *, sample: int) -> Extraction:
         """See FrameTool; each frame is a name without a file."""
         try:
-            places = sample_times(Window(call.start_s, call.end_s), call.nframes)
+            places = sample_times(Window(call.start_s, call.end_s), int(call.nframes))
             output_size(self.video.width, self.video.height, resize=call.resize, factor=self.settings.factor)
         except SelectionError as error:
             raise CallFailedError(str(error)) from error

@@ -22,7 +22,8 @@ from eva.endpoint.client import ModelCard
 from eva.endpoint.completion import BLACK_IMAGE_URL, image_message
 from eva.endpoint.errors import ServerError
 from eva.errors import EvaError, VideoError
-from eva.frames.tool import CallFailedError, FrameCall, FrameTool, FrameToolError
+from eva.frames.tool import CallFailedError, FrameTool, FrameToolError
+from eva.protocol.arguments import FrameRequest
 from eva.protocol.stop_reasons import SAMPLE
 from eva.run.connect import make_model
 from eva.run.executor import make_sample_runner, make_tool
@@ -136,7 +137,7 @@ async def _video_problem(item: Item, video_root: Path, tool: FrameTool) -> str:
     try:
         found = await tool.probe(video_path(item, video_root))
         # The end is beyond any video: clamping makes it the time of the last frame.
-        whole = FrameCall(start_s=0, end_s=1e9, nframes=2, resize=0.1, asked={})
+        whole = FrameRequest(start_s=0, end_s=1e9, nframes=2, resize=0.1)
         extraction = await tool.extract(found.path, whole, sample=item.index)
         if extraction.folder is not None:
             shutil.rmtree(extraction.folder)

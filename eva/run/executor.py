@@ -17,9 +17,8 @@ from eva.dataset.items import Item
 from eva.endpoint.pool import Assignment
 from eva.frames.command_tool import CommandTool
 from eva.frames.eviction import Evictor
-from eva.frames.probing import Prober
 from eva.frames.tool import FrameCounts, FrameTool, ToolSettings
-from eva.frames.worker_process import Limits, Workers
+from eva.frames.worker import Workers
 from eva.frames.worker_tool import WorkerTool
 from eva.records.schema import Record
 from eva.run.options import FRAME_TOOL, FrameSettings, Options
@@ -62,14 +61,13 @@ def make_tool(settings: FrameSettings, video_root: Path) -> FrameTool:
         factor=settings.pixels_per_token,
     )
     count = settings.frame_workers or available_cpus()
-    workers = Workers([sys.executable, str(FRAME_TOOL), "--worker"], count)
-    limits = Limits(settings.frame_timeout, settings.frame_memory_mb * 2**20)
-    prober = Prober(workers, limits, video_root)
+    program = [sys.executable, str(FRAME_TOOL), "--worker"]
+    workers = Workers(program, count, settings.frame_timeout, settings.frame_memory_mb * 2**20)
     if not command.path.samefile(FRAME_TOOL):
-        return CommandTool(command, asyncio.Semaphore(count), prober)
+        return CommandTool(command, workers, video_root, asyncio.Semaphore(count))
     cap_gb = settings.frame_cache_gb
     evictor = Evictor(settings.frame_root.absolute(), None if cap_gb is None else int(cap_gb * 1e9))
-    return WorkerTool(command, workers, limits, evictor, prober, settings.frame_format)
+    return WorkerTool(command, workers, video_root, evictor, settings.frame_format)
 
 
 def make_sample_runner(

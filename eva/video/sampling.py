@@ -10,11 +10,11 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from eva.errors import EvaError
+from eva.protocol.arguments import FrameRequest
 
 # A model can ask for any size. A larger picture (200 MB of RGB, twice an 8K frame) is refused.
 MAX_PIXELS = 2**26
@@ -51,19 +51,6 @@ def sample_times(window: Window, nframes: int) -> list[float]:
     with np.errstate(invalid="ignore", over="ignore"):  # infinite times become NaN, and no frame has such a time
         times: list[float] = np.linspace(window.start_s, last_s, nframes).tolist()
     return times
-
-
-@dataclass(frozen=True)
-class SelectionRequest:
-    """Which frames of a video are asked for. No `end_s`: up to the stream's end; no `resize`: full size."""
-
-    video: Path
-    start_s: float
-    end_s: float | None
-    nframes: int
-    resize: float | None
-    factor: int
-    clamp: bool
 
 
 @dataclass(frozen=True)
@@ -128,13 +115,11 @@ class Timeline:
         return [min(max(place, 0), last) for place in places]
 
 
-def output_size(width: int, height: int, *, resize: float | None, factor: int) -> tuple[int, int]:
-    """(width, height) in pixels after scaling by `resize`, each a multiple of `factor` or 1; no `resize`: unchanged.
+def output_size(width: int, height: int, *, resize: float, factor: int) -> tuple[int, int]:
+    """(width, height) in pixels after scaling by `resize`, each a multiple of `factor` or 1.
 
     A size that rounds to 0 becomes 1 pixel: the published numbers were measured so.
     """
-    if resize is None:
-        return width, height
     if not (math.isfinite(resize) and resize > 0):
         raise SelectionError(f"the resize ratio must be a positive number, not {resize}")
     if factor <= 0:
@@ -146,16 +131,17 @@ def output_size(width: int, height: int, *, resize: float | None, factor: int) -
     return scaled[0], scaled[1]
 
 
-def make_plan(timeline: Timeline, request: SelectionRequest) -> Plan:
-    """The frames of this video that the request means. Raises SelectionError where it makes no sense."""
-    window = Window(request.start_s, timeline.end_s if request.end_s is None else request.end_s)
-    if request.clamp:
+def make_plan(timeline: Timeline, request: FrameRequest, *, factor: int, clamp: bool) -> Plan:
+    """The frames of this video that the request means, cut to it where they `clamp`. The sides of the pictures are
+    multiples of `factor`, or 1. Raises SelectionError where it makes no sense."""
+    window = Window(request.start_s, request.end_s)
+    if clamp:
         window = clamp_window(window, begin_s=timeline.begin_s, end_s=timeline.end_s)
     if window.end_s <= window.start_s:
         raise SelectionError(f"the window ends at {window.end_s} s, not after its start at {window.start_s} s")
-    times_s = sample_times(window, request.nframes)
+    times_s = sample_times(window, int(request.nframes))
     indices = timeline.indices_at(times_s)
-    size = output_size(timeline.width, timeline.height, resize=request.resize, factor=request.factor)
+    size = output_size(timeline.width, timeline.height, resize=request.resize, factor=factor)
     # An end that is NaN, see sample_times, is no time to write down.
     executed = Window(window.start_s, times_s[-1]) if math.isnan(window.end_s) else window
     return Plan(executed, indices, *size)

@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from eva.agent.tool_call import CallRunner, CallSettings, Outcome
-from eva.frames.tool import MAX_FRAMES, CallFailedError, Extraction, FrameCall, FrameTool, FrameToolError, ToolSettings
+from eva.frames.tool import MAX_FRAMES, CallFailedError, Extraction, FrameTool, FrameToolError, ToolSettings
+from eva.protocol.arguments import FrameRequest
 from eva.protocol.messages import Frame, VideoInfo
 from eva.protocol.reply import CallAttempt
 from eva.records.schema import Call
@@ -31,13 +32,13 @@ class Scripted:
     most: int = MAX_FRAMES
     failure: Exception | None = None
     settings: ToolSettings = field(default=ToolSettings(Path("/tools/frames.py"), Path("/frames"), "auto", True, 600))
-    asked: list[tuple[Path, FrameCall, int]] = field(default_factory=list)
+    asked: list[tuple[Path, FrameRequest, int]] = field(default_factory=list)
 
-    async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
+    async def extract(self, video: Path, call: FrameRequest, *, sample: int) -> Extraction:
         self.asked.append((video, call, sample))
         if self.failure is not None:
             raise self.failure
-        frames = tuple(self.folder / f"{number}.png" for number in range(min(call.nframes, self.most)))
+        frames = tuple(self.folder / f"{number}.png" for number in range(min(int(call.nframes), self.most)))
         return Extraction(frames, 0.1, self.details)
 
 
@@ -53,7 +54,7 @@ def attempt(**arguments: Any) -> CallAttempt:
 def test_a_call_is_run_after_the_budget_and_its_frames_are_labelled_with_the_requested_times() -> None:
     tool = Scripted()
     outcome = run(tool, attempt(resize="0.5", why="look"))
-    assert tool.asked == [(VIDEO, FrameCall(0, 20, 3, 0.5, CALL | {"resize": "0.5", "why": "look"}), 7)]
+    assert tool.asked == [(VIDEO, FrameRequest(0, 20, 3, 0.5, CALL | {"resize": "0.5", "why": "look"}), 7)]
     assert outcome.frames == tuple(Frame(t, f"file:///frames/{n}.png") for n, t in enumerate((0, 10, 20)))
     assert outcome.call.budgeted is not None
     assert (outcome.call.budgeted.tokens, outcome.error, outcome.reason) == (3 * 6 * 11, None, None)

@@ -29,7 +29,8 @@ from eva.agents.hermes import Hermes
 from eva.agents.tools import Tools
 from eva.dataset.items import Item
 from eva.endpoint.completion import NativeCall, Reply, read_reply
-from eva.frames.tool import CallFailedError, Extraction, FrameCall, FrameTool
+from eva.frames.tool import CallFailedError, Extraction, FrameTool
+from eva.protocol.arguments import FrameRequest
 from eva.protocol.messages import Message
 from eva.protocol.reply import Action, Answer, CallAttempt, Calls, Stop, Usage
 from eva.records.cache import encode
@@ -173,9 +174,9 @@ class NoTool:
     """A frame tool that refuses every call, and remembers what reached it."""
 
     def __init__(self) -> None:
-        self.asked: list[FrameCall] = []
+        self.asked: list[FrameRequest] = []
 
-    async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
+    async def extract(self, video: Path, call: FrameRequest, *, sample: int) -> Extraction:
         self.asked.append(call)
         raise CallFailedError("not started")
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from corpus import VPX
@@ -21,7 +22,7 @@ from videos import Recipe, encode, open_video, read_number, read_picture
 
 import select_frame_fallback as tool
 from eva.errors import ReadError
-from eva.frames.worker_tool import read_reply
+from eva.frames import serve
 from eva.video import decode
 
 Change = Callable[[Path, Path], None]
@@ -72,24 +73,22 @@ def remove(path: Path, by: Path) -> None:
 CHANGES = [replace, overwrite, touch, remove]
 
 
-def ask(video: Path, root: Path, *words: str) -> dict[str, object]:
-    return dict(tool.answer({"arguments": [f"--video-path={video}", f"--save-root={root}", "--nframes=6", *words]}))
+def ask(video: Path, root: Path, *words: str) -> dict[str, Any]:
+    return dict(tool.answer({"words": [f"--video-path={video}", f"--save-root={root}", "--nframes=6", *words]}))
 
 
-def assert_changed(reply: dict[str, object]) -> None:
+def assert_changed(reply: dict[str, Any]) -> None:
     assert_unreadable(reply, CHANGED)
 
 
-def assert_unreadable(reply: dict[str, object], reason: str) -> None:
-    with pytest.raises(ReadError, match=reason):  # which is never the model's fault
-        read_reply(reply, 0)
+def assert_unreadable(reply: dict[str, Any], reason: str) -> None:
+    assert reply["kind"] == "unreadable", "which is never the model's fault"
+    assert re.search(reason, reply["error"])
 
 
-def assert_right(reply: dict[str, object], *, last: int) -> None:
-    extraction = read_reply(reply, 0)
-    indices = extraction.details["indices"]
-    assert [read_number(read_picture(path)) for path in extraction.frames] == indices
-    assert max(indices) == last
+def assert_right(reply: dict[str, Any], *, last: int) -> None:
+    assert [read_number(read_picture(path)) for path in reply["ok"]["frames"]] == reply["ok"]["indices"]
+    assert max(reply["ok"]["indices"]) == last
 
 
 def kept(root: Path) -> list[Path]:
@@ -126,17 +125,17 @@ def test_a_video_replaced_while_its_frames_are_decoded_keeps_none_of_them(
     if backend == "decord":
         pytest.importorskip("decord", reason="decord has no wheel for this platform")
     made = iter((lambda: None, lambda: change(video, other), *[lambda: None] * 9))
-    encode_picture = tool.pictures  # type: ignore[attr-defined]
+    encode_picture = serve.pictures  # type: ignore[attr-defined]
 
     def pictures(*arguments: object) -> Iterator[tuple[int, bytes]]:
         for picture in encode_picture(*arguments):  # type: ignore[arg-type]
             yield picture
             next(made)()
 
-    monkeypatch.setattr(tool, "pictures", pictures)
+    monkeypatch.setattr(serve, "pictures", pictures)
     root = tmp_path / "frames"
     assert_changed(ask(video, root, f"--backend={backend}"))
-    assert [path for path in kept(root) if path.name != "index.bin"] == []
+    assert [path for path in kept(root) if path.name != "index.npz"] == []
 
 
 def test_after_a_change_the_next_call_gives_the_new_videos_frames(video: Path, other: Path, tmp_path: Path) -> None:
@@ -163,7 +162,7 @@ def test_a_read_error_is_not_the_end_of_a_video(disk: FailingDisk, recipe: Recip
     video, root = encode(recipe, disk.folder), tmp_path / "frames"
     disk.fail(video, video.stat().st_size // 2)
     assert_unreadable(ask(video, root), EIO)
-    assert [path for path in kept(root) if path.name != "index.bin"] == []
+    assert [path for path in kept(root) if path.name != "index.npz"] == []
     disk.heal()
     assert_right(ask(video, root), last=239)
 
@@ -210,7 +209,7 @@ def test_a_video_that_was_cut_off_is_read_to_its_end_and_its_index_is_kept(video
     data = encode(Recipe("whole.ts", "libx264", count=60, options=X264), tmp_path).read_bytes()
     cut.write_bytes(data[: len(data) // 2])
     assert "ok" in ask(cut, root)
-    assert [path.name for path in kept(root) if path.suffix == ".bin"] == ["index.bin"]
+    assert [path.name for path in kept(root) if path.suffix == ".npz"] == ["index.npz"]
 
 
 def test_a_process_that_may_open_no_more_files_has_no_broken_video(video: Path) -> None:
@@ -230,6 +229,7 @@ WITHOUT_MEMORY = """
 import resource, sys
 from pathlib import Path
 from eva.errors import ReadError
+from eva.frames import serve
 from eva.video.decode import open_video
 held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + 2**22, -1))

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from eva.frames.tool import CallFailedError, FrameCall, ToolSettings
+from eva.frames.tool import CallFailedError, ToolSettings
 from eva.option_words import full_names, in_full, is_option
+from eva.protocol.arguments import FrameRequest
 from eva.video import REFERENCE_OPTIONS
 
 VIDEO = Path("/videos/clip.mp4")
@@ -20,7 +21,7 @@ HARNESS = ["--factor=28", "--save-root=/frames"]
 
 def words(asked: dict[str, Any], *, fallback: bool = False, backend: str = "auto") -> list[str]:
     settings = ToolSettings(Path("/tools/frames.py"), Path("/frames"), backend, fallback, 600)
-    return settings.arguments(VIDEO, FrameCall(0, 4.5, 2, 1.0, asked))
+    return settings.arguments(VIDEO, FrameRequest(0, 4.5, 2, 1.0, asked))
 
 
 def test_with_fallback_the_tool_gets_four_arguments_of_the_model_and_clamps() -> None:

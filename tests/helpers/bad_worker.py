@@ -13,13 +13,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import select_frame_fallback as tool
-from eva.frames.worker_loop import serve
+from eva.frames.serve import serve
 
 
 def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    words = request.get("arguments", [f"--video-path={request.get('probe', '')}"])
-    video = Path(tool.parse_arguments(words).video_path).name
-    with_decord = "--backend=decord" in words
+    call = tool.worker_call(request["words"]) if "words" in request else request.get("cut", {})
+    video = Path(call.get("video_path", request.get("probe", ""))).name
     if "hangs" in video:
         time.sleep(3600)
     if "grows" in video:
@@ -27,7 +26,7 @@ def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
         while True:
             held.append(b"x" * 2**24)
             time.sleep(0.01)
-    if "crashes" in video and not with_decord:
+    if "crashes" in video and call.get("backend") != "decord":
         os.kill(os.getpid(), signal.SIGSEGV)
     if "babbles" in video:
         print("a library's own words on standard output")

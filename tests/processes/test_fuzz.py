@@ -23,9 +23,9 @@ from eva.agents.eva import Eva
 from eva.dataset.items import Item
 from eva.endpoint.completion import Reply
 from eva.frames.command_tool import CommandTool
-from eva.frames.probing import Prober
-from eva.frames.tool import CallFailedError, Extraction, FrameCall, ToolSettings
-from eva.frames.worker_process import Limits, Workers
+from eva.frames.tool import CallFailedError, Extraction, ToolSettings
+from eva.frames.worker import Workers
+from eva.protocol.arguments import FrameRequest
 from eva.protocol.messages import Message
 from eva.protocol.reply import Usage
 from eva.records.cache import encode
@@ -39,14 +39,14 @@ MODELS_OWN = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass
 class Watched(CommandTool):
     """The frame tool, for as many calls as `real` holds; the others are only remembered."""
 
-    asked: list[FrameCall] = field(default_factory=list)
-    real: list[FrameCall] = field(default_factory=list)
+    asked: list[FrameRequest] = field(default_factory=list)
+    real: list[FrameRequest] = field(default_factory=list)
 
-    async def extract(self, video: Path, call: FrameCall, *, sample: int) -> Extraction:
+    async def extract(self, video: Path, call: FrameRequest, *, sample: int) -> Extraction:
         self.asked.append(call)
         telling = len(call.asked) > 4 or self.settings.fallback
         if len(self.real) == REAL_CALLS or not telling or call.nframes > 50 or call.resize > 4:
@@ -99,8 +99,8 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Ite
     async def run() -> None:
         for fallback in (True, False):
             settings = ToolSettings(FRAME_TOOL, folder / "frames", backend="auto", fallback=fallback, timeout_s=60)
-            workers = Workers([sys.executable, str(FRAME_TOOL), "--worker"], 1)
-            tool = Watched(settings, asyncio.Semaphore(2), Prober(workers, Limits(60, 2**31), folder / "videos"))
+            workers = Workers([sys.executable, str(FRAME_TOOL), "--worker"], 1, 60, 2**31)
+            tool = Watched(settings, workers, folder / "videos", asyncio.Semaphore(2))
             result.tools.append(tool)
             call_runner = CallRunner(tool, CallSettings(12000, 720, "requested", "file"))
             runner = SampleRunner(Eva(), call_runner, transcribe, folder / "videos", 6)

@@ -22,10 +22,10 @@ from scripted_server import Script, ScriptedServer
 from videos import Recipe
 
 from eva.frames.eviction import Evictor
-from eva.frames.probing import Prober
-from eva.frames.tool import CallFailedError, FrameCall, FrameToolError, NoRoomForFramesError, ToolSettings
-from eva.frames.worker_process import Limits, Worker, Workers
+from eva.frames.tool import CallFailedError, FrameToolError, NoRoomForFramesError, ToolSettings
+from eva.frames.worker import Worker, Workers
 from eva.frames.worker_tool import WorkerTool
+from eva.protocol.arguments import FrameRequest
 
 T = TypeVar("T")
 Encoded = Callable[[Recipe], Path]
@@ -45,12 +45,11 @@ def make_tool(
     cap_bytes: int = 10**9,
     **settings: Any,
 ) -> WorkerTool:
-    workers = Workers([sys.executable, str(script), "--worker"], count)
-    limits = Limits(timeout_s, memory_mb * MB)
+    workers = Workers([sys.executable, str(script), "--worker"], count, timeout_s, memory_mb * MB)
     settings_ = ToolSettings(
         FRAME_TOOL, root, **{"backend": "auto", "fallback": True, "timeout_s": timeout_s, **settings}
     )
-    return WorkerTool(settings_, workers, limits, Evictor(root, cap_bytes), Prober(workers, limits, root.parent), "bmp")
+    return WorkerTool(settings_, workers, root.parent, Evictor(root, cap_bytes), "bmp")
 
 
 def run(tool: WorkerTool, use: Callable[[WorkerTool], Awaitable[T]]) -> T:
@@ -63,8 +62,8 @@ def run(tool: WorkerTool, use: Callable[[WorkerTool], Awaitable[T]]) -> T:
     return asyncio.run(main())
 
 
-def look(start_s: float = 0, end_s: float = 2.4, nframes: int = 3, resize: float = 0.5, **extra: Any) -> FrameCall:
-    return FrameCall(start_s, end_s, nframes, resize, extra)
+def look(start_s: float = 0, end_s: float = 2.4, nframes: int = 3, resize: float = 0.5, **extra: Any) -> FrameRequest:
+    return FrameRequest(start_s, end_s, nframes, resize, extra)
 
 
 def idle(tool: WorkerTool) -> list[Worker]:
@@ -139,7 +138,7 @@ def test_no_more_workers_run_than_were_asked_for(encoded: Encoded, tmp_path: Pat
     ],
 )
 def test_what_the_tool_refuses_is_a_failed_call_and_the_worker_goes_on(
-    encoded: Encoded, tmp_path: Path, request_: FrameCall, reason: str
+    encoded: Encoded, tmp_path: Path, request_: FrameRequest, reason: str
 ) -> None:
     async def refused(tool: WorkerTool) -> int:
         with pytest.raises(CallFailedError, match=reason):
@@ -234,7 +233,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_call_is_replaced_and_the_cal
     async def killed(tool: WorkerTool) -> None:
         worker = await stopped(tool, encoded(CLIP))
         asked = asyncio.create_task(tool.extract(encoded(CLIP), look(), sample=1))
-        await asyncio.to_thread(wait_until, lambda: worker.in_call)
+        await asyncio.to_thread(wait_until, lambda: not idle(tool))
         worker.process.kill()
         assert len((await asked).frames) == 3
         assert idle(tool)[0].process.pid != worker.process.pid
@@ -266,7 +265,7 @@ def test_a_crash_is_not_charged_to_the_call_when_the_other_decoder_cannot_open_t
     video = tmp_path / "crashes-av1.mp4"
     video.symlink_to(encoded(Recipe("av1.mp4", "libsvtav1", options={"g": "20", "preset": "11"})))
     tool = make_tool(tmp_path / "frames", script=BAD_WORKER)
-    with pytest.raises(FrameToolError, match="decord says"):
+    with pytest.raises(FrameToolError, match="tried in another way"):
         run(tool, lambda tool: tool.extract(video, look(), sample=1))
 
 
@@ -306,7 +305,7 @@ def test_a_cancelled_call_leaves_no_reply_for_the_next_one(encoded: Encoded, tmp
     async def cancelled(tool: WorkerTool) -> None:
         worker = await stopped(tool, encoded(CLIP))
         asked = asyncio.create_task(tool.extract(encoded(CLIP), look(nframes=7), sample=1))
-        await asyncio.to_thread(wait_until, lambda: worker.in_call)
+        await asyncio.to_thread(wait_until, lambda: not idle(tool))
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
@@ -324,7 +323,7 @@ def test_a_worker_ends_with_its_standard_input_also_in_the_middle_of_a_call(enco
     video.symlink_to(encoded(CLIP))
     worker = subprocess.Popen([sys.executable, str(BAD_WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert worker.stdin is not None
-    worker.stdin.write(json.dumps({"arguments": [f"--video-path={video}"]}).encode() + b"\n")
+    worker.stdin.write(json.dumps({"words": [f"--video-path={video}"]}).encode() + b"\n")
     worker.stdin.close()
     assert worker.wait(timeout=30) == 0
 

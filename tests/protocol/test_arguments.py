@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ NOT_NUMBERS: list[object] = [
 ]  # fmt: skip
 
 
-def start_s(value: Any) -> int | float | None:
+def start_s(value: Any) -> int | float:
     """The time that `value` is read as; the end is read by the same rule."""
     request = read_request(CALL | {"start_time": value, "end_time": value})
     assert repr(request.start_s) == repr(request.end_s)
@@ -51,12 +52,12 @@ def test_a_clock_time_is_its_seconds(value: str, seconds: float) -> None:
     "value", [*NOT_NUMBERS, "-1:00", "1:", ":1", "1:x", "nan:1", "9" * 400 + ":00", "0:" * 9999 + "0"]
 )
 def test_a_time_that_is_not_a_number_is_none(value: Any) -> None:
-    assert start_s(value) is None
+    assert not math.isfinite(start_s(value))
 
 
 @pytest.mark.parametrize("value", [-1e-5, -1e20, -1.5e-7, "-1e-5", "-1E5", "-5.", "-1_0"])
 def test_a_negative_time_that_the_references_tool_takes_for_an_option_is_none(value: Any) -> None:
-    assert start_s(value) is None
+    assert not math.isfinite(start_s(value))
 
 
 @pytest.mark.parametrize("value", [1e-5, 1e20, -0.0, -0.5, -3, -(10**20), -12345.678])

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from eva.protocol.arguments import FrameRequest
 from eva.video.sampling import (
     SelectionError,
-    SelectionRequest,
     Timeline,
     Window,
     clamp_window,
@@ -44,7 +43,7 @@ def test_a_window_is_cut_at_the_bounds_of_the_stream_or_is_the_whole_stream(
 @pytest.mark.parametrize("window", [Window(5, 5), Window(5, 4), Window(math.inf, 4), Window(0, -math.inf)])
 def test_unclamped_a_window_that_does_not_go_forward_is_an_error(window: Window) -> None:
     with pytest.raises(SelectionError):
-        make_plan(TIMELINE, SelectionRequest(Path(), window.start_s, window.end_s, 2, None, 28, clamp=False))
+        make_plan(TIMELINE, FrameRequest(window.start_s, window.end_s, 2, 1.0), factor=28, clamp=False)
 
 
 @pytest.mark.parametrize("start", [3, 50])
@@ -136,9 +135,9 @@ def test_half_a_factor_is_rounded_to_even_and_a_side_of_none_is_one_pixel(
     assert output_size(width, height, resize=resize, factor=factor) == size
 
 
-@given(width=sides, height=sides, factor=st.integers(1, 28))
-def test_without_a_ratio_the_size_is_untouched_whatever_the_factor(width: int, height: int, factor: int) -> None:
-    assert output_size(width, height, resize=None, factor=factor) == (width, height)
+@given(width=sides, height=sides)
+def test_at_full_size_in_single_pixels_the_size_is_untouched(width: int, height: int) -> None:
+    assert output_size(width, height, resize=1.0, factor=1) == (width, height)
 
 
 @pytest.mark.parametrize(("resize", "factor"), [(0, 28), (-1, 28), (math.nan, 28), (math.inf, 28), (1, 0), (1, -28)])
