@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import IO
 
@@ -14,6 +16,10 @@ from eva.errors import EvaError, room_hint
 
 # The checkout that this package is in: scripts, `data/` and the published figures are there.
 PROJECT = Path(__file__).resolve().parent.parent
+
+PARTIAL_SUFFIX = ".partial"
+# Longer than a file goes without a further line while it is written.
+LEFT_S = 3600.0
 
 
 class WriteError(EvaError):
@@ -24,10 +30,17 @@ class WriteError(EvaError):
 def replacing(path: Path, flag: str = "") -> Iterator[IO[bytes]]:
     """A new file that replaces `path` when the block ends without an error. Raises WriteError.
 
-    `flag` is the one that chooses the place of the file; the message of a full disk names it.
+    `flag` is the one that chooses the place of the file; the message of a full disk names it. What a killed process
+    left of its new file goes first, when it is an hour old.
     """
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
+        for left in path.parent.glob(f".{escape(path.name)}.*{PARTIAL_SUFFIX}"):
+            with suppress(FileNotFoundError):  # another process was faster
+                if left.stat().st_mtime < time.time() - LEFT_S:
+                    left.unlink()
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL_SUFFIX, delete=False
+        ) as new:
             try:
                 yield new
                 new.flush()

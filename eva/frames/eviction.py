@@ -17,7 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eva.frames.store import PARTIAL_SUFFIX, STORE
+from eva.files import PARTIAL_SUFFIX
+from eva.frames.store import STORE
 from eva.video.picture import FORMATS
 
 log = logging.getLogger(__name__)

@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eva.files import PARTIAL_SUFFIX
 from eva.video.picture import whole_size
 
 if TYPE_CHECKING:
     from eva.video.container import VideoFile  # which takes PyAV along
 
 STORE = "store"
-PARTIAL_SUFFIX = ".partial"
 # A file name may have 255 bytes; a character takes up to 4, and the key is added.
 MAX_STEM = 40
 

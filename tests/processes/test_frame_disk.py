@@ -307,3 +307,17 @@ def test_a_file_that_a_full_disk_does_not_take_is_named_with_its_folder_and_flag
         with pytest.raises(WriteError, match=re.escape(f"cannot write {root / 'figures.json'}: {room}")):
             replace_text(root / "figures.json", "x" * 2**20, "--json")
         assert list(root.iterdir()) == []
+
+
+def test_what_a_killed_process_left_of_a_new_file_goes_with_a_later_one(tmp_path: Path) -> None:
+    """A file that another process writes at this moment stays, as do files of other names."""
+    path = tmp_path / "cache[1].jsonl"
+    ages_s = {".cache[1].jsonl.ab12.partial": 7000, ".cache[1].jsonl.cd34.partial": 60, ".cache[1].jsonl.lock": 7000}
+    for name, age_s in {**ages_s, ".cache1.jsonl.ef56.partial": 7000}.items():
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    replace_text(path, "new")
+    assert path.read_text() == "new"
+    assert {left.name for left in tmp_path.iterdir()} == {
+        path.name, ".cache[1].jsonl.cd34.partial", ".cache[1].jsonl.lock", ".cache1.jsonl.ef56.partial"
+    }  # fmt: skip
