@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import re
-import secrets
 import signal
 import sys
 import tempfile
@@ -156,7 +155,7 @@ def success_line(folder: Path, count: int, picture_format: str) -> str:
 def new_folder(save_root: Path, video: Path) -> Path:
     """`{save_root}/{YYYYMMDD}/{video stem}/{HHMMSS}_{8 hex}`, always below `save_root`."""
     now = datetime.now()
-    return save_root / f"{now:%Y%m%d}" / folder_name(video.stem) / f"{now:%H%M%S}_{secrets.token_hex(4)}"
+    return save_root / f"{now:%Y%m%d}" / folder_name(video.stem) / f"{now:%H%M%S}_{os.urandom(4).hex()}"
 
 
 @contextmanager
