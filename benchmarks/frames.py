@@ -174,7 +174,7 @@ def worker_cost(process: subprocess.Popen[str], video: Path, arguments: Sequence
 def ask(process: subprocess.Popen[str], arguments: Sequence[str]) -> None:
     if process.stdin is None or process.stdout is None:
         raise SystemExit("the worker has no pipes")
-    process.stdin.write(json.dumps({"arguments": list(arguments)}) + "\n")
+    process.stdin.write(json.dumps({"words": list(arguments)}) + "\n")
     process.stdin.flush()
     process.stdout.readline()
 

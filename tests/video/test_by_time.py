@@ -217,7 +217,7 @@ def numbers(path: Path, window: Window, backend: str, tmp_path: Path) -> list[in
     start, end, nframes = window
     words = [f"--video-path={path}", f"--start={start}", f"--end={end}", f"--nframes={nframes}", "--clamp"]
     words.append(f"--backend={backend}")
-    reply = tool.answer({"arguments": [*words, f"--save-root={tmp_path}", "--format=png"]})["ok"]
+    reply = tool.answer({"words": [*words, f"--save-root={tmp_path}", "--format=png"]})["ok"]
     stored = [read_number(read_picture(frame)) for frame in reply["frames"]]
     folder, _ = tool.save_frames(tool.parse_arguments([*words, f"--save-root={tmp_path}"]))
     assert [read_number(read_picture(folder / f"frame_{k:04d}.png")) for k in range(nframes)] == stored
@@ -241,6 +241,6 @@ def test_store_and_command_give_the_frames_that_torchcodec_gave(
 
 def test_of_any_file_torchcodec_refuses_a_time_that_is_not_in_it(encoded: Encoded, tmp_path: Path) -> None:
     words = [f"--video-path={encoded(BY_RATE[0])}", f"--save-root={tmp_path}", "--start=1", "--end=99", "--nframes=2"]
-    assert "ok" in tool.answer({"arguments": words})
-    assert tool.answer({"arguments": [*words, "--backend=torchcodec"]})["kind"] == "refused"
-    assert "ok" in tool.answer({"arguments": [*words, "--backend=torchcodec", "--clamp"]})
+    assert "ok" in tool.answer({"words": words})
+    assert tool.answer({"words": [*words, "--backend=torchcodec"]})["kind"] == "refused"
+    assert "ok" in tool.answer({"words": [*words, "--backend=torchcodec", "--clamp"]})
