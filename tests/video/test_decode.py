@@ -276,21 +276,6 @@ def test_packets_that_promise_other_frames_are_noticed_and_then_counted_by_decod
     assert index == read_number(rgb) == 40
 
 
-def test_a_file_that_lost_packets_has_the_frames_of_those_that_are_left(encoded: Encoded, tmp_path: Path) -> None:
-    source, path = encoded(h264("h264.mp4")), tmp_path / "lost.mp4"
-    with open_stream(source) as read, av.open(str(path), "w") as write:
-        copied = write.add_stream_from_template(read.stream, opaque=True)
-        for place, packet in enumerate(read.packets()):
-            if place != 31:
-                packet.stream = copied
-                write.mux(packet)
-    video = open_av(path)
-    assert len(video.timeline.times_s) == 59
-    whole = [*range(20), *range(39, 59)]  # the GOPs before and after that of the lost packet
-    shown = {index: read_number(rgb) for index, rgb in pixels(video, whole)}
-    assert shown == {index: round(video.timeline.times_s[index] * 25) for index in whole}
-
-
 def damaged(source: Path, target: Path) -> Path:
     data = bytearray(source.read_bytes())
     middle = len(data) // 2
