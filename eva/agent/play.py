@@ -8,22 +8,28 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import eva
 from eva.agent.interface import Agent, Scale, Task, TaskVideo
+from eva.agent.refusal import PictureUnreadableError, find_picture_problem
 from eva.agent.tool_call import Outcome
+from eva.dataset.items import Item, video_path
 from eva.endpoint.completion import Reply
 from eva.endpoint.errors import BadRequestError
 from eva.errors import EvaError, VideoError
+from eva.frames.tool import FoundVideo
 from eva.json_text import MOST_LEVELS, is_number
 from eva.protocol.messages import Frame, Message, PromptError, assistant_message
 from eva.protocol.reply import Answer, CallAttempt, Stop
 from eva.protocol.stop_reasons import ANSWER_FOUND, BAD_REQUEST, MAX_TURNS_EXCEEDED, NO_ANSWER_NO_TOOL_CALL
 from eva.records.schema import Refusal, Round
+
+if TYPE_CHECKING:
+    from eva.agent.sample import SampleRunner
 
 T = TypeVar("T")
 # How long a cancelled agent may take to end. Then it is ended by force.
@@ -31,12 +37,6 @@ END_S = 5.0
 
 # A request: its messages, and the further fields of its body.
 Complete = Callable[[Sequence[Message], Mapping[str, Any]], Awaitable[Reply]]
-
-
-class RunCall(Protocol):
-    """A call of the frame tool on a video; without `budget` it is not cut."""
-
-    def __call__(self, call: CallAttempt, video: TaskVideo, *, budget: bool) -> Awaitable[Outcome]: ...
 
 
 class AgentFaultError(EvaError):
@@ -92,20 +92,16 @@ class Sample:
     """
 
     def __init__(
-        self,
-        task: Task,
-        episode: Episode,
-        *,
-        complete: Complete,
-        run_call: RunCall,
-        open_video: Callable[[int], Awaitable[TaskVideo]],
-        max_turns: int,
-        timeout_s: float = math.inf,
+        self, item: Item, found: FoundVideo, episode: Episode, runner: SampleRunner, complete: Complete
     ) -> None:
-        self.task, self.turns_left = task, max_turns
+        """`found` is the first video of `item`; what happens is in `episode`."""
+        first = TaskVideo(**vars(found.info), name=item.videos[0], path=found.path)
+        others = [TaskVideo(0.0, 0, 0, name) for name in item.videos[1:]]
+        self.task = Task(item.index, item.prompt, [first, *others], item.extra)
+        self.turns_left = runner.max_turns
         self.messages: list[Message] = []
-        self._episode, self._complete, self._run_call, self._open_video = episode, complete, run_call, open_video
-        self._timeout_s, self._began_at = timeout_s, monotonic()
+        self._item, self._episode, self._runner, self._complete = item, episode, runner, complete
+        self._began_at = monotonic()
         self._request: list[Message] = []
         self._asked_at: float | None = None
         self._frames_under_way, self._frames_since = 0, 0.0
@@ -137,6 +133,11 @@ class Sample:
         try:
             reply = await self._wait_for(self._complete(messages, fields))
         except BadRequestError as error:
+            files = [Path(file) for outcome in episode.all_outcomes() for file in outcome.call.frames]
+            if self._runner.sends_frames and (
+                problem := await asyncio.to_thread(find_picture_problem, str(error), files)
+            ):
+                raise PictureUnreadableError(problem) from error
             episode.refusals.append(Refusal(len(episode.rounds), str(error)))
             raise
         finally:
@@ -213,8 +214,17 @@ class Sample:
         if not isinstance(number, int) or not 0 <= number < len(self.task.videos):
             raise IndexError(f"the question has {len(self.task.videos)} videos, and no video {number!r:.40}")
         with self._working():
-            self.task.videos[number] = await self._wait_for(self._open_video(number))
+            self.task.videos[number] = await self._wait_for(self._open(self.task.videos[number], number))
         return self.task.videos[number]
+
+    async def _open(self, video: TaskVideo, number: int) -> TaskVideo:
+        tool = self._runner.call_runner.tool
+        if number and video.frames is None:
+            annotated = video_path(replace(self._item, videos=(video.name,)), self._runner.video_root)
+            found = await tool.probe(annotated)
+            video = TaskVideo(**vars(found.info), name=video.name, path=found.path)
+        fps, frames = await tool.count(video.path)
+        return replace(video, fps=fps, frames=frames)
 
     async def _look(self, calls: Sequence[CallAttempt], video: TaskVideo, *, budget: bool) -> list[Outcome]:
         with self._working():
@@ -225,8 +235,9 @@ class Sample:
                 self._frames_since = monotonic()
             self._frames_under_way += 1
             try:
+                run, sample = self._runner.call_runner.run, self.task.index
                 found = await self._wait_for(
-                    asyncio.gather(*(self._run_call(call, video, budget=budget) for call in calls))
+                    asyncio.gather(*(run(call, video.path, video, sample=sample, budget=budget) for call in calls))
                 )
             finally:
                 self._frames_under_way -= 1
@@ -265,17 +276,18 @@ class Sample:
             self._failure = self._failure or failure
             raise
 
-    async def play(self, agent: Agent) -> None:
+    async def play(self) -> None:
         """Run the agent to its end. A failure that is not the model's is raised; the episode then holds the rounds that
         were completed."""
         # In a task of its own, what the agent makes of being cancelled does not reach the run.
+        agent, timeout_s = self._runner.agent, self._runner.timeout_s
         task = asyncio.create_task(self._run(agent))
         try:
             while not task.done():
                 waiting_s = 0 if self._asked_at is None else monotonic() - self._asked_at
-                left_s = self._began_at + waiting_s + self._timeout_s - monotonic()
+                left_s = self._began_at + waiting_s + timeout_s - monotonic()
                 if left_s <= 0:
-                    raise AgentFaultError(f"the agent did not end within {self._timeout_s:g} s (--sample-timeout)")
+                    raise AgentFaultError(f"the agent did not end within {timeout_s:g} s (--sample-timeout)")
                 await asyncio.wait({task}, timeout=None if math.isinf(left_s) else left_s)
         finally:
             self._over = True

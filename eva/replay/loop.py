@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from eva.agent.play import AgentFaultError, Episode
+from eva.agent.play import AgentFaultError, Episode, Sample
 from eva.agent.record import episode_record, exception_record, recorded_reply
-from eva.agent.sample import SampleRunner, play
+from eva.agent.sample import SampleRunner
 from eva.agent.tool_call import CallRunner, CallSettings
 from eva.dataset.items import Item
 from eva.endpoint.completion import Reply
@@ -88,8 +88,8 @@ class PlanningTool:
 async def replay(record: Record, item: Item, found: FoundVideo, runner: SampleRunner, *, cut_frames: bool) -> Record:
     """What the loop makes of the replies of a record, as it is read from a file. Raises FrameToolUnusableError."""
     tool, settings = runner.call_runner.tool, runner.call_runner.settings
-    if not cut_frames:
-        runner = replace(runner, call_runner=CallRunner(PlanningTool(tool.settings, found.info), settings))
+    calls = runner.call_runner if cut_frames else CallRunner(PlanningTool(tool.settings, found.info), settings)
+    runner = replace(runner, call_runner=calls, sends_frames=False)
     recorded = recorded_replies(record, item)
     replies = iter(recorded)
     refusals = deque(record.refusals)
@@ -107,7 +107,7 @@ async def replay(record: Record, item: Item, found: FoundVideo, runner: SampleRu
 
     try:
         try:
-            await play(runner.agent, item, found, episode, runner, complete=complete)
+            await Sample(item, found, episode, runner, complete).play()
         except NoFurtherReplyError:
             episode.stop(GOES_ON)
         replayed = episode_record(item, episode, runner.transcribe)

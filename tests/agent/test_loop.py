@@ -9,22 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from played_agent import TASK, failed, play
+from played_agent import PROMPT, VIDEO, failed, play
 
-from eva.agent.interface import TaskVideo
 from eva.agent.play import Episode
 from eva.agent.refusal import PictureUnreadableError
-from eva.agent.sample import with_pictures_checked
 from eva.agent.tool_call import Outcome
 from eva.agents.eva import Eva
 from eva.endpoint.completion import Reply
 from eva.endpoint.errors import BadRequestError
-from eva.protocol.messages import Frame, Message, assistant_message, opening_messages, tool_response
+from eva.protocol.messages import Frame, Message, VideoInfo, assistant_message, opening_messages, tool_response
 from eva.protocol.reply import CallAttempt, Usage
 from eva.records.schema import Call
 
 CALL = '{"tool": "frame_select", "arguments": {"start_time": %s, "end_time": 9, "nframes": 1}}'
-OPENING = list(opening_messages(TASK.prompt, TASK.video).messages)
+OPENING = list(opening_messages(PROMPT, VIDEO).messages)
 
 
 def block(*starts_s: int) -> str:
@@ -60,7 +58,7 @@ class Script:
             raise reply
         return Reply(reply, Usage(1, 1, 2), "stop")
 
-    async def run_call(self, call: CallAttempt, video: TaskVideo, *, budget: bool) -> Outcome:
+    async def run_call(self, call: CallAttempt, video: VideoInfo, *, budget: bool) -> Outcome:
         start_s = arguments(call)["start_time"]
         if start_s in self.failing:
             return failed(call, self.failing[start_s])
@@ -73,8 +71,7 @@ class Script:
         return episode
 
     async def run_in(self, episode: Episode, *, max_turns: int = 6) -> None:
-        complete = with_pictures_checked(self.complete, episode)
-        await play(Eva(), complete, self.run_call, episode=episode, max_turns=max_turns)
+        await play(Eva(), self.complete, self.run_call, episode=episode, max_turns=max_turns)
 
 
 def test_an_answer_ends_the_sample_and_nothing_is_asked_after_it() -> None:
@@ -110,7 +107,7 @@ def test_the_calls_of_a_reply_run_side_by_side() -> None:
     class Waiting(Script):
         second_began: asyncio.Event = field(default_factory=asyncio.Event)
 
-        async def run_call(self, call: CallAttempt, video: TaskVideo, *, budget: bool) -> Outcome:
+        async def run_call(self, call: CallAttempt, video: VideoInfo, *, budget: bool) -> Outcome:
             if arguments(call)["start_time"] == 3:
                 self.second_began.set()
             await asyncio.wait_for(self.second_began.wait(), timeout=60)

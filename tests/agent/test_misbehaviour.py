@@ -18,7 +18,6 @@ from scripted_server import Script, ScriptedServer
 
 from eva import Agent, Answer, Stop
 from eva.agent import play as engine
-from eva.agent.interface import Task
 from eva.agent.play import AgentFaultError, Episode
 from eva.agent.record import episode_record
 from eva.dataset.items import Item
@@ -275,8 +274,7 @@ def test_two_samples_in_one_object_keep_apart_what_is_kept_in_the_sample() -> No
 
     async def both() -> list[Episode]:
         agent = agent_of(run)
-        tasks = [Task(number, [], [played_agent.VIDEO]) for number in (1, 2)]
-        return await asyncio.gather(*(played_agent.play(agent, slow, task=task) for task in tasks))
+        return await asyncio.gather(*(played_agent.play(agent, slow, index=number) for number in (1, 2)))
 
     assert [episode.answer for episode in asyncio.run(both())] == ["1", "2"]
 

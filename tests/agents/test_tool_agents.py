@@ -16,7 +16,7 @@ from hostile_replies import FIVE_MB, HOSTILE, check_linear
 from random_replies import a_reply
 from strict_openai import find_fault
 
-from eva.agent.interface import Agent, Task, TaskVideo
+from eva.agent.interface import Agent
 from eva.agent.play import Episode
 from eva.agent.record import episode_record
 from eva.agent.tool_call import CallRunner, CallSettings, Outcome
@@ -31,13 +31,13 @@ from eva.dataset.items import Item
 from eva.endpoint.completion import NativeCall, Reply, read_reply
 from eva.frames.tool import CallFailedError, Extraction, FrameTool
 from eva.protocol.arguments import FrameRequest
-from eva.protocol.messages import Message
+from eva.protocol.messages import Message, VideoInfo
 from eva.protocol.reply import Action, Answer, CallAttempt, Calls, Stop, Usage
 from eva.records.cache import encode
 from eva.records.schema import read_record, record_json
 
 USAGE = Usage(1, 1, 2)
-VIDEO = TaskVideo(60.0, 640, 360)
+VIDEO = VideoInfo(60.0, 640, 360)
 QUESTION = ({"role": "user", "content": "Q?"},)
 LOOK = window(0, 4, 2)
 FUZZED = 600
@@ -109,8 +109,7 @@ def test_every_agent_reads_a_letter_that_the_question_has_beyond_h(agent: Agent)
         return said("Answer: J.")
 
     question = "Which?\n" + "\n".join(f"{letter}. it" for letter in "ABCDEFGHIJ")
-    task = Task(0, [{"role": "user", "content": question}], [VIDEO])
-    assert played_agent.run(agent, complete, task=task, max_turns=1).answer == "J"
+    assert played_agent.run(agent, complete, question=question, max_turns=1).answer == "J"
 
 
 def test_ids_that_a_server_left_out_or_gave_twice_are_replaced_the_same_way_in_both_messages() -> None:
@@ -198,12 +197,11 @@ def play(agent: Agent, number: int, tool: NoTool) -> tuple[Episode, list[Sequenc
 
     async def run() -> Episode:
         runner = CallRunner(cast(FrameTool, tool), CallSettings(12000, 720, "requested", "file"))
-        task = Task(number, QUESTION, [VIDEO])
 
-        async def run_call(call: CallAttempt, video: TaskVideo, *, budget: bool) -> Outcome:
+        async def run_call(call: CallAttempt, video: VideoInfo, *, budget: bool) -> Outcome:
             return await runner.run(call, Path("/clip.mp4"), VIDEO, sample=number)
 
-        return await played_agent.play(agent, complete, run_call, task=task, max_turns=2)
+        return await played_agent.play(agent, complete, run_call, index=number, video=VIDEO, max_turns=2)
 
     return asyncio.run(run()), requests
 

@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
 
-from eva.agent.interface import Agent, Task, TaskVideo
+from eva.agent.interface import Agent
 from eva.agent.play import Complete, Episode, Sample
-from eva.agent.tool_call import Outcome
+from eva.agent.sample import SampleRunner
+from eva.agent.tool_call import CallRunner, Outcome
+from eva.dataset.items import Item
+from eva.frames.tool import FoundVideo, FrameTool
+from eva.protocol.messages import VideoInfo
 from eva.protocol.reply import CallAttempt
 from eva.records.schema import Call
 
-VIDEO = TaskVideo(60.0, 640, 360, "clip.mp4")
-TASK = Task(0, [{"role": "user", "content": "Q?"}], [VIDEO])
+VIDEO = VideoInfo(60.0, 640, 360)
+PROMPT = ({"role": "user", "content": "Q?"},)
 
 
 def failed(attempt: CallAttempt, error: str) -> Outcome:
     return Outcome(attempt, Call(attempt.raw, None, None, (), 0, error, error))
 
 
-async def no_call(attempt: CallAttempt, video: TaskVideo, *, budget: bool) -> Outcome:
+async def no_call(attempt: CallAttempt, video: VideoInfo, *, budget: bool) -> Outcome:
     raise AssertionError(f"the tool was not to be called: {attempt}")
 
 
-async def open_video(number: int) -> TaskVideo:
-    return VIDEO
+@dataclass
+class Calls:
+    """Runs calls by `run_call`; there is no frame tool."""
+
+    run_call: Callable[..., Awaitable[Outcome]]
+    tool: FrameTool | None = None
+
+    async def run(
+        self, attempt: CallAttempt, path: Path, video: VideoInfo, *, sample: int, budget: bool = True
+    ) -> Outcome:
+        return await self.run_call(attempt, video, budget=budget)
 
 
 async def play(
@@ -33,15 +49,21 @@ async def play(
     complete: Complete,
     run_call: Callable[..., Awaitable[Outcome]] = no_call,
     *,
-    task: Task = TASK,
+    index: int = 0,
+    question: str = "Q?",
+    video: VideoInfo = VIDEO,
     episode: Episode | None = None,
     max_turns: int = 6,
-    **more: Any,
+    timeout_s: float = math.inf,
 ) -> Episode:
     """The episode at its end. Raises as Sample.play."""
-    episode = episode or Episode()
-    parts = {"complete": complete, "run_call": run_call, "open_video": open_video, "max_turns": max_turns}
-    await Sample(task, episode, **parts, **more).play(agent)  # type: ignore[arg-type]
+    episode, calls = episode or Episode(), cast(CallRunner, Calls(run_call))
+    runner = SampleRunner(agent, calls, tuple, Path(), max_turns, timeout_s)
+    item, found = (
+        Item(index, ("clip.mp4",), ({"role": "user", "content": question},), ""),
+        FoundVideo(Path("clip.mp4"), 0, 0, video),
+    )
+    await Sample(item, found, episode, runner, complete).play()
     return episode
 
 

@@ -17,13 +17,13 @@ from harness import ROOT, Bench, Run, beside, block, call, make_video, read_whol
 from played_agent import failed, replies_of
 from scripted_server import MODEL, Journal, Script, ScriptedServer
 
-from eva.agent.interface import Task, TaskVideo
 from eva.agent.play import FramesError
 from eva.agent.tool_call import Outcome
 from eva.agents.choice import FRAME_TOKENS
 from eva.agents.readers import describe_unread
 from eva.agents.uniform import Uniform
 from eva.protocol.budget import visual_tokens
+from eva.protocol.messages import VideoInfo
 from eva.protocol.reply import CallAttempt
 from eva.records.schema import read_record
 from eva.run.options import Options
@@ -416,13 +416,12 @@ def test_a_token_of_32_pixels_makes_frames_of_its_multiples() -> None:
     assert agent == Uniform(1, FRAME_TOKENS, 32)
     asked: list[CallAttempt] = []
 
-    async def run_call(attempt: CallAttempt, video: TaskVideo, *, budget: bool) -> Outcome:
+    async def run_call(attempt: CallAttempt, video: VideoInfo, *, budget: bool) -> Outcome:
         asked.append(attempt)
         return failed(attempt, "only to see what it asks for")
 
-    task = Task(0, [], [TaskVideo(6.0, WIDTH, HEIGHT)])
     with pytest.raises(FramesError, match="opens with"):
-        played_agent.run(agent, replies_of()[0], run_call, task=task)
+        played_agent.run(agent, replies_of()[0], run_call, video=VideoInfo(6.0, WIDTH, HEIGHT))
     assert asked[0].arguments is not None
     assert visual_tokens(1, asked[0].arguments["resize"], width=WIDTH, height=HEIGHT, side=32) == 9 * 5
 

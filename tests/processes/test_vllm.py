@@ -24,7 +24,6 @@ from eva.agent.interface import Agent
 from eva.agent.play import Episode, Sample
 from eva.agent.record import episode_record, exception_record
 from eva.agent.refusal import PictureUnreadableError
-from eva.agent.sample import with_pictures_checked
 from eva.agent.tool_call import data_url, file_url
 from eva.dataset.items import Item
 from eva.endpoint.client import ChatModel
@@ -135,8 +134,7 @@ async def one(pool: Servers, messages: list[Message]) -> Record:
     episode = Episode()
     try:
         async with pool.assign(avoiding=()) as assignment:
-            complete = with_pictures_checked(assignment.complete, episode)
-            await play(Once(messages), complete, episode=episode)
+            await play(Once(messages), assignment.complete, episode=episode)
         return episode_record(ITEM, episode, lambda messages: "")
     except UnansweredError as failing:
         return exception_record(ITEM, failing.failure, episode)
