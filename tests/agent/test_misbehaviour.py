@@ -13,6 +13,7 @@ from typing import Any
 import played_agent
 import pytest
 from harness import Bench, make_video, row, wait_until
+from harness import Run as Ended
 from played_agent import replies_of
 from scripted_server import Script, ScriptedServer
 
@@ -50,75 +51,41 @@ async def leaves(s: Any) -> Any:
     raise SystemExit(3)
 
 
-async def gives_nothing(s: Any) -> Any:
-    asked(s)
-    await s.complete()
+def ends_with(end: Any) -> Run:
+    async def run(s: Any) -> Any:
+        return end
+
+    return run
 
 
-async def answers_a_number(s: Any) -> Any:
-    return Answer(7)  # type: ignore[arg-type]
+def sends(messages: Any, **fields: Any) -> Run:
+    async def run(s: Any) -> Any:
+        s.messages = messages
+        await s.complete(**fields)
 
-
-async def stops_for_an_object(s: Any) -> Any:
-    return Stop(object())  # type: ignore[arg-type]
-
-
-async def sends_objects(s: Any) -> Any:
-    s.messages = [{"role": "user", "content": object()}]
-    await s.complete()
-
-
-async def sends_nan(s: Any) -> Any:
-    s.messages = [{"role": "user", "content": [{"type": "text", "text": float("nan")}]}]
-    await s.complete()
-
-
-async def sends_a_text(s: Any) -> Any:
-    s.messages = "Q?"
-    await s.complete()
-
-
-async def sends_a_tuple(s: Any) -> Any:
-    s.messages = ({"role": "user", "content": "Q?"},)
-    await s.complete()
-
-
-async def sends_what_has_no_role(s: Any) -> Any:
-    s.messages = [{"content": "Q?"}]
-    await s.complete()
+    return run
 
 
 async def sends_what_is_nested_deep(s: Any) -> Any:
-    s.messages = [{"role": "user", "content": []}]
+    content: list[Any] = []
     for _ in range(600):
-        s.messages[0]["content"] = [s.messages[0]["content"]]
-    await s.complete()
-
-
-async def sends_a_number_of_5000_digits(s: Any) -> Any:
-    s.messages = [{"role": "user", "content": "Q?", "n": 10**5000}]
-    await s.complete()
+        content = [content]
+    await sends([{"role": "user", "content": content}])(s)
 
 
 async def calls_what_is_no_call(s: Any) -> Any:
     await s.calls([{"start_time": 0}])
 
 
-async def wants_frames_of_a_text(s: Any) -> Any:
-    await s.frames(start=0, end=1, n=1, video="clip.mp4")
+def wants(n: int, **more: Any) -> Run:
+    async def run(s: Any) -> Any:
+        await s.frames(start=0, end=1, n=n, **more)
 
-
-async def wants_less_than_no_frames(s: Any) -> Any:
-    await s.frames(start=0, end=1, n=-1)
+    return run
 
 
 async def opens_a_video_that_the_question_has_not(s: Any) -> Any:
     await s.open(7)
-
-
-async def sends_odd_fields(s: Any) -> Any:
-    asked(s)
-    await s.complete(tools={1, 2})
 
 
 async def asks_twice_at_once(s: Any) -> Any:
@@ -129,11 +96,9 @@ async def asks_twice_at_once(s: Any) -> Any:
 
 async def has_a_timeout_of_its_own(s: Any) -> Any:
     asked(s)
-    try:
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0.01):
             await s.complete()
-    except TimeoutError:
-        pass
     return Answer("B")
 
 
@@ -146,10 +111,6 @@ async def ends_while_it_asks(s: Any) -> Any:
 
 async def cancels_itself(s: Any) -> Any:
     raise asyncio.CancelledError
-
-
-async def sleeps_for_ever(s: Any) -> Any:
-    await asyncio.sleep(1e6)
 
 
 async def waits_for_nobody(s: Any) -> Any:
@@ -171,33 +132,32 @@ def is_no_coroutine(s: Any) -> Any:
     return Answer("B")
 
 
-FAULTS: Mapping[Run, str] = {
-    raises: "KeyError: 'a key' (test_misbehaviour.py, line",
-    leaves: "sys.exit(3)",
-    gives_nothing: "must end with Answer",
-    answers_a_number: "must end with Answer",
-    stops_for_an_object: "must end with Answer",
-    sends_objects: "cannot be sent as JSON",
-    sends_nan: "cannot be sent as JSON",
-    sends_a_text: "not a list of messages",
-    sends_a_tuple: "not a list of messages",
-    sends_what_has_no_role: "an object with a role",
-    sends_what_is_nested_deep: "nested too deep",
-    sends_a_number_of_5000_digits: "cannot be sent as JSON",
-    calls_what_is_no_call: "CallAttempt",
-    wants_frames_of_a_text: "one of s.task.videos",
-    wants_less_than_no_frames: "a whole number above 0",
-    opens_a_video_that_the_question_has_not: "no video 7",
-    sends_odd_fields: "cannot be sent as JSON",
-    asks_twice_at_once: "asks while it waits",
-    has_a_timeout_of_its_own: "cancelled what it had asked for",
-    ends_while_it_asks: "ended while it still waited",
-    cancels_itself: "cancelled itself",
-    sleeps_for_ever: "--sample-timeout",
-    waits_for_nobody: "--sample-timeout",
-    is_always_busy: "--sample-timeout",
-    does_not_let_itself_be_cancelled: "--sample-timeout",
-    is_no_coroutine: "TypeError",
+FAULTS: Mapping[str, tuple[Run, str]] = {
+    "raises": (raises, "KeyError: 'a key' (test_misbehaviour.py, line"),
+    "leaves": (leaves, "sys.exit(3)"),
+    "ends with nothing": (ends_with(None), "must end with Answer"),
+    "answers a number": (ends_with(Answer(7)), "must end with Answer"),  # type: ignore[arg-type]
+    "stops for an object": (ends_with(Stop(object())), "must end with Answer"),  # type: ignore[arg-type]
+    "sends objects": (sends([{"role": "user", "content": object()}]), "cannot be sent as JSON"),
+    "sends NaN": (sends([{"role": "user", "content": [float("nan")]}]), "cannot be sent as JSON"),
+    "sends 5000 digits": (sends([{"role": "user", "n": 10**5000}]), "cannot be sent as JSON"),
+    "sends odd fields": (sends([{"role": "user"}], tools={1, 2}), "cannot be sent as JSON"),
+    "sends what is nested deep": (sends_what_is_nested_deep, "nested too deep"),
+    "sends a text": (sends("Q?"), "not a list of messages"),
+    "sends a tuple": (sends(({"role": "user"},)), "not a list of messages"),
+    "sends what has no role": (sends([{"content": "Q?"}]), "an object with a role"),
+    "calls what is no call": (calls_what_is_no_call, "CallAttempt"),
+    "wants frames of a text": (wants(1, video="clip.mp4"), "one of s.task.videos"),
+    "wants less than no frames": (wants(-1), "a whole number above 0"),
+    "opens an absent video": (opens_a_video_that_the_question_has_not, "no video 7"),
+    "asks twice at once": (asks_twice_at_once, "asks while it waits"),
+    "has a timeout of its own": (has_a_timeout_of_its_own, "cancelled what it had asked for"),
+    "ends while it asks": (ends_while_it_asks, "ended while it still waited"),
+    "cancels itself": (cancels_itself, "cancelled itself"),
+    "waits for nobody": (waits_for_nobody, "--sample-timeout"),
+    "is always busy": (is_always_busy, "--sample-timeout"),
+    "cannot be cancelled": (does_not_let_itself_be_cancelled, "--sample-timeout"),
+    "is no coroutine": (is_no_coroutine, "TypeError"),
 }
 
 
@@ -206,12 +166,13 @@ async def slow(messages: Sequence[Any], fields: Mapping[str, Any]) -> Reply:
     return Reply("B", Usage(1, 1, 2), "stop")
 
 
-@pytest.mark.parametrize("run", FAULTS, ids=lambda run: run.__name__)
-def test_a_fault_of_the_agent_ends_its_sample_as_the_agents(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_the_agent_ends_its_sample_as_the_agents(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "END_S", 0.2)
-    with pytest.raises(AgentFaultError) as fault:
+    run, said = FAULTS[fault]
+    with pytest.raises(AgentFaultError) as raised:
         played_agent.run(agent_of(run), slow, timeout_s=0.5)
-    assert FAULTS[run] in str(fault.value)
+    assert said in str(raised.value)
 
 
 def test_what_an_agent_does_with_its_sample_after_the_end_reaches_nothing() -> None:
@@ -371,17 +332,21 @@ class Exits(Agent):
 def folder(tmp_path: Path) -> Path:
     make_video(tmp_path / "videos" / "clip.mp4", width=64, height=64)
     (tmp_path / "mine.py").write_text(MISCHIEF, encoding="utf-8")
+    (tmp_path / "exits.py").write_text(EXITS, encoding="utf-8")
     (tmp_path / "helper.py").write_text("def broken(found):\n    return found['nothing']\n", encoding="utf-8")
     return tmp_path
 
 
+def run_questions(folder: Path, agent: str, *keys: str) -> Ended:
+    with ScriptedServer(Script({key: ["B"] for key in keys})) as server:
+        bench = Bench(folder, server.base_url, Path("none"))
+        bench.write([row(key) for key in keys])
+        return bench.run("--agent", agent, "--max-concurrent", "1")
+
+
 @pytest.mark.process
 def test_a_faulty_sample_is_the_agents_with_its_line_and_one_traceback_and_the_others_go_on(folder: Path) -> None:
-    keys = ["bad1", "ok1", "bad2", "ok2"]
-    with ScriptedServer(Script({key: ["B"] for key in keys})) as server:
-        bench = Bench(folder, server.base_url, Path("none"), "faults")
-        bench.write([row(key) for key in keys])
-        run = bench.run("--agent", "mine.py:Mine", "--max-concurrent", "1")
+    run = run_questions(folder, "mine.py:Mine", "bad1", "ok1", "bad2", "ok2")
     assert run.code == 0, run.said
     records = run.by_index()
     assert [records[number].get("failure") for number in range(4)] == ["agent", None, "agent", None]
@@ -391,11 +356,7 @@ def test_a_faulty_sample_is_the_agents_with_its_line_and_one_traceback_and_the_o
 
 @pytest.mark.process
 def test_three_faults_in_a_row_end_the_run(folder: Path) -> None:
-    keys = [f"bad{number}" for number in range(6)]
-    with ScriptedServer(Script({key: ["B"] for key in keys})) as server:
-        bench = Bench(folder, server.base_url, Path("none"), "broken")
-        bench.write([row(key) for key in keys])
-        run = bench.run("--agent", "mine.py:Mine", "--max-concurrent", "1")
+    run = run_questions(folder, "mine.py:Mine", *(f"bad{number}" for number in range(6)))
     assert run.code == 1
     assert "3 samples in a row" in run.stderr
     assert len(run.records()) == 3
@@ -403,18 +364,23 @@ def test_three_faults_in_a_row_end_the_run(folder: Path) -> None:
 
 @pytest.mark.process
 def test_a_call_that_blocks_is_said_with_its_line(folder: Path) -> None:
-    with ScriptedServer(Script({"slow": ["B"]})) as server:
-        bench = Bench(folder, server.base_url, Path("none"), "slow")
-        bench.write([row("slow")])
-        run = bench.run("--agent", "mine.py:Mine")
+    run = run_questions(folder, "mine.py:Mine", "slow")
     assert run.code == 0, run.said
     assert "mine.py, line 13 (time.sleep(7)) blocks" in run.stderr
 
 
 @pytest.mark.process
+def test_sys_exit_in_a_task_of_the_agent_ends_the_run_with_a_line_and_what_finished_stays(folder: Path) -> None:
+    run = run_questions(folder, "exits.py:Exits", "ok", "leaves")
+    assert run.code == 1, run.said
+    assert "sys.exit(4)" in run.stderr and "to go on:" in run.stderr
+    assert [record["answer"] for record in run.records()] == ["B"]
+
+
+@pytest.mark.process
 def test_two_interrupts_end_a_run_whose_agent_blocks_and_what_finished_stays(folder: Path) -> None:
     with ScriptedServer(Script({"ok": ["B"], "stuck": ["B"]})) as server:
-        bench = Bench(folder, server.base_url, Path("none"), "stuck")
+        bench = Bench(folder, server.base_url, Path("none"))
         bench.write([row("ok"), row("stuck")])
         process = bench.start("--agent", "mine.py:Mine", "--max-concurrent", "1")
         wait_until(lambda: len(server.journal.of("stuck")) == 1)
@@ -425,16 +391,4 @@ def test_two_interrupts_end_a_run_whose_agent_blocks_and_what_finished_stays(fol
         run = bench.finish(process, timeout_s=30)
     assert run.code == 130, run.said
     assert "to go on:" in run.stderr
-    assert [record["answer"] for record in run.records()] == ["B"]
-
-
-@pytest.mark.process
-def test_sys_exit_in_a_task_of_the_agent_ends_the_run_with_a_line_and_what_finished_stays(folder: Path) -> None:
-    (folder / "exits.py").write_text(EXITS, encoding="utf-8")
-    with ScriptedServer(Script({key: ["B"] for key in ("ok", "leaves")})) as server:
-        bench = Bench(folder, server.base_url, Path("none"), "exits")
-        bench.write([row("ok"), row("leaves")])
-        run = bench.run("--agent", "exits.py:Exits", "--max-concurrent", "1")
-    assert run.code == 1, run.said
-    assert "sys.exit(4)" in run.stderr and "to go on:" in run.stderr
     assert [record["answer"] for record in run.records()] == ["B"]
