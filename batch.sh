@@ -8,11 +8,9 @@ set -u
 trap 'exit 143' TERM
 
 output=. previous=
-# eval-eva.py takes --out for it, too.
-is_output_dir() { [ "${#1}" -gt 2 ] && [[ --output-dir == "$1"* ]]; }
 for argument in "$@"; do
-    ! is_output_dir "$previous" || output=$argument
-    case $argument in *=*) ! is_output_dir "${argument%%=*}" || output=${argument#*=} ;; esac
+    [ "$previous" != --output-dir ] || output=$argument
+    case $argument in --output-dir=*) output=${argument#*=} ;; esac
     previous=$argument
 done
 

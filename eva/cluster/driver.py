@@ -16,15 +16,14 @@ from contextlib import suppress
 
 import ray
 
-from eva.agent.record import exception_record
 from eva.cluster.node import Arrival, NodeSettings, Played, versions
-from eva.cluster.placement import Loss, Placement
+from eva.cluster.placement import Placement
 from eva.cluster.ray_actors import ClusterError, NodeActor, NodeGoneError, connect, list_nodes
 from eva.dataset.items import Item
 from eva.endpoint.errors import OutageError, UnansweredError
 from eva.endpoint.pool import Assignment
 from eva.errors import EvaError
-from eva.frames.tool import FrameCounts, FrameToolUnusableError, NoRoomForFramesError
+from eva.frames.tool import FrameCounts, FrameToolUnusableError
 from eva.records.schema import Record
 from eva.run.executor import Executor
 
@@ -44,8 +43,8 @@ NEVER = float("inf")
 class ClusterExecutor(Executor):
     """Runs samples on the nodes that are in, by their identities in Ray.
 
-    `_due_at` says when a node may start (again). `_full` is why the disk of a node takes no more frames; `_lost_at` is
-    when the last node was lost (monotonic clock).
+    `_due_at` says when a node may start (again); `_lost` is why the last node was lost, and `_lost_at` when (monotonic
+    clock).
     """
 
     def __init__(self, settings: NodeSettings, videos: Collection[str]) -> None:
@@ -55,14 +54,15 @@ class ClusterExecutor(Executor):
         self._nodes: dict[str, NodeActor] = {}
         self._counts: dict[NodeActor, FrameCounts] = {}
         self._due_at: dict[str, float] = {}
-        self._full, self._lost_at = "", 0.0
+        self._lost, self._lost_at = "", 0.0
         self._waiting: Collection[Item] = ()
-        self._reported: Collection[str] = ()
 
     # --- which nodes are in
 
-    async def start(self) -> None:
-        """Start the nodes, and watch for new ones. Raises ClusterError if none is ready."""
+    async def start(self, address: str) -> None:
+        """Join the cluster at `address` (HOST:PORT, or "auto": the one that this machine is in), start its nodes, and
+        watch for new ones. Raises ClusterError if there is no cluster, or if no node is ready."""
+        connect(address)
         problems = await asyncio.gather(*map(self._join, list_nodes()))
         if not self._nodes:
             raise ClusterError("no node of the cluster can run samples; " + "; ".join(filter(None, problems)))
@@ -70,16 +70,17 @@ class ClusterExecutor(Executor):
 
     async def _watch(self) -> None:
         """Start the machines that come, and those whose pause is over. One line when samples begin to wait."""
+        reported = set[str]()
         async with asyncio.TaskGroup() as joining:
             while True:
                 await asyncio.sleep(POLL_S)
-                lost = {item.videos[0] for item in self._waiting if self._placement.loss_of(item)}
-                if lost - set(self._reported):
+                lost = [item for item in self._waiting if self._placement.has_lost(item)]
+                if {item.videos[0] for item in lost} - reported:
                     log.warning(
                         "%d samples wait for a node with their videos to join, at most %g s (--outage-timeout)",
-                        sum(item.videos[0] in lost for item in self._waiting), self._outage_s,
+                        len(lost), self._outage_s,
                     )  # fmt: skip
-                self._reported = lost
+                reported = {item.videos[0] for item in lost}
                 for node in await asyncio.to_thread(list_nodes):
                     if node.node_id not in self._nodes and time.monotonic() >= self._due_at.get(node.node_id, 0):
                         joining.create_task(self._join(node))
@@ -109,15 +110,13 @@ class ClusterExecutor(Executor):
         )  # fmt: skip
         return ""
 
-    def _lose(self, node: NodeActor, error: Exception, reason: str, *, full: bool = False) -> UnansweredError:
-        """Go on without the node; what its samples raise. Each of them calls this, and the first call counts. A `full`
-        one never comes back."""
+    def _lose(self, node: NodeActor, error: Exception, reason: str, *, pause_s: float = PAUSE_S) -> UnansweredError:
+        """Go on without the node; what its samples raise. Each of them calls this, and the first call counts."""
         if self._nodes.get(node.node_id) is node:
             del self._nodes[node.node_id]
-            self._lost_at = time.monotonic()
-            samples = self._placement.leave(node.node_id, Loss(reason, self._lost_at))
-            self._due_at[node.node_id] = NEVER if full else time.monotonic() + PAUSE_S
-            self._full = reason if full else self._full
+            self._lost, self._lost_at = reason, time.monotonic()
+            samples = self._placement.leave(node.node_id)
+            self._due_at[node.node_id] = time.monotonic() + pause_s
             log.warning("%s; %d of its samples start again elsewhere", reason, len(samples))
             node.kill()
         return UnansweredError(error, lost=True)
@@ -130,44 +129,25 @@ class ClusterExecutor(Executor):
         return FrameCounts(sum(one.asked for one in counts), sum(one.decoded for one in counts))
 
     def take(self, waiting: deque[Item]) -> Item | None:
-        """Take a sample that has a node, or one that has waited for a lost node for too long.
-
-        Raises NoRoomForFramesError, and OutageError if there was no node for the outage timeout.
-        """
+        """Take a sample that has a node; None while none of them has one. Raises OutageError if none had one for the
+        outage timeout, and none runs."""
         if self._watching.done():
             error = self._watching.exception()
             raise error.exceptions[0] if isinstance(error, BaseExceptionGroup) else asyncio.CancelledError()
         self._waiting = waiting
-        return self._place(waiting)
-
-    def _place(self, waiting: deque[Item]) -> Item | None:
         item = self._placement.take(waiting)
-        if item is not None:
-            return item
-        losses = [self._placement.loss_of(one) for one in waiting]
-        if self._full and (not self._nodes or any(loss and loss.reason == self._full for loss in losses)):
-            raise NoRoomForFramesError(self._full)
-        if not self._nodes and time.monotonic() - self._lost_at > self._outage_s:
-            raise OutageError(f"the cluster has had no node that can run samples for {self._outage_s:g} s")
-        hopeless = next((one for one in waiting if self._nodes and self._hopeless_loss(one)), None)
-        if hopeless is not None:
-            waiting.remove(hopeless)
-        return hopeless
-
-    def _hopeless_loss(self, item: Item) -> Loss | None:
-        loss = self._placement.loss_of(item)
-        return loss if loss and time.monotonic() - loss.lost_at > self._outage_s else None
+        if item is None and not self._placement.busy and time.monotonic() - self._lost_at > self._outage_s:
+            raise OutageError(
+                f"no node that can run the waiting samples has joined for {self._outage_s:g} s; {self._lost}"
+            )
+        return item
 
     async def run(self, item: Item, assignment: Assignment) -> Record:
         """See Executor. A lost node is neither the failure of the sample nor that of the server."""
         try:
+            # A suspect waits for its turn, and its node may be lost meanwhile.
             while (node := self._nodes.get(self._placement.node_of(item))) is None:
-                if loss := self._hopeless_loss(item):
-                    reason = f"no node with its video joined within {self._outage_s:g} s; {loss.reason}"
-                    log.warning("sample %d is given up: %s", item.index, reason)
-                    return exception_record(item, NodeGoneError(reason))
-                # Its node was lost before it began.
-                if self._place(deque([item])) is None:
+                if self.take(deque([item])) is None:
                     await asyncio.sleep(POLL_S)
             return await self._run_on(node, item, assignment)
         finally:
@@ -186,7 +166,8 @@ class ClusterExecutor(Executor):
             await server.ranks.refuse(played.refused_rank)
         result = played.result
         if isinstance(result, FrameToolUnusableError):
-            raise self._lose(node, result, f"on the node {node.name}, {result}", full=True)
+            lost = self._lose(node, result, f"on the node {node.name}, {result}", pause_s=NEVER)
+            raise lost if self._nodes else result
         if isinstance(result, UnansweredError) and result.lost:
             await assignment.pool.verify_up(server, started_at=time.monotonic())
         if isinstance(result, OutageError):
@@ -205,14 +186,3 @@ class ClusterExecutor(Executor):
         for node in self._nodes.values():
             node.kill()
         ray.shutdown()
-
-
-async def join_cluster(address: str, settings: NodeSettings, videos: Collection[str]) -> ClusterExecutor:
-    """An executor on the cluster at `address` (HOST:PORT, or "auto": the one that this machine is in), ready to run.
-
-    Raises ClusterError if there is no cluster, or if no node is ready.
-    """
-    connect(address)
-    cluster = ClusterExecutor(settings, videos)
-    await cluster.start()
-    return cluster

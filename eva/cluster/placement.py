@@ -9,14 +9,6 @@ from dataclasses import dataclass, field
 from eva.dataset.items import Item
 
 
-@dataclass(frozen=True)
-class Loss:
-    """Why a node is no longer there, and when it was lost (monotonic clock)."""
-
-    reason: str
-    lost_at: float
-
-
 @dataclass
 class Placement:
     """The nodes, by name: which videos each has, and which samples it was given.
@@ -28,19 +20,23 @@ class Placement:
     _videos: dict[str, Collection[str]] = field(default_factory=dict)
     _given: dict[str, set[int]] = field(default_factory=dict)
     _homes: dict[str, str] = field(default_factory=dict)
-    _gone: dict[str, Loss] = field(default_factory=dict)
+    _gone: set[str] = field(default_factory=set)
 
     def join(self, node: str, videos: Collection[str]) -> None:
         """`node` is there, and has these videos (annotated names)."""
         self._videos[node], self._given[node] = videos, set()
-        for video in videos:
-            self._gone.pop(video, None)
+        self._gone.difference_update(videos)
 
-    def leave(self, node: str, loss: Loss) -> set[int]:
+    @property
+    def busy(self) -> bool:
+        """Whether any sample runs."""
+        return any(self._given.values())
+
+    def leave(self, node: str) -> set[int]:
         """`node` is no longer there. The indices of the samples that it was given."""
         given, videos = self._given.pop(node), self._videos.pop(node)
         self._homes = {video: home for video, home in self._homes.items() if home != node}
-        self._gone |= {video: loss for video in videos if not self._holders(video)}
+        self._gone |= {video for video in videos if not self._holders(video)}
         return given
 
     def take(self, waiting: deque[Item]) -> Item | None:
@@ -70,14 +66,13 @@ class Placement:
         for given in self._given.values():
             given.discard(item.index)
 
-    def loss_of(self, item: Item) -> Loss | None:
-        """The loss of the last node with the item's video; None if a node has it, or if no node ever had it."""
-        return self._gone.get(item.videos[0])
+    def has_lost(self, item: Item) -> bool:
+        """Whether no node has the item's video any more. If no node ever had it, any node records that."""
+        return item.videos[0] in self._gone
 
     def _may_play(self, node: str, item: Item) -> bool:
-        # If no node ever had the video, any node will record that. If a lost node had it, that node may come back.
         holders = self._holders(item.videos[0])
-        return node in holders if holders else item.videos[0] not in self._gone
+        return node in holders if holders else not self.has_lost(item)
 
     def _holders(self, video: str) -> set[str]:
         return {node for node, videos in self._videos.items() if video in videos}

@@ -21,7 +21,7 @@ from time import monotonic
 from typing import Any
 
 from eva.commands.bar import bar, logged_to_terminal
-from eva.commands.run_flags import RunCommand, parse_command, resume_command
+from eva.commands.run_flags import RunCommand, parse_command
 from eva.dataset.items import Item
 from eva.errors import EvaError
 from eva.files import WriteError, replace_text
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 # The exit code of a finished run, if some of its samples must run again.
 UNFINISHED = 3
+GO_ON = "; to go on: the same command, without --new-cache"
 # A signal that the event loop has not taken for so long waits behind code that blocks it.
 PATIENCE_S = 2.0
 
@@ -62,19 +63,19 @@ def main(
             dataset = choose_dataset(command.options, datasets)
             if command.replay is not None:
                 return asyncio.run(replay(command.replay, dataset, command))
-            return asyncio.run(check(dataset, command) if command.check else run(dataset, command, argv))
+            return asyncio.run(check(dataset, command) if command.check else run(dataset, command))
         except EvaError as error:
             message, code = printable_lines(str(error).split("\n")), 1 if isinstance(error, CalledOffError) else 2
             if isinstance(error, (RunInterruptedError, RunEndedError)):
-                message += f"; to go on:  {resume_command(argv)}"
+                message += GO_ON
                 code = 128 + error.number if isinstance(error, RunInterruptedError) else 1
                 # All is saved, and the process ends: one more signal would only change its exit code.
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
         except KeyboardInterrupt:
-            message, code = f"interrupted; to go on:  {resume_command(argv)}", 130
+            message, code = f"interrupted{GO_ON}", 130
         except SystemExit as error:
             message = f"the agent called sys.exit({error.code!r:.40}), which ended the run"
-            message, code = f"{message}; to go on:  {resume_command(argv)}", 1
+            message, code = f"{message}{GO_ON}", 1
         print(f"{name}: {message}", file=sys.stderr)
         return code
 
@@ -136,7 +137,7 @@ class Terminal(Host):
         print(printable_lines(lines))
 
 
-async def run(dataset: Dataset, command: RunCommand, argv: Sequence[str]) -> int:
+async def run(dataset: Dataset, command: RunCommand) -> int:
     """The run, or each run of --repeat; gives the exit code. Raises as evaluate."""
     codes, results = [], []
     for number in range(1, (command.repeat or 1) + 1):
@@ -146,7 +147,7 @@ async def run(dataset: Dataset, command: RunCommand, argv: Sequence[str]) -> int
             seed = None if options.seed is None else options.seed + number - 1
             options, json_file = replace(options, seed=seed), json_file and numbered(json_file, number)
             log.info("run %d of %d: %s", number, command.repeat, files.result)
-        codes.append(exit_code(await evaluate(files, options, Terminal(command, json_file)), argv, command.max_failed))
+        codes.append(exit_code(await evaluate(files, options, Terminal(command, json_file)), command.max_failed))
         results.append(shlex.quote(str(files.result)))
     if len(results) > 1:
         print(f"All repeats:  python accuracy.py --repeats {' '.join(results)}")
@@ -158,7 +159,7 @@ def numbered(path: Path, number: int) -> Path:
     return path.with_suffix(f".{number}{path.suffix}")
 
 
-def exit_code(ended: Ended, argv: Sequence[str], max_failed: int | None) -> int:
+def exit_code(ended: Ended, max_failed: int | None) -> int:
     """The exit code of a run that finished. Says which samples count as wrong although no model failed, and how to go
     on."""
     failed = sum(outcome.failure == INFRASTRUCTURE for outcome in ended.outcomes)
@@ -171,9 +172,9 @@ def exit_code(ended: Ended, argv: Sequence[str], max_failed: int | None) -> int:
         )  # fmt: skip
     if failed:
         log.warning(
-            "%d of %d samples ended by failures of the infrastructure and count as wrong; to run them again:  %s "
-            "--retry-error",
-            failed, len(ended.items), resume_command(argv),
+            "%d of %d samples ended by failures of the infrastructure and count as wrong: the same command with "
+            "--retry-error runs them again",
+            failed, len(ended.items),
         )  # fmt: skip
     return UNFINISHED if failed or (max_failed is not None and others > max_failed) else 0
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from eva.option_words import in_full
 from eva.run.options import (
     API_KEY_VARIABLE,
     DataSettings,
@@ -25,13 +23,6 @@ from eva.run.options import (
     setting,
 )
 from eva.terminal import CommandParser
-from eva.text import without_secrets
-
-# The flags of the reference, which its argparse takes by their beginnings too. No flag of ours can spoil a beginning.
-REFERENCE_FLAGS = (
-    "--help", "--dataset", "--max-concurrent", "--new-cache", "--retry-error", "--sample", "--max-visual-tokens",
-    "--maxp", "--max-turns", "--fallback", "--no-fallback", "--output-dir",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,7 +69,7 @@ exit codes:
 def parse_command(name: str, argv: Sequence[str], defaults: Mapping[str, Any], datasets: Sequence[str]) -> RunCommand:
     """Read the flags of the command `name`. Exits with status 2 and one line if they are unusable."""
     parser = make_parser(defaults, datasets, name)
-    flags = vars(parser.parse_args(in_full(argv, REFERENCE_FLAGS)))
+    flags = vars(parser.parse_args(argv))
     # The key in the environment, which other users cannot see, wins over the one in the script.
     flags["api_key"] = flags["api_key"] or os.environ.get(API_KEY_VARIABLE, "").strip() or None
     drops = flags["new_cache"] or flags["retry_error"]
@@ -122,24 +113,3 @@ def make_parser(defaults: Mapping[str, Any], datasets: Sequence[str], name: str 
     add_flags(run, RunCommand)
     parser.set_defaults(**{name: value for name, value in defaults.items() if name not in ("base_url", "api_key")})
     return parser
-
-
-def resume_command(argv: Sequence[str]) -> str:
-    """The same command without secrets, and without the flags that delete records."""
-    # `python -m eva run` calls itself "eva run".
-    program = ["python", "-m", *argv[0].split()] if argv[0].startswith("eva ") else ["python", argv[0]]
-    words = [word for word in in_full(argv[1:], REFERENCE_FLAGS) if word not in ("--new-cache", "--retry-error")]
-    for place, word in enumerate(words):
-        name, joined, value = word.partition("=")
-        if joined and name in _SECRET_FLAGS:
-            words[place] = f"{name}={_SECRET_FLAGS[name](value)}"
-        elif place and words[place - 1] in _SECRET_FLAGS:
-            words[place] = _SECRET_FLAGS[words[place - 1]](word)
-    return shlex.join([*program, *words])
-
-
-_SECRET_FLAGS: Mapping[str, Callable[[str], str]] = {
-    "--api-key": lambda _: "YOUR_KEY",
-    "--base-url": without_secrets,
-    "--header": lambda header: f"{header.partition(':')[0]}: YOUR_VALUE",
-}

@@ -182,11 +182,13 @@ async def make_executor(
             await tool.close()
             raise
         return Executor(make_sample_runner(agent.make(), transcribe, tool, dataset.video_root, options=options))
-    from eva.cluster.driver import join_cluster  # noqa: PLC0415  a local run needs no Ray
+    from eva.cluster.driver import ClusterExecutor  # noqa: PLC0415  a local run needs no Ray
     from eva.cluster.node import NodeSettings  # noqa: PLC0415
 
     settings = NodeSettings(with_absolute_paths(options), model, str(dataset.video_root), agent.for_nodes())
-    return await join_cluster(options.ray, settings, {item.videos[0] for item in items})
+    cluster = ClusterExecutor(settings, {item.videos[0] for item in items})
+    await cluster.start(options.ray)
+    return cluster
 
 
 async def run_all(

@@ -97,7 +97,7 @@ async def server_facts(model: ChatModel) -> dict[str, Any]:
             version = mapping(parse_json(await model.fetch_page("../version"))).get("version")
             facts["vllm"] = printable(version) if isinstance(version, str) else None
         facts["ranks"] = await read_ranks(model)
-        with suppress(ServerError):
+        with suppress(ServerError, KeyError):
             card = (await model.list_models())[model.name]
             facts |= {"model_path": card.weights, "context_length": card.context_length}
     return {name: value for name, value in facts.items() if value is not None}

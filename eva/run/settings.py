@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.util
 import re
@@ -60,9 +59,8 @@ def choose_dataset(options: Options, configured: Mapping[str, Mapping[str, str]]
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise SettingsError(f"--dataset {name!r}: the name goes into file names; use letters, digits, '.', '_', '-'")
     if not config and not (options.jsonl and (options.video_root or options.videos)):
-        close = [f"did you mean {one}? It is " for one in difflib.get_close_matches(name.lower(), configured, n=1)]
         raise SettingsError(
-            f"--dataset {name}: {''.join(close)}not one of {', '.join(configured)}; "
+            f"--dataset {name}: not one of {', '.join(configured)}; "
             "a question set of your own needs --jsonl and --video-root"
         )
     below_videos = options.videos / name if options.videos else None

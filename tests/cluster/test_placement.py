@@ -9,11 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eva.cluster.placement import Loss, Placement
+from eva.cluster.placement import Placement
 from eva.cluster.ray_actors import shorten
 from eva.dataset.items import Item
-
-LOST = Loss("it burnt down", 1.0)
 
 
 def questions(videos: str) -> list[Item]:
@@ -61,18 +59,18 @@ def test_what_was_only_on_a_node_that_went_waits_for_one_that_has_it() -> None:
     placement = joined(one="ab", two="a")
     (given,) = questions("b")
     assert placement.take(deque([given])) is given
-    assert placement.leave("one", LOST) == {given.index}
+    assert placement.leave("one") == {given.index}
     assert placement.node_of(given) == ""
     waiting = deque(questions("ba"))
     first = placement.take(waiting)
     assert first is not None
-    assert (first.videos, placement.node_of(first), placement.loss_of(first)) == (("a",), "two", None)
+    assert (first.videos, placement.node_of(first), placement.has_lost(first)) == (("a",), "two", False)
     assert placement.take(waiting) is None
     (last,) = waiting
-    assert (placement.node_of(last), placement.loss_of(last)) == ("", LOST)
+    assert (placement.node_of(last), placement.has_lost(last)) == ("", True)
     placement.join("three", frozenset("b"))
     assert placement.take(waiting) is last
-    assert (placement.node_of(last), placement.loss_of(last)) == ("three", None)
+    assert (placement.node_of(last), placement.has_lost(last)) == ("three", False)
 
 
 @given(st.lists(st.sampled_from("abcdefx"), max_size=60), st.integers(1, 9), st.integers(0, 2**32))

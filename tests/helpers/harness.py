@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -294,13 +293,6 @@ def send_signals(*numbers: int, pause_s: float = 0.3) -> None:
         assert not uncaught, "no run is there to catch it"
         os.kill(os.getpid(), number)
         time.sleep(pause_s)
-
-
-def pasted(command: str, *flags: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The command that a run printed, as a person would paste it."""
-    script, *words = shlex.split(command)
-    assert Path(script).samefile(EVAL)
-    return called("eval-eva.py", *words, *flags, cwd=cwd)
 
 
 def lasting(value: Any) -> Any:

@@ -85,7 +85,7 @@ RECORD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("form", ["--output-dir", "--output-dir=", "--out", "--o="])
+@pytest.mark.parametrize("form", ["--output-dir", "--output-dir="])
 def test_it_ends_with_the_table_of_the_results_of_its_folder(python: Path, tmp_path: Path, form: str) -> None:
     folder = tmp_path / "a folder"
     for name in ("lvbench.1", "lvbench.2", "mlvu_mcq", "demo", "videoholmes"):

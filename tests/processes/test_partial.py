@@ -18,7 +18,6 @@ from harness import (
     beside,
     called,
     make_video,
-    pasted,
     read_whole_lines,
     row,
     send_signals,
@@ -135,7 +134,7 @@ def test_a_finished_run_of_a_chosen_part_is_complete_for_it(
     options = bench.options(sample=FAST)
     ended = asyncio.run(evaluate(choose_dataset(options, {}), options, Host()))
     assert (len(ended.items), len(ended.outcomes), ended.coverage) == (FAST, FAST, Coverage(FAST, 0, COUNT))
-    assert exit_code(ended, ["eval-eva.py"], 0) == 0
+    assert exit_code(ended, 0) == 0
     complete = f"Complete for {FAST} of {COUNT} questions: the others were not chosen"
     lines = summarize(ended, tmp_path / "run.json")
     assert lines[0] == f"Accuracy:      {FAST - 1}/{FAST} = {(FAST - 1) / FAST:.2%}"
@@ -182,7 +181,7 @@ def test_samples_of_a_missing_video_are_counted_at_the_end_and_allowed_unless_a_
     assert "6 of 30 samples could not be played" in run.stderr.splitlines()[-1]
 
 
-def test_a_run_whose_infrastructure_failed_some_samples_ends_with_3_and_the_command_that_mends_it(
+def test_a_run_whose_infrastructure_failed_some_samples_ends_with_3_and_says_what_mends_it(
     bench_at: Callable[[str], Bench], server: ScriptedServer
 ) -> None:
     def replies(key: str) -> list[Any]:
@@ -195,9 +194,8 @@ def test_a_run_whose_infrastructure_failed_some_samples_ends_with_3_and_the_comm
     assert run.by_index()[3]["failure"] == "infrastructure"
     assert run.code == 3, run.said
     assert run.stdout.startswith(f"Accuracy:      {COUNT - 1}/{COUNT} = ")
-    command = re.search(r"1 of 30 samples ended by failures of the infrastructure .*:  python (.*)", run.stderr)
-    assert command, run.stderr
+    assert re.search(r"1 of 30 samples ended by failures of the infrastructure .*--retry-error", run.stderr)
     server.script.replies = lambda key: [RIGHT]
-    again = pasted(command[1], "--yes", cwd=bench.folder)
-    assert again.returncode == 0, again.stderr
+    again = bench.run("--max-concurrent", "2", "--retry-error", "--yes")
+    assert again.code == 0, again.stderr
     assert again.stdout.startswith(f"Accuracy:      {COUNT}/{COUNT} = ")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import resource
 import signal
 import time
@@ -24,7 +23,6 @@ from harness import (
     kill_group,
     lasting,
     make_video,
-    pasted,
     read_whole_lines,
     row,
     wait_until,
@@ -199,13 +197,7 @@ def test_of_two_servers_one_dies_and_comes_back_and_no_sample_is_lost_or_asked_o
 # --- outage
 
 
-def resume(run: Run, bench: Bench) -> Run:
-    (command,) = re.findall(r"to go on:  python (.+)$", run.stderr, re.MULTILINE)
-    done = pasted(command, cwd=bench.folder)
-    return Run(done.returncode, done.stdout, done.stderr, bench.cache, bench.result)
-
-
-def test_an_outage_that_lasts_ends_the_run_saved_merged_and_with_the_command_that_goes_on(
+def test_an_outage_that_lasts_ends_the_run_saved_and_merged_and_the_same_command_goes_on(
     bench_at: Callable[..., Bench],
 ) -> None:
     count = 40
@@ -219,7 +211,7 @@ def test_an_outage_that_lasts_ends_the_run_saved_merged_and_with_the_command_tha
     with ScriptedServer(script) as server:
         bench = bench_at(server.base_url, "a folder with spaces")
         bench.write(numbered(count))
-        flags = ("--outage-timeout", "3", "--max-concurrent", "4", "--new-cache", "--yes", "--api-key", "sesame")
+        flags = ("--outage-timeout", "3", "--max-concurrent", "4", "--api-key", "sesame")
         run = bench.run(*flags)
         assert "sesame" not in run.said, "a log is no place for a key"
         done = recorded(bench)
@@ -237,7 +229,7 @@ def test_an_outage_that_lasts_ends_the_run_saved_merged_and_with_the_command_tha
         assert meta(run.cache)["coverage"] == chosen
         asked = numbers(server.journal.keys())
         script.down, script.replies = False, lambda key: [ANSWER]
-        on = resume(run, bench)
+        on = bench.run()
     assert on.code == 0, on.said
     assert [record["index"] for record in on.records()] == list(range(count))
     assert all(numbers(server.journal.keys())[index] == asked[index] for index in done)
@@ -289,7 +281,7 @@ def test_an_interrupted_run_keeps_what_finished_says_that_it_is_partial_and_goes
         assert "(of a partial run)" in run.stdout
         assert meta(run.result)["coverage"]["complete"] is False
         server.script.replies = lambda key: [ANSWER]
-        on = resume(run, bench)
+        on = bench.run()
     assert on.code == 0, on.said
     assert [record["index"] for record in on.records()] == list(range(count))
     assert meta(on.result)["coverage"]["complete"] is True
@@ -366,7 +358,7 @@ def test_a_disk_that_fills_up_under_the_cache_ends_the_run_with_a_cache_that_loa
         done = recorded(bench)
         assert 5 < len(done) < count
         assert {record["index"] for record in run.records()} == done
-        on = resume(run, bench)
+        on = bench.run()
         asked = numbers(server.journal.keys())
     assert on.code == 0, on.said
     assert [record["index"] for record in on.records()] == list(range(count))
