@@ -15,14 +15,14 @@ from eva.agent.record import episode_record, exception_record
 from eva.agent.tool_call import CallRunner
 from eva.agent.transcript import Transcribe
 from eva.dataset.items import Item, video_path
-from eva.endpoint.errors import OutageError, RefusesAllError, UnansweredError, WeightsChangedError
+from eva.endpoint.errors import ServersUnusableError, UnansweredError
 from eva.frames.tool import FrameToolUnusableError
 from eva.records.schema import Record
 
 log = logging.getLogger(__name__)
 
 # Failures that are not the sample's: the schedule decides what happens next.
-_NOT_THE_SAMPLES = (FrameToolUnusableError, OutageError, RefusesAllError, WeightsChangedError)
+_NOT_THE_SAMPLES = (FrameToolUnusableError, ServersUnusableError)
 
 
 @dataclass(frozen=True)

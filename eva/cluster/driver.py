@@ -163,7 +163,7 @@ class ClusterExecutor(Executor):
         for line in played.lines:
             log.warning("%s", line)
         if played.refused_rank is not None:
-            await server.ranks.refuse(played.refused_rank)
+            server.ranks.forget()
         result = played.result
         if isinstance(result, FrameToolUnusableError):
             lost = self._lose(node, result, f"on the node {node.name}, {result}", pause_s=NEVER)

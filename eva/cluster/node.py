@@ -24,9 +24,9 @@ from eva.agent.transcript import load_transcriber
 from eva.agents.choice import AgentChoice
 from eva.cpus import available_cpus
 from eva.dataset.items import Item, locate_video, video_path
+from eva.endpoint import pool
 from eva.endpoint.client import ChatModel
 from eva.endpoint.completion import image_message
-from eva.endpoint.pool import Servers
 from eva.errors import EvaError, VideoError
 from eva.files import PROJECT
 from eva.frames.probing import is_folder
@@ -105,6 +105,7 @@ class Node:
         self._settings = settings
         self._running: set[asyncio.Task[Record]] = set()
         self._lines = BufferingHandler(capacity=10**6)  # for the user, until the driver gets them
+        self._lines.addFilter(lambda record: record.name != pool.__name__)  # the driver tells of outages itself
         logging.getLogger("eva").addHandler(self._lines)
 
     async def start(self, expected: Mapping[str, str], videos: Collection[str]) -> Arrival:
@@ -142,12 +143,11 @@ class Node:
         await self._tool.start()
         self._runner = make_sample_runner(self._settings.agent.make(), transcribe, self._tool, root, options=options)
         models = [make_model(url, name, options) for url in options.base_url]
-        self._servers = Servers(
+        self._servers = pool.Servers(
             [replace(model, down=failure) for model, failure in zip(models, failures, strict=True)],
             ceiling=options.max_concurrent,
             outage_timeout_s=options.outage_timeout,
             ranks=0,  # the driver chooses them
-            in_charge=False,
         )
         found = await asyncio.to_thread(_find_videos, videos, root)
         return Arrival("", options.frame_workers or available_cpus(), found, f"{transport} ({why})")

@@ -13,12 +13,12 @@ from eva.endpoint.errors import (
     BadRequestError,
     RankRefusedError,
     RefusedError,
-    RefusesAllError,
     ServerError,
+    ServersUnusableError,
     UnavailableError,
-    WeightsChangedError,
 )
 from eva.endpoint.http_client import Client
+from eva.json_text import mapping
 from eva.protocol.messages import Message
 from eva.text import printable
 
@@ -33,24 +33,14 @@ NEW_LIMIT_NAME = "max_completion_tokens"
 
 
 @dataclass(frozen=True)
-class ModelCard:
-    """What a server says of a model in its list; None for what it does not say. `context_length` is in tokens.
-
-    `weights` is the path or the name that the server has the weights from, vLLM's `root`.
-    """
-
-    context_length: int | None = None
-    weights: str | None = None
-
-
-@dataclass(frozen=True)
 class ChatModel:
     """A model on a server; with the name "", the first that the server lists.
 
     `rank` is the data-parallel rank that is to answer; None leaves the choice to the server. `limit_name` holds the
     name of the field that limits a reply, which the server may correct. `down` says why the server did not answer at
-    the start of the run. `weights` are those that it may state; where there are none, it may state
-    any. `small_image` gives the address of a small image, as the run sends images.
+    the start of the run. `weights` are the paths of those that it may state (vLLM's `root`); where there are none, it
+    may state any. `context_length` is in tokens. `small_image` gives the address of a small image, as the run sends
+    images.
     """
 
     client: Client
@@ -60,6 +50,7 @@ class ChatModel:
     limit_name: list[str] = field(default_factory=lambda: ["max_tokens"])
     down: str = ""
     weights: frozenset[str] = frozenset()
+    context_length: int | None = None
     small_image: Callable[[], AbstractContextManager[str]] = lambda: nullcontext(BLACK_IMAGE_URL)
 
     @property
@@ -73,31 +64,35 @@ class ChatModel:
 
     async def connect(self) -> ChatModel:
         """The model as the server lists it now. Raises ServerError if nothing answers there, or not with this model."""
-        served = await self.list_models()
-        if not served:
-            raise ServerError(f"the server at {self.address} serves no model: start vLLM with the model's folder")
-        if self.name and self.name not in served:
-            listed = ", ".join(served)
-            raise ServerError(f"the server at {self.address} does not serve {self.name!r} but {listed}: see --model")
-        name = self.name or next(iter(served))
-        return replace(self, name=name, weights=frozenset(filter(None, [served[name].weights])))
-
-    async def list_models(self) -> dict[str, ModelCard]:
-        """The models of the server by their names, in its order. Raises ServerError."""
         try:
-            return await _served(self.client)
+            served = await self._listed()
         except (RefusedError, UnavailableError) as error:
             hint = "" if self.address.endswith("/v1") else f"; is it --base-url {self.address}/v1?"
             raise ServerError(
                 f"no server answers at {self.address} with a list of models ({error}): start it, or name it with "
                 f"--base-url{hint}"
             ) from error
+        name = self.name or next(iter(served), "")
+        if name not in served:
+            listed = f"does not serve {name!r} but {', '.join(served)}: see --model" if served else "serves no model"
+            raise ServerError(f"the server at {self.address} {listed}")
+        length, weights = served[name].get("max_model_len"), _weights(served[name])
+        context = length if type(length) is int else None
+        return replace(self, name=name, weights=frozenset(filter(None, [weights])), context_length=context)
+
+    async def _listed(self) -> dict[str, Mapping[str, Any]]:
+        """What the server says of its models, by their names, in its order. Raises RefusedError, UnavailableError."""
+        listing = await self.client.ask("models", at_most_s=PAGE_TIMEOUT_S)
+        try:
+            return {str(model["id"]): mapping(model) for model in listing["data"]}
+        except (LookupError, TypeError) as error:
+            raise UnavailableError("this is not a list of models, as an OpenAI-compatible server gives it") from error
 
     async def complete(self, messages: Sequence[Message], fields: Mapping[str, Any] = NOTHING) -> Reply:
         """Ask once for the next message; `fields` are further ones of the body.
 
-        Raises BadRequestError (HTTP 400), RankRefusedError, UnavailableError, RefusesAllError, or RefusedError for
-        other refusals."""
+        Raises BadRequestError (HTTP 400), RankRefusedError, UnavailableError, ServersUnusableError, or
+        RefusedError for other refusals."""
         started = time.monotonic()
         try:
             reply = await self._ask(messages, self.sampling.max_tokens, None, fields)
@@ -111,7 +106,7 @@ class ChatModel:
 
     async def _verify_takes_small(self, messages: Sequence[Message], fields: Mapping[str, Any]) -> None:
         """After a refusal of `messages`: whether the server takes a small request of their kind, with two images if
-        they have images. Raises RefusesAllError if it does not, UnavailableError if it fails."""
+        they have images. Raises ServersUnusableError if it does not, UnavailableError if it fails."""
         what, cure = "a short question", "--max-model-len and the chat template"
         inline: Message = {"role": "user", "content": SMALL_TEXT}
         with self.small_image() as url:
@@ -130,25 +125,25 @@ class ChatModel:
             if not only_files:
                 raise refusal
         if refusal:
-            raise RefusesAllError(
+            raise ServersUnusableError(
                 f"the server at {self.address} does not even take {what}: {refusal}; see at the server: {cure}"
             )
 
     async def probe(self) -> str:
         """Why the server cannot serve, or the empty text if it lists the model and completes a tiny image prompt.
-        Raises WeightsChangedError.
+        Raises ServersUnusableError if it states other weights.
 
         Its health page is not requested: that answers 200 on a server that cannot complete anything any more.
         """
         try:
-            served = await _served(self.client)
+            served = await self._listed()
         except (RefusedError, UnavailableError) as failure:
             return str(failure)
         if self.name not in served:
             return f"it serves {', '.join(served) or 'no model'}, not {self.name}"
-        stated = served[self.name].weights
+        stated = _weights(served[self.name])
         if self.weights and stated and stated not in self.weights:
-            raise WeightsChangedError(
+            raise ServersUnusableError(
                 f"the server at {self.address} now serves {self.name} from {stated}, and the run began with "
                 f"{' and '.join(sorted(self.weights))}"
             )
@@ -188,14 +183,6 @@ class ChatModel:
         return await self._ask(messages, max_tokens, at_most_s, fields)
 
 
-async def _served(client: Client) -> dict[str, ModelCard]:
-    listing = await client.ask("models", at_most_s=PAGE_TIMEOUT_S)
-    try:
-        return {str(model["id"]): _card(model.get("max_model_len"), model.get("root")) for model in listing["data"]}
-    except (AttributeError, LookupError, TypeError) as error:
-        raise UnavailableError("this is not a list of models, as an OpenAI-compatible server gives it") from error
-
-
-def _card(length: object, root: object) -> ModelCard:
-    weights = printable(root, limit=4096) if isinstance(root, str) else ""
-    return ModelCard(length if type(length) is int else None, weights or None)
+def _weights(card: Mapping[str, Any]) -> str:
+    root = card.get("root")
+    return printable(root, limit=4096) if isinstance(root, str) else ""

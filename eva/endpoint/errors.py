@@ -53,13 +53,10 @@ class UnansweredError(EvaError):
         self.record: Any = None  # a Record, a type of the room beside this one
 
 
-class RefusesAllError(EvaError):
-    """The server refuses what every sample of the run needs. Its settings are at fault, or the flags of the run."""
+class ServersUnusableError(EvaError):
+    """No sample can be finished: a server refuses what every sample needs, or states other weights than the run began
+    with."""
 
 
-class WeightsChangedError(EvaError):
-    """A server states other weights than the run began with: no sample may get a reply of both."""
-
-
-class OutageError(EvaError):
+class OutageError(ServersUnusableError):
     """No server has answered for longer than the run may wait, or no sample has finished in that time."""

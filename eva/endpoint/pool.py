@@ -90,24 +90,13 @@ class Server:
 
 
 class Servers:
-    """All servers. `ranks`: see Ranks. A server that is down at the start is probed until it answers.
-
-    `in_charge` is False where another process watches the servers for the run, and tells of outages.
-    """
+    """All servers. `ranks`: see Ranks. A server that is down at the start is probed until it answers."""
 
     def __init__(
-        self,
-        models: Sequence[ChatModel],
-        *,
-        ceiling: int,
-        outage_timeout_s: float,
-        ranks: int | None,
-        in_charge: bool = True,
+        self, models: Sequence[ChatModel], *, ceiling: int, outage_timeout_s: float, ranks: int | None
     ) -> None:
         self._servers = [Server(model, AdaptiveLimit(ceiling), Ranks(model, ranks), model.down) for model in models]
         self._outage_timeout_s = outage_timeout_s
-        self._level = logging.WARNING if in_charge else logging.DEBUG
-        self._waits_since: float | None = None
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._end: Exception | None = None
@@ -198,12 +187,7 @@ class Servers:
         text = "; ".join(f"waiting for {server.model.address}: {server.failure}" for server in down)
         if len(down) == len(self._servers):
             text += f"; the run ends if no server answers within {self._outage_timeout_s:g} s (--outage-timeout)"
-        if down:
-            self._waits_since = self._waits_since or time.monotonic()
-            log.log(self._level, "%s", text)
-        elif self._waits_since is not None:
-            log.log(self._level, "all servers answer again, after %.0f s", time.monotonic() - self._waits_since)
-            self._waits_since = None
+        log.warning("%s", text or "all servers answer again")
         await self._wake()
 
     async def _wake(self) -> None:
@@ -250,7 +234,7 @@ class Assignment:
     async def complete(self, messages: Sequence[Message], fields: Mapping[str, Any] = NOTHING) -> Reply:
         """The next reply. Waits while the server is down.
 
-        Raises BadRequestError (HTTP 400), RefusesAllError, UnansweredError, OutageError, WeightsChangedError.
+        Raises BadRequestError (HTTP 400), UnansweredError, ServersUnusableError.
         """
         failures = outages = 0
         while True:
@@ -262,11 +246,11 @@ class Assignment:
                     self.server.last_reply_at = time.monotonic()
                     return reply
             except RankRefusedError:
-                self.refused_rank, self.rank = self.rank, None
-                if self.refused_rank is not None:
-                    self.server.ranks.leave(self.refused_rank)
-                    await self.server.ranks.refuse(self.refused_rank)
-                    self.rank = await self.server.ranks.take()
+                self.server.ranks.leave(self.rank)
+                self.server.ranks.forget()
+                # Where the server refuses ranks that it claims to have, it is to choose.
+                again = self.refused_rank is None
+                self.refused_rank, self.rank = self.rank, await self.server.ranks.take() if again else None
             except UnavailableError as failure:
                 failures += 1
                 # Plus up to a quarter at random: requests shall not return all at once.

@@ -39,8 +39,12 @@ class Ranks:
         """The rank with the fewest samples, for one more; None if the server is to choose. `leave` follows."""
         async with self._asking:
             if self._count is None:
-                await self._ask()
-        if not self._count:
+                self._count = await read_ranks(self._model) or 0
+                if self._reported not in (None, self._count):
+                    was = (self._model.address, self._reported, self._count)
+                    log.warning("%s had %s data-parallel ranks: %s now", *was)
+                self._reported = self._count
+        if self._count < 2 and not self._configured:
             return None
         rank = min(range(self._count), key=self._samples.__getitem__)
         self._samples[rank] += 1
@@ -52,20 +56,5 @@ class Ranks:
             self._samples[rank] -= 1
 
     def forget(self) -> None:
-        """The server was down: it may have come back with other ranks."""
+        """The server was down, or refused a rank: it may have come back with other ranks."""
         self._count = self._configured
-
-    async def refuse(self, rank: int) -> None:
-        """The server refused `rank`: ask it for its ranks again. If it still claims this one, it is to choose."""
-        async with self._asking:
-            if self._count is None or rank < self._count:
-                await self._ask(refused=rank)
-
-    async def _ask(self, refused: int | None = None) -> None:
-        count = await read_ranks(self._model) or 0
-        if count == 1 or (refused is not None and refused < count):
-            count = 0
-        if self._reported not in (None, count):
-            now = f"{count} now" if count else "none now that a request can name"
-            log.warning("%s had %s data-parallel ranks: %s", self._model.address, self._reported, now)
-        self._count = self._reported = count

@@ -16,7 +16,7 @@ from typing import Any
 from eva import __version__
 from eva.errors import EvaError
 from eva.files import PROJECT, replace_text
-from eva.json_text import items, parse_json
+from eva.json_text import parse_json
 
 # Raised when a change of this code changes what the model is sent or how its replies are judged.
 PROTOCOL_VERSION = 2
@@ -67,7 +67,7 @@ def begin(cache: Path, settings: Mapping[str, Any], before: Meta | None, *, has_
     different = require_equal(before.settings, settings, cache, force=force)
     return replace(
         before,
-        settings=settings if different else with_weights(settings, before.settings, settings),
+        settings=settings if different else {**settings, **before.settings},
         environment=environment(),
         started=(*before.started, started),
         mixed=(*before.mixed, before.settings) if different else before.mixed,
@@ -78,11 +78,9 @@ def require_equal(before: Mapping[str, Any], now: Mapping[str, Any], cache: Path
     """The differences of two settings. Raises SettingsDifferError if there are any, unless `force`."""
     lines = differences(before, now)
     if lines and not force:
-        moved = " If only the place of the weights is another one, say so with --same-weights."
         raise SettingsDifferError(
             f"the cache {cache} was made with other settings:\n  " + "\n  ".join(lines) + "\n"
             "Start over with --new-cache, use another --output-dir, or mix the two with --force."
-            + (moved if WEIGHTS in differing(before, now) else "")
         )
     return lines
 
@@ -95,21 +93,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The names of the settings that differ. Weights that one of the two does not name are not compared."""
     names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    then, here = known_weights(before), known_weights(now)
-    same = not then or not here or not set(then).isdisjoint(here)
-    return [name for name in names if name != WEIGHTS or not same]
-
-
-def known_weights(settings: Mapping[str, Any]) -> list[str]:
-    """The paths of the weights. Several are names of the same weights, as --same-weights said. [] if unknown."""
-    value = settings.get(WEIGHTS)
-    return [str(path) for path in items(value)] or ([value] if isinstance(value, str) else [])
-
-
-def with_weights(settings: Mapping[str, Any], *known: Mapping[str, Any]) -> dict[str, Any]:
-    """`settings` with all paths that settings in `known` name: they are names of the same weights."""
-    paths = list(dict.fromkeys(path for one in known for path in known_weights(one)))
-    return {**settings, **({WEIGHTS: paths if len(paths) > 1 else paths[0]} if paths else {})}
+    return [name for name in names if name != WEIGHTS or (before.get(WEIGHTS) and now.get(WEIGHTS))]
 
 
 def read_meta(records: Path) -> Meta | None:

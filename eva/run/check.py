@@ -18,7 +18,6 @@ from eva.agent.transcript import TokenizerError, Transcribe, keep_messages, load
 from eva.agents.choice import AgentChoice
 from eva.agents.readers import describe_unread, was_read
 from eva.dataset.items import Item, video_path
-from eva.endpoint.client import ModelCard
 from eva.endpoint.completion import BLACK_IMAGE_URL, image_message
 from eva.endpoint.errors import ServerError
 from eva.errors import EvaError, VideoError
@@ -156,10 +155,9 @@ async def check_server(url: str, needed: int, options: Options) -> Finding:
     """Whether the server at `url` serves the model and images, and whether its context has the `needed` tokens."""
     try:
         model = await make_model(url, options.model or "", options).connect()
-        length = (await model.list_models()).get(model.name, ModelCard()).context_length
     except ServerError as error:
         return Finding("server", FAILED, f"{without_secrets(url)}\n{error}")
-    problems: dict[str, object] = {}
+    length, problems = model.context_length, dict[str, object]()
     if options.image_transport != "base64":
         try:
             with model.small_image() as address:

@@ -31,8 +31,7 @@ async def connect_all(options: Options) -> list[ChatModel]:
     models, failures = await connect_each(options)
     if not models:
         raise next(iter(failures.values()))
-    # --same-weights stands for the servers that come later, too.
-    expected = frozenset[str]().union(*(model.weights for model in models if not options.same_weights))
+    expected = frozenset[str]().union(*(model.weights for model in models))
     for url, failure in failures.items():
         log.warning("the run starts without one server: %s", failure)
         models.append(replace(make_model(url, models[0].name, options), down=str(failure), weights=expected))
@@ -53,6 +52,8 @@ async def connect_each(options: Options) -> tuple[list[ChatModel], dict[str, Ser
 
     found = dict(zip(options.base_url, await asyncio.gather(*map(connect, options.base_url)), strict=True))
     models = [one for one in found.values() if isinstance(one, ChatModel)]
+    if silent := [model.address for model in models if not model.weights]:
+        log.warning("no weights are stated (`root` of /v1/models) by %s: they are not compared", ", ".join(silent))
     return models, {url: one for url, one in found.items() if isinstance(one, ServerError)}
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from eva.agents.choice import AgentChoice
 from eva.dataset.items import Item
 from eva.endpoint.client import ChatModel
-from eva.endpoint.errors import ServerError
 from eva.endpoint.ranks import read_ranks
 from eva.files import file_sha256
 from eva.json_text import mapping, parse_json
@@ -27,7 +26,6 @@ from eva.records.meta import (
     begin,
     read_meta,
     require_equal,
-    with_weights,
 )
 from eva.run.connect import connect_each
 from eva.run.options import Options
@@ -48,10 +46,7 @@ async def begin_meta(
     has_records = bool(cache.outcomes) and not options.new_cache
     before = read_meta(cache.path) if has_records else None
     settings = _settings(models[0].name, models, dataset, agent, options)
-    if before and options.same_weights:
-        settings = with_weights(settings, before.settings, settings)
     meta = begin(cache.path, settings, before, has_records=has_records, force=options.force)
-    _warn_of_unknown_weights(models)
     more = {
         "frame_root": str(options.frame_root.absolute()),
         "servers": await asyncio.gather(*map(server_facts, models)),
@@ -74,19 +69,10 @@ async def finished_meta(cache: Path, questions: int, dataset: Dataset, *, agent:
         await model.client.close()
     if not models:
         log.warning("no server answered; weights not compared (%s)", next(iter(failures.values())))
-    _warn_of_unknown_weights(models)
     name = options.model or (models[0].name if models else meta.settings.get("model"))
     now = _settings(name, models, dataset, agent, options)
-    confirmed = with_weights(meta.settings, meta.settings, now) if options.same_weights else meta.settings
-    require_equal(confirmed, now, cache, force=options.force)
-    return replace(meta, settings=confirmed)
-
-
-def _warn_of_unknown_weights(models: Sequence[ChatModel]) -> None:
-    """Say what keeps another checkpoint under the same name from being noticed."""
-    silent = [model.address for model in models if not model.weights and not model.down]
-    if silent:
-        log.warning("no weights are stated (`root` of /v1/models) by %s: they are not compared", ", ".join(silent))
+    require_equal(meta.settings, now, cache, force=options.force)
+    return meta
 
 
 async def server_facts(model: ChatModel) -> dict[str, Any]:
@@ -97,9 +83,7 @@ async def server_facts(model: ChatModel) -> dict[str, Any]:
             version = mapping(parse_json(await model.fetch_page("../version"))).get("version")
             facts["vllm"] = printable(version) if isinstance(version, str) else None
         facts["ranks"] = await read_ranks(model)
-        with suppress(ServerError, KeyError):
-            card = (await model.list_models())[model.name]
-            facts |= {"model_path": card.weights, "context_length": card.context_length}
+        facts |= {"model_path": " and ".join(model.weights) or None, "context_length": model.context_length}
     return {name: value for name, value in facts.items() if value is not None}
 
 
@@ -108,12 +92,11 @@ def _settings(
 ) -> dict[str, Any]:
     """All that changes results. What older meta files lack is left out where it has its usual value."""
     stated, side = sorted({path for model in models for path in model.weights}), options.pixels_per_token
-    weights = stated if options.same_weights and len(stated) > 1 else " and ".join(stated)
     return {
         "dataset": options.dataset,
         "annotations_sha256": file_sha256(dataset.jsonl),
         "model": model,
-        **({WEIGHTS: weights} if stated else {}),
+        **({WEIGHTS: " and ".join(stated)} if stated else {}),
         "max_turns": options.max_turns,
         "max_visual_tokens": options.max_visual_tokens,
         "maxp": options.maxp,

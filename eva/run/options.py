@@ -296,7 +296,6 @@ class RunSettings:
     new_cache: bool = setting(False, meaning="delete the cache first")
     retry_error: bool = setting(False, meaning="run failed samples again")
     force: bool = setting(False, meaning="go on with a cache that was made with other settings")
-    same_weights: bool = setting(False, meaning="the weights are the same, although their paths are not")
 
 
 @dataclass(frozen=True, kw_only=True)

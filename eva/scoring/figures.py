@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from eva.protocol.stop_reasons import INFRASTRUCTURE
-from eva.records.meta import differing, known_weights
+from eva.records.meta import WEIGHTS, differing
 from eva.scoring.compare import Change, Comparison
 from eva.scoring.interval import MIN_VIDEOS, Interval
 from eva.scoring.published import Beside, settings_caveats
@@ -218,7 +218,7 @@ def comparison_notes(a: ResultFile, b: ResultFile, names: tuple[str, str] = ("A"
 
 def _weights_lines(named: Mapping[str, ResultFile]) -> list[str]:
     known = {name: file.meta.settings for name, file in named.items() if file.meta and file.meta.settings}
-    unknown = [name for name, settings in known.items() if not known_weights(settings)]
+    unknown = [name for name, settings in known.items() if not settings.get(WEIGHTS)]
     return [f"The weights of {' and '.join(unknown)} are unknown, and not compared"] if unknown else []
 
 

@@ -17,7 +17,7 @@ from scripted_server import Script, ScriptedServer
 
 from eva.cluster.node import Node, NodeError, NodeSettings, Played, on_this_machine, versions
 from eva.dataset.items import Item, parse_item
-from eva.endpoint.errors import RefusesAllError, UnansweredError
+from eva.endpoint.errors import ServersUnusableError, UnansweredError
 from eva.records.schema import Record
 from eva.run.options import Options
 
@@ -119,7 +119,7 @@ def test_a_sample_that_fails_gives_its_record_with_the_completed_rounds_and_what
         return await node.run(item("q"), server.base_url, None)
 
     refused = on_node(settings, lose_the_right_to_read).result
-    assert isinstance(refused, RefusesAllError)
+    assert isinstance(refused, ServersUnusableError)
     assert "--allowed-local-media-path" in str(refused)
 
 

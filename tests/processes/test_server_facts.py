@@ -76,15 +76,8 @@ def test_a_cache_of_one_checkpoint_is_not_finished_with_another_of_its_name(
     refused = asked.run()
     assert refused.code == 2, refused.said
     assert f"weights: '{STEP_200}' then, '{STEP_400}' now" in refused.stderr
-    assert "--same-weights" in refused.stderr
     assert len(read_records(asked.cache)) == 2
-    confirmed = asked.run("--sample", "3", "--same-weights")
-    assert confirmed.code == 0, confirmed.said
-    assert settings_of(confirmed)["weights"] == [STEP_200, STEP_400]
-    on = asked.run()
-    assert on.code == 0, on.said
-    assert settings_of(on)["weights"] == [STEP_200, STEP_400]
-    assert json.loads(on.result.with_suffix(".meta.json").read_text())["mixed"] == []
+    assert asked.run("--force").code == 0
 
 
 def test_a_whole_cache_of_one_checkpoint_has_no_accuracy_for_another(asked: Bench, server: ScriptedServer) -> None:
@@ -96,10 +89,6 @@ def test_a_whole_cache_of_one_checkpoint_has_no_accuracy_for_another(asked: Benc
     dead = asked.run("--sample", "2", base_url=NOWHERE)
     assert dead.code == 0, dead.said
     assert "no server answered; weights not compared" in dead.stderr
-    confirmed = asked.run("--sample", "2", "--same-weights")
-    assert confirmed.code == 0, confirmed.said
-    assert settings_of(confirmed)["weights"] == [STEP_200, STEP_400]
-    assert asked.run("--sample", "2").code == 0
 
 
 @pytest.mark.parametrize("sample", ["2", "4"])
@@ -119,30 +108,6 @@ def test_several_weights_in_one_run_are_no_run_of_one_of_them(bench: Bench, serv
         assert settings_of(run)["weights"] == f"{STEP_200} and {STEP_400}"
         refused = bench.run(base_url=server.base_url)
         assert refused.code == 2, refused.said
-        confirmed = bench.run("--new-cache", "--same-weights", "--yes", base_url=both)
-        assert STEP_400 not in confirmed.stderr
-        assert settings_of(confirmed)["weights"] == [STEP_200, STEP_400]
-        assert bench.run(base_url=server.base_url).code == 0
-
-
-def test_a_server_that_comes_back_with_other_weights_ends_the_run(asked: Bench, server: ScriptedServer) -> None:
-    def replies(key: str) -> list[Any]:
-        if key != "question 3":
-            return [ANSWER]
-        server.script.root = STEP_400
-        return [{"status": 503, "times": 3, "text": ANSWER}]
-
-    server.script.replies = replies
-    ended = asked.run("--max-concurrent", "1")
-    assert ended.code == 1, ended.said
-    assert f"{STEP_400}, and the run began with {STEP_200}" in ended.stderr
-    assert {record["index"] for record in read_records(asked.cache)} == {0, 1, 2}
-    assert asked.run().code == 2
-    server.script.root, server.script.replies = STEP_200, lambda key: [ANSWER]
-    on = asked.run()
-    assert on.code == 0, on.said
-    assert settings_of(on)["weights"] == STEP_200
-    assert "4/4" in on.stdout
 
 
 def test_a_server_that_comes_late_with_other_weights_ends_the_run(bench: Bench, server: ScriptedServer) -> None:

@@ -49,7 +49,7 @@ def test_an_outage_is_a_line_when_it_begins_and_one_when_it_ends(
             assert screen.finish() == 0, screen.text
     flowing = screen.text.replace("\r\n", "")
     assert len(re.findall("waiting for http", flowing)) == 1
-    assert len(re.findall("all servers answer again, after [0-9]+ s", flowing)) == 1
+    assert len(re.findall("all servers answer again", flowing)) == 1
     bars = [line for line in screen.lines() if re.match(r"own \d+/40", line)]
     assert bars[-1].startswith("own 40/40, 100.0 % right |")
     assert all(len(bar) <= 80 for bar in bars)

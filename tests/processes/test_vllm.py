@@ -165,7 +165,7 @@ def test_a_rank_that_it_does_not_have_is_refused_by_name_and_its_pages_say_what_
         with pytest.raises(RankRefusedError, match=r"data_parallel_rank 1 is out of range \[0, 1\)"):
             await replace(model, rank=1).complete([{"role": "user", "content": "?"}])
         assert (await replace(model, rank=0).complete([{"role": "user", "content": "?"}])).usage.prompt_tokens
-        return await server_facts(model)
+        return await server_facts(await model.connect())
 
     facts = asyncio.run(ask())
     assert (facts["ranks"], facts["context_length"], facts["model_path"]) == (1, MAX_MODEL_LEN, str(MODEL))
