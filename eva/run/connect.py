@@ -21,28 +21,18 @@ from eva.run.options import Options, SettingsError
 
 log = logging.getLogger(__name__)
 
+# A run with nothing to do waits so long for what the servers serve.
+SOON_S = 2.0
 
-async def connect_all(options: Options) -> list[ChatModel]:
+
+async def connect_all(options: Options, *, needed: bool = True) -> list[ChatModel]:
     """One model per server; all servers must serve the same. A server that does not answer is down, and may come later,
-    if another one answers now.
+    if another one answers now. Where the run needs none, those that do not answer soon are left out.
 
     Raises ServerError if no server answers, SettingsError if they serve different models.
     """
-    models, failures = await connect_each(options)
-    if not models:
-        raise next(iter(failures.values()))
-    expected = frozenset[str]().union(*(model.weights for model in models))
-    for url, failure in failures.items():
-        log.warning("the run starts without one server: %s", failure)
-        models.append(replace(make_model(url, models[0].name, options), down=str(failure), weights=expected))
-    names = {model.name for model in models}
-    if len(names) > 1:
-        raise SettingsError(f"the servers serve different models, {', '.join(sorted(names))}: choose one with --model")
-    return models
-
-
-async def connect_each(options: Options) -> tuple[list[ChatModel], dict[str, ServerError]]:
-    """The models of the servers that answer, and why the others do not, by their addresses."""
+    if not needed:
+        options = replace(options, request_timeout=min(SOON_S, options.request_timeout))
 
     async def connect(url: str) -> ChatModel | ServerError:
         try:
@@ -52,9 +42,23 @@ async def connect_each(options: Options) -> tuple[list[ChatModel], dict[str, Ser
 
     found = dict(zip(options.base_url, await asyncio.gather(*map(connect, options.base_url)), strict=True))
     models = [one for one in found.values() if isinstance(one, ChatModel)]
+    failures = {url: one for url, one in found.items() if isinstance(one, ServerError)}
     if silent := [model.address for model in models if not model.weights]:
         log.warning("no weights are stated (`root` of /v1/models) by %s: they are not compared", ", ".join(silent))
-    return models, {url: one for url, one in found.items() if isinstance(one, ServerError)}
+    if not models and needed:
+        raise next(iter(failures.values()))
+    if not models:
+        log.warning("no server answered; weights not compared (%s)", next(iter(failures.values())))
+    if not needed:
+        return models
+    expected = frozenset[str]().union(*(model.weights for model in models))
+    for url, failure in failures.items():
+        log.warning("the run starts without one server: %s", failure)
+        models.append(replace(make_model(url, models[0].name, options), down=str(failure), weights=expected))
+    names = {model.name for model in models}
+    if len(names) > 1:
+        raise SettingsError(f"the servers serve different models, {', '.join(sorted(names))}: choose one with --model")
+    return models
 
 
 def make_model(url: str, name: str, options: Options) -> ChatModel:

@@ -32,7 +32,7 @@ from eva.records.outcome import Outcome
 from eva.records.schema import Record
 from eva.run.connect import connect_all
 from eva.run.executor import Executor, make_sample_runner, make_tool
-from eva.run.meta import begin_meta, finished_meta, with_choice, with_coverage
+from eva.run.meta import begin_meta, with_choice, with_coverage
 from eva.run.options import Options
 from eva.run.schedule import RunEndedError, RunInterruptedError, Schedule, by_video
 from eva.run.settings import (
@@ -110,12 +110,12 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
         cache = at_end.enter_context(open_cache(dataset.cache))
         outdated = find_outdated(cache, items, options)
         pending = [item for item in items if item.index in outdated or item.index not in cache.outcomes]
-        models = await connect_all(options) if pending else []
+        models = await connect_all(options, needed=bool(pending))
         for model in models:
             at_end.push_async_callback(model.client.close)
+        meta = await begin_meta(cache, models, dataset, agent=agent, options=options, pending=bool(pending))
         executor = None
-        if models:
-            meta = await begin_meta(cache, models, dataset, agent=agent, options=options)
+        if pending:
             # The next steps may take seconds, so this is said before them.
             log.info(
                 "%s: %d of %d done, %d to go; model %s at %s",
@@ -125,7 +125,8 @@ async def evaluate(dataset: Dataset, options: Options, host: Host) -> Ended:
             executor = await make_executor(pending, models[0].name, dataset, agent=agent, options=options)
             at_end.push_async_callback(executor.close)
         else:
-            meta = await finished_meta(cache.path, len(items), dataset, agent=agent, options=options)
+            model = meta.settings.get("model", "unknown")
+            log.info("all %d done in %s (model %s)", len(items), cache.path, model)
         meta = with_choice(meta, everything, items)
         if options.new_cache:
             host.confirm(f"Delete the cache {cache.path} with its {len(outdated)} records?")

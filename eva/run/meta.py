@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from eva.agents.choice import AgentChoice
@@ -27,25 +25,28 @@ from eva.records.meta import (
     read_meta,
     require_equal,
 )
-from eva.run.connect import connect_each
 from eva.run.options import Options
 from eva.run.settings import Dataset
 from eva.scoring.result_file import read_spans, write_spans
 from eva.text import printable
 
-log = logging.getLogger(__name__)
-
-# A run with nothing to do waits so long for what the servers serve.
-SOON_S = 2.0
-
 
 async def begin_meta(
-    cache: Cache, models: Sequence[ChatModel], dataset: Dataset, *, agent: AgentChoice, options: Options
+    cache: Cache, models: Sequence[ChatModel], dataset: Dataset, *, agent: AgentChoice, options: Options, pending: bool
 ) -> Meta:
-    """The meta file of a run with `models`. Raises SettingsDifferError if the cache was made with other settings."""
+    """The meta file of a run with `models`; of one with nothing to do, that of its cache.
+
+    Raises SettingsDifferError if the cache was made with other settings.
+    """
     has_records = bool(cache.outcomes) and not options.new_cache
     before = read_meta(cache.path) if has_records else None
-    settings = _settings(models[0].name, models, dataset, agent, options)
+    if not pending and (before is None or not before.settings):
+        return before or Meta.unknown()
+    name = models[0].name if models else options.model or (before and before.settings.get("model"))
+    settings = _settings(name, models, dataset, agent, options)
+    if before and not pending:
+        require_equal(before.settings, settings, cache.path, force=options.force)
+        return before
     meta = begin(cache.path, settings, before, has_records=has_records, force=options.force)
     more = {
         "frame_root": str(options.frame_root.absolute()),
@@ -53,26 +54,6 @@ async def begin_meta(
         "request": {"temperature": options.temperature, "max_tokens": options.max_tokens},
     }
     return replace(meta, environment={**meta.environment, **more})
-
-
-async def finished_meta(cache: Path, questions: int, dataset: Dataset, *, agent: AgentChoice, options: Options) -> Meta:
-    """The meta file of a cache that has a record of all the questions, which is said first.
-
-    Raises SettingsDifferError if the cache was made with other settings.
-    """
-    meta = read_meta(cache) or Meta.unknown()
-    log.info("all %d done in %s (model %s)", questions, cache, meta.settings.get("model", "unknown"))
-    if not meta.settings:
-        return meta
-    models, failures = await connect_each(replace(options, request_timeout=min(SOON_S, options.request_timeout)))
-    for model in models:
-        await model.client.close()
-    if not models:
-        log.warning("no server answered; weights not compared (%s)", next(iter(failures.values())))
-    name = options.model or (models[0].name if models else meta.settings.get("model"))
-    now = _settings(name, models, dataset, agent, options)
-    require_equal(meta.settings, now, cache, force=options.force)
-    return meta
 
 
 async def server_facts(model: ChatModel) -> dict[str, Any]:

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from eva.endpoint.http_client import MAX_REPLY_BYTES
-
 MODEL = "hostile"
 Play = Callable[[socket.socket, "Hostile"], None]
 
@@ -71,12 +69,6 @@ def answers(*parts: bytes) -> Play:
 def bomb() -> bytes:
     """A reply of half a megabyte that unpacks to 512 MiB."""
     return whole(gzip.compress(bytes(2**29), 1), "Content-Encoding: gzip")
-
-
-def megabytes_of(item: str) -> bytes:
-    """A reply of nearly as many bytes as one may have."""
-    count = (MAX_REPLY_BYTES - 100) // (len(item) + 1)
-    return whole(('{"choices":[' + ",".join([item] * count) + "]}").encode())
 
 
 def nested(depth: int) -> bytes:

@@ -188,12 +188,12 @@ def test_a_whole_cache_has_no_accuracy_for_other_settings(place: Place, flags: t
     assert place.asked() == {0: 1, 1: 1, 2: 1}
 
 
-def test_a_whole_cache_needs_no_server_and_first_says_whose_records_it_has(place: Place) -> None:
+def test_a_whole_cache_needs_no_server_and_says_whose_records_it_has(place: Place) -> None:
     place.bench.write(numbered(3))
     check_whole(place.bench.run(), 3)
     again = place.bench.run("--retry-error", "--yes", base_url="http://127.0.0.1:9/v1")
     check_whole(again, 3)
-    assert f"all 3 done in {again.cache} (model scripted-eva" in again.stderr.splitlines()[0]
+    assert f"all 3 done in {again.cache} (model scripted-eva" in again.stderr
     refused = place.bench.run("--max-turns", "3", base_url="http://127.0.0.1:9/v1")
     assert refused.code == 2, refused.said
 
@@ -270,8 +270,8 @@ def test_retry_error_runs_again_what_has_an_error_or_another_stop_reason_and_dro
 @pytest.mark.parametrize(
     ("flag", "said", "code", "records"),
     [
-        ("--new-cache", b"y\n", 0, 2), ("--retry", b"Y", 0, 2), ("--new-cache", b"n\n", 1, 1),
-        ("--retry", b"\xff\n", 1, 1), ("--new-cache", b"yes please\n", 1, 1), ("--retry", b"", 2, 1),
+        ("--new-cache", b"y\n", 0, 2), ("--retry-error", b"Y", 0, 2), ("--new-cache", b"n\n", 1, 1),
+        ("--retry-error", b"\xff\n", 1, 1), ("--new-cache", b"yes please\n", 1, 1), ("--retry-error", b"", 2, 1),
     ],
 )  # fmt: skip
 def test_an_answer_that_is_piped_in_counts(place: Place, flag: str, said: bytes, code: int, records: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -16,7 +15,6 @@ import pytest
 from harness import ROOT
 
 from eva import __version__
-from eva.records.meta import begin, meta_path, read_meta, write_meta
 
 NOT_INSTALLED = shutil.ignore_patterns("__pycache__", "*.pyc")
 EXTRAS = {"convert": ["convert"], "ray": ["ray"], "test": ["convert", "ray", "test"]}
@@ -77,16 +75,3 @@ def test_an_extra_is_what_its_requirements_file_says(wheel: zipfile.ZipFile, ext
     mark = f';extra=="{extra}"'
     required = [plain(line) for line in metadata(wheel).get_all("Requires-Dist", [])]
     assert {line.removesuffix(mark) for line in required if line.endswith(mark)} == owed
-
-
-def test_the_meta_file_names_the_version_and_a_cache_of_another_version_is_continued(tmp_path: Path) -> None:
-    cache, settings = tmp_path / "cache_x.jsonl", {"model": "a"}
-    write_meta(cache, begin(cache, settings, None, has_records=False, force=False))
-    content = json.loads(meta_path(cache).read_text(encoding="utf-8"))
-    assert content["environment"]["eva"] == __version__
-    for before in ({**content["environment"], "eva": "0.0.1"}, {}):
-        meta_path(cache).write_text(json.dumps({**content, "environment": before}), encoding="utf-8")
-        after = begin(cache, settings, read_meta(cache), has_records=True, force=False)
-        assert after.environment["eva"] == __version__
-        assert not after.mixed
-        assert read_meta(cache) is not None

@@ -413,18 +413,7 @@ def test_overload_halves_the_requests_under_way_and_success_raises_them_again() 
     assert peaks[8] >= 12, "it climbed back"
 
 
-# --- outages, ends, races
-
-
-def test_an_outage_ends_samples_that_wait_for_a_seat_and_those_under_way() -> None:
-    with serving(Script(lambda key: [ANSWER])) as (server,):
-        samples = Samples([server.base_url], outage_timeout_s=0.5)
-        server.script.down = True
-        started = time.monotonic()
-        with pytest.raises(OutageError, match=r"no server has answered for 0.5 s, last .*the engine is dead"):
-            samples.run(30)
-    assert time.monotonic() - started < 10
-    assert samples.done == Counter()
+# --- the end
 
 
 def test_a_watcher_that_fails_ends_the_run_instead_of_letting_it_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

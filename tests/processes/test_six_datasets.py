@@ -171,17 +171,3 @@ def test_the_run_and_accuracy_py_give_the_same_score_of_a_part_of_the_dataset(ca
     assert case.run.stdout.splitlines()[0] == f"Accuracy:      {right}/{ROWS} = {right / ROWS:.2%}"
     assert f"Dataset: {case.dataset}" in scored
     assert re.search(f"covers only {ROWS} of (the )?{KNOWN[case.dataset].rows} ", case.scored.stdout)
-
-
-@pytest.mark.skipif(not ANNOTATIONS.is_dir(), reason="the annotation files are not at hand")
-@pytest.mark.parametrize("dataset", KNOWN)
-def test_our_own_rows_have_the_shape_of_the_real_ones(dataset: str) -> None:
-    assert set(map(shape, own_rows(dataset))) <= set(map(shape, annotation_rows(dataset)))
-
-
-def shape(row: Mapping[str, Any]) -> tuple[object, ...]:
-    turns = tuple(turn["role"] for turn in row["prompt"])
-    kinds = tuple((key, type(value).__name__) for key, value in row.items())
-    video = Path(row["videos"][0])
-    ends = ("\\n" in question(row), "\n" in question(row))
-    return kinds, turns, tuple(row["reward_model"]), len(video.parts) > 1, video.is_absolute(), ends

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from eva.endpoint.completion import read_reply
-from eva.protocol.reply import Usage
 from eva.records.schema import Record, read_record
 from eva.scoring.time_use import sample_times, time_figures, time_lines
 
@@ -68,14 +66,3 @@ def test_a_record_from_anybody_gives_lines_or_none(value: Any) -> None:
     one = {"index": 1, "seconds": value, "waited": waited, "schema": 1, "trajectory": [{"usage": usage}] * 2}
     assert "nan" not in " ".join(time_lines(figures(read_record(one), record((100, 20, 0)))))
     time_lines(figures(read_record(one)))
-
-
-@pytest.mark.parametrize(
-    ("details", "cached"),
-    [(None, None), ({}, None), ({"cached_tokens": 0}, 0), ({"cached_tokens": 32}, 32), ({"cached_tokens": None}, None),
-     ({"cached_tokens": -1}, None), ({"cached_tokens": True}, None), ({"cached_tokens": "9"}, None), ([1], None)],
-)  # fmt: skip
-def test_a_reply_says_how_much_was_cached_or_nothing(details: Any, cached: int | None) -> None:
-    usage = {"prompt_tokens": 50, "completion_tokens": 1, "total_tokens": 51, "prompt_tokens_details": details}
-    choice = {"message": {"content": "a"}, "finish_reason": "stop"}
-    assert read_reply({"choices": [choice], "usage": usage}).usage == Usage(50, 1, 51, cached)
