@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
+from math import inf
 
 import ray
 
@@ -35,16 +36,15 @@ POLL_S = 2.0
 START_TIMEOUT_S = 600.0
 # For a node to end its samples and its frame workers. After this time nobody waits for it.
 END_TIMEOUT_S = 10.0
-# The pause before a node whose actor died is tried again, and before one that could not start.
-PAUSE_S, LONG_PAUSE_S = 2.0, 60.0
-NEVER = float("inf")
+# The pause before a node that could not start is tried again.
+PAUSE_S = 60.0
 
 
 class ClusterExecutor(Executor):
     """Runs samples on the nodes that are in, by their identities in Ray.
 
-    `_due_at` says when a node may start (again); `_lost` is why the last node was lost, and `_lost_at` when (monotonic
-    clock).
+    `_due_at` says when a node may start (again); `_lost` is why the last node was lost or left out, and `_lost_at` when
+    one was lost (monotonic clock). `_told` says that the user knows of samples that wait for a node.
     """
 
     def __init__(self, settings: NodeSettings, videos: Collection[str]) -> None:
@@ -54,8 +54,7 @@ class ClusterExecutor(Executor):
         self._nodes: dict[str, NodeActor] = {}
         self._counts: dict[NodeActor, FrameCounts] = {}
         self._due_at: dict[str, float] = {}
-        self._lost, self._lost_at = "", 0.0
-        self._waiting: Collection[Item] = ()
+        self._lost, self._lost_at, self._told = "none has a CPU", 0.0, False
 
     # --- which nodes are in
 
@@ -63,31 +62,23 @@ class ClusterExecutor(Executor):
         """Join the cluster at `address` (HOST:PORT, or "auto": the one that this machine is in), start its nodes, and
         watch for new ones. Raises ClusterError if there is no cluster, or if no node is ready."""
         connect(address)
-        problems = await asyncio.gather(*map(self._join, list_nodes()))
+        await asyncio.gather(*map(self._join, list_nodes()))
         if not self._nodes:
-            raise ClusterError("no node of the cluster can run samples; " + "; ".join(filter(None, problems)))
+            raise ClusterError(f"no node of the cluster can run samples: {self._lost}")
         self._watching = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
-        """Start the machines that come, and those whose pause is over. One line when samples begin to wait."""
-        reported = set[str]()
+        """Start the machines that come, and those whose pause is over."""
         async with asyncio.TaskGroup() as joining:
             while True:
                 await asyncio.sleep(POLL_S)
-                lost = [item for item in self._waiting if self._placement.has_lost(item)]
-                if {item.videos[0] for item in lost} - reported:
-                    log.warning(
-                        "%d samples wait for a node with their videos to join, at most %g s (--outage-timeout)",
-                        len(lost), self._outage_s,
-                    )  # fmt: skip
-                reported = {item.videos[0] for item in lost}
                 for node in await asyncio.to_thread(list_nodes):
                     if node.node_id not in self._nodes and time.monotonic() >= self._due_at.get(node.node_id, 0):
                         joining.create_task(self._join(node))
 
-    async def _join(self, node: NodeActor) -> str:
-        """Start the node. Why that failed, or the empty text."""
-        self._due_at[node.node_id] = NEVER  # until this attempt is over
+    async def _join(self, node: NodeActor) -> None:
+        """Start the node. A line says why that failed."""
+        self._due_at[node.node_id] = inf  # until this attempt is over
         node.start(self._settings)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
@@ -99,24 +90,24 @@ class ClusterExecutor(Executor):
             problem = str(error)
         if problem:
             node.kill()
-            self._due_at[node.node_id] = time.monotonic() + LONG_PAUSE_S
-            log.warning("node %s is left out: %s", node.name, problem)
-            return f"node {node.name} is left out: {problem}"
+            self._due_at[node.node_id] = time.monotonic() + PAUSE_S
+            self._lost = f"node {node.name} is left out: {problem}"
+            log.warning("%s", self._lost)
+            return
         self._nodes[node.node_id] = node
         self._placement.join(node.node_id, arrival.videos)
         log.info(
             "node %s: %d frame workers, %d of %d videos, images as %s",
             node.name, arrival.workers, len(arrival.videos), len(self._videos), arrival.transport,
         )  # fmt: skip
-        return ""
 
-    def _lose(self, node: NodeActor, error: Exception, reason: str, *, pause_s: float = PAUSE_S) -> UnansweredError:
+    def _lose(self, node: NodeActor, error: Exception, reason: str, *, due_at: float = 0) -> UnansweredError:
         """Go on without the node; what its samples raise. Each of them calls this, and the first call counts."""
         if self._nodes.get(node.node_id) is node:
             del self._nodes[node.node_id]
             self._lost, self._lost_at = reason, time.monotonic()
             samples = self._placement.leave(node.node_id)
-            self._due_at[node.node_id] = time.monotonic() + pause_s
+            self._due_at[node.node_id] = due_at
             log.warning("%s; %d of its samples start again elsewhere", reason, len(samples))
             node.kill()
         return UnansweredError(error, lost=True)
@@ -134,8 +125,10 @@ class ClusterExecutor(Executor):
         if self._watching.done():
             error = self._watching.exception()
             raise error.exceptions[0] if isinstance(error, BaseExceptionGroup) else asyncio.CancelledError()
-        self._waiting = waiting
         item = self._placement.take(waiting)
+        if item is None and not self._told:
+            log.warning("samples wait for a node with their videos to join, at most %g s", self._outage_s)
+        self._told = item is None
         if item is None and not self._placement.busy and time.monotonic() - self._lost_at > self._outage_s:
             raise OutageError(
                 f"no node that can run the waiting samples has joined for {self._outage_s:g} s; {self._lost}"
@@ -166,7 +159,7 @@ class ClusterExecutor(Executor):
             server.ranks.forget()
         result = played.result
         if isinstance(result, FrameToolUnusableError):
-            lost = self._lose(node, result, f"on the node {node.name}, {result}", pause_s=NEVER)
+            lost = self._lose(node, result, f"on the node {node.name}, {result}", due_at=inf)
             raise lost if self._nodes else result
         if isinstance(result, UnansweredError) and result.lost:
             await assignment.pool.verify_up(server, started_at=time.monotonic())

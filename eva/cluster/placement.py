@@ -66,13 +66,10 @@ class Placement:
         for given in self._given.values():
             given.discard(item.index)
 
-    def has_lost(self, item: Item) -> bool:
-        """Whether no node has the item's video any more. If no node ever had it, any node records that."""
-        return item.videos[0] in self._gone
-
     def _may_play(self, node: str, item: Item) -> bool:
+        # If no node ever had the video, any node records that. If a lost node had it, that node may come back.
         holders = self._holders(item.videos[0])
-        return node in holders if holders else not self.has_lost(item)
+        return node in holders if holders else item.videos[0] not in self._gone
 
     def _holders(self, video: str) -> set[str]:
         return {node for node, videos in self._videos.items() if video in videos}

@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 PROBE_EVERY_S = 2.0
 REQUEST_TRIES = 4
-# A request under which its server goes down this often may be the cause.
-OUTAGES_PER_REQUEST = 2
 # The pause after the first failure of a request. It doubles with each further one.
 BACKOFF_S = 0.5
 
@@ -236,7 +234,7 @@ class Assignment:
 
         Raises BadRequestError (HTTP 400), UnansweredError, ServersUnusableError.
         """
-        failures = outages = 0
+        failures = 0
         while True:
             await self.pool.wait_for(self.server)
             try:
@@ -255,9 +253,6 @@ class Assignment:
                 failures += 1
                 # Plus up to a quarter at random: requests shall not return all at once.
                 await asyncio.sleep(BACKOFF_S * 2 ** (failures - 1) * random.uniform(1, 1.25))  # noqa: S311
-                if not await self.pool.verify_up(self.server, started_at=started_at):
-                    failures, outages = 0, outages + 1
-                    if outages >= OUTAGES_PER_REQUEST:
-                        raise UnansweredError(failure, lost=True) from failure
-                elif failures >= REQUEST_TRIES:
-                    raise UnansweredError(failure) from failure
+                up = await self.pool.verify_up(self.server, started_at=started_at)
+                if failures >= REQUEST_TRIES:
+                    raise UnansweredError(failure, lost=not up) from failure

@@ -64,13 +64,13 @@ def test_what_was_only_on_a_node_that_went_waits_for_one_that_has_it() -> None:
     waiting = deque(questions("ba"))
     first = placement.take(waiting)
     assert first is not None
-    assert (first.videos, placement.node_of(first), placement.has_lost(first)) == (("a",), "two", False)
+    assert (first.videos, placement.node_of(first)) == (("a",), "two")
     assert placement.take(waiting) is None
     (last,) = waiting
-    assert (placement.node_of(last), placement.has_lost(last)) == ("", True)
+    assert placement.node_of(last) == ""
     placement.join("three", frozenset("b"))
     assert placement.take(waiting) is last
-    assert (placement.node_of(last), placement.has_lost(last)) == ("three", False)
+    assert placement.node_of(last) == "three"
 
 
 @given(st.lists(st.sampled_from("abcdefx"), max_size=60), st.integers(1, 9), st.integers(0, 2**32))

@@ -156,5 +156,5 @@ def test_a_host_that_the_network_loses_and_that_is_rebooted_later_costs_no_recor
     assert sorted(record["index"] for record in read_whole_lines(site.bench.cache)) == list(range(COUNT))
     assert [lasting(record) for record in run.records()] == [lasting(record) for record in local.records()]
     assert re.search(r"images as file .*every server", run.stderr), run.stderr
-    assert re.search(r"\d+ samples wait for a node with their videos to join, at most 300 s", run.stderr), run.stderr
+    assert re.search(r"samples wait for a node with their videos to join, at most 300 s", run.stderr), run.stderr
     assert re.search(r"images as base64 \(.*cannot open a frame of this node", run.stderr), run.stderr
