@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from harness import FRAME_TOOL, block, call, make_video, row
+from harness import block, call, make_video, row
 from scripted_server import Script, ScriptedServer
 
 from eva.cluster.node import Node, NodeError, NodeSettings, Played, on_this_machine, versions
@@ -167,12 +167,3 @@ def test_only_a_path_that_begins_with_a_variable_is_the_nodes_own(monkeypatch: p
     assert on_this_machine("/videos/$EVA_DISK") == Path("/videos/$EVA_DISK")
     with pytest.raises(NodeError):
         on_this_machine("videos")
-
-
-def test_other_code_has_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eva.cluster.node.PROJECT", Path("/"))
-    same = versions()
-    copy = tmp_path / FRAME_TOOL.name
-    copy.write_bytes(FRAME_TOOL.read_bytes() + b"# changed")
-    monkeypatch.setattr("eva.cluster.node.FRAME_TOOL", copy)
-    assert {name for name, version in versions().items() if version != same[name]} == {"this code"}

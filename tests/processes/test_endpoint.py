@@ -23,11 +23,8 @@ from hostile_server import (
     nested,
     whole,
 )
-from huggingface_hub import close_session
 from scripted_server import Handler, Refusal, Script, ScriptedServer
 
-from eva.dataset.catalog import RemoteFile
-from eva.dataset.hub import HubError, fetch_file, look_up
 from eva.endpoint.client import ChatModel
 from eva.endpoint.completion import Reply, read_reply
 from eva.endpoint.errors import ServerError, UnavailableError
@@ -142,14 +139,6 @@ def test_a_reply_is_whole_or_the_servers_failure(message: Any, reason: object, s
 )
 def test_a_usage_that_says_little_costs_no_reply(usage: Any, counts: tuple[int | None, ...]) -> None:
     assert reply_of({"content": ANSWER}, usage=usage).usage == Usage(*counts)
-
-
-def test_tokens_that_no_reply_tells_are_null_and_no_figure_is_made_of_them(bench_at: Callable[..., Bench]) -> None:
-    with ScriptedServer(Script(lambda key: [ANSWER], tells_usage=False)) as server:
-        run = bench_at(server.base_url).run()
-    assert run.code == 0, run.said
-    assert [(record["answer"], record["total_tokens"]) for record in run.records()] == [("B", None)] * 3
-    assert "not known" in run.stdout
 
 
 # --- settings of a server that refuse every sample
@@ -271,7 +260,7 @@ def test_a_servers_escape_codes_reach_the_records_and_no_terminal(bench_at: Call
 
 
 def test_requests_go_through_the_proxy_of_the_environment_but_for_this_machine(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("NO_PROXY", "no_proxy", "http_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -284,15 +273,10 @@ def test_requests_go_through_the_proxy_of_the_environment_but_for_this_machine(
         assert f"{far}/models" in proxy.journal.paths
     assert SECRET not in str(refused.value)
     monkeypatch.setenv("HTTP_PROXY", f"http://user:{SECRET}/word@far.example:3128")
-    close_session()  # of a test before this one
     with pytest.raises(ServerError, match="cannot be used") as raised:
         Client("http://far.example/v1", "EMPTY", 60)
     Client("http://127.0.0.1:8000/v1", "EMPTY", 60)
-    with pytest.raises(HubError, match="cannot be used") as unheard:
-        fetch_file(RemoteFile("x", "http://far.example/x"), tmp_path)
-    with pytest.raises(HubError, match="cannot be used") as unfound:
-        look_up("a/b", "main")
-    assert not any(part in f"{raised.value}{unheard.value}{unfound.value}" for part in (SECRET, "word"))
+    assert not any(part in str(raised.value) for part in (SECRET, "word"))
 
 
 # --- addresses and names that are not quite right

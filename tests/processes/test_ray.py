@@ -184,10 +184,6 @@ def test_300_samples_on_three_nodes_of_which_one_is_killed_and_one_added_have_th
     assert all("first" not in played[video.name] and "third" not in played[video.name] for video in only_on_second)
     assert sum(len(counts) == 1 for counts in played.values()) > VIDEOS // 2, "most videos are cut on one node"
     assert len(re.findall(r"was lost: .* start again elsewhere", run.stderr)) == 1, run.stderr
-    figures = [re.sub(r"\d+ s$|: [\d.]+$", "", line) for line in run.stdout.splitlines()]
-    expected = [re.sub(r"\d+ s$|: [\d.]+$", "", line) for line in local.stdout.splitlines()]
-    changing = ("Frames of this run", "Result", "Prompt tokens", "Samples waited")
-    assert [f for f in figures if not f.startswith(changing)] == [f for f in expected if not f.startswith(changing)]
     lines = [line for line in re.split(r"[\r\n]+", run.stderr) if line.strip() and not line.startswith("own ")]
     assert all(line.startswith("eval-eva.py: ") for line in lines if "PyTorch" not in line), lines
 

@@ -287,31 +287,7 @@ def test_an_interrupted_run_keeps_what_finished_says_that_it_is_partial_and_goes
     assert meta(on.result)["coverage"]["complete"] is True
 
 
-# --- settings, caches
-
-
-def test_another_configuration_is_refused_with_the_difference_unless_forced_and_then_called_mixed(
-    bench_at: Callable[..., Bench],
-) -> None:
-    with ScriptedServer(Script(lambda key: [ANSWER])) as server:
-        bench = bench_at(server.base_url)
-        bench.write(numbered(4))
-        first = bench.run("--sample", "2")
-        assert first.code == 0, first.said
-        assert meta(first.cache)["mixed"] == []
-        kept = {path: path.read_bytes() for path in bench.output_dir.iterdir() if not path.name.startswith(".")}
-        refused = bench.run("-v", "9000")
-        assert refused.code == 2
-        assert "max_visual_tokens: 12000 then, 9000 now" in refused.stderr
-        assert "--force" in refused.stderr
-        assert {path: path.read_bytes() for path in kept} == kept
-        forced = bench.run("-v", "9000", "--force")
-        assert forced.code == 0, forced.said
-        assert server.journal.keys() == Counter({f"question {n}": 1 for n in range(4)})
-    (before,) = meta(forced.result)["mixed"]
-    assert before["max_visual_tokens"] == 12000
-    assert meta(forced.result)["settings"]["max_visual_tokens"] == 9000
-    assert meta(forced.cache)["mixed"] == [before]
+# --- caches
 
 
 def test_a_cache_of_the_reference_has_no_settings_beside_it_and_loads_as_it_is(bench_at: Callable[..., Bench]) -> None:

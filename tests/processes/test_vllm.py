@@ -175,14 +175,10 @@ def test_a_rank_that_it_does_not_have_is_refused_by_name_and_its_pages_say_what_
 # --- runs
 
 
-def test_thirty_samples_at_once_end_without_an_exception(at_once: Run) -> None:
+def test_thirty_samples_at_once_end_without_an_exception_and_the_tiny_agent_mostly_answers_right(at_once: Run) -> None:
     assert at_once.code == 0, at_once.said
-    reasons = [record["stop_reason"] for record in at_once.records()]
-    assert len(reasons) == 30 and "exception" not in reasons
-
-
-def test_the_tiny_agent_looks_and_mostly_answers_right(at_once: Run) -> None:
     records = at_once.records()
+    assert len(records) == 30 and "exception" not in {record["stop_reason"] for record in records}
     answered = [record for record in records if record["answer"]]
     assert len(answered) >= 11
     assert all(record["trajectory"][0]["calls"][0]["frames"] for record in answered)
@@ -198,13 +194,6 @@ def test_images_inside_the_request_give_the_same_answers_and_tokens_as_addresses
     for record in records:
         twin = addressed[record["index"]]
         assert (record["messages"], record["total_tokens"]) == (twin["messages"], twin["total_tokens"])
-
-
-def test_estimated_tokens_are_the_image_tokens_that_the_server_counts(at_once: Run, usual: VllmServer) -> None:
-    record = next(record for record in at_once.records() if record["num_rounds"] == 2)
-    first, second = (round_["usage"] for round_ in record["trajectory"])
-    grown = second["prompt_tokens"] - first["total_tokens"]
-    assert 0 < record["estimated_visual_tokens"] < grown  # the labels and the question come on top
 
 
 def test_every_size_that_the_budget_can_produce_costs_the_tokens_of_our_arithmetic(
