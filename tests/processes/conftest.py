@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import Watched, chromium, opened
+from harness import Bench, make_video, row
 from page_runs import SECOND, Ran, make_run
 from playwright.sync_api import Browser
 from report_pages import Open, Pair, made
@@ -42,3 +43,16 @@ def open_page(browser: Browser) -> Iterator[Open]:
     yield open_one
     for watched in pages:
         watched.page.close()
+
+
+@pytest.fixture
+def bench_at(tmp_path: Path, tokenizer_dir: Path) -> Callable[..., Bench]:
+    """A place for runs with a clip of a second, and so many questions on it."""
+
+    def make(base_url: str, name: str = "bench", *, samples: int = 3) -> Bench:
+        bench = Bench(tmp_path / name, base_url, tokenizer_dir)
+        make_video(bench.videos / "clip.mp4", frames=10)
+        bench.write(row(f"question {number}") for number in range(samples))
+        return bench
+
+    return make

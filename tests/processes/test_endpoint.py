@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Bench, block, call, make_video, read_whole_lines, row, wait_until
+from harness import Bench, block, call, read_whole_lines, wait_until
 from hostile_server import (
     MODEL,
     Play,
@@ -35,17 +35,6 @@ ANSWER = "<answer>B</answer>"
 ESCAPE = "\x1b[31m\x1b]0;owned\x07"
 MESSAGES = [{"role": "user", "content": "?"}]
 SECRET = "swordfish"  # noqa: S105
-
-
-@pytest.fixture
-def bench_at(tmp_path: Path, tokenizer_dir: Path) -> Callable[..., Bench]:
-    def make(base_url: str, *, samples: int = 3) -> Bench:
-        bench = Bench(tmp_path / "bench", base_url, tokenizer_dir)
-        make_video(bench.videos / "clip.mp4", frames=10)
-        bench.write([row(f"question {number}") for number in range(samples)])
-        return bench
-
-    return make
 
 
 def failure_of(base_url: str, *, timeout_s: float) -> UnavailableError:

@@ -98,15 +98,9 @@ def owed_conversation(name: str) -> Conversation:
     return talk.reply(last if isinstance(last, str) else "")
 
 
-def test_the_run_finishes_with_exit_code_0_whatever_its_samples_did(played: Played) -> None:
+def test_the_run_finishes_with_a_record_of_each_case_by_index_and_asks_nothing_else(played: Played) -> None:
     assert played.run.code == 0, played.run.stderr
-
-
-def test_every_case_has_one_record_and_records_are_sorted_by_index(played: Played) -> None:
     assert [record["index"] for record in played.run.records()] == list(range(len(CASES)))
-
-
-def test_no_request_goes_out_that_no_case_asked_for(played: Played) -> None:
     assert played.journal.unexpected == []
 
 

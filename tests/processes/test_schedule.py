@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import threading
 import time
 from collections import Counter
@@ -25,7 +24,7 @@ from eva.endpoint.pool import Assignment, Server, Servers
 from eva.run import schedule
 from eva.run.connect import connect_all
 from eva.run.options import Options
-from eva.run.schedule import RunInterruptedError, Schedule
+from eva.run.schedule import Schedule
 
 ANSWER = "<answer>B</answer>"
 ALWAYS_500 = {"status": 500, "message": "cannot decode this image"}
@@ -191,21 +190,6 @@ def test_a_sample_whose_node_or_server_went_down_starts_again_at_once_and_alone_
     assert samples.done == Counter(set(range(20)) - {3, 4})
     assert Counter(order) == Counter(range(20)) + Counter({3: schedule.LOSSES, 4: schedule.LOSSES})
     assert order.index(19) < max(place for place, index in enumerate(order) if index == 3)
-
-
-def test_a_run_whose_samples_cannot_be_played_yet_ends_at_once_when_it_is_told_to() -> None:
-    """The grace is for samples that are under way."""
-
-    async def wait_in_vain() -> None:
-        async def run(item: Item, avoiding: Collection[Server]) -> None:
-            raise AssertionError("nothing can be played")
-
-        work = Schedule(run, lambda item, failing: None, 20, take=lambda waiting: None)
-        asyncio.get_running_loop().call_later(0.2, work.end, signal.SIGINT, 300)
-        await work.run_all(items(3), max_concurrent=2)
-
-    with pytest.raises(RunInterruptedError, match="SIGINT"):
-        asyncio.run(asyncio.wait_for(wait_in_vain(), 60))
 
 
 # --- which server

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Bench, Run, beside, block, call, make_video, read_records, row, wait_until
+from harness import Bench, Run, beside, block, call, read_records, row, wait_until
 from scripted_server import Script, ScriptedServer
 
 LOOK, ANSWER = block(call(0, 1, 2)), "<answer>B</answer>"
@@ -17,11 +17,8 @@ NOWHERE = "http://127.0.0.1:9/v1"
 
 
 @pytest.fixture
-def bench(tmp_path: Path, tokenizer_dir: Path) -> Bench:
-    bench = Bench(tmp_path, "", tokenizer_dir)
-    make_video(bench.videos / "clip.mp4", frames=10)
-    bench.write([row("question")])
-    return bench
+def bench(bench_at: Callable[..., Bench]) -> Bench:
+    return bench_at("", samples=1)
 
 
 def test_the_meta_file_says_what_each_server_is_and_what_was_asked_of_it(bench: Bench) -> None:

@@ -22,7 +22,6 @@ from harness import (
     call,
     kill_group,
     lasting,
-    make_video,
     read_whole_lines,
     row,
     wait_until,
@@ -35,21 +34,6 @@ ANSWER = "<answer>B</answer>"
 # the number to prove the point with, and what EVA_TEST_KILLS=20 asks for.
 KILLS = int(os.environ.get("EVA_TEST_KILLS", "3"))
 SEED = int(os.environ.get("EVA_TEST_SEED", "6"))
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_video(tmp_path_factory.mktemp("videos") / "clip.mp4", frames=10)
-
-
-@pytest.fixture
-def bench_at(tmp_path: Path, tokenizer_dir: Path, clip: Path) -> Callable[..., Bench]:
-    def make(base_url: str, name: str = "bench") -> Bench:
-        bench = Bench(tmp_path / name, base_url, tokenizer_dir)
-        (bench.videos / "clip.mp4").symlink_to(clip)
-        return bench
-
-    return make
 
 
 def numbered(count: int) -> list[dict[str, Any]]:

@@ -22,25 +22,13 @@ from eva.records.schema import read_record
 RIGHT, WRONG = "<answer>B</answer>", "<answer>A</answer>"
 
 
-@pytest.fixture
-def bench_of(tmp_path: Path, tokenizer_dir: Path) -> Callable[[str, int], Bench]:
-    def make(base_url: str, count: int) -> Bench:
-        bench = Bench(tmp_path / "bench", base_url, tokenizer_dir)
-        make_video(bench.videos / "clip.mp4")
-        bench.write(row(f"q{number}") for number in range(count))
-        bench.output_dir.mkdir()
-        return bench
-
-    return make
-
-
 def test_an_outage_is_a_line_when_it_begins_and_one_when_it_ends(
-    bench_of: Callable[[str, int], Bench], tmp_path: Path
+    bench_at: Callable[..., Bench], tmp_path: Path
 ) -> None:
-    replies: dict[str, Any] = {f"q{number}": [{"text": RIGHT, "delay_s": 0.2}] for number in range(40)}
+    replies: dict[str, Any] = {"*": [{"text": RIGHT, "delay_s": 0.2}]}
     server = KillableServer(tmp_path / "server", {"replies": replies})
     with killable(server):
-        bench = bench_of(server.base_url, 40)
+        bench = bench_at(server.base_url, samples=40)
         with terminal(bench.command("--max-concurrent", "2", "--outage-timeout", "100"), bench.folder) as screen:
             screen.read_until("100.0 % right")
             server.kill()
@@ -56,11 +44,11 @@ def test_an_outage_is_a_line_when_it_begins_and_one_when_it_ends(
 
 
 def test_the_first_ctrl_c_says_at_once_what_still_runs_and_the_second_ends_it(
-    bench_of: Callable[[str, int], Bench],
+    bench_at: Callable[..., Bench],
 ) -> None:
     slow = {"text": RIGHT, "delay_s": 60}
-    with ScriptedServer(Script(lambda key: [slow if int(key[1:]) > 2 else RIGHT])) as server:
-        bench = bench_of(server.base_url, 9)
+    with ScriptedServer(Script(lambda key: [slow if int(key.split()[1]) > 2 else RIGHT])) as server:
+        bench = bench_at(server.base_url, samples=9)
         with terminal(bench.command("--max-concurrent", "3"), bench.folder) as screen:
             screen.read_until("own 3/9")
             screen.press(CTRL_C)
@@ -72,9 +60,10 @@ def test_the_first_ctrl_c_says_at_once_what_still_runs_and_the_second_ends_it(
     assert len(bench.cache.read_text(encoding="utf-8").splitlines()) == 3
 
 
-def test_the_summary_fits_the_screen_and_begins_with_what_counts(bench_of: Callable[[str, int], Bench]) -> None:
+def test_the_summary_fits_the_screen_and_begins_with_what_counts(bench_at: Callable[..., Bench]) -> None:
     with ScriptedServer(Script(lambda key: [RIGHT])) as server:
-        bench = bench_of(server.base_url, 4)
+        bench = bench_at(server.base_url)
+        bench.output_dir.mkdir()
         for number in range(4):
             make_video(bench.videos / f"{number}.mp4")
         bench.write(row(f"q{number}", video=f"{number}.mp4") for number in range(4))
