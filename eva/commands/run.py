@@ -20,7 +20,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from eva.commands.bar import bar, logged_to_terminal
+from tqdm import tqdm
+
 from eva.commands.run_flags import RunCommand, parse_command
 from eva.dataset.items import Item
 from eva.errors import EvaError
@@ -33,7 +34,7 @@ from eva.run.options import SettingsError
 from eva.run.schedule import RunEndedError, RunInterruptedError
 from eva.run.settings import Dataset, choose_dataset, choose_items, known_datasets, load_annotations
 from eva.run.summary import summarize
-from eva.text import folded, printable_lines
+from eva.text import folded, printable, printable_lines
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ UNFINISHED = 3
 GO_ON = "; to go on: the same command, without --new-cache"
 # A signal that the event loop has not taken for so long waits behind code that blocks it.
 PATIENCE_S = 2.0
+BAR = "{desc} {n_fmt}/{total_fmt}{postfix} |{bar}| {elapsed}<{remaining}"
+# A log file gets a line of the bar this often, in seconds.
+LOG_EVERY_S = 30.0
 
 
 def main(
@@ -135,6 +139,55 @@ class Terminal(Host):
             columns = shutil.get_terminal_size().columns
             lines = [part for line in lines for part in folded(line, columns, "  ")]
         print(printable_lines(lines))
+
+
+class LinesAboveBar(logging.Handler):
+    """Writes each line of the logger `eva` to standard error, above the bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(f"{self.name}: {printable(record.getMessage(), limit=2000)}", file=sys.stderr)
+
+
+@contextmanager
+def logged_to_terminal(command: str) -> Iterator[None]:
+    """In the block, the lines of the package go to standard error, with the command's name."""
+    log, handler = logging.getLogger("eva"), LinesAboveBar()
+    handler.name = command
+    level, propagate = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagate
+
+
+@contextmanager
+def bar(name: str, total: int, before: Sequence[Outcome]) -> Iterator[Callable[[Outcome], None]]:
+    """The bar of a run of `total` questions, of which those of `before` have ended; it gives what counts one more."""
+    tty, ended, right, failed = sys.stderr.isatty(), 0, 0, 0
+    with tqdm(
+        desc=printable(name), total=total, initial=len(before), bar_format=BAR, dynamic_ncols=True,
+        mininterval=0 if tty else LOG_EVERY_S, maxinterval=LOG_EVERY_S,
+    ) as shown:  # fmt: skip
+
+        def note(outcome: Outcome) -> None:
+            nonlocal ended, right, failed
+            ended, right = ended + 1, right + outcome.correct
+            failed += outcome.failure == INFRASTRUCTURE
+            words = f"{right / ended:.1%} right".replace("%", " %") + (f", {failed} failed" if failed else "")
+            shown.set_postfix_str(words, refresh=False)
+
+        def count(outcome: Outcome) -> None:
+            note(outcome)
+            shown.update()
+
+        for outcome in before:
+            note(outcome)
+        yield count
 
 
 async def run(dataset: Dataset, command: RunCommand) -> int:

@@ -99,20 +99,16 @@ class Client:
         text = received.decode("utf-8", errors="replace")
         if response.is_success:
             return text
-        raise failure_of(response.status_code, text)
+        try:
+            said = mapping(json.loads(text))
+            words = mapping(said.get("error", said)).get("message")
+        except (ValueError, RecursionError):
+            words = None
+        status = response.status_code
+        message = f"Error code: {status}" + (f" - {words}" if words and isinstance(words, str) else "")
+        if not 400 <= status < 500 or status in UNAVAILABLE_STATUS:
+            raise UnavailableError(message, overload=status >= 500 or status == 429, status=status)
+        raise BadRequestError(message) if status == 400 else RefusedError(message)
 
     async def close(self) -> None:
         await self._http.aclose()
-
-
-def failure_of(status: int, text: str) -> RefusedError | UnavailableError:
-    """What an HTTP status that is no success means. The text may be JSON with the words of the server."""
-    try:
-        said = mapping(json.loads(text))
-        message = mapping(said.get("error", said)).get("message")
-    except (ValueError, RecursionError):
-        message = None
-    message = f"Error code: {status}" + (f" - {message}" if message and isinstance(message, str) else "")
-    if not 400 <= status < 500 or status in UNAVAILABLE_STATUS:
-        return UnavailableError(message, overload=status >= 500 or status == 429, status=status)
-    return BadRequestError(message) if status == 400 else RefusedError(message)

@@ -11,7 +11,7 @@ from typing import Any
 from eva.agents.choice import AgentChoice
 from eva.dataset.items import Item
 from eva.endpoint.client import ChatModel
-from eva.endpoint.ranks import read_ranks
+from eva.endpoint.pool import read_ranks
 from eva.files import file_sha256
 from eva.json_text import mapping, parse_json
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE

@@ -16,7 +16,7 @@ from killable import KillableServer, killable
 from pseudo_terminal import CTRL_C, terminal
 from scripted_server import Script, ScriptedServer
 
-from eva.commands.bar import bar, logged_to_terminal
+from eva.commands.run import bar, logged_to_terminal
 from eva.records.schema import read_record
 
 RIGHT, WRONG = "<answer>B</answer>", "<answer>A</answer>"
