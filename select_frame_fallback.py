@@ -29,9 +29,10 @@ from typing import Any
 # NumPy's linear algebra, which is not used here, would start its threads on import: 0.15 s of CPU per call.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from eva.errors import EXIT_CANNOT_READ, EXIT_CANNOT_WRITE, EvaError, ReadError
-from eva.frames.serve import answer_one, plan_call, serve, with_sure_count
+from eva.errors import EXIT_CANNOT_READ, EXIT_CANNOT_WRITE, EvaError, MiscountedError, ReadError
+from eva.frames.serve import answer_one, plan_cut, serve
 from eva.frames.store import folder_name
+from eva.frames.tool import Cut
 from eva.option_words import in_full, is_option
 from eva.protocol.arguments import parse_clock
 from eva.video import BACKENDS, REFERENCE_OPTIONS
@@ -45,6 +46,7 @@ def main() -> int:
     """Run the command; gives its exit status."""
     if sys.argv[1:] == ["--worker"]:
         serve(answer)
+        return 0
     arguments = parse_arguments(sys.argv[1:])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that clean-up runs
     try:
@@ -61,19 +63,11 @@ def main() -> int:
 
 def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
     """A worker's reply to one request; see eva/frames/serve.py."""
-    return answer_one(request, worker_call)
+    return answer_one(request, parse_arguments)
 
 
-def worker_call(words: Sequence[str]) -> Mapping[str, Any]:
-    """What a worker is to do, by the words of a command line."""
-    call = vars(parse_arguments(words))
-    call["picture_format"] = call.pop("format")
-    del call["save_dir"]
-    return call
-
-
-def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line as a namespace. Exits with status 2 where it is unusable."""
+def parse_arguments(argv: Sequence[str]) -> Cut:
+    """The command line as a call. Exits with status 2 where it is unusable."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("-i", "--video-path", "--video_path", type=Path, required=True)
     parser.add_argument("--start", "--start-time", "--start_time", default="0")
@@ -105,7 +99,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
             parser.error(f"argument --{name}: {getattr(arguments, name)!r} is not a time")
     if arguments.start is None:
         parser.error("argument --start: there is no time")
-    return arguments
+    return Cut(**vars(arguments))
 
 
 def seconds(text: str) -> float | None:
@@ -114,31 +108,26 @@ def seconds(text: str) -> float | None:
     return parse_clock(text) if text.strip() else None
 
 
-def save_frames(arguments: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+def save_frames(cut: Cut) -> tuple[Path, dict[str, Any]]:
     """Select, decode and write; gives the folder and what is in it."""
-    folder = arguments.save_dir or new_folder(arguments.save_root, arguments.video_path)
-    with appear_at_once(folder, beside=arguments.save_dir or arguments.save_root) as partial:
-        selection = with_sure_count(lambda recount: write_frames(arguments, partial, recount=recount))
+    folder = cut.save_dir or new_folder(Path(cut.save_root), Path(cut.video_path))
+    with appear_at_once(folder, beside=cut.save_dir or Path(cut.save_root)) as partial:
+        try:
+            selection = write_frames(cut, partial, recount=False)
+        except MiscountedError:  # the packets of the file mislead
+            selection = write_frames(cut, partial, recount=True)
         (partial / "frames.json").write_text(json.dumps(selection) + "\n")
     return folder, selection
 
 
-def write_frames(arguments: argparse.Namespace, folder: Path, *, recount: bool) -> dict[str, Any]:
+def write_frames(cut: Cut, folder: Path, *, recount: bool) -> dict[str, Any]:
     """Decode, resize and write, a repeated frame as often as it was sampled."""
-    video = open_video(arguments.video_path, backend=arguments.backend, recount=recount, indexes=None)
-    plan = plan_call(
-        video,
-        start=arguments.start,
-        end=arguments.end,
-        nframes=arguments.nframes,
-        resize=arguments.resize,
-        factor=arguments.factor,
-        clamp=arguments.clamp,
-    )
+    video = open_video(Path(cut.video_path), backend=cut.backend, recount=recount, indexes=None)
+    plan = plan_cut(video, cut)
     places = {index: [n for n, wanted in enumerate(plan.indices) if wanted == index] for index in set(plan.indices)}
-    for index, data in pictures(video, plan.indices, plan, arguments.format):
+    for index, data in pictures(video, plan.indices, plan, cut.format):
         for place in places[index]:
-            (folder / picture_name(place, arguments.format)).write_bytes(data)
+            (folder / picture_name(place, cut.format)).write_bytes(data)
     return describe(video, plan)
 
 

@@ -29,8 +29,8 @@ from eva.endpoint.client import ChatModel
 from eva.endpoint.completion import image_message
 from eva.errors import EvaError, VideoError
 from eva.files import PROJECT
-from eva.frames.probing import is_folder
 from eva.frames.tool import FrameCounts
+from eva.frames.tools import is_folder
 from eva.records.meta import package_versions
 from eva.records.schema import Record
 from eva.run.connect import make_model, small_image

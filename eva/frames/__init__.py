@@ -3,3 +3,6 @@
 In: a video and a call in numbers. Out: paths of frames on disk.
 Only this room and `endpoint` leave the process.
 """
+
+# The frame store, below the frame root.
+STORE = "store"

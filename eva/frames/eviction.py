@@ -16,23 +16,20 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from eva.files import PARTIAL_SUFFIX
-from eva.frames.store import STORE
+from eva.files import LEFT_S, PARTIAL_SUFFIX
+from eva.frames import STORE
 from eva.video.picture import FORMATS
 
 log = logging.getLogger(__name__)
 
 # A frame that was just used may be on its way to a sample that does not hold it yet.
 SETTLED_S = 60.0
-# On a full disk where nothing else helps, a frame may go before its call can hold it: then the call is made again.
+# On a full disk where nothing else helps, a frame may go before its call can hold it: then that sample fails.
 FULL_SETTLED_S = 5.0
 # How often frames of running samples are renewed: well within both.
 RENEW_S = 2.0
-# A time stamp further in the future says nothing: that frame counts as old. Clocks of two machines differ by less.
-FUTURE_S = 3600.0
-# Longer than any call may take: a file that is still half written after this time was left by a process that died.
-STALE_S = 6 * 3600.0
 # Evicting goes a step below the cap, or every call after it would list the whole store again.
 STEP = 0.05
 # The part of the store that goes when the disk is full, whatever the cap: enough for many calls.
@@ -40,13 +37,12 @@ FULL_SHARE = 0.25
 MAX_DEFAULT_BYTES = 200 * 10**9
 
 
-@dataclass(frozen=True)
-class StoredFile:
-    """A frame in the store, whole or half written."""
+class StoredFile(NamedTuple):
+    """A frame in the store, whole or half written. `used_at` is the time stamp of its last use."""
 
     path: Path
     size: int
-    used_at: float  # time stamp of its last use
+    used_at: float
 
 
 @dataclass
@@ -72,19 +68,13 @@ class Evictor:
         store = self.root / STORE
         store.mkdir(parents=True, exist_ok=True)
         if not os.access(store, os.R_OK | os.W_OK | os.X_OK):
-            raise PermissionError(
-                f"{store} belongs to another user: name a folder of your own with --frame-root, or share it (a common "
-                "group, chmod g+s, and umask 002 for all its users)"
-            )
+            raise PermissionError(f"{store} belongs to another user: choose another folder, or share it in a group")
         if self.cap_bytes is None:
             # Frames of earlier runs count as room, or each run would get a smaller cap.
             room = shutil.disk_usage(self.root).free + sum(file.size for file in stored_files(self.root))
             self.cap_bytes = min(MAX_DEFAULT_BYTES, room // 2)
-            log.info(
-                "the frame store %s may grow to %.1f GB, at most half of the room on its disk; --frame-cache-gb sets "
-                "another size",
-                store, self.cap_bytes / 1e9,
-            )  # fmt: skip
+            size = f"{self.cap_bytes / 1e9:.1f} GB, at most half of the room on its disk"
+            log.info("the frame store %s may grow to %s; --frame-cache-gb sets another size", store, size)
         self.count_written(0)
         threading.Thread(target=self._renew, daemon=True).start()
 
@@ -92,7 +82,12 @@ class Evictor:
         """Keep `frames` until `release(sample)`; False where some were evicted before."""
         held = self._held.get(sample, set()) | set(frames)
         self._held[sample] = held  # another thread never sees a set that grows
-        return all(map(_touch, held))
+        try:
+            for frame in held:
+                os.utime(frame)
+        except FileNotFoundError:
+            return False
+        return True
 
     def release(self, sample: int) -> None:
         """The sample is over; its frames may go."""
@@ -123,56 +118,35 @@ class Evictor:
     def _evict(self, *, keep: float, settled_s: float) -> bool:
         """Delete files, those used least recently first, until the share `keep` and the cap allow the rest. Returns
         whether one went."""
-        now, cap = time.time(), MAX_DEFAULT_BYTES if self.cap_bytes is None else self.cap_bytes
-        files = stored_files(self.root)
-        ages = {file: now - file.used_at if file.used_at < now + FUTURE_S else math.inf for file in files}
-        used = total = sum(file.size for file in files)
+        # Of a time in the future, the distance counts: clocks of two machines differ a little.
+        now, cap = time.time(), self.cap_bytes or MAX_DEFAULT_BYTES
+        files = [(abs(now - file.used_at), file) for file in stored_files(self.root)]
+        used = total = sum(file.size for _, file in files)
         limit = min(used * keep, used if used <= cap else cap * (1 - STEP))
         held = set[Path]().union(*list(self._held.values()))
-        for file in sorted(files, key=lambda file: -ages[file]):
-            if file.path.name.endswith(PARTIAL_SUFFIX):
-                goes = ages[file] > STALE_S
+        for age_s, file in sorted(files, reverse=True):
+            if file.path.suffix == PARTIAL_SUFFIX:  # left by a process that died, where it is older than any call
+                goes = age_s > LEFT_S
             else:
-                goes = used > limit and ages[file] >= settled_s and file.path not in held
-            if goes and _delete(file):
-                used -= file.size
+                goes = used > limit and age_s >= settled_s and file.path not in held
+            with suppress(FileNotFoundError):  # another run was faster
+                if goes and file.path.stat().st_mtime == file.used_at:
+                    file.path.unlink()
+                    used -= file.size
         room = cap - used
         self._unlisted_bytes = room if 0 <= room < cap * STEP else cap * STEP
         return used < total
 
     def _renew(self) -> None:
         while not self._closed.wait(RENEW_S):
-            for held in list(self._held.values()):
-                for frame in held:
-                    with suppress(OSError):  # its next call will tell
-                        _touch(frame)
-
-
-def _touch(frame: Path) -> bool:
-    """Count a frame as used now; False where it is gone."""
-    try:
-        os.utime(frame)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _delete(file: StoredFile) -> bool:
-    """Delete a frame, unless it was used since it was listed. Returns whether it is gone."""
-    aside = file.path.with_name(f".{file.path.name}.{os.getpid()}.evicted{PARTIAL_SUFFIX}")
-    with suppress(FileNotFoundError):
-        # Who uses it from here on does not find it, and makes it again.
-        file.path.rename(aside)
-        if aside.stat().st_mtime != file.used_at:
-            aside.rename(file.path)
-            return False
-        aside.unlink()
-    return True
+            for frame in set[Path]().union(*list(self._held.values())):
+                with suppress(OSError):  # its next call will tell
+                    os.utime(frame)
 
 
 def stored_files(root: Path) -> list[StoredFile]:
     """The frames below a frame root, whole and half written; not the indexes, which are small."""
-    suffixes = (*(f".{name}" for name in FORMATS), ".ppm", PARTIAL_SUFFIX)  # earlier versions wrote ppm, too
+    suffixes = (*(f".{name}" for name in FORMATS), PARTIAL_SUFFIX)
     found = []
     for folder, _, names in os.walk(root / STORE):
         for name in names:

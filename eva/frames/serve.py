@@ -5,11 +5,11 @@ The requests, and what {"ok": ...} of the reply holds:
 - {}: nothing. The worker is ready.
 - {"probe": video}: the file that was found, and what its header says.
 - {"count": video}: the rate and the number of frames by the video's index.
-- {"cut": what store_frames takes}, {"words": [...]} with the words of a command line instead: what was executed, the
+- {"cut": the fields of a Cut}, {"words": [...]} with the words of a command line instead: what was executed, the
   paths of the frames in the store, and what they cost.
 
-Otherwise the reply is {"error": reason, "kind": ...}: "refused" (the call makes no sense for this video), "video" (none
-there, or broken), "unreadable" (the video is gone or changed, or its disk fails), "cannot_write" ("full": the disk is).
+Otherwise the reply is {"error": reason, "kind": ...}: "refused" (the request makes no sense for this video, or the
+video is not there, or broken), "unreadable" (it is gone or changed, or its disk fails), "cannot_write", "disk_full".
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ import hashlib
 import io
 import json
 import os
-import queue
 import sys
 import threading
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, TypeVar
+from typing import Any
 
 from eva.dataset.items import locate_video
-from eva.errors import DISK_FULL, EvaError, MiscountedError, ReadError, VideoError
-from eva.frames.index_file import Indexes
-from eva.frames.store import FrameFolder, video_folder
+from eva.errors import DISK_FULL, EvaError, MiscountedError, ReadError
+from eva.frames.store import Indexes, fill, video_folder
+from eva.frames.tool import Cut
 from eva.protocol.arguments import FrameRequest
 from eva.video import LIKE_TORCHCODEC
 from eva.video.container import VideoFile
@@ -39,40 +38,29 @@ from eva.video.decode import Video, describe, open_video, pictures
 from eva.video.index import probe
 from eva.video.sampling import Plan, make_plan
 
-Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-# The words of a command line -> what store_frames takes. Raises SystemExit after a sentence on standard error.
-Parse = Callable[[Sequence[str]], Mapping[str, Any]]
-Result = TypeVar("Result")
+# How often a worker looks whether the process that asked is still there.
+WATCH_S = 1.0
+
+# The words of a command line -> the call. Raises SystemExit after a sentence on standard error.
+Parse = Callable[[Sequence[str]], Cut]
 
 
-def serve(answer: Answer) -> NoReturn:
-    """Write `answer` of each request until standard input ends; then the process ends at once.
-
-    It also ends in the middle of an answer: the process that asked has ended, and nobody reads the answer.
-    """
+def serve(answer: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+    """Write `answer` of each request until standard input ends. The process ends with the one that started it, also in
+    the middle of an answer."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     # Standard output for replies alone: what a library prints goes to standard error.
-    replies: BinaryIO = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    try:
-        for line in _read_lines(sys.stdin.buffer):
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as replies:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        for line in sys.stdin.buffer:
             replies.write(json.dumps(answer(json.loads(line))).encode() + b"\n")
             replies.flush()
-    finally:  # an error that nothing above handles: Python would wait for the thread that reads, and abort
-        traceback.print_exc()
-        os._exit(1)
 
 
-def _read_lines(stream: BinaryIO) -> Iterator[bytes]:
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-
-    def read() -> None:
-        for line in stream:
-            lines.put(line)
-        os._exit(0)  # sys.exit would end this thread only
-
-    threading.Thread(target=read, daemon=True).start()
-    while True:
-        yield lines.get()
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH_S)
+    os._exit(0)  # sys.exit would end this thread only
 
 
 def answer_one(request: Mapping[str, Any], parse: Parse) -> Mapping[str, Any]:
@@ -84,12 +72,11 @@ def answer_one(request: Mapping[str, Any], parse: Parse) -> Mapping[str, Any]:
     except SystemExit:
         return {"error": complaints.getvalue().strip().rpartition("\n")[2], "kind": "refused"}
     except EvaError as error:
-        broken = isinstance(error, VideoError) and request.keys() & {"probe", "count"}
-        kind = "unreadable" if isinstance(error, ReadError) else "video" if broken else "refused"
+        kind = "unreadable" if isinstance(error, ReadError) else "refused"
         return {"error": " ".join(str(error).split()), "kind": kind}
     except OSError as error:
         reason = f"the frames cannot be written: {' '.join(str(error).split())}"
-        return {"error": reason, "kind": "cannot_write", "full": error.errno in DISK_FULL}
+        return {"error": reason, "kind": "disk_full" if error.errno in DISK_FULL else "cannot_write"}
 
 
 def _answer(request: Mapping[str, Any], parse: Parse) -> Mapping[str, Any]:
@@ -100,60 +87,36 @@ def _answer(request: Mapping[str, Any], parse: Parse) -> Mapping[str, Any]:
     if "count" in request:
         timeline = open_video(Path(request["count"]), backend="auto", recount=False, indexes=None).timeline
         return {"fps": timeline.average_fps, "frames": len(timeline.times_s)}
-    if not request:
-        return {}
-    return store_frames(**(parse(request["words"]) if "words" in request else request["cut"]))
+    return store_frames(Cut(**request["cut"]) if "cut" in request else parse(request["words"])) if request else {}
 
 
-def store_frames(
-    *,
-    video_path: str | Path,
-    start: float,
-    end: float | None,
-    nframes: int,
-    resize: float | None,
-    factor: int,
-    backend: str,
-    clamp: bool,
-    picture_format: str,
-    save_root: str | Path,
-) -> Mapping[str, Any]:
-    """Have the frames in the store of the save root, and decode those that are missing; gives what was executed."""
-    root = Path(save_root).absolute()
-
-    def work(recount: bool) -> Mapping[str, Any]:
-        video = open_video(Path(video_path), backend=backend, recount=recount, indexes=Indexes(root))
-        plan = plan_call(video, start=start, end=end, nframes=nframes, resize=resize, factor=factor, clamp=clamp)
-        kind = _kind(video, plan, recount=recount, by_time=backend == LIKE_TORCHCODEC)
-        stored = FrameFolder(video_folder(root, video.file) / kind, picture_format, plan.width, plan.height)
-        cost = stored.fill(plan.indices, lambda missing: pictures(video, missing, plan, picture_format))
-        return {**describe(video, plan), **asdict(cost), "frames": [str(stored.path(index)) for index in plan.indices]}
-
-    return with_sure_count(work)
-
-
-def plan_call(
-    video: Video, *, start: float, end: float | None, nframes: int, resize: float | None, factor: int, clamp: bool
-) -> Plan:
-    """The frames that a call means. No `end`: up to the stream's end; no `resize`: full size, whatever `factor` is."""
-    request = FrameRequest(
-        start, video.timeline.end_s if end is None else end, nframes, 1.0 if resize is None else resize
-    )
-    return make_plan(video.timeline, request, factor=1 if resize is None else factor, clamp=clamp)
-
-
-def with_sure_count(work: Callable[[bool], Result]) -> Result:
-    """The result of `work(recount)`: with frames counted by their packets, or by decoding where the packets mislead."""
+def store_frames(cut: Cut, *, recount: bool = False) -> Mapping[str, Any]:
+    """Have the frames in the store of the save root, and decode those that are missing; gives what was executed. Where
+    the packets of the file mislead, its frames are counted by decoding (`recount`)."""
+    root = Path(cut.save_root).absolute()
     try:
-        return work(False)
+        video = open_video(Path(cut.video_path), backend=cut.backend, recount=recount, indexes=Indexes(root))
+        plan = plan_cut(video, cut)
+        # All on which the pixels of a frame depend besides its index; those that are chosen by time are not turned.
+        kind = f"{plan.width}x{plan.height}-{video.decoder}{'-by-time' if cut.backend == LIKE_TORCHCODEC else ''}"
+        if video.decoder == "decord":  # its frames, sometimes wrong ones, depend on the others of the call
+            kind += f"-{hashlib.sha256(repr(plan.indices).encode()).hexdigest()[:20]}"
+        elif recount:
+            kind += "-counted"
+        folder = video_folder(root, video.file) / kind
+        frames = {index: folder / f"{index:07d}.{cut.format}" for index in plan.indices}
+        size = (plan.width, plan.height)
+        decoded, written_bytes = fill(frames, size, lambda missing: pictures(video, missing, plan, cut.format))
     except MiscountedError:
-        return work(True)
+        if recount:
+            raise
+        return store_frames(cut, recount=True)
+    cost = {"decoded": decoded, "written_bytes": written_bytes}
+    return {**describe(video, plan), **cost, "frames": [str(frames[index]) for index in plan.indices]}
 
 
-def _kind(video: Video, plan: Plan, *, recount: bool, by_time: bool) -> str:
-    """A name for all on which the pixels of a frame depend besides its index: size, decoder, how frames are decoded and
-    counted, and whether they are turned, which those that are chosen by time are not."""
-    name = f"{plan.width}x{plan.height}-{video.decoder}{'-by-time' if by_time else ''}"
-    if video.decoder == "decord":  # the frames that it gives, sometimes wrong ones, depend on the others of the call
-        return f"{name}-{hashlib.sha256(repr(plan.indices).encode()).hexdigest()[:20]}"
-    return f"{name}-counted" if recount else name
+def plan_cut(video: Video, cut: Cut) -> Plan:
+    """The frames that a call means."""
+    end, resize = video.timeline.end_s if cut.end is None else cut.end, 1.0 if cut.resize is None else cut.resize
+    request = FrameRequest(cut.start, end, cut.nframes, resize)
+    return make_plan(video.timeline, request, factor=1 if cut.resize is None else cut.factor, clamp=cut.clamp)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,17 +16,14 @@ from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.protocol.messages import VideoInfo
 from eva.video import REFERENCE_BACKENDS, REFERENCE_OPTIONS
 
-# How long a killed process may take to end.
-END_S = 5.0
 # The image limit of the published server command. A call for more frames fails before one is decoded.
 MAX_FRAMES = 9999
 # Far below the length of one word that Linux accepts on a command line.
 MAX_ARGUMENT_BYTES = 16384
 
-# The harness decides what the tool reads and where it writes, never the model. The last two take no value.
-_REFUSED = frozenset({"--video-path", "--video_path", "--save-dir", "--clamp", "--help"})
-# What only this project's tool knows: the reference's fails for it.
-_OWN = frozenset({"--format", "--worker"})
+# The harness decides what the tool reads and where it writes, never the model; then options without a value, and those
+# that the tool of the reference does not have.
+_REFUSED = {"--video-path", "--video_path", "--save-dir", "--clamp", "--help", "--format", "--worker"}
 _OPTION = re.compile(r"--[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -41,20 +36,15 @@ class FrameToolError(EvaError):
 
 
 class FrameToolUnusableError(EvaError):
-    """The tool works on no video: it cannot be started, or it has no place to write to. The next sample would fail in
-    the same way, so the run ends."""
+    """The tool works on no video: it cannot be started, or cannot write its frames. The run ends."""
 
 
 class VideosLostError(FrameToolUnusableError):
-    """The videos are gone, or their disk fails: no question could be shown its video."""
+    """The videos are gone, or their disk fails or does not answer: no question could be shown its video."""
 
 
-class NoRoomForFramesError(FrameToolUnusableError):
-    """The tool cannot write its frames; `full`: because the disk, or what this user may have of it, is full."""
-
-    def __init__(self, message: str, *, full: bool = False) -> None:
-        super().__init__(message)
-        self.full = full
+class FramesDiskFullError(FrameToolUnusableError):
+    """The disk of the frames, or what this user may have of it, is full."""
 
 
 @dataclass(frozen=True)
@@ -82,40 +72,50 @@ class FoundVideo:
 
 @dataclass
 class FrameCounts:
-    """What a tool did in a run.
-
-    `asked`: the frame files that its calls gave; a file that one call names twice counts once. `decoded`: how many
-    frames it decoded for them. A command that is started per call decodes each of its files.
-    """
+    """The frame files that calls gave, of which one call counts each once, and how many frames were decoded for
+    them."""
 
     asked: int = 0
     decoded: int = 0
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A call as this project's tool executes it, by its command line or by a worker.
+
+    No `end`: up to the stream's end; no `resize`: full size, whatever `factor` is. `save_dir` is for the command alone.
+    """
+
+    video_path: str | Path
+    start: float
+    end: float | None
+    nframes: int
+    resize: float | None
+    factor: int
+    backend: str
+    clamp: bool
+    format: str
+    save_root: str | Path
+    save_dir: Path | None = None
 
 
 class FrameTool(Protocol):
     """What gives the frames of a call."""
 
     @property
-    def settings(self) -> ToolSettings:
-        """Which command it is, and how it is called."""
-        ...
-
+    def settings(self) -> ToolSettings: ...
     @property
-    def counts(self) -> FrameCounts:
-        """What it did so far."""
-        ...
+    def counts(self) -> FrameCounts: ...
 
     async def start(self) -> None:
         """Prepare, before the first call. Raises FrameToolUnusableError."""
-        ...
 
     async def probe(self, annotated: Path) -> FoundVideo:
-        """The video that is annotated with this path, and what its header says. Raises VideoError, FrameToolError."""
-        ...
+        """The video that is annotated with this path, and what its header says. Raises VideoError, FrameToolError,
+        VideosLostError."""
 
     async def count(self, video: Path) -> tuple[float, int]:
         """The average rate and the number of frames of a video, by its index. Raises VideoError, FrameToolError."""
-        ...
 
     async def extract(self, video: Path, call: FrameRequest, *, sample: int) -> Extraction:
         """The frames of one call. They stay where they are until `release(sample)`.
@@ -123,15 +123,12 @@ class FrameTool(Protocol):
         Raises CallFailedError where the tool refuses it, FrameToolError where it cannot work on this video,
         FrameToolUnusableError where it can work on none.
         """
-        ...
 
     def release(self, sample: int) -> None:
         """The sample with this number is over."""
-        ...
 
     async def close(self) -> None:
         """End its processes."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -149,83 +146,42 @@ class ToolSettings:
     timeout_s: float
     factor: int = PIXELS_PER_TOKEN_SIDE
 
-    def program(self) -> list[str]:
-        return [sys.executable, str(self.path)] if self.path.suffix == ".py" else [str(self.path)]
-
     def arguments(self, video: Path, call: FrameRequest) -> list[str]:
         """The words of the command line for one call. Raises CallFailedError for an argument that cannot be passed
         on."""
-        # name=value in one word: a value that begins with a dash cannot become an option.
         numbers = {
             "start_time": call.start_s,
             "end_time": call.end_s,
             "nframes": call.nframes,
             "resize": call.resize,
         }
+        # name=value in one word: a value that begins with a dash cannot become an option.
         words = [f"--video_path={video}"]
         if self.fallback:
             words += [f"--{name}={value}" for name, value in numbers.items()]
         else:
             # A number stands where the model has it. Of two names for one thing, the tool takes the later one.
-            words += _pass_on({**call.asked, **numbers})
+            words += [_pass_on(name, str(value)) for name, value in {**call.asked, **numbers}.items()]
         words += [f"--factor={self.factor}", f"--save-root={self.save_root}"]
         if self.backend != "auto":
             words.append(f"--backend={self.backend}")
         return [*words, "--clamp"] if self.fallback else words
 
-
-def _pass_on(arguments: Mapping[str, Any]) -> list[str]:
-    """The model's arguments as words of a command line, each option with its full name. Raises CallFailedError."""
-    words = []
-    for name, value in arguments.items():
-        option, text = _full_name(name), _check_value(name, str(value))
-        if option == "--backend" and text not in REFERENCE_BACKENDS:
-            raise CallFailedError(f"argument {name!r}: there is no backend {text[:80]!r}")
-        if option == "--nframes" and _integer(text) > MAX_FRAMES:
-            raise CallFailedError(
-                f"argument {name!r}: {text[:80]} frames are more than a prompt may hold ({MAX_FRAMES})"
-            )
-        if option == "--save-root":
-            continue
-        words.append(f"{option}={text}")
-    return words
+    def command(self, video: Path, call: FrameRequest) -> list[str]:
+        """The whole command line for one call; see arguments."""
+        program = [sys.executable, str(self.path)] if self.path.suffix == ".py" else [str(self.path)]
+        return [*program, *self.arguments(video, call)]
 
 
-def _full_name(name: str) -> str:
-    """The option that the model means by the name of an argument. An unknown one may be an option of a foreign tool."""
+def _pass_on(name: str, text: str) -> str:
+    """An argument of the model as a word of a command line, with its full name. An unknown one may be an option of a
+    foreign tool. Raises CallFailedError."""
     options = full_names(f"--{name}", REFERENCE_OPTIONS) or [f"--{name}"]
-    if len(options) > 1 or options[0] in _REFUSED | _OWN or not _OPTION.fullmatch(options[0]):
+    if len(options) > 1 or options[0] in _REFUSED or not _OPTION.fullmatch(options[0]):
         raise CallFailedError(f"the frame tool takes no argument {name[:80]!r} from the model")
-    return options[0]
-
-
-def _integer(text: str) -> int:
-    """0 for what is no integer: the tool refuses it."""
-    try:
-        return int(text)
-    except ValueError:
-        return 0
-
-
-def _check_value(name: str, text: str) -> str:
-    try:
-        fits = len(text.encode()) <= MAX_ARGUMENT_BYTES and "\0" not in text
-    except UnicodeEncodeError:
-        fits = False
-    if not fits or is_option(text):
+    data = text.encode(errors="ignore")
+    if len(data) > MAX_ARGUMENT_BYTES or data.decode() != text or "\0" in text or is_option(text):
         raise CallFailedError(f"argument {name!r} has a value that a command cannot take: {text[:80]!r}")
-    return text
-
-
-def start_failure(tool: str | Path, error: OSError) -> str:
-    return f"the frame tool {tool} cannot be started: {error.strerror}"
-
-
-async def kill_process(process: asyncio.subprocess.Process) -> None:
-    """End a process. A process that waits for a dead disk cannot end: it is left behind, and ends when the disk
-    answers."""
-    if process.returncode is None:
-        process.kill()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(END_S):
-            await process.wait()
+    if options[0] == "--backend" and text not in REFERENCE_BACKENDS:
+        raise CallFailedError(f"argument {name!r}: there is no backend {text[:80]!r}")
+    return f"{options[0]}={text}"

@@ -17,8 +17,8 @@ from eva.agent.transcript import load_transcriber
 from eva.agents.choice import AGENT_SETTINGS, AgentChoice
 from eva.dataset.items import Item, video_path
 from eva.errors import VideoError
-from eva.frames.probing import is_folder
 from eva.frames.tool import FoundVideo, FrameToolError, VideosLostError
+from eva.frames.tools import is_folder
 from eva.protocol.budget import PIXELS_PER_TOKEN_SIDE
 from eva.protocol.stop_reasons import EXCEPTION
 from eva.records.meta import differences, read_meta

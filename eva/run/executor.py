@@ -15,11 +15,10 @@ from eva.agent.transcript import Transcribe
 from eva.cpus import available_cpus
 from eva.dataset.items import Item
 from eva.endpoint.pool import Assignment
-from eva.frames.command_tool import CommandTool
 from eva.frames.eviction import Evictor
 from eva.frames.tool import FrameCounts, FrameTool, ToolSettings
+from eva.frames.tools import CommandTool, WorkerTool
 from eva.frames.worker import Workers
-from eva.frames.worker_tool import WorkerTool
 from eva.records.schema import Record
 from eva.run.options import FRAME_TOOL, FrameSettings, Options
 

@@ -17,7 +17,8 @@ from eva.dataset.catalog import load_catalog
 from eva.dataset.items import Item, load_items
 from eva.errors import EvaError
 from eva.files import PROJECT, file_sha256
-from eva.frames.probing import FolderSilentError, is_folder
+from eva.frames.tool import VideosLostError
+from eva.frames.tools import is_folder
 from eva.json_text import is_number
 from eva.protocol.messages import first_question
 from eva.protocol.option import can_be_letter, count_options
@@ -95,7 +96,7 @@ def find_problems(dataset: Dataset, options: Options) -> Iterator[EvaError]:
             if not is_folder(dataset.video_root):
                 root = dataset.video_root
                 yield SettingsError(f"there is no video folder {root}: give it with --video-root or --videos")
-        except FolderSilentError as error:
+        except VideosLostError as error:
             yield error
     elif importlib.util.find_spec("ray") is None:
         yield SettingsError("--ray needs the package ray: pip install -r requirements/ray.txt")

@@ -135,7 +135,7 @@ def test_a_video_replaced_while_its_frames_are_decoded_keeps_none_of_them(
     monkeypatch.setattr(serve, "pictures", pictures)
     root = tmp_path / "frames"
     assert_changed(ask(video, root, f"--backend={backend}"))
-    assert [path for path in kept(root) if path.name != "index.npz"] == []
+    assert [path for path in kept(root) if path.suffix != ".npz"] == []
 
 
 def test_after_a_change_the_next_call_gives_the_new_videos_frames(video: Path, other: Path, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_read_error_is_not_the_end_of_a_video(disk: FailingDisk, recipe: Recip
     video, root = encode(recipe, disk.folder), tmp_path / "frames"
     disk.fail(video, video.stat().st_size // 2)
     assert_unreadable(ask(video, root), EIO)
-    assert [path for path in kept(root) if path.name != "index.npz"] == []
+    assert [path for path in kept(root) if path.suffix != ".npz"] == []
     disk.heal()
     assert_right(ask(video, root), last=239)
 
@@ -209,7 +209,7 @@ def test_a_video_that_was_cut_off_is_read_to_its_end_and_its_index_is_kept(video
     data = encode(Recipe("whole.ts", "libx264", count=60, options=X264), tmp_path).read_bytes()
     cut.write_bytes(data[: len(data) // 2])
     assert "ok" in ask(cut, root)
-    assert [path.name for path in kept(root) if path.suffix == ".npz"] == ["index.npz"]
+    assert len([path for path in kept(root) if path.suffix == ".npz"]) == 1
 
 
 def test_a_process_that_may_open_no_more_files_has_no_broken_video(video: Path) -> None:

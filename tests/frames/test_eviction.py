@@ -18,15 +18,16 @@ from harness import ROOT, wait_until
 
 from eva.frames import eviction
 from eva.frames.eviction import MAX_DEFAULT_BYTES, Evictor, stored_files
-from eva.frames.store import FillCost, FrameFolder, video_folder, write_whole
+from eva.frames.store import fill, video_folder, write_whole
 from eva.video.container import VideoFile
 from eva.video.picture import encode, whole_size
 
 SIDE = 8
+SIZE = (SIDE, SIDE)
 BOOTED_AT = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def fill(root: Path, count: int, *, size: int = 100, age_s: float = 1000) -> list[Path]:
+def old_frames(root: Path, count: int, *, size: int = 100, age_s: float = 1000) -> list[Path]:
     """Frames of `size` bytes, the first one used longest ago."""
     folder = root / "store" / "video" / "8x8-av"
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,7 @@ def kept(frames: Sequence[Path]) -> int:
 
 
 def test_a_store_at_its_cap_stays_and_one_byte_above_it_a_step_more_goes(tmp_path: Path) -> None:
-    frames = fill(tmp_path, 100, size=10)
+    frames = old_frames(tmp_path, 100, size=10)
     Evictor(tmp_path, 1000).start()
     assert kept(frames) == 100
     Evictor(tmp_path, 999).start()
@@ -70,7 +71,7 @@ def test_one_run_keeps_to_its_cap_and_lists_the_store_only_where_it_may_be_above
     monkeypatch.setattr(eviction, "stored_files", note)
     evictor = Evictor(tmp_path, 10_000)
     evictor.start()
-    folder = fill(tmp_path, 1)[0].parent
+    folder = old_frames(tmp_path, 1)[0].parent
     for number in range(1000):
         frame = folder / f"new-{number:04d}.png"
         frame.write_bytes(b"x" * 100)
@@ -81,7 +82,7 @@ def test_one_run_keeps_to_its_cap_and_lists_the_store_only_where_it_may_be_above
 
 
 def test_on_a_full_disk_a_quarter_goes_once_per_failure_though_the_store_is_below_its_cap(tmp_path: Path) -> None:
-    frames = fill(tmp_path, 16, age_s=100)
+    frames = old_frames(tmp_path, 16, age_s=100)
     evictor = Evictor(tmp_path, 10**9)
     failed_at = time.monotonic()
     evictor.make_room(failed_at)
@@ -96,7 +97,7 @@ def test_on_a_full_disk_a_quarter_goes_once_per_failure_though_the_store_is_belo
 def test_on_a_full_disk_frames_of_the_last_minute_go_where_nothing_else_helps(
     tmp_path: Path, age_s: float, left: int
 ) -> None:
-    old, young = fill(tmp_path / "old", 8, age_s=100), fill(tmp_path, 8, age_s=age_s)
+    old, young = old_frames(tmp_path / "old", 8, age_s=100), old_frames(tmp_path, 8, age_s=age_s)
     Evictor(tmp_path, 10**9).make_room(time.monotonic())
     assert kept(young) == left
     frames = [frame.rename(young[0].parent / f"old-{frame.name}") for frame in old]
@@ -105,8 +106,8 @@ def test_on_a_full_disk_frames_of_the_last_minute_go_where_nothing_else_helps(
 
 
 def test_a_time_in_the_future_counts_as_old_but_not_where_clocks_differ_a_little(tmp_path: Path) -> None:
-    frames = fill(tmp_path, 3, age_s=-5000)
-    os.utime(frames[2], (time.time() + 60,) * 2)
+    frames = old_frames(tmp_path, 3, age_s=-5000)
+    os.utime(frames[2], (time.time() + 30,) * 2)
     Evictor(tmp_path, 250).start()
     assert there(frames)[2]
     Evictor(tmp_path, 1).start()
@@ -125,17 +126,17 @@ def test_without_a_cap_half_of_the_room_is_taken_where_stored_frames_count_as_ro
 
 
 def test_frames_of_every_format_and_half_written_ones_count_and_nothing_else_does(tmp_path: Path) -> None:
-    folder = fill(tmp_path, 1)[0].parent
-    for name in ("1.bmp", "2.ppm", ".3.png.77.partial", "index.npz", "notes.txt"):
+    folder = old_frames(tmp_path, 1)[0].parent
+    for name in ("1.bmp", ".3.png.77.partial", "index-1.npz", "notes.txt"):
         (folder / name).write_bytes(b"12345")
     found = {file.path.name: file.size for file in stored_files(tmp_path)}
-    assert found == {"0000000.png": 100, "1.bmp": 5, "2.ppm": 5, ".3.png.77.partial": 5}
+    assert found == {"0000000.png": 100, "1.bmp": 5, ".3.png.77.partial": 5}
 
 
 def test_what_a_killed_process_left_half_written_is_removed_by_a_later_run_whatever_the_cap(tmp_path: Path) -> None:
-    folder = fill(tmp_path, 1)[0].parent
+    folder = old_frames(tmp_path, 1)[0].parent
     young, old, index = (folder / f".{name}.7.partial" for name in ("1.png", "2.png", "index.npz"))
-    for path, hours in ((young, 5.9), (old, 6.1), (index, 7)):
+    for path, hours in ((young, 0.9), (old, 1.1), (index, 7)):
         path.write_bytes(b"half")
         os.utime(path, (time.time() - hours * 3600,) * 2)
     Evictor(tmp_path, 10**9).start()
@@ -146,7 +147,7 @@ def test_what_a_killed_process_left_half_written_is_removed_by_a_later_run_whate
 
 
 def test_frames_of_a_running_sample_stay_until_all_samples_that_use_them_are_over(tmp_path: Path) -> None:
-    frames = fill(tmp_path, 4)
+    frames = old_frames(tmp_path, 4)
     evictor = Evictor(tmp_path, 1, settled_s=0)
     assert evictor.hold(1, frames[:2])
     assert evictor.hold(1, frames[1:2])
@@ -162,7 +163,7 @@ def test_frames_of_a_running_sample_stay_until_all_samples_that_use_them_are_ove
 
 
 def test_holding_a_frame_that_is_gone_says_so_also_of_an_earlier_call(tmp_path: Path) -> None:
-    frames = fill(tmp_path, 2)
+    frames = old_frames(tmp_path, 2)
     evictor = Evictor(tmp_path, 1)
     assert not evictor.hold(1, [tmp_path / "store" / "gone.png"])
     assert evictor.hold(2, frames[:1])
@@ -184,7 +185,7 @@ sys.stdin.read()
 
 @pytest.mark.process
 def test_a_run_renews_the_frames_of_its_running_samples_until_it_ends(tmp_path: Path) -> None:
-    frames = fill(tmp_path, 2)
+    frames = old_frames(tmp_path, 2)
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, tmp_path, frames[1]], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -203,7 +204,7 @@ def test_a_run_renews_the_frames_of_its_running_samples_until_it_ends(tmp_path: 
 
 
 def test_a_frame_that_is_used_after_the_store_was_listed_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    frames = fill(tmp_path, 2)
+    frames = old_frames(tmp_path, 2)
 
     def list_then_use(root: Path) -> list[eviction.StoredFile]:
         found = stored_files(root)
@@ -216,7 +217,7 @@ def test_a_frame_that_is_used_after_the_store_was_listed_stays(tmp_path: Path, m
 
 
 def test_a_frame_that_is_held_while_another_thread_evicts_is_not_lost(tmp_path: Path) -> None:
-    frames = fill(tmp_path, 400)
+    frames = old_frames(tmp_path, 400)
     evictor = Evictor(tmp_path, cap_bytes=100)
     evicting = threading.Thread(target=evictor.count_written, args=(0,))
     evicting.start()
@@ -236,6 +237,10 @@ def make(indices: Sequence[int]) -> Iterator[tuple[int, bytes]]:
     return ((index, picture(index)) for index in indices)
 
 
+def paths(root: Path, *indices: int) -> dict[int, Path]:
+    return {index: root / "frames" / f"{index}.png" for index in indices}
+
+
 def test_each_missing_frame_is_made_once_in_ascending_order(tmp_path: Path) -> None:
     asked: list[list[int]] = []
 
@@ -243,14 +248,12 @@ def test_each_missing_frame_is_made_once_in_ascending_order(tmp_path: Path) -> N
         asked.append(list(indices))
         return make(indices)
 
-    folder = FrameFolder(tmp_path / "frames", "png", SIDE, SIDE)
-    cost = folder.fill([5, 1, 5, 3], note)
-    assert asked == [[1, 3, 5]]
-    assert cost == FillCost(3, sum(folder.path(index).stat().st_size for index in (1, 3, 5)))
-    assert folder.fill([1, 2, 5], note) == FillCost(1, len(picture(2)))
-    assert folder.fill([1, 2, 5], note) == FillCost()
+    frames = paths(tmp_path, 5, 1, 3)
+    assert fill(frames, SIZE, note) == (3, sum(path.stat().st_size for path in frames.values()))
+    assert fill(paths(tmp_path, 1, 2, 5), SIZE, note) == (1, len(picture(2)))
+    assert fill(paths(tmp_path, 1, 2, 5), SIZE, note) == (0, 0)
     assert asked == [[1, 3, 5], [2]]
-    assert {path.name for path in folder.folder.iterdir()} == {f"000000{n}.png" for n in (1, 2, 3, 5)}
+    assert {path.name for path in frames[1].parent.iterdir()} == {f"{n}.png" for n in (1, 2, 3, 5)}
 
 
 def spoil_none(path: Path) -> None:
@@ -267,20 +270,20 @@ def age_beyond_boot(path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [spoil_none, spoil_size, age_beyond_boot])
 def test_a_frame_that_cannot_be_believed_is_made_again(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
-    folder = FrameFolder(tmp_path / "frames", "png", SIDE, SIDE)
-    folder.fill([1, 2, 3], make)
-    spoil(folder.path(1))
-    assert folder.fill([1, 2, 3], make).decoded == 1
-    assert whole_size(folder.path(1)) == (SIDE, SIDE)
+    frames = paths(tmp_path, 1, 2, 3)
+    fill(frames, SIZE, make)
+    spoil(frames[1])
+    assert fill(frames, SIZE, make)[0] == 1
+    assert whole_size(frames[1]) == SIZE
 
 
 def test_a_frame_that_is_used_again_is_as_young_as_a_new_one(tmp_path: Path) -> None:
-    folder = FrameFolder(tmp_path / "frames", "png", SIDE, SIDE)
-    folder.fill([1], make)
+    frames = paths(tmp_path, 1)
+    fill(frames, SIZE, make)
     used_at = max(BOOTED_AT + 1, time.time() - 100)
-    os.utime(folder.path(1), (used_at,) * 2)
-    folder.fill([1], make)
-    assert folder.path(1).stat().st_mtime > used_at
+    os.utime(frames[1], (used_at,) * 2)
+    fill(frames, SIZE, make)
+    assert frames[1].stat().st_mtime > used_at
 
 
 def test_files_appear_together_and_only_when_all_are_written(tmp_path: Path) -> None:
@@ -294,7 +297,7 @@ def test_files_appear_together_and_only_when_all_are_written(tmp_path: Path) -> 
     with pytest.raises(RuntimeError):
         write_whole(files(broken=True))
     assert list(tmp_path.iterdir()) == []
-    assert write_whole(files(broken=False)) == FillCost(2, 3)
+    assert write_whole(files(broken=False)) == 3
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"one": b"1", "two": b"22"}
 
 

@@ -51,7 +51,6 @@ def test_without_fallback_each_argument_stands_where_the_model_has_it_and_an_abs
         {"b": "AUTO"}, {"backend": "like-decord"}, {"": 1}, {"-i": "x"}, {"resize=0.5": ""}, {"a b": 1}, {"sta": 1},
         {"e": 1}, {"start": -1e-5},
         {"end": "-1:00"}, {"why": "--clamp"}, {"why": "\0"}, {"why": "\ud800"}, {"why": "x" * 20_000},
-        {"nfr": 10_000}, {"n": "1_0000"},
     ],
     ids=ascii,
 )  # fmt: skip

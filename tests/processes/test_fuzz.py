@@ -22,8 +22,8 @@ from eva.agent.transcript import load_transcriber
 from eva.agents.eva import Eva
 from eva.dataset.items import Item
 from eva.endpoint.completion import Reply
-from eva.frames.command_tool import CommandTool
 from eva.frames.tool import CallFailedError, Extraction, ToolSettings
+from eva.frames.tools import CommandTool
 from eva.frames.worker import Workers
 from eva.protocol.arguments import FrameRequest
 from eva.protocol.messages import Message

@@ -20,7 +20,8 @@ from disks import failing, mounted
 from harness import HELPERS, Bench, Run, block, call, make_video, row, wait_until
 from scripted_server import Script, ScriptedServer
 
-from eva.frames.probing import FolderSilentError, is_folder
+from eva.frames.tool import VideosLostError
+from eva.frames.tools import is_folder
 
 ANSWER = "<answer>B</answer>"
 RELEASE_S = 180.0
@@ -127,7 +128,7 @@ def test_a_foreign_frame_tool_s_videos_are_looked_at_under_the_time_limit_too(
 
 
 def test_a_video_folder_that_does_not_answer_is_said_and_not_waited_for(tmp_path: Path) -> None:
-    with stuck(tmp_path / "mount", "root"), pytest.raises(FolderSilentError, match=r"mount did not answer for 1 s"):
+    with stuck(tmp_path / "mount", "root"), pytest.raises(VideosLostError, match=r"mount did not answer for 1 s"):
         is_folder(tmp_path / "mount", timeout_s=1)
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import json
 import os
 import signal
-import subprocess
 import sys
+from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,16 +20,15 @@ from scripted_server import Script, ScriptedServer
 from videos import Recipe
 
 from eva.frames.eviction import Evictor
-from eva.frames.tool import CallFailedError, FrameToolError, NoRoomForFramesError, ToolSettings
-from eva.frames.worker import Worker, Workers
-from eva.frames.worker_tool import WorkerTool
+from eva.frames.tool import CallFailedError, FrameToolError, FrameToolUnusableError, ToolSettings
+from eva.frames.tools import WorkerTool
+from eva.frames.worker import Workers
 from eva.protocol.arguments import FrameRequest
 
 T = TypeVar("T")
 Encoded = Callable[[Recipe], Path]
 CLIP = Recipe("clip.mp4", "libx264", options={"g": "20", "preset": "veryfast"})
 BAD_WORKER = HELPERS / "bad_worker.py"
-HAS_DECORD = importlib.util.find_spec("decord") is not None
 MB = 2**20
 
 
@@ -66,15 +63,15 @@ def look(start_s: float = 0, end_s: float = 2.4, nframes: int = 3, resize: float
     return FrameRequest(start_s, end_s, nframes, resize, extra)
 
 
-def idle(tool: WorkerTool) -> list[Worker]:
+def idle(tool: WorkerTool) -> list[Process]:
     return tool.workers._idle
 
 
-async def stopped(tool: WorkerTool, video: Path) -> Worker:
+async def stopped(tool: WorkerTool, video: Path) -> Process:
     """A worker that has served a call and will not answer the next one."""
     await tool.extract(video, look(), sample=1)
     (worker,) = idle(tool)
-    worker.process.send_signal(signal.SIGSTOP)
+    worker.send_signal(signal.SIGSTOP)
     return worker
 
 
@@ -114,7 +111,7 @@ def test_calls_share_the_process(encoded: Encoded, tmp_path: Path) -> None:
         pids = set()
         for _ in range(2):
             await tool.extract(encoded(CLIP), look(), sample=1)
-            pids.add(idle(tool)[0].process.pid)
+            pids.add(idle(tool)[0].pid)
         return pids
 
     assert len(run(make_tool(tmp_path), twice)) == 1
@@ -183,7 +180,7 @@ def test_an_undecodable_video_is_a_failed_call(tmp_path: Path) -> None:
 
 def test_where_no_frame_can_be_written_the_run_cannot_go_on(encoded: Encoded, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(NoRoomForFramesError):
+    with pytest.raises(FrameToolUnusableError):
         run(make_tool(tmp_path / "file" / "frames"), lambda tool: tool.extract(encoded(CLIP), look(), sample=1))
 
 
@@ -198,7 +195,7 @@ def test_a_disk_that_fills_up_is_not_the_calls_fault_and_leaves_no_half_picture(
         f"runpy.run_path({str(FRAME_TOOL)!r}, run_name='__main__')\n"
     )
     root = tmp_path / "frames"
-    with pytest.raises(NoRoomForFramesError, match="File too large"):
+    with pytest.raises(FrameToolUnusableError, match="File too large"):
         run(make_tool(root, script=script), lambda tool: tool.extract(encoded(CLIP), look(resize=1), sample=1))
     assert [path for path in root.rglob("*") if path.is_file() and "frame" in path.name] == []
 
@@ -234,53 +231,27 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_call_is_replaced_and_the_cal
         worker = await stopped(tool, encoded(CLIP))
         asked = asyncio.create_task(tool.extract(encoded(CLIP), look(), sample=1))
         await asyncio.to_thread(wait_until, lambda: not idle(tool))
-        worker.process.kill()
+        worker.kill()
         assert len((await asked).frames) == 3
-        assert idle(tool)[0].process.pid != worker.process.pid
+        assert idle(tool)[0].pid != worker.pid
 
     run(make_tool(tmp_path), killed)
 
 
-def test_a_worker_that_hangs_is_killed_after_the_time_limit_and_replaced(encoded: Encoded, tmp_path: Path) -> None:
-    async def hung(tool: WorkerTool) -> None:
-        worker = await stopped(tool, encoded(CLIP))
-        assert len((await tool.extract(encoded(CLIP), look(), sample=1)).frames) == 3
-        assert not lives(worker.process.pid)
-
-    run(make_tool(tmp_path, timeout_s=5), hung)
-
-
-@pytest.mark.skipif(not HAS_DECORD, reason="decord has no wheel for this platform")
-def test_a_call_on_which_one_decoder_crashes_is_served_by_the_other(encoded: Encoded, tmp_path: Path) -> None:
+def test_a_video_on_which_two_workers_crash_is_not_tried_again(encoded: Encoded, tmp_path: Path) -> None:
     video = tmp_path / "crashes.mp4"
     video.symlink_to(encoded(CLIP))
-    tool = make_tool(tmp_path / "frames", script=BAD_WORKER)
-    assert run(tool, lambda tool: tool.extract(video, look(), sample=1)).details["decoder"] == "decord"
 
+    async def use(tool: WorkerTool) -> None:
+        for reason in (r"again ended \(exit status -11\)", "not tried again in this run"):
+            with pytest.raises(FrameToolError, match=reason):
+                await tool.extract(video, look(), sample=1)
 
-@pytest.mark.skipif(not HAS_DECORD, reason="decord has no wheel for this platform")
-def test_a_crash_is_not_charged_to_the_call_when_the_other_decoder_cannot_open_the_video(
-    encoded: Encoded, tmp_path: Path
-) -> None:
-    video = tmp_path / "crashes-av1.mp4"
-    video.symlink_to(encoded(Recipe("av1.mp4", "libsvtav1", options={"g": "20", "preset": "11"})))
-    tool = make_tool(tmp_path / "frames", script=BAD_WORKER)
-    with pytest.raises(FrameToolError, match="tried in another way"):
-        run(tool, lambda tool: tool.extract(video, look(), sample=1))
-
-
-def test_a_backend_that_was_asked_for_is_not_exchanged_for_another(encoded: Encoded, tmp_path: Path) -> None:
-    video = tmp_path / "crashes.mp4"
-    video.symlink_to(encoded(CLIP))
-    chosen_by_user = make_tool(tmp_path / "frames", script=BAD_WORKER, backend="av")
-    by_model = make_tool(tmp_path / "frames", script=BAD_WORKER, fallback=False)
-    for tool, asked in ((chosen_by_user, look()), (by_model, look(backend="torchcodec"))):
-        with pytest.raises(FrameToolError, match=r"exit status -11.*tried again, it ended \(exit status -11\)"):
-            run(tool, lambda tool, asked=asked: tool.extract(video, asked, sample=1))  # type: ignore[misc]
+    run(make_tool(tmp_path / "frames", script=BAD_WORKER), use)
 
 
 @pytest.mark.parametrize(("name", "reason"), [("hangs", "took over 4 s"), ("grows", "took over 400 MB of memory")])
-def test_a_video_on_which_both_tries_fail_is_quarantined_and_others_are_served(
+def test_a_video_that_exceeds_a_limit_is_not_tried_again_and_others_are_served(
     encoded: Encoded, tmp_path: Path, name: str, reason: str
 ) -> None:
     video = tmp_path / f"{name}.mp4"
@@ -291,12 +262,12 @@ def test_a_video_on_which_both_tries_fail_is_quarantined_and_others_are_served(
             tool.extract(video, look(), sample=1), tool.extract(encoded(CLIP), look(), sample=1), return_exceptions=True
         )
         assert isinstance(bad, FrameToolError)
-        assert str(bad).count(reason) == 2
+        assert reason in str(bad)
         assert len(good.frames) == 3  # type: ignore[union-attr]
-        before = {worker.process.pid for worker in idle(tool)}
+        before = {worker.pid for worker in idle(tool)}
         with pytest.raises(FrameToolError, match="not tried again in this run"):
             await tool.extract(video, look(), sample=1)
-        assert {worker.process.pid for worker in idle(tool)} == before, "a quarantined video costs no worker"
+        assert {worker.pid for worker in idle(tool)} == before, "a quarantined video costs no worker"
 
     run(make_tool(tmp_path / "frames", script=BAD_WORKER, count=2, timeout_s=4, memory_mb=400), use)
 
@@ -309,23 +280,13 @@ def test_a_cancelled_call_leaves_no_reply_for_the_next_one(encoded: Encoded, tmp
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
-        assert not lives(worker.process.pid)
+        assert not lives(worker.pid)
         assert len((await tool.extract(encoded(CLIP), look(nframes=2), sample=1)).frames) == 2
 
     run(make_tool(tmp_path), cancelled)
 
 
 # --- the life of a worker
-
-
-def test_a_worker_ends_with_its_standard_input_also_in_the_middle_of_a_call(encoded: Encoded, tmp_path: Path) -> None:
-    video = tmp_path / "hangs.mp4"
-    video.symlink_to(encoded(CLIP))
-    worker = subprocess.Popen([sys.executable, str(BAD_WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert worker.stdin is not None
-    worker.stdin.write(json.dumps({"words": [f"--video-path={video}"]}).encode() + b"\n")
-    worker.stdin.close()
-    assert worker.wait(timeout=30) == 0
 
 
 def test_a_harness_that_is_killed_leaves_no_worker_behind(tmp_path: Path, tokenizer_dir: Path) -> None:
