@@ -16,9 +16,8 @@ from eva.records.meta import Meta, read_meta
 from eva.records.outcome import Outcome
 from eva.records.result_file import read_records
 from eva.records.schema import OWN_KEYS, Record, record_json
-from eva.report.grouping import by_evidence
 from eva.report.page import PER_BLOCK, packed_block
-from eva.report.samples import Run, read_sample
+from eva.report.samples import Run, by_evidence, read_sample
 from eva.report.trajectories import Step, first_difference, steps
 from eva.scoring.figures import caveats, file_json, partial_lines
 from eva.scoring.published import Published
@@ -229,7 +228,7 @@ def make_head(collected: Collected) -> dict[str, Any]:
         "key": collected.run.name,
         "agent": file.agent,
         "so_far": partial[1] if partial else "",
-        "evidence": [f"{row.label}: {one}" for row in by_evidence([collected.run]) for one in row.estimates if one],
+        "evidence": [f"{label}: {one}" for label, one in by_evidence(collected.run).items() if one],
         "caveats": [*partial[:1], *caveats(file)],
         "settings": _rows(meta.settings if meta else {}),
         "environment": _rows({"started": ", ".join(started), **environment, **packages}),

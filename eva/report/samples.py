@@ -1,18 +1,17 @@
-"""A run's records as the charts need them: a few numbers per sample, so that no record need be held."""
+"""A run's records as figures and charts need them: a few numbers per sample, so that no record need be held. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from eva.protocol.stop_reasons import EXCEPTION
 from eva.records.meta import Meta
+from eva.records.outcome import Outcome
 from eva.records.schema import Record
 from eva.scoring.categories import categories
+from eva.scoring.interval import Interval, share_interval
 from eva.scoring.published import Published
 from eva.scoring.time_use import SampleTimes, sample_times
 
@@ -20,33 +19,12 @@ _REFERENCE = re.compile(r"(\d{1,4}):(\d\d)-(\d{1,4}):(\d\d)")
 
 
 @dataclass(frozen=True)
-class Look:
-    """One tool call that showed frames: its round, counted from 0, and the frames' times in seconds, as decoded.
-
-    The frames that an agent opens with count to the first round.
-    """
-
-    round: int
-    times_s: tuple[float, ...]
-
-
-@dataclass(frozen=True, eq=False)
 class Sample:
-    """One sample. `rounds`, `tokens` and `video_duration_s` are None where the record does not tell.
+    """One sample. `video_duration_s` and `looked_into_reference` are None where the record does not tell."""
 
-    `first_look` and `later_looks` hold the shown frames' places in the video, from 0 (start) to 1 (end), of the first
-    round that showed frames and of those after it.
-    """
-
-    video: str
-    correct: bool
-    stop_reason: str
-    rounds: float | None
-    tokens: float | None
+    outcome: Outcome
     video_duration_s: float | None
     categories: tuple[str, ...]
-    first_look: NDArray[np.float32]
-    later_looks: NDArray[np.float32]
     looked_into_reference: bool | None
     times: SampleTimes
 
@@ -66,31 +44,57 @@ class Run:
 
 
 def read_sample(dataset: str, record: Record) -> Sample:
-    """What the charts need of a record."""
-    outcome, duration_s, looks = record.outcome, record.video_duration_s, find_looks(record)
-    first_round = looks[0].round if looks else 0
-    return Sample(
-        video=outcome.video,
-        correct=outcome.correct,
-        stop_reason=outcome.stop_reason,
-        rounds=outcome.num_rounds,
-        tokens=outcome.total_tokens,
-        video_duration_s=duration_s,
-        categories=categories(dataset, record),
-        first_look=_places((look for look in looks if look.round == first_round), duration_s),
-        later_looks=_places((look for look in looks if look.round != first_round), duration_s),
-        looked_into_reference=looked_into_reference(record, looks),
-        times=sample_times(record),
-    )
+    names = categories(dataset, record)
+    return Sample(record.outcome, record.video_duration_s, names, looked_into_reference(record), sample_times(record))
 
 
-def _places(looks: Iterable[Look], duration_s: float | None) -> NDArray[np.float32]:
-    times_s = np.array([time_s for look in looks for time_s in look.times_s] if duration_s else [], dtype=np.float64)
-    # The last frame can lie beyond the length that the stream names.
-    return np.clip(times_s / (duration_s or 1), 0, 1).astype(np.float32)
+# --- shares of samples
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share of `count` samples, and its interval; None with few videos, and of an unfinished run.
+
+    Published figures and chance are not `measured`.
+    """
+
+    count: int
+    value: float
+    interval: Interval | None = None
+    measured: bool = True
+
+    def __str__(self) -> str:
+        between = f" ({self.interval.low:.1%} to {self.interval.high:.1%})" if self.interval else ""
+        return f"{self.value:.1%}{between} of {self.count:,}"
+
+
+def share(run: Run, samples: Sequence[Sample], has: Callable[[Sample], object]) -> Estimate | None:
+    """Of some samples of a run, those that have something; None of no samples."""
+    if not samples:
+        return None
+    values = [bool(has(sample)) for sample in samples]
+    interval = None if run.partial else share_interval([sample.outcome.video for sample in samples], values)
+    return Estimate(len(values), sum(values) / len(values), interval)
+
+
+def accuracy(run: Run, samples: Sequence[Sample]) -> Estimate | None:
+    return share(run, samples, lambda sample: sample.outcome.correct)
 
 
 # --- where the answer is, and where the agent looked
+
+
+def by_evidence(run: Run) -> dict[str, Estimate | None]:
+    """The share of samples with a frame in the annotated time, then the accuracy with and without such a frame.
+
+    Over the samples of which it is known.
+    """
+    known = [one for one in run.samples if one.looked_into_reference is not None]
+    return {
+        "Looked into the annotated time": share(run, known, lambda one: one.looked_into_reference),
+        "Accuracy where it looked": accuracy(run, [one for one in known if one.looked_into_reference]),
+        "Accuracy where it did not": accuracy(run, [one for one in known if not one.looked_into_reference]),
+    }
 
 
 def time_reference_s(record: Record) -> tuple[float, float] | None:
@@ -106,19 +110,15 @@ def time_reference_s(record: Record) -> tuple[float, float] | None:
     return (start_s, end_s) if start_s <= end_s else None
 
 
-def find_looks(record: Record) -> list[Look]:
-    """The looks of a record. There are none without a trajectory, as in the reference's records, or without times."""
-    calls = [(0, call) for call in record.looks]
-    calls += [(number, call) for number, round_ in enumerate(record.rounds) for call in round_.calls]
-    found = []
-    for number, executed in ((number, call.executed) for number, call in calls if call.executed is not None):
-        times_s = tuple(float(time_s) for time_s in executed.times_s or () if time_s is not None)
-        if times_s:
-            found.append(Look(number, times_s))
-    return found
+def shown_times_s(record: Record) -> list[float]:
+    """The times of all shown frames in seconds, as decoded. There are none without a trajectory, as in the reference's
+    records."""
+    calls = [*record.looks, *(call for round_ in record.rounds for call in round_.calls)]
+    executed = [call.executed for call in calls if call.executed is not None]
+    return [time_s for one in executed for time_s in one.times_s or () if time_s is not None]
 
 
-def looked_into_reference(record: Record, looks: Sequence[Look]) -> bool | None:
+def looked_into_reference(record: Record) -> bool | None:
     """Whether a frame lies inside LVBench's `time_reference`; None where that is unknown, and for exceptions.
 
     A window around it is not enough: with a frame every ten minutes it has not shown these ten seconds.
@@ -128,4 +128,4 @@ def looked_into_reference(record: Record, looks: Sequence[Look]) -> bool | None:
     if reference is None or record.trajectory is None or record.stop_reason == EXCEPTION:
         return None
     start_s, end_s = reference
-    return any(start_s <= time_s < end_s + 1 for look in looks for time_s in look.times_s)
+    return any(start_s <= time_s < end_s + 1 for time_s in shown_times_s(record))

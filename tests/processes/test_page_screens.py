@@ -62,7 +62,9 @@ def test_each_screen_shows_the_figures_then_samples_and_nothing_beyond_its_edge(
 ) -> None:
     page = open_page(page_file).page
     page.set_viewport_size({"width": width, "height": 900})
-    question = page.locator("#table tbody td:nth-child(3)").first.bounding_box()
+    cell = page.locator("#table tbody td:nth-child(3)").first
+    cell.wait_for()
+    question = cell.bounding_box()
     assert question is not None and question["width"] >= 100, "the question is in the table"
     assert question["y"] < 900, "samples are on the first screen"
     assert page.evaluate(OUTSIDE) == []

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 from harness import SHARED
 
 from eva.records.schema import read_record
-from eva.report.grouping import Estimate, by_evidence, share
-from eva.report.samples import Look, Run, Sample, find_looks, looked_into_reference, time_reference_s
-from eva.scoring.time_use import sample_times
+from eva.report.samples import (
+    Estimate,
+    Run,
+    Sample,
+    by_evidence,
+    looked_into_reference,
+    read_sample,
+    shown_times_s,
+    time_reference_s,
+)
 
 
 def trajectory(*rounds: list[list[float]]) -> list[dict[str, Any]]:
@@ -20,15 +27,11 @@ def trajectory(*rounds: list[list[float]]) -> list[dict[str, Any]]:
     return [{"calls": [{"executed": {"times_s": times}, "error": None} for times in calls]} for calls in rounds]
 
 
-def test_every_call_that_showed_frames_is_a_look_of_its_round() -> None:
-    record = read_record({"index": 0, "trajectory": trajectory([[0.0, 5.5]], [], [[1], [2.0, 3.0]])})
-    assert find_looks(record) == [Look(0, (0.0, 5.5)), Look(2, (1.0,)), Look(2, (2.0, 3.0))]
-
-
-def test_the_frames_that_an_agent_opens_with_are_looks_of_the_first_round() -> None:
+def test_the_frames_of_every_call_are_shown_and_those_that_an_agent_opens_with() -> None:
     opening = trajectory([[7.0]])[0]["calls"]
-    record = read_record({"index": 0, "schema": 1, "opening": opening, "trajectory": trajectory([[1.0]])})
-    assert find_looks(record) == [Look(0, (7.0,)), Look(0, (1.0,))]
+    rounds = trajectory([[0.0, 5.5]], [], [[1], [2.0, 3.0]])
+    record = read_record({"index": 0, "schema": 1, "opening": opening, "trajectory": rounds})
+    assert shown_times_s(record) == [7.0, 0.0, 5.5, 1, 2.0, 3.0]
 
 
 @pytest.mark.parametrize(
@@ -41,14 +44,13 @@ def test_the_frames_that_an_agent_opens_with_are_looks_of_the_first_round() -> N
         [{"calls": [{"executed": {"times_s": [None, "3", True, float("nan"), float("inf"), 10**400, []]}}]}],
     ],
 )
-def test_a_foreign_trajectory_has_no_looks_and_is_not_an_error(broken: object) -> None:
-    assert find_looks(read_record({"index": 0, "trajectory": broken})) == []
+def test_a_foreign_trajectory_shows_no_frame_and_is_not_an_error(broken: object) -> None:
+    assert shown_times_s(read_record({"index": 0, "trajectory": broken})) == []
 
 
 def looked(times_s: list[float], reference: str = "00:41-00:43", **more: Any) -> bool | None:
     course = {"trajectory": trajectory([times_s]), "stop_reason": "answer_found"}
-    record = read_record({"index": 0, "time_reference": reference, **course, **more})
-    return looked_into_reference(record, find_looks(record))
+    return looked_into_reference(read_record({"index": 0, "time_reference": reference, **course, **more}))
 
 
 @pytest.mark.parametrize(
@@ -71,26 +73,12 @@ def test_without_a_reference_a_trajectory_or_a_fair_chance_nothing_is_known(unkn
     assert looked([41.0], **{"reference": "00:41-00:43", **unknown}) is None
 
 
-def sample(video: str, looked: bool | None, *, right: bool) -> Sample:
-    nothing = np.array([], dtype=np.float32)
-    return Sample(
-        video,
-        right,
-        "answer_found",
-        None,
-        None,
-        None,
-        (),
-        nothing,
-        nothing,
-        looked,
-        sample_times(read_record({"index": 0})),
-    )
-
-
 def groups(looked: list[bool | None], right: list[bool], videos: str) -> dict[str, Estimate | None]:
-    samples = [sample(*one[:2], right=one[2]) for one in zip(videos, looked, right, strict=True)]
-    return {group.label: group.estimates[0] for group in by_evidence([Run("a", "lvbench", samples)])}
+    samples: list[Sample] = []
+    for video, where, correct in zip(videos, looked, right, strict=True):
+        record = read_record({"index": 0, "videos": [video], "gt": "B", "answer": "B" if correct else "C"})
+        samples.append(replace(read_sample("lvbench", record), looked_into_reference=where))
+    return by_evidence(Run("a", "lvbench", samples))
 
 
 def test_the_shares_are_over_the_samples_that_are_known() -> None:
@@ -104,8 +92,7 @@ def test_the_shares_are_over_the_samples_that_are_known() -> None:
 
 
 def test_without_a_known_sample_there_are_no_figures() -> None:
-    assert groups([None], [True], "a") == {}
-    assert share(Run("a", "lvbench", []), [], lambda one: True) is None
+    assert not any(groups([None], [True], "a").values())
 
 
 def test_an_accuracy_that_no_sample_stands_for_is_none() -> None:

@@ -33,20 +33,13 @@ async function saveRecords() {
   saved("samples.jsonl", lines.join(""), "application/jsonl");
 }
 
-// Outside of the page there is no ink of its own, and no other program knows the page's variables.
-function chartText(svg) {
-  const copy = svg.cloneNode(true);
-  copy.setAttribute("font-family", "DejaVu Sans, Arial, sans-serif");
-  return new XMLSerializer().serializeToString(copy)
-    .replaceAll("currentColor", "#1f2328").replace(/var\(--run-\d+, ?(#[0-9a-f]{6})\)/g, "$1");
-}
-
 function addChartButtons() {
   for (const figure of document.querySelectorAll("#charts figure")) {
     const caption = figure.querySelector("figcaption");
     const title = caption.textContent;
     const name = `${title.replace(/[^\w]+/g, "_").toLowerCase().slice(0, 80)}.svg`;
-    caption.append(button("Save as SVG", () => saved(name, chartText(figure.querySelector("svg")), "image/svg+xml"),
+    const chart = () => new XMLSerializer().serializeToString(figure.querySelector("svg"));
+    caption.append(button("Save as SVG", () => saved(name, chart(), "image/svg+xml"),
       { "aria-label": `Save the chart ${title} as SVG` }));
   }
 }
