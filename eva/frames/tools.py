@@ -46,6 +46,8 @@ from eva.video import LIKE_DECORD
 FOLDER_TIMEOUT_S = 60.0
 # After so many videos that could not be read, and no frames in between, the disk is at fault.
 MAX_UNREADABLE = 3
+# A foreign tool that failed on so many videos, and has not worked on any, is not tried further.
+MAX_FAILURES = 3
 # Shells and env(1) exit with these where there is nothing to execute.
 EXITS_CANNOT_START = (126, 127)
 # What Python prints when it crashes; a refusal is a sentence.
@@ -222,19 +224,21 @@ class CommandTool(VideoTool):
     time."""
 
     slots: asyncio.Semaphore
+    _failed_on: set[Path] = field(default_factory=set)
 
     async def extract(self, video: Path, call: FrameRequest, *, sample: int) -> Extraction:
-        """See FrameTool. A tool that fails on a video ends that sample; before it has worked, it ends the run."""
+        """See FrameTool. A tool that fails on a video ends that sample. A tool that has only failed ends the run."""
         command = self.settings.command(video, call)
         async with self.slots, self.reading(video):
             started_at = time.monotonic()
             try:
                 frames, details = read_saved(await self._run(command, video))
             except FrameToolError as error:
-                if self.counts.asked:
+                self._failed_on.add(video)
+                if self.counts.asked or len(self._failed_on) < MAX_FAILURES:
                     raise
-                tool = self.settings.path
-                raise FrameToolUnusableError(f"the frame tool {tool} has worked for no call: {error}") from error
+                tool = f"the frame tool {self.settings.path}"
+                raise FrameToolUnusableError(f"{tool} failed on each of {MAX_FAILURES} videos: {error}") from error
         self.counts.asked += len(frames)
         self.counts.decoded += len(frames)
         return Extraction(frames, round(time.monotonic() - started_at, 3), details, frames[0].parent)

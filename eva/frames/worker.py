@@ -78,7 +78,7 @@ class Workers:
                 self._idle.append(worker)
                 return reply
 
-    async def _start_worker(self) -> Process:
+    async def _start_worker(self, *, again: bool = True) -> Process:
         """A new worker that has answered. Raises FrameToolUnusableError: no video is the cause of its end."""
         try:
             process = await asyncio.create_subprocess_exec(
@@ -91,6 +91,8 @@ class Workers:
             )
             await _ask(process, {}, START_TIMEOUT_S, math.inf)
         except (OSError, WorkerLostError) as error:
+            if again:  # the first one may have been killed from outside
+                return await self._start_worker(again=False)
             reason = error.strerror if isinstance(error, OSError) else f"it {error}"
             raise FrameToolUnusableError(f"the frame tool {self.command[-2]} cannot be started: {reason}") from error
         return process

@@ -39,12 +39,12 @@ def script(path: Path, text: str, *, mode: int = 0o755) -> Path:
 
 BROKEN = {
     "an interpreter that is not there": ("tool", "#!/no/such/interpreter\n", r"cannot be started: No such file"),
-    "an interpreter that env does not find": ("tool", "#!/usr/bin/env no-such-one\n", r"worked for no call.*no-such"),
+    "an interpreter that env does not find": ("tool", "#!/usr/bin/env no-such-one\n", r"failed on each of.*no-such"),
     "no right to execute it": ("tool", "#!/bin/sh\n", r"cannot be started: Permission denied"),
     "no program at all": ("tool", "\x7fELF\n", r"cannot be started: Exec format error"),
-    "a crash at its start": ("tool.py", "import no_such_module\n", r"worked for no call.*: ModuleNotFoundError"),
-    "words that are not the protocol's": ("tool.py", "print('done')\n", r"worked for no call.*printed 'done"),
-    "a death at its start": ("tool.py", "import os\nos.kill(os.getpid(), 11)\n", r"worked for no call.*no reason"),
+    "a crash at its start": ("tool.py", "import no_such_module\n", r"failed on each of.*: ModuleNotFoundError"),
+    "words that are not the protocol's": ("tool.py", "print('done')\n", r"failed on each of.*printed 'done"),
+    "a death at its start": ("tool.py", "import os\nos.kill(os.getpid(), 11)\n", r"failed on each of.*no reason"),
 }  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def test_a_foreign_tool_that_works_for_no_call_ends_the_run(tmp_path: Path, toke
     assert "to go on:" in ended.stderr
     sentence = ended.stderr.rpartition("eval-eva.py: ")[2]
     assert re.search(reason, sentence), sentence
-    assert ended.records() == [], "it is nobody's wrong answer"
+    assert {record["stop_reason"] for record in ended.records()} <= {"exception"}, "it is nobody's wrong answer"
 
 
 FAILING = {
