@@ -1,15 +1,8 @@
 """A worker of the frame tool: a process that answers one request after another, each a line of JSON.
 
-The requests, and what {"ok": ...} of the reply holds:
-
-- {}: nothing. The worker is ready.
-- {"probe": video}: the file that was found, and what its header says.
-- {"count": video}: the rate and the number of frames by the video's index.
-- {"cut": the fields of a Cut}, {"words": [...]} with the words of a command line instead: what was executed, the
-  paths of the frames in the store, and what they cost.
-
-Otherwise the reply is {"error": reason, "kind": ...}: "refused" (the request makes no sense for this video, or the
-video is not there, or broken), "unreadable" (it is gone or changed, or its disk fails), "cannot_write", "disk_full".
+A request is {"probe": video}, {"count": video}, {"cut": the fields of a Cut}, {"words": those of a command line}, or {},
+to see that the worker is ready. The reply is {"ok": see _answer} or {"error": reason, "kind": ...}: "refused" (also: the
+video is missing or broken), "unreadable" (it is gone or changed, or its disk fails), "cannot_write", "disk_full".
 """
 
 from __future__ import annotations

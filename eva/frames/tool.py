@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from eva.errors import EvaError
 from eva.option_words import full_names, is_option
@@ -99,38 +98,6 @@ class Cut:
     save_dir: Path | None = None
 
 
-class FrameTool(Protocol):
-    """What gives the frames of a call."""
-
-    @property
-    def settings(self) -> ToolSettings: ...
-    @property
-    def counts(self) -> FrameCounts: ...
-
-    async def start(self) -> None:
-        """Prepare, before the first call. Raises FrameToolUnusableError."""
-
-    async def probe(self, annotated: Path) -> FoundVideo:
-        """The video that is annotated with this path, and what its header says. Raises VideoError, FrameToolError,
-        VideosLostError."""
-
-    async def count(self, video: Path) -> tuple[float, int]:
-        """The average rate and the number of frames of a video, by its index. Raises VideoError, FrameToolError."""
-
-    async def extract(self, video: Path, call: FrameRequest, *, sample: int) -> Extraction:
-        """The frames of one call. They stay where they are until `release(sample)`.
-
-        Raises CallFailedError where the tool refuses it, FrameToolError where it cannot work on this video,
-        FrameToolUnusableError where it can work on none.
-        """
-
-    def release(self, sample: int) -> None:
-        """The sample with this number is over."""
-
-    async def close(self) -> None:
-        """End its processes."""
-
-
 @dataclass(frozen=True)
 class ToolSettings:
     """The frame-selection command and how it is called.
@@ -149,12 +116,7 @@ class ToolSettings:
     def arguments(self, video: Path, call: FrameRequest) -> list[str]:
         """The words of the command line for one call. Raises CallFailedError for an argument that cannot be passed
         on."""
-        numbers = {
-            "start_time": call.start_s,
-            "end_time": call.end_s,
-            "nframes": call.nframes,
-            "resize": call.resize,
-        }
+        numbers = {"start_time": call.start_s, "end_time": call.end_s, "nframes": call.nframes, "resize": call.resize}
         # name=value in one word: a value that begins with a dash cannot become an option.
         words = [f"--video_path={video}"]
         if self.fallback:
@@ -167,10 +129,39 @@ class ToolSettings:
             words.append(f"--backend={self.backend}")
         return [*words, "--clamp"] if self.fallback else words
 
-    def command(self, video: Path, call: FrameRequest) -> list[str]:
-        """The whole command line for one call; see arguments."""
-        program = [sys.executable, str(self.path)] if self.path.suffix == ".py" else [str(self.path)]
-        return [*program, *self.arguments(video, call)]
+
+@dataclass
+class FrameTool:
+    """What gives the frames of a call."""
+
+    settings: ToolSettings
+    counts: FrameCounts = field(default_factory=FrameCounts, kw_only=True)
+
+    async def start(self) -> None:
+        """Prepare, before the first call. Raises FrameToolUnusableError."""
+
+    async def probe(self, annotated: Path) -> FoundVideo:
+        """The video that is annotated with this path, and what its header says. Raises VideoError, FrameToolError,
+        VideosLostError."""
+        raise NotImplementedError
+
+    async def count(self, video: Path) -> tuple[float, int]:
+        """The average rate and the number of frames of a video, by its index. Raises VideoError, FrameToolError."""
+        raise NotImplementedError
+
+    async def extract(self, video: Path, call: FrameRequest, *, sample: int) -> Extraction:
+        """The frames of one call. They stay where they are until `release(sample)`.
+
+        Raises CallFailedError where the tool refuses it, FrameToolError where it cannot work on this video,
+        FrameToolUnusableError where it can work on none.
+        """
+        raise NotImplementedError
+
+    def release(self, sample: int) -> None:
+        """The sample with this number is over."""
+
+    async def close(self) -> None:
+        """End its processes."""
 
 
 def _pass_on(name: str, text: str) -> str:

@@ -29,11 +29,10 @@ from eva.frames.tool import (
     Cut,
     Extraction,
     FoundVideo,
-    FrameCounts,
     FramesDiskFullError,
+    FrameTool,
     FrameToolError,
     FrameToolUnusableError,
-    ToolSettings,
     VideosLostError,
 )
 from eva.frames.worker import Request, Workers, kill_process
@@ -61,23 +60,14 @@ _SAVED = re.compile(
 
 
 @dataclass
-class VideoTool:
-    """What both tools share (see tool.FrameTool). Each video below `root` is probed once per run, by `workers` of this
-    project's own tool."""
+class VideoTool(FrameTool):
+    """What both tools share. `workers` of this project's own tool probe each video below `root` once per run."""
 
-    settings: ToolSettings
     workers: Workers
     root: Path
-    counts: FrameCounts = field(default_factory=FrameCounts, kw_only=True)
     _found: dict[Path, FoundVideo] = field(default_factory=dict, kw_only=True)
     _unreadable: set[Path] = field(default_factory=set, kw_only=True)  # since a call last gave frames
     _locks: defaultdict[Path, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock), kw_only=True)
-
-    async def start(self) -> None:
-        """See FrameTool."""
-
-    def release(self, sample: int) -> None:
-        """See FrameTool."""
 
     async def close(self) -> None:
         await self.workers.close()
@@ -228,7 +218,9 @@ class CommandTool(VideoTool):
 
     async def extract(self, video: Path, call: FrameRequest, *, sample: int) -> Extraction:
         """See FrameTool. A tool that fails on a video ends that sample. A tool that has only failed ends the run."""
-        command = self.settings.command(video, call)
+        tool = self.settings.path
+        program = [sys.executable, str(tool)] if tool.suffix == ".py" else [str(tool)]
+        command = [*program, *self.settings.arguments(video, call)]
         async with self.slots, self.reading(video):
             started_at = time.monotonic()
             try:
@@ -237,8 +229,8 @@ class CommandTool(VideoTool):
                 self._failed_on.add(video)
                 if self.counts.asked or len(self._failed_on) < MAX_FAILURES:
                     raise
-                tool = f"the frame tool {self.settings.path}"
-                raise FrameToolUnusableError(f"{tool} failed on each of {MAX_FAILURES} videos: {error}") from error
+                told = f"the frame tool {tool} failed on each of the first {MAX_FAILURES} videos: {error}"
+                raise FrameToolUnusableError(told) from error
         self.counts.asked += len(frames)
         self.counts.decoded += len(frames)
         return Extraction(frames, round(time.monotonic() - started_at, 3), details, frames[0].parent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,8 @@ from eva.frames.tool import (
     CallFailedError,
     Extraction,
     FoundVideo,
-    FrameCounts,
+    FrameTool,
     FrameToolError,
-    ToolSettings,
 )
 from eva.protocol.arguments import FrameRequest, UnusableArgumentError, read_request
 from eva.protocol.budget import Budgeted, fit_budget
@@ -48,19 +47,14 @@ class NoFurtherReplyError(EvaError):
     """The loop asks for a reply that the record does not have."""
 
 
-@dataclass(frozen=True)
-class PlanningTool:
+@dataclass
+class PlanningTool(FrameTool):
     """A frame tool that says how many frames a call gives, with `--fallback`, and makes none.
 
     It refuses what the real one refuses for its arguments. That a file cannot be decoded is not known here.
     """
 
-    settings: ToolSettings
     video: VideoInfo
-    counts: FrameCounts = field(default_factory=FrameCounts)
-
-    async def start(self) -> None:
-        """See FrameTool."""
 
     async def probe(self, annotated: Path) -> FoundVideo:
         """See FrameTool."""
@@ -77,12 +71,6 @@ class PlanningTool:
         except SelectionError as error:
             raise CallFailedError(str(error)) from error
         return Extraction((NO_FILE,) * len(places), 0.0, {})
-
-    def release(self, sample: int) -> None:
-        """See FrameTool."""
-
-    async def close(self) -> None:
-        """See FrameTool."""
 
 
 async def replay(record: Record, item: Item, found: FoundVideo, runner: SampleRunner, *, cut_frames: bool) -> Record:
