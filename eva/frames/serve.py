@@ -1,8 +1,9 @@
 """A worker of the frame tool: a process that answers one request after another, each a line of JSON.
 
-A request is {"probe": video}, {"count": video}, {"cut": the fields of a Cut}, {"words": those of a command line}, or {},
-to see that the worker is ready. The reply is {"ok": see _answer} or {"error": reason, "kind": ...}: "refused" (also: the
-video is missing or broken), "unreadable" (it is gone or changed, or its disk fails), "cannot_write", "disk_full".
+A request is {"probe": video}, {"count": video}, {"cut": the fields of a Cut}, {"words": those of a command line}, or
+{}, to see that the worker is ready. The reply is {"ok": see _answer} or {"error": reason, "kind": ...}: "refused" (also
+where the video is missing or broken), "unreadable" (it is gone or changed, or its disk fails), "cannot_write",
+"disk_full".
 """
 
 from __future__ import annotations

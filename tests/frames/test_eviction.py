@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,8 @@ import pytest
 from harness import ROOT, wait_until
 
 from eva.frames import eviction
-from eva.frames.eviction import MAX_DEFAULT_BYTES, Evictor, stored_files
-from eva.frames.store import fill, video_folder, write_whole
-from eva.video.container import VideoFile
+from eva.frames.eviction import Evictor, stored_files
+from eva.frames.store import fill, write_whole
 from eva.video.picture import encode, whole_size
 
 SIDE = 8
@@ -112,17 +110,6 @@ def test_a_time_in_the_future_counts_as_old_but_not_where_clocks_differ_a_little
     assert there(frames)[2]
     Evictor(tmp_path, 1).start()
     assert there(frames) == [False, False, True]
-
-
-def test_without_a_cap_half_of_the_room_is_taken_where_stored_frames_count_as_room(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    evictor = Evictor(tmp_path, None)
-    with caplog.at_level("INFO", "eva"):
-        evictor.start()
-    assert len(caplog.messages) == 1
-    assert evictor.cap_bytes is not None
-    assert 0 < evictor.cap_bytes <= MAX_DEFAULT_BYTES
 
 
 def test_frames_of_every_format_and_half_written_ones_count_and_nothing_else_does(tmp_path: Path) -> None:
@@ -299,13 +286,6 @@ def test_files_appear_together_and_only_when_all_are_written(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
     assert write_whole(files(broken=False)) == 3
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"one": b"1", "two": b"22"}
-
-
-def test_a_video_written_anew_or_at_another_place_has_another_folder(tmp_path: Path) -> None:
-    video = VideoFile(Path("/videos/a.mp4"), 10, 20)
-    others = [replace(video, path=Path("/more/a.mp4")), replace(video, size=11), replace(video, mtime_ns=21)]
-    assert len({video_folder(tmp_path, file) for file in (video, *others)}) == 4
-    assert video_folder(tmp_path, video).name.startswith("a-")
 
 
 # --- what is a whole file

@@ -132,15 +132,6 @@ def test_frames_json_tells_what_was_executed(call: Callable[..., Called], encode
     assert [read_number(picture) for picture in called.pictures()] == [25, 42, 59]
 
 
-def test_by_default_32_frames_of_the_whole_video_are_saved_at_full_size(
-    call: Callable[..., Called], encoded: Encoded
-) -> None:
-    called = call("--video-path", encoded(CLIP))
-    assert len(called.pictures()) == 32
-    assert {picture.shape for picture in called.pictures()} == {(120, 160, 3)}
-    assert (called.details["start_s"], called.details["end_s"]) == (0, pytest.approx(2.4))
-
-
 def test_save_dir_is_the_folder_itself_and_other_files_in_it_stay(
     call: Callable[..., Called], encoded: Encoded, tmp_path: Path
 ) -> None:
@@ -226,13 +217,6 @@ def test_the_beginning_of_one_name_of_the_reference_is_that_name(short: str, nam
         assert getattr(tool.parse_arguments(["-i", "v.mp4", *words]), name) == value
 
 
-@given(total=st.integers(0, 359_999_999))
-def test_a_clock_string_is_hours_minutes_seconds_and_milliseconds(total: int) -> None:
-    rest, milliseconds = divmod(total, 1000)
-    clock = f"{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}.{milliseconds:03d}"
-    assert tool.seconds(clock) == pytest.approx(total / 1000, abs=1e-6)
-
-
 @pytest.mark.parametrize(
     "words",
     [
@@ -251,10 +235,6 @@ def test_an_unusable_argument_or_the_beginning_of_several_names_ends_with_exit_c
         tool.parse_arguments(["-i", "v.mp4", *words])
     assert ended.value.code == 2
     assert "error:" in capsys.readouterr().err
-
-
-def test_an_unusable_argument_ends_the_call_before_anything_is_written(call: Callable[..., Called]) -> None:
-    call("-i", "v.mp4", "--nframes", "4.0").assert_refused(code=2, reason="--nframes.*'4.0'")
 
 
 # --- refusals

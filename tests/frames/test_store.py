@@ -20,7 +20,7 @@ from PIL import Image
 from videos import Recipe, open_av, read_number
 
 import select_frame_fallback as tool
-from eva.frames.store import Indexes, video_folder
+from eva.frames.store import Indexes
 from eva.video.container import VideoFile
 from eva.video.picture import FORMATS
 
@@ -145,13 +145,6 @@ def test_a_turned_video_keeps_other_frames_and_another_index_where_it_is_chosen_
     for upright, stored in zip(turned[0]["frames"], coded[1]["frames"], strict=True):
         assert np.array_equal(read_picture(upright), np.rot90(read_picture(stored), 2))
     assert len(index_files(tmp_path)) == len(list(tmp_path.rglob("index-by-time-*.npz"))) == 1
-
-
-@pytest.mark.parametrize("name", ["...mp4", "a\nb.mp4", "a/../b.mp4", "\udcff.mp4", "視" * 80 + ".mp4", "a\u2028.mp4"])
-def test_whatever_a_video_is_called_its_folder_is_one_part_below_the_store(tmp_path: Path, name: str) -> None:
-    folder = video_folder(tmp_path, VideoFile(Path(f"/videos/{name}"), 1, 2))
-    assert folder.parent == tmp_path / "store"
-    folder.mkdir(parents=True)
 
 
 # --- several processes

@@ -24,7 +24,6 @@ from scripted_server import Script, ScriptedServer
 import select_frame_fallback as frame_tool
 from eva.files import WriteError, replace_text
 from eva.frames.eviction import Evictor, stored_files
-from eva.video.picture import whole_size
 
 ANSWER = "<answer>B</answer>"
 NOBODY = 65534
@@ -71,21 +70,6 @@ def test_frames_that_a_power_cut_left_empty_are_made_again(clip: Path, tmp_path:
         assert again["decoded"] >= len(set(empty))
         assert again["indices"] == owed["indices"]
         assert all(np.array_equal(one, other) for one, other in zip(pixels(again["frames"]), pictures, strict=True))
-
-
-def test_a_run_after_a_power_cut_shows_whole_frames(clip: Path, tmp_path: Path, tokenizer_dir: Path) -> None:
-    with ScriptedServer(Script({"q": LOOK, "other": LOOK})) as server:
-        bench = Bench(tmp_path, server.base_url, tokenizer_dir)
-        (bench.videos / "clip.mp4").symlink_to(clip)
-        bench.write([row("q"), row("other")])
-        before = bench.run("--sample", "1")
-        for frame in stored_files(bench.frame_root):
-            frame.path.write_bytes(b"")
-        assert [path for path in bench.frame_root.rglob("*.*mp") if path.stat().st_size == 0], "frames are spoilt"
-        run = bench.run()
-    assert (before.code, run.code) == (0, 0), run.said
-    assert [record["stop_reason"] for record in run.records()] == ["answer_found"] * 2
-    assert all(whole_size(frame.path) for frame in stored_files(bench.frame_root))
 
 
 # --- a full disk

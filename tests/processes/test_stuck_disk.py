@@ -250,14 +250,6 @@ def test_a_video_that_is_not_as_it_was_found_is_not_the_models_fault(
     assert outcomes == [("answer_found", None)] * 5
 
 
-def test_an_empty_video_folder_ends_the_run_at_once(incident: Incident) -> None:
-    incident.bench.write([row(key, video=f"{number}.mp4") for number, key in enumerate(KEYS)])
-    run = incident.bench.run()
-    assert run.code == 1, run.said
-    assert "is gone or empty" in run.stderr
-    assert run.records() == []
-
-
 def test_a_read_error_is_neither_the_models_nor_kept_by_check_or_run(tmp_path: Path, tokenizer_dir: Path) -> None:
     script = Script({"q": [block(call(0, 12, 7)), ANSWER]})
     with ScriptedServer(script) as server, failing(tmp_path / "disk", tmp_path / "image") as disk:

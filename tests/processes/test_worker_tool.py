@@ -172,18 +172,6 @@ def test_without_fallback_a_model_that_chooses_decord_gets_what_decord_can_use(
     assert run(make_tool(tmp_path, fallback=False), use) == "av"
 
 
-def test_an_undecodable_video_is_a_failed_call(tmp_path: Path) -> None:
-    (tmp_path / "text.mp4").write_text("hello\n")
-    with pytest.raises(CallFailedError, match=r"text\.mp4 cannot be opened"):
-        run(make_tool(tmp_path / "frames"), lambda tool: tool.extract(tmp_path / "text.mp4", look(), sample=1))
-
-
-def test_where_no_frame_can_be_written_the_run_cannot_go_on(encoded: Encoded, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(FrameToolUnusableError):
-        run(make_tool(tmp_path / "file" / "frames"), lambda tool: tool.extract(encoded(CLIP), look(), sample=1))
-
-
 def test_a_disk_that_fills_up_is_not_the_calls_fault_and_leaves_no_half_picture(
     encoded: Encoded, tmp_path: Path
 ) -> None:
