@@ -16,6 +16,7 @@ class Outcome:
     """What a record counts for. `video` is the first one's path; `options` is how many the question has.
 
     A number is None where the record does not say it, or says what cannot be: a text, NaN, less than 0.
+    `replies_cut` is how many replies ended at their limit of tokens.
     """
 
     index: int
@@ -31,6 +32,7 @@ class Outcome:
     options: int | None = None
     visual_tokens: int | float | None = None
     agent: str = "eva"
+    replies_cut: int = 0
 
     @property
     def correct(self) -> bool:

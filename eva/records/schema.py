@@ -156,6 +156,7 @@ class Record:
             options=count_options(self.question),
             visual_tokens=self.estimated_visual_tokens,
             agent=self.agent or "eva",
+            replies_cut=sum(round_.finish_reason == "length" for round_ in self.rounds),
         )
 
 

@@ -38,6 +38,7 @@ from eva.run.settings import (
 )
 from eva.scoring.published import load_published
 from eva.text import without_secrets
+from eva.video import WHOLE_SHARE
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 # A request of the agent may hold this many images. A server that takes fewer refuses some requests.
@@ -46,8 +47,6 @@ IMAGES_PER_REQUEST = 256
 TEXT_TOKENS = 4096
 # Questions whose video cannot be shown are passed over; another row names them.
 MOST_TRIED = 10
-# A file that holds less than this share of its length was cut off. No length is exact.
-WHOLE_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ async def check_all(dataset: Dataset, options: Options) -> list[Finding]:
 
 def needed_tokens(agent: AgentChoice, options: Options) -> int:
     """The longest context of a sample: its frames, its replies, its text."""
-    turns = options.max_turns or 1
+    turns = 1 if agent.name in ("uniform", "blind") else options.max_turns or 1  # these two ask once
     opening = max((agent.spent or {}).values(), default=agent.nframes * agent.frame_tokens)
     shown = opening if agent.name == "uniform" else (turns - 1) * options.max_visual_tokens
     return shown + turns * options.sampling.max_tokens + TEXT_TOKENS
@@ -172,7 +171,7 @@ async def check_server(url: str, needed: int, options: Options) -> Finding:
     many = [image_message(BLACK_IMAGE_URL, count=IMAGES_PER_REQUEST)]
     problems[f"{IMAGES_PER_REQUEST} images"] = await model.ask_one_token(many)
     stated = "the server does not say it" if length is None else f"{length} tokens"
-    lines = [model.address, f"context: {stated}; {options.max_turns} turns may need {needed} tokens"]
+    lines = [model.address, f"context: {stated}; a sample may need {needed} tokens"]
     lines += [f"{what}: {problem or 'answered'}" for what, problem in problems.items()]
     verdict = OK if length is not None and length >= needed else WARNING
     return Finding("server", FAILED if any(problems.values()) else verdict, "\n".join(lines))

@@ -13,8 +13,8 @@ from eva.scoring.figures import (
     count_lines,
     partial_lines,
     published_lines,
+    record_lines,
     sure_lines,
-    unusable_lines,
     with_indices,
 )
 from eva.scoring.published import load_published, put_beside, settings_caveats
@@ -72,7 +72,7 @@ def rest_lines(ended: Ended, score: Score) -> list[str]:
         f"Errors: {with_indices(score.error_indices)}",
         f"Pending (infrastructure failures, missing): {score.pending}",
         *([] if score.partial else [f"Accuracy if all pending were wrong, right: {low:.2%}, {high:.2%}"]),
-        *unusable_lines(score),
+        *record_lines(score),
         f"Seconds per sample: {seconds}",
         f"Wall time of this run: {ended.wall_s:.0f} s",
         f"Frames of this run: {asked}, {kept} from the store{rate}",

@@ -114,7 +114,7 @@ def caveats(file: ResultFile) -> list[str]:
     if score.failures[INFRASTRUCTURE]:
         failed = score.failures[INFRASTRUCTURE]
         lines.append(f"Ended by a failure of the infrastructure, and wrong until they run again: {failed}")
-    lines += unusable_lines(score)
+    lines += record_lines(score)
     if meta is None or not meta.settings:
         missing = "there is no meta file beside this one" if meta is None else "the meta file does not name them"
         lines.append(f"The settings are unknown: {missing}")
@@ -123,10 +123,11 @@ def caveats(file: ResultFile) -> list[str]:
     return [*lines, *settings_caveats(meta, file.published)]
 
 
-def unusable_lines(score: Score) -> list[str]:
-    """Which records the averages leave out."""
+def record_lines(score: Score) -> list[str]:
+    """Which records the averages leave out, and how many replies are not whole."""
     named = [(name, indices) for name, indices in score.unusable_counts.items() if indices]
-    return [f"Records without a usable {name}: {with_indices(indices)}" for name, indices in named]
+    lines = [f"Records without a usable {name}: {with_indices(indices)}" for name, indices in named]
+    return [*lines, f"Replies cut at --max-tokens: {score.replies_cut}"] if score.replies_cut else lines
 
 
 def with_indices(indices: Sequence[int]) -> str:
@@ -199,7 +200,7 @@ def comparison_notes(a: ResultFile, b: ResultFile, names: tuple[str, str] = ("A"
     notes = []
     for name, file in named.items():
         last = file.last().score
-        notes += [f"{line} ({name})" for line in (*partial_lines(last), *unusable_lines(last))]
+        notes += [f"{line} ({name})" for line in (*partial_lines(last), *record_lines(last))]
         if len(file.lines) > len(file.samples):
             repeated = len(file.lines) - len(file.samples)
             notes.append(f"{name} has {repeated} lines for an index that a later line has too: the last one counts")

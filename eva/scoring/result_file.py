@@ -126,10 +126,9 @@ def read_result(path: Path, published: Mapping[str, Published]) -> ResultFile:
     """Raises EvaError for a file that cannot be scored, and for a broken meta file beside it."""
     # The categories depend on the dataset, and the dataset can depend on all indices.
     # What is not small can be gigabytes.
-    records = [replace(record, messages="", trajectory=None) for record in read_scored(path)]
-    file = ResultFile.of(path, read_meta(path), [Answered(one.outcome) for one in records], published)
-    lines = [Answered(one.outcome, one.videos, categories(file.dataset, one)) for one in records]
-    return replace(file, lines=lines)
+    read = [(one.outcome, replace(one, messages="", trajectory=None)) for one in read_scored(path)]
+    file = ResultFile.of(path, read_meta(path), [Answered(outcome) for outcome, _ in read], published)
+    return replace(file, lines=[Answered(one, rest.videos, categories(file.dataset, rest)) for one, rest in read])
 
 
 def dataset_of(meta: Meta | None, indices: Collection[int], published: Mapping[str, Published]) -> str:

@@ -56,6 +56,8 @@ class Score:
     failures: dict[str, int]
     error_indices: list[int]
     unusable_counts: dict[str, list[int]]
+    # Of all records: the replies that ended at --max-tokens.
+    replies_cut: int
 
 
 def make_score(outcomes: Sequence[Outcome], to_go: int | None) -> Score:
@@ -91,6 +93,7 @@ def make_score(outcomes: Sequence[Outcome], to_go: int | None) -> Score:
         failures=failures,
         error_indices=sorted(one.index for one in outcomes if one.error),
         unusable_counts={name: sorted(one.index for one in outcomes if getattr(one, name) is None) for name in COUNTS},
+        replies_cut=sum(one.replies_cut for one in outcomes),
     )
 
 

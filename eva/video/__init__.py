@@ -15,3 +15,5 @@ REFERENCE_OPTIONS = (
     "--end_time", "--nframes", "--resize", "--factor", "--backend", "--clamp", "--save-root", "--save-dir",
 )  # fmt: skip
 REFERENCE_BACKENDS = ("auto", "decord", "torchcodec")
+# A file that holds less than this share of its length was cut off. No length is exact.
+WHOLE_SHARE = 0.9

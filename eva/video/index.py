@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 
 from eva.errors import UndecodableError, VideoError
 from eva.protocol.messages import VideoInfo
+from eva.video import WHOLE_SHARE
 from eva.video.container import MATROSKA, MOV, MPEG_TS, EntryPoint, OpenVideo, open_stream
 from eva.video.sample_table import HIDING, NO_TIME, Integers, Packets, listed_packets
 from eva.video.sampling import Timeline
@@ -57,9 +58,13 @@ class VideoIndex:
 
 
 def probe(path: Path) -> VideoInfo:
-    """Read the header of the first video stream. Raises VideoError, which names the file."""
+    """Read the header of the first video stream. Raises VideoError, which names the file, also for an MP4
+    that was cut off by so much that frames would be shown at wrong times."""
     with open_stream(path, threads=1) as video:
-        stream = video.stream
+        stream, entries = video.stream, video.stream.index_entries
+        listed = entries[-1].pos + entries[-1].size if video.container.format.name == MOV and len(entries) else 0
+        if (held := video.container.size) < WHOLE_SHARE * listed:
+            raise VideoError(f"{path} is cut off: of {listed} bytes it has {held}; fetch it again")
         if not stream.width or not stream.height:
             raise VideoError(f"the video stream of {path} does not say its size")
         # To a stream in Matroska that begins late, FFmpeg gives the length of the file.

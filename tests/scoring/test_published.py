@@ -81,6 +81,14 @@ def test_the_interval_printed_is_that_of_whole_videos_and_does_not_depend_on_the
     assert sorted(shuffled) == sorted(lines)
 
 
+def test_replies_that_ended_at_their_limit_are_counted_and_the_flag_is_named(tmp_path: Path) -> None:
+    cut = [{"finish_reason": reason} for reason in ("length", "stop", "length", None)]
+    file = result(tmp_path / "x.jsonl", [{**LSDBENCH[0], "trajectory": cut}, *LSDBENCH[1:3]])
+    assert file_json(file)["replies_cut"] == 2
+    assert "Replies cut at --max-tokens: 2" in file_lines(file)
+    assert not beginning(lines_of(tmp_path, LSDBENCH), "Replies cut")
+
+
 # --- which dataset it is
 
 # A meta file that names no dataset says as little as none.

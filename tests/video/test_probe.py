@@ -10,6 +10,7 @@ import pytest
 from corpus import Encoded
 from videos import Recipe
 
+from eva.errors import VideoError
 from eva.protocol.messages import VideoInfo, user_prompt
 from eva.video.index import probe
 
@@ -95,3 +96,26 @@ def test_a_tag_that_does_not_say_when_the_pictures_end_is_not_believed(
     assert written in whole
     path.write_bytes(whole.replace(written, said))
     assert probe(path).duration_s == pytest.approx(2.4, abs=2e-3)
+
+
+FIRST = {"movflags": "faststart"}  # the list of frames is at the beginning, so a file that is cut off can be opened
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe("listed.mp4", "libx264", options=X264, container_options=FIRST, sound_s=2.4),
+        Recipe("fragmented.mp4", "libx264", options=X264, container_options={"movflags": "frag_keyframe"}),
+    ],
+    ids=lambda recipe: recipe.name,
+)
+def test_an_mp4_that_was_cut_off_is_broken_and_one_that_lacks_its_last_bytes_is_not(
+    encoded: Encoded, tmp_path: Path, recipe: Recipe
+) -> None:
+    whole = encoded(recipe).read_bytes()
+    path = tmp_path / recipe.name
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(VideoError, match="cut off"):
+        probe(path)
+    path.write_bytes(whole[:-100])
+    assert probe(path).duration_s == pytest.approx(2.4, abs=0.05)
