@@ -64,13 +64,10 @@ CASES: dict[str, Case] = {
     "an answer in the first reply": Case((ANSWER,)),
     "a bare answer": Case(("The Answer: C",), answer="C"),
     "an answer beside a tool call wins": Case((LOOK_TWO + "<answer>D</answer>",), answer="D"),
-    "an answer keeps its text": Case(("<answer> B. two </answer>",), answer="B. two"),
     "an empty answer tag and a call is a call": one_look("<answer></answer>" + LOOK_TWO, TWO),
     # Replies without a usable call.
     "no call and no answer": no_look("I do not know.", "no_answer_no_tool_call"),
-    "an empty reply": no_look("", "no_answer_no_tool_call"),
     "a null reply is the empty text": no_look(None, "no_answer_no_tool_call"),
-    "an unclosed call": no_look("<tool_call>" + call(1, 4, 2), "no_answer_no_tool_call"),
     "another tool": no_look(block(call(1, 4, 2)).replace("frame_select", "zoom"), "no_valid_tool_call"),
     # Calls that fail.
     "arguments that are not JSON": no_look(block(NOT_JSON), "arguments_not_json"),
@@ -81,15 +78,10 @@ CASES: dict[str, Case] = {
         f"no_start_or_end_time; arguments_not_json; no_nframes; {FAILED}",
     ),
     "no frames asked for": failing('{"start_time": 1, "end_time": 4, "nframes": 0}'),
-    "a negative number of frames": no_look(block(call(1, 4, -2)), FAILED, failed_tokens=-12),
     "a resize of zero": no_look(block(call(1, 4, 2, 0)), FAILED, failed_tokens=2),
     "a float number of frames": failing('{"start_time": 1, "end_time": 4, "nframes": 4.0}', tokens=24),
     "a null end time": no_look(block(call(1, None, 2)), FAILED, failed_tokens=12),
-    "a word for a number of frames": failing('{"start_time": 1, "end_time": 4, "nframes": "many"}'),
-    "a list for a number of frames": failing('{"start_time": 1, "end_time": 4, "nframes": [2]}'),
     "NaN frames": failing('{"start_time": 1, "end_time": 4, "nframes": NaN}'),
-    "null frames": failing('{"start_time": 1, "end_time": 4, "nframes": null}'),
-    "infinite frames": failing('{"start_time": 1, "end_time": 4, "nframes": 1e999}'),
     "more frames than a prompt may hold": no_look(block(call(0, 6, 10**6)), FAILED, failed_tokens=26207),
     # Calls that work.
     "one look": one_look(LOOK_TWO, TWO),
@@ -98,7 +90,6 @@ CASES: dict[str, Case] = {
     "no resize is full size": one_look(
         block('{"tool": "frame_select", "arguments": {"start_time": 1, "end_time": 4, "nframes": 2}}'), TWO
     ),
-    "a null resize is full size": one_look(block(call(1, 4, 2, None)), TWO),
     "half size": one_look(block(call(1, 4, 2, 0.5)), Window(1, 4, 2, 0.5)),
     "frames are enlarged when asked for": one_look(block(call(1, 4, 1, 1.5)), Window(1, 4, 1, 1.5)),
     "one frame is the middle one": one_look(block(call(1, 4, 1)), Window(1, 4, 1, 1.0)),
@@ -231,47 +222,32 @@ def played(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path) -> Ite
         yield Played(run, server.journal, decoded, records)
 
 
-def test_the_run_finishes_and_every_item_has_one_record(played: Played) -> None:
+def test_the_run_finishes_with_one_record_for_each_item_and_nothing_is_asked_that_no_case_expects(
+    played: Played,
+) -> None:
     assert played.run.code == 0, played.run.said
     assert [r["index"] for r in played.run.records()] == list(range(len(CASES) + len(BAD_SAMPLES)))
-
-
-def test_nothing_is_asked_that_no_case_expects(played: Played) -> None:
     assert played.journal.unexpected == []
 
 
 @pytest.mark.parametrize("key", CASES)
-def test_stop_reason_and_answer(played: Played, key: str) -> None:
+def test_requests_and_record_are_the_protocols_message_for_message_and_pixel_for_pixel(
+    played: Played, key: str
+) -> None:
     record, case = played.records[key], CASES[key]
+    assert [list(seen.messages) for seen in played.journal.of(key)] == played.owed_requests(key)
     assert (record["stop_reason"], record["answer"], record["gt"]) == (case.stop_reason, case.answer, "B"), record
     assert ("error" in record) == (case.stop_reason == "openai_bad_request")
-
-
-@pytest.mark.parametrize("key", CASES)
-def test_requests_are_the_protocols_message_for_message_and_pixel_for_pixel(played: Played, key: str) -> None:
-    assert [list(seen.messages) for seen in played.journal.of(key)] == played.owed_requests(key)
-
-
-@pytest.mark.parametrize("key", CASES)
-def test_the_record_tells_the_conversation_and_its_counts(played: Played, key: str) -> None:
-    case, record = CASES[key], played.records[key]
     looks = [look for round_ in case.looks for look in round_]
     owed = {
         **played.owed(key).record(),
         "estimated_visual_tokens": sum(fit(look)[2] for look in looks) + case.failed_tokens,
     }
     assert {name: record[name] for name in owed} == owed
-
-
-@pytest.mark.parametrize("key", CASES)
-def test_the_trajectory_has_one_entry_a_round(played: Played, key: str) -> None:
-    steps = played.records[key]["trajectory"]
-    assert len(steps) == played.records[key]["num_rounds"]
-    for step in steps:
-        assert step["seconds"] >= 0
-        assert step["finish_reason"] == "stop"
-    if steps:
-        assert steps[-1]["usage"]["total_tokens"] == played.records[key]["total_tokens"]
+    steps = record["trajectory"]
+    assert len(steps) == record["num_rounds"]
+    assert all(step["seconds"] >= 0 and step["finish_reason"] == "stop" for step in steps)
+    assert not steps or steps[-1]["usage"]["total_tokens"] == record["total_tokens"]
 
 
 @pytest.mark.parametrize("key", [key for key, case in CASES.items() if case.looks])
@@ -330,18 +306,6 @@ def test_a_record_says_how_long_the_video_is_where_it_could_be_opened(played: Pl
     }
     assert played.records["no user turn"]["video_duration_s"] == FRAMES / FPS
     assert [key for key in BAD_SAMPLES if "video_duration_s" in played.records[key]] == ["no user turn"]
-
-
-def test_the_summary_counts_all_items_and_names_the_errors(played: Played) -> None:
-    total = len(CASES) + len(BAD_SAMPLES)
-    right = sum(case.answer == "B" for case in CASES.values())
-    said = played.run.stdout
-    assert f"{right}/{total} = {100 * right / total:.2f}%" in said
-    for reason in {case.stop_reason for case in CASES.values()} | {"exception"}:
-        assert reason in said
-    errors = said[said.lower().rindex("errors") :]
-    for index in range(len(BAD_SAMPLES)):
-        assert str(index) in errors
 
 
 def test_nothing_is_written_beside_the_frame_root_and_the_output_folder(played: Played) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import restated
 from hypothesis import example, given
@@ -43,10 +41,6 @@ def test_a_resize_of_zero_still_costs_one_patch_a_frame() -> None:
     assert visual_tokens(4, 0, width=640, height=360) == 4
 
 
-def test_a_float_number_of_frames_is_cut_to_whole_frames() -> None:
-    assert visual_tokens(4.9, 1.0, width=28, height=28) == 4
-
-
 @given(st.tuples(counts, ratios), st.tuples(sides, sides), st.integers(1, 40000), st.integers(28, 2160))
 @example((60, 1.0), (640, 360), 12000, 720)
 @example((30, 1.0), (1280, 720), 12000, 720)
@@ -68,21 +62,9 @@ def test_a_call_within_the_budget_is_untouched(nframes: float, resize: float, wi
     assert type(kept[0]) is type(nframes)
 
 
-@given(counts, ratios, sides, sides)
-def test_a_call_never_grows_and_never_loses_its_last_frame(
-    nframes: float, resize: float, width: int, height: int
-) -> None:
-    fewer, smaller, cost = fitted(nframes, resize, width=width, height=height)
-    assert fewer <= max(nframes, 1)
-    assert smaller <= resize
-    if restated.tokens(nframes, resize, width=width, height=height) > 12000:
-        assert fewer >= 1
-        assert cost >= 1
-
-
 def test_measured_640x360_60_frames_become_52_of_560x308() -> None:
-    nframes, resize, cost = fitted(60, 1.0, width=640, height=360)
-    assert (nframes, cost) == (52, 11440)
+    nframes, resize, cost = fitted(60.0, 1.0, width=640, height=360)
+    assert (nframes, type(nframes), cost) == (52, int, 11440)
     assert round(640 * resize / 28) * 28 == 560
 
 
@@ -92,29 +74,11 @@ def test_measured_1280x720_30_frames_become_20_of_896x504() -> None:
     assert round(1280 * resize / 28) * 28 == 896
 
 
-def test_a_float_number_of_frames_becomes_whole_only_by_shrinking() -> None:
-    assert isinstance(fitted(4.0, 0.5, width=640, height=360)[0], float)
-    assert isinstance(fitted(400.0, 1.0, width=640, height=360)[0], int)
-
-
 def test_the_shorter_side_alone_can_bring_a_call_under_the_budget_and_keeps_its_frames() -> None:
     nframes, resize, cost = fitted(4.0, 1.0, width=3840, height=2160)
     assert (nframes, resize) == (4.0, 720 / 2160)
     assert isinstance(nframes, float)
     assert cost == 4 * 26 * 46
-
-
-def test_the_budget_step_is_taken_once_so_the_result_may_stay_a_little_over() -> None:
-    over = [n for n in range(1, 400) if fitted(n, 1.0, width=640, height=360)[2] > 12000]
-    assert over == [n for n in range(1, 400) if restated.budgeted(n, 1.0, width=640, height=360)[2] > 12000]
-    assert over
-
-
-@pytest.mark.parametrize("nframes", [10**9, 10**30, 1e15])
-def test_absurd_numbers_of_frames_are_arithmetic_like_others(nframes: float) -> None:
-    fewer, resize, cost = fitted(nframes, 1.0, width=640, height=360)
-    assert (fewer, resize, cost) == restated.budgeted(nframes, 1.0, width=640, height=360)
-    assert math.isfinite(resize)
 
 
 @given(st.integers(1, 5000), sides, sides, st.sampled_from([28, 32]))

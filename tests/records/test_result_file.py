@@ -28,12 +28,6 @@ def test_every_line_but_a_blank_one_is_a_record(tmp_path: Path) -> None:
     assert (second.index, second.outcome.correct, second.extra) == (7, False, {"uid": "5"})
 
 
-def test_a_record_of_the_reference_opens_with_what_it_holds(tmp_path: Path) -> None:
-    (found,) = read_records(write(tmp_path, encode(record(videos=["a.mp4"], messages="<|im_start|>"))))
-    assert found.outcome.video == "a.mp4"
-    assert found.trajectory is None
-
-
 def test_records_come_one_at_a_time(tmp_path: Path) -> None:
     records = read_records(write(tmp_path, encode(record()), b"{\n"))
     assert next(records).index == 0, "the second line is not read before it is wanted"
@@ -42,14 +36,9 @@ def test_records_come_one_at_a_time(tmp_path: Path) -> None:
 
 
 def test_line_ends_of_unicode_inside_a_record_end_no_line(tmp_path: Path) -> None:
-    text = "a\u2028b\u0085c\x0bd"
+    text = "a\u2028b\u0085c\x0bd\ud800"
     (found,) = read_records(write(tmp_path, encode(record(answer=text))))
     assert found.outcome.answer == text
-
-
-def test_a_lone_surrogate_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    (found,) = read_records(write(tmp_path, encode(record(answer="\ud800"))))
-    assert found.outcome.answer == "\ud800"
 
 
 NESTED = b'{"index": 1, "more": ' + b"[" * 500 + b"]" * 500 + b"}"
