@@ -129,10 +129,12 @@ class Evictor:
                 goes = age_s > LEFT_S
             else:
                 goes = used > limit and age_s >= settled_s and file.path not in held
-            with suppress(FileNotFoundError):  # another run was faster
-                if goes and file.path.stat().st_mtime == file.used_at:
+            if goes:
+                with suppress(FileNotFoundError):  # another run was faster
+                    if file.path.stat().st_mtime != file.used_at:
+                        continue  # it was used since it was listed
                     file.path.unlink()
-                    used -= file.size
+                used -= file.size
         room = cap - used
         self._unlisted_bytes = room if 0 <= room < cap * STEP else cap * STEP
         return used < total

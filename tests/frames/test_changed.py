@@ -7,8 +7,6 @@ import os
 import re
 import resource
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +15,6 @@ from typing import Any
 import pytest
 from corpus import VPX
 from disks import FailingDisk, failing
-from harness import ROOT
 from videos import Recipe, encode, open_video, read_number, read_picture
 
 import select_frame_fallback as tool
@@ -158,21 +155,15 @@ EIO = r"clip\.\w+ cannot be read: Input/output error"
 
 @pytest.mark.process
 @pytest.mark.parametrize("recipe", LONG, ids=lambda recipe: recipe.name)
-def test_a_read_error_is_not_the_end_of_a_video(disk: FailingDisk, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_read_error_is_neither_the_end_of_a_video_nor_damage(
+    disk: FailingDisk, recipe: Recipe, tmp_path: Path
+) -> None:
+    """Neither where its index is to be read, nor where that is known."""
     video, root = encode(recipe, disk.folder), tmp_path / "frames"
     disk.fail(video, video.stat().st_size // 2)
     assert_unreadable(ask(video, root), EIO)
     assert [path for path in kept(root) if path.suffix != ".npz"] == []
     disk.heal()
-    assert_right(ask(video, root), last=239)
-
-
-@pytest.mark.process
-@pytest.mark.parametrize("recipe", LONG, ids=lambda recipe: recipe.name)
-def test_a_read_error_is_not_damage_of_a_video_whose_index_is_known(
-    disk: FailingDisk, recipe: Recipe, tmp_path: Path
-) -> None:
-    video, root = encode(recipe, disk.folder), tmp_path / "frames"
     assert_right(ask(video, root, "--end=0.001", "--clamp", "--nframes=1"), last=0)
     before = kept(root)
     disk.fail(video, video.stat().st_size // 2)
@@ -223,25 +214,3 @@ def test_a_process_that_may_open_no_more_files_has_no_broken_video(video: Path) 
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert (reply["kind"], "Too many open files" in reply["error"]) == ("unreadable", True)
-
-
-WITHOUT_MEMORY = """
-import resource, sys
-from pathlib import Path
-from eva.errors import ReadError
-from eva.frames import serve
-from eva.video.decode import open_video
-held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (held + 2**22, -1))
-try:
-    open_video(Path(sys.argv[1]), backend="av", recount=True, indexes=None)
-except ReadError as error:
-    print(error)
-"""
-
-
-@pytest.mark.process
-def test_a_decoder_that_gets_no_memory_for_its_threads_finds_no_damage(video: Path) -> None:
-    command = [sys.executable, "-c", WITHOUT_MEMORY, str(video)]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "this machine" in said.stdout, said.stderr

@@ -208,16 +208,6 @@ def test_an_empty_end_is_the_streams_end_and_of_several_times_the_last_one_count
 
 
 @pytest.mark.parametrize(
-    ("short", "name", "value"),
-    [("--start-", "start", 1), ("--end_t", "end", 1), ("--n", "nframes", 1), ("--r", "resize", 1),
-     ("--f", "factor", 1), ("--save-r", "save_root", Path("1")), ("--save-d", "save_dir", Path("1"))],
-)  # fmt: skip
-def test_the_beginning_of_one_name_of_the_reference_is_that_name(short: str, name: str, value: object) -> None:
-    for words in ([short, "1"], [f"{short}=1"]):
-        assert getattr(tool.parse_arguments(["-i", "v.mp4", *words]), name) == value
-
-
-@pytest.mark.parametrize(
     "words",
     [
         ["--start", "soon"], ["--start", ""], ["--end", "None"], ["--start", "1:"], ["--start", "0:" * 999 + "0"],

@@ -128,21 +128,6 @@ def test_a_full_disk_on_which_no_frame_may_go_ends_the_run_and_says_so(
     assert "Traceback" not in run.stderr
 
 
-def test_without_a_cap_half_of_the_disk_is_taken_and_said_in_one_line(
-    clip: Path, tmp_path: Path, tokenizer_dir: Path
-) -> None:
-    with small_disk(tmp_path / "small", 20 * 10**6) as root, ScriptedServer(Script({"q": LOOK})) as server:
-        fill(root, 200, 90_000)
-        bench = Bench(tmp_path, server.base_url, tokenizer_dir)
-        (bench.videos / "clip.mp4").symlink_to(clip)
-        bench.write([row("q")])
-        run = bench.run(frame_root=str(root))
-        assert run.code == 0, run.said
-        assert sum(file.size for file in stored_files(root)) < 11 * 10**6
-    (line,) = [line for line in run.stderr.splitlines() if "frame store" in line]
-    assert re.search(rf"{re.escape(str(root))}/store may grow to 0\.0 GB, at most half of the room", line), line
-
-
 def test_a_store_that_is_there_gets_no_smaller_cap_the_next_time(tmp_path: Path) -> None:
     with small_disk(tmp_path / "small", 10 * 10**6) as root:
         caps = []

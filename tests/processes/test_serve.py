@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
-from harness import HELPERS, ROOT, Bench, environment, make_video, row, wait_until
+from harness import HELPERS, ROOT, Bench, environment, make_video, row
 
 # It fails on the port that the file `broken` names.
 VLLM = f"""#!/usr/bin/env bash
@@ -53,15 +51,6 @@ def is_free(port: int) -> bool:
         return one.connect_ex(("127.0.0.1", port)) != 0
 
 
-def process_of(word: str) -> int:
-    """The process with this word in its command line."""
-    for command in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it has ended
-            if word.encode() in command.read_bytes().split(b"\0"):
-                return int(command.parent.name)
-    raise AssertionError(word)
-
-
 def test_servers_on_ports_in_a_row_serve_a_run_and_end_with_the_script(tmp_path: Path, tokenizer_dir: Path) -> None:
     script = {"replies": {"*": [{"text": "<answer>B</answer>", "delay_s": 0.05}]}}
     (tmp_path / "script.json").write_text(json.dumps(script), encoding="utf-8")
@@ -95,22 +84,3 @@ def test_a_server_that_cannot_start_ends_all_and_its_log_is_named(tmp_path: Path
     port = first if f"port {first} " in complaint else first + 1
     assert complaint == f"serve.sh: the server on port {port} cannot start: see ./vllm-{port}.log\n"
     assert (tmp_path / f"vllm-{port}.log").read_text() == "no memory\n"
-
-
-def test_one_server_that_ends_is_named_and_the_others_go_on(tmp_path: Path) -> None:
-    (tmp_path / "script.json").write_text('{"replies": {}}', encoding="utf-8")
-    first = ports_in_a_row()
-    process = serve(tmp_path, first)
-    try:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.readline()
-        os.kill(process_of(f"asked-{first}"), signal.SIGKILL)
-        said = next(line for line in process.stderr if line.startswith("serve.sh"))  # Bash says "Killed" itself
-        assert said == f"serve.sh: the server on port {first} has ended: see ./vllm-{first}.log\n"
-        wait_until(lambda: is_free(first))
-        assert not is_free(first + 1)
-    finally:
-        process.terminate()
-    process.wait(60)
-    assert is_free(first + 1)

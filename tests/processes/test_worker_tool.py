@@ -129,8 +129,6 @@ def test_no_more_workers_run_than_were_asked_for(encoded: Encoded, tmp_path: Pat
     ("request_", "reason"),
     [
         (look(nframes=0), "positive, not 0"),
-        (look(nframes=-2), "positive, not -2"),
-        (look(resize=-1), "positive number"),
         (look(start_s=float("nan")), "not a time at which"),
     ],
 )
